@@ -1,0 +1,1 @@
+//! The REST interface: router, handlers, version adapters.

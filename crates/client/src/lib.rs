@@ -1,0 +1,1 @@
+//! HTTP over a unix socket or TCP to an engine: requests, hijacked streams, progress.

@@ -1,0 +1,1 @@
+//! Bridges, endpoints, address management, published ports.

@@ -1,0 +1,1 @@
+//! Types of the OCI image, runtime and distribution specifications.

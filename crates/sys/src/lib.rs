@@ -1,0 +1,11 @@
+//! System calls the standard library lacks, behind safe functions: the only crate with `unsafe` code.
+//!
+//! A function here is one system call, or the few that only make sense together; it decides nothing. What rustix already
+//! offers safely is used from rustix directly and is not wrapped again.
+
+#![allow(unsafe_code, reason = "the one crate that talks to the kernel by hand")]
+
+mod error;
+pub mod root;
+
+pub use error::{Context, Error, Result};
