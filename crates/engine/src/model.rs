@@ -1,0 +1,596 @@
+//! What a container is and how it is: the engine's own shapes.
+//!
+//! A [`Spec`] never changes after `create`, so its record on disk is its own serialisation, with [`SPEC_VERSION`] and a
+//! default for every field that came later. A [`State`] does change; what of it survives the engine is in
+//! [`crate::container::record`].
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// The version of [`Spec`]'s serialisation.
+pub const SPEC_VERSION: u32 = 1;
+
+/// A container's identity and configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    /// [`SPEC_VERSION`] when it was written.
+    pub version: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What the image is called in the request.
+    pub image_reference: String,
+    /// Where the root filesystem comes from.
+    pub image: ImageSource,
+    /// What runs.
+    pub process: ProcessSpec,
+    /// How it is isolated.
+    pub isolation: Isolation,
+    /// Its limits.
+    pub limits: Limits,
+    /// What is mounted, in addition to what every container has.
+    pub mounts: Vec<Mount>,
+    /// Its network.
+    pub network: NetworkSpec,
+    /// What happens when it ends.
+    pub lifecycle: Lifecycle,
+    /// Where output goes.
+    pub log: LogSpec,
+    /// Labels, the image's included.
+    pub labels: BTreeMap<String, String>,
+    /// Free annotations for the OCI configuration.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Where a root filesystem comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSource {
+    /// An image, by its id (`sha256:…`).
+    Image(String),
+    /// A directory of the host, as the read-only layer.
+    Directory(PathBuf),
+}
+
+/// What runs. The image's configuration is already merged in.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// `ENTRYPOINT`.
+    pub entrypoint: Vec<String>,
+    /// `CMD`: arguments of the entrypoint, or the command.
+    pub command: Vec<String>,
+    /// `NAME=value`, the image's first.
+    pub environment: Vec<String>,
+    /// Absolute; empty means `/`.
+    pub working_dir: String,
+    /// As `USER`: empty means root.
+    pub user: String,
+    /// Further groups, by name or number.
+    pub groups: Vec<String>,
+    /// Whether it gets a terminal.
+    pub terminal: bool,
+    /// Whether standard input stays open.
+    pub open_stdin: bool,
+    /// Whether standard input ends with the first client's.
+    pub stdin_once: bool,
+    /// What the creating client said it would attach, for inspection only.
+    pub attach: AttachFlags,
+    /// Height and width of the terminal to begin with.
+    pub console_size: Option<(u16, u16)>,
+}
+
+/// Which streams a client attaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachFlags {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+}
+
+/// A namespace: one of its own, the host's, or another container's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namespace {
+    /// One of its own.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// That of another container, by id.
+    Container(String),
+}
+
+/// The IPC namespace and `/dev/shm`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ipc {
+    /// Its own, with a `/dev/shm` of its own.
+    #[default]
+    Private,
+    /// Its own, which other containers may join.
+    Shareable,
+    /// Its own, without `/dev/shm`.
+    None,
+    /// The host's.
+    Host,
+    /// That of another, shareable container, by id.
+    Container(String),
+}
+
+/// How a container is isolated.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Isolation {
+    /// Everything the host has, devices included.
+    pub privileged: bool,
+    /// The root filesystem is read-only.
+    pub read_only: bool,
+    /// Host name; empty: the first twelve digits of the id.
+    pub hostname: String,
+    /// NIS domain name.
+    pub domainname: String,
+    /// PID namespace.
+    pub pid: Namespace,
+    /// IPC namespace.
+    pub ipc: Ipc,
+    /// UTS namespace: private or the host's.
+    pub uts: Namespace,
+    /// Cgroup namespace: private or the host's.
+    pub cgroup: Namespace,
+    /// A user namespace of its own, over a subordinate range.
+    pub user_namespace: bool,
+    /// Capabilities beyond the default, without `CAP_`; `ALL` for all.
+    pub cap_add: Vec<String>,
+    /// Capabilities taken from the default.
+    pub cap_drop: Vec<String>,
+    /// System call filter.
+    pub seccomp: Seccomp,
+    /// Whether set-uid programs gain nothing.
+    pub no_new_privileges: bool,
+    /// An AppArmor profile, where the host has AppArmor.
+    pub apparmor: Option<String>,
+    /// Whether no path of `/proc` and `/sys` is masked or read-only.
+    pub unmasked_paths: bool,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Further cgroup device rules, as `c 1:3 rwm`.
+    pub device_rules: Vec<String>,
+    /// Kernel parameters of its namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// A reaping init as PID 1.
+    pub init: bool,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_bytes: u64,
+    /// Adjustment of the OOM killer's choice.
+    pub oom_score_adj: i32,
+    /// The parent cgroup, instead of the engine's.
+    pub cgroup_parent: Option<String>,
+}
+
+/// A system call filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// The engine's own.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile in Docker's JSON.
+    Profile(String),
+}
+
+/// A device of the host in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Path on the host: a node, or a directory of nodes.
+    pub host_path: PathBuf,
+    /// Path in the container.
+    pub container_path: String,
+    /// Of `r`, `w`, `m`.
+    pub access: String,
+}
+
+/// Limits; None is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory in bytes.
+    pub memory_bytes: Option<i64>,
+    /// Memory and swap together in bytes; −1 unlimited.
+    pub memory_swap_bytes: Option<i64>,
+    /// Memory in bytes to shrink to under pressure.
+    pub memory_reservation_bytes: Option<i64>,
+    /// 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    /// The OOM killer leaves it alone.
+    pub oom_kill_disable: bool,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<i64>,
+    /// Relative weight, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Microseconds in each period.
+    pub cpu_quota_us: Option<i64>,
+    /// CPUs as `0-2,5`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes likewise.
+    pub cpuset_mems: Option<String>,
+    /// Processes and threads.
+    pub pids: Option<i64>,
+    /// Relative weight, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Bytes per second read from a device.
+    pub blkio_read_bps: Vec<Throttle>,
+    /// Bytes per second written to a device.
+    pub blkio_write_bps: Vec<Throttle>,
+    /// Operations per second read from a device.
+    pub blkio_read_iops: Vec<Throttle>,
+    /// Operations per second written to a device.
+    pub blkio_write_iops: Vec<Throttle>,
+    /// Resource limits of the process.
+    pub ulimits: Vec<Ulimit>,
+}
+
+/// A rate for a block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// The device's path on the host.
+    pub path: PathBuf,
+    /// Bytes or operations per second.
+    pub rate: u64,
+}
+
+/// A resource limit, as setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// Lower case, without `RLIMIT_`.
+    pub name: String,
+    /// What counts; −1 unlimited.
+    pub soft: i64,
+    /// As far as the process may raise it.
+    pub hard: i64,
+}
+
+/// Something mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub target: String,
+    /// What.
+    pub source: MountSource,
+    /// Not writable.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// A path of the host.
+    Bind {
+        /// Absolute.
+        path: PathBuf,
+        /// `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave`; None: `rprivate`.
+        propagation: Option<String>,
+        /// Without the mounts below it.
+        non_recursive: bool,
+        /// Read-only counts for the mounts below it, too.
+        recursive_read_only: bool,
+        /// Made as a directory when it is not there (`-v`), else an error (`--mount`).
+        create: bool,
+        /// How the request said it, for inspection.
+        mode: String,
+    },
+    /// A volume.
+    Volume {
+        /// Its name.
+        name: String,
+        /// Whether the name was made up for this container.
+        anonymous: bool,
+        /// Do not fill an empty volume with what the image has there.
+        no_copy: bool,
+        /// A path in the volume instead of its root.
+        subpath: Option<String>,
+        /// How the request said it, for inspection.
+        mode: String,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Options as mount(8), `size=64m`.
+        options: Vec<String>,
+    },
+}
+
+/// Which network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// The default bridge.
+    #[default]
+    Bridge,
+    /// A loopback interface and nothing else.
+    None,
+    /// The host's.
+    Host,
+    /// That of another container, by id.
+    Container(String),
+}
+
+/// A container's network.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// Which.
+    pub mode: NetworkMode,
+    /// Ports of the container that the image or the request names, as `80/tcp`.
+    pub exposed: Vec<Port>,
+    /// Published ports.
+    pub published: Vec<PublishedPort>,
+    /// Publish every exposed port on a port of the host's choice.
+    pub publish_all: bool,
+    /// `name:address` lines for `/etc/hosts`.
+    pub extra_hosts: Vec<String>,
+    /// Name servers instead of the host's.
+    pub dns: Vec<IpAddr>,
+    /// Search domains.
+    pub dns_search: Vec<String>,
+    /// Resolver options.
+    pub dns_options: Vec<String>,
+    /// The interface's hardware address instead of a derived one.
+    pub mac_address: Option<String>,
+}
+
+/// TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A port of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    /// 1 to 65535.
+    pub number: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// A request to publish a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The container's port.
+    pub port: Port,
+    /// The host's address; None: all.
+    pub host_ip: Option<IpAddr>,
+    /// The host's ports to choose from, first and last; 0 to 0: any.
+    pub host_ports: (u16, u16),
+}
+
+/// What happens when a container ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifecycle {
+    /// When to start it again.
+    pub restart: Restart,
+    /// Remove it when it has ended.
+    pub auto_remove: bool,
+    /// What `stop` sends; None: SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Seconds until `stop` kills; None: 10. Negative: never.
+    pub stop_timeout_s: Option<i64>,
+}
+
+/// When to start a container again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// Never.
+    #[default]
+    No,
+    /// When it failed, so many times; 0: any number.
+    OnFailure(u32),
+    /// Whenever it has ended, and when the engine starts.
+    Always,
+    /// As always, unless it was stopped by hand.
+    UnlessStopped,
+}
+
+/// Where output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// The driver.
+    pub driver: LogDriver,
+    /// The options as requested, for inspection.
+    pub options: BTreeMap<String, String>,
+    /// When a file is rotated; None: never.
+    pub max_bytes: Option<u64>,
+    /// How many files are kept.
+    pub files_max: u32,
+}
+
+/// A log driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogDriver {
+    /// Files of JSON lines.
+    JsonFile,
+    /// Nowhere.
+    None,
+}
+
+/// How far a container is.
+///
+/// ```text
+/// Created ──start──▶ Running ◀─unpause/pause─▶ Paused        Running ──ends──▶ Exited ──start──▶ Running
+///    └──────remove──▶ Removing ◀──remove── Exited            Running ──ends, restart policy──▶ Restarting ──▶ Running
+///                        └──failed──▶ Dead ──remove──▶ Removing
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Never started, or the first start failed.
+    Created,
+    /// Its init runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// It has ended and waits to be started again.
+    Restarting,
+    /// It has ended.
+    Exited,
+    /// It is being removed.
+    Removing,
+    /// Its removal has failed.
+    Dead,
+}
+
+impl Phase {
+    /// The word Docker's clients know.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+            Self::Removing => "removing",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether its init exists.
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+
+    /// Whether `to` may follow: the table of the drawing above.
+    pub fn may_become(self, to: Self) -> bool {
+        use Phase::{Created, Dead, Exited, Paused, Removing, Restarting, Running};
+        matches!(
+            (self, to),
+            (Created | Exited | Restarting, Running)
+                | (Running, Paused)
+                | (Paused, Running)
+                | (Running | Paused, Exited | Restarting)
+                | (Restarting, Exited)
+                | (Created | Exited | Restarting | Dead, Removing)
+                | (Removing, Dead)
+        )
+    }
+}
+
+/// How a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// How far it is.
+    pub phase: Phase,
+    /// The init's process id on the host, while it runs.
+    pub pid: Option<i32>,
+    /// The last exit code.
+    pub exit_code: i32,
+    /// Why the last start failed, or what went wrong at the end.
+    pub error: String,
+    /// Whether the kernel killed a process for want of memory in the last run.
+    pub oom_killed: bool,
+    /// When it last began to run.
+    pub started_at: Option<Timestamp>,
+    /// When it last ended.
+    pub finished_at: Option<Timestamp>,
+    /// How many times the policy has restarted it.
+    pub restart_count: u32,
+    /// Whether it was stopped by hand.
+    pub stopped_by_hand: bool,
+    /// How many times it has ended: lets a waiter recognise the next end.
+    pub exits: u64,
+    /// Its endpoint, while it has one.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl State {
+    /// The state of a container that was just created.
+    pub fn created() -> Self {
+        Self {
+            phase: Phase::Created,
+            pid: None,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+            restart_count: 0,
+            stopped_by_hand: false,
+            exits: 0,
+            endpoint: None,
+        }
+    }
+}
+
+/// A container's place in a bridge network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// The host's end of the veth pair.
+    pub host_interface: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The network's prefix length.
+    pub prefix: u8,
+    /// The way out.
+    pub gateway: Ipv4Addr,
+    /// The hardware address.
+    pub mac: [u8; 6],
+    /// What is published.
+    pub ports: Vec<PortMapping>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// The container's port.
+    pub port: Port,
+    /// The host's address; unspecified: all.
+    pub host_ip: IpAddr,
+    /// The host's port.
+    pub host_port: u16,
+}
+
+/// A container as it is at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its name, without a slash.
+    pub name: String,
+    /// What it is.
+    pub spec: std::sync::Arc<Spec>,
+    /// How it is.
+    pub state: State,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_leaves_removing_but_a_failure() {
+        let all = [
+            Phase::Created, Phase::Running, Phase::Paused, Phase::Restarting, Phase::Exited,
+            Phase::Removing, Phase::Dead,
+        ];
+        for to in all {
+            assert_eq!(Phase::Removing.may_become(to), to == Phase::Dead, "{to:?}");
+            assert!(!Phase::Dead.may_become(to) || to == Phase::Removing);
+            assert!(!to.may_become(Phase::Created), "{to:?}");
+        }
+        assert!(!Phase::Running.may_become(Phase::Removing));
+    }
+}

@@ -1,0 +1,664 @@
+//! The shim's life: make the container, serve its streams and requests, record its end.
+//!
+//! One thread, one epoll set, no waiting anywhere but in [`Supervisor::run`] and, briefly, in the runtime's calls.
+//! Memory is bounded: output is read in pieces, and not read at all while an attached client is behind; a client's
+//! input is not read while the process is behind.
+//!
+//! ```text
+//!  launched ──Start──▶ running ──init ends──▶ ending ──output drained, or DRAIN_TIMEOUT──▶ recorded ──▶ told ──▶ gone
+//!     └──launcher gone before Start──▶ killed ──▶ ending
+//! ```
+
+use crate::connection::{Connection, Mode, ProcessKey};
+use crate::log::{Stream, Writer};
+use crate::process::{self, Process};
+use crate::protocol::{
+    Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Reply, Request, Status, Streams,
+    Target, VERSION, decode,
+};
+use crate::state;
+use crate::watch::{EventFlags, Poll, Token, Watched};
+use oci::runtime::Spec;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use runtime::{Container, Stdio};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+/// How long output is read after a process has ended, when some other process keeps its streams open.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long clients may take to receive the last output once the container has ended.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many ended execs are remembered for an engine that was away.
+const ENDED_EXECS_MAX: usize = 64;
+
+/// The init's key.
+const INIT: ProcessKey = 0;
+
+/// A container under supervision.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    poll: Poll,
+    listener: Watched<UnixListener>,
+    children: Watched<OwnedFd>,
+    oom_watch: Option<Watched<OwnedFd>>,
+    launch: Launch,
+    spec: Spec,
+    container: Container,
+    processes: BTreeMap<ProcessKey, Process>,
+    next_process: ProcessKey,
+    ended_execs: VecDeque<ExecStatus>,
+    connections: Vec<Connection>,
+    launcher: Token,
+    started: bool,
+    paused: bool,
+    oom: bool,
+    recorded: Option<Instant>,
+}
+
+impl Supervisor {
+    /// Makes the container and everything to serve it with.
+    pub(crate) fn create(launch: Launch, launcher: UnixStream) -> Result<Self, Failure> {
+        let mut poll = Poll::new().map_err(|error| system("epoll_create1", &error))?;
+        let children = sys::signal::block_all_and_watch_children().map_err(|error| failure(&error))?;
+        let log = launch.log.clone().map(Writer::open).transpose();
+        let log = log.map_err(|error| system("open the log file", &error))?;
+        let spec = state::read_spec(&launch.bundle)?;
+        let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+        let (stdio, ends) = if terminal {
+            (Stdio::Terminal, None)
+        } else {
+            let (stdio, ends) =
+                process::pipes(launch.stdin).map_err(|error| system("pipe2", &error))?;
+            (stdio, Some(ends))
+        };
+        let mut container = runtime::create(runtime::Create {
+            user: launch.user.as_deref(),
+            group_add: &launch.groups,
+            reaper: launch.reaper,
+            ..runtime::Create::new(
+                &launch.id,
+                &launch.bundle,
+                &spec,
+                runtime::Rootfs::Overlay {
+                    lowers: &launch.lowers,
+                    upper: &launch.upper,
+                    work: &launch.work,
+                },
+                stdio,
+            )
+        })
+        .map_err(|error| runtime_failure(&error))?;
+        let ends = match (ends, container.take_terminal()) {
+            (Some(ends), _) => Ok(ends),
+            (None, Some(master)) => process::terminal(master, launch.stdin),
+            (None, None) => Err(io::Error::other("the runtime gave no terminal")),
+        };
+        let rest = ends.and_then(|ends| {
+            let pidfd = container.pidfd().try_clone_to_owned()?;
+            let listener = state::publish(&launch.bundle, &container)?;
+            Ok((ends, pidfd, listener))
+        });
+        let (ends, pidfd, listener) = match rest {
+            Ok(rest) => rest,
+            Err(error) => {
+                let problem = system("set up the container's streams and socket", &error);
+                abandon(&container);
+                return Err(problem);
+            }
+        };
+        let mut init =
+            Process::new(&mut poll, INIT, None, (container.pid(), pidfd), (terminal, ends));
+        init.log = log;
+        let oom_watch = container.cgroup().oom_watch().map_err(|error| runtime_failure(&error));
+        let oom_watch = match oom_watch {
+            Ok(watch) => watch.map(|fd| poll.watch(fd)),
+            Err(problem) => {
+                abandon(&container);
+                return Err(problem);
+            }
+        };
+        let launcher = Connection::new(poll.watch(launcher));
+        Ok(Self {
+            listener: poll.watch(listener),
+            children: poll.watch(children),
+            oom_watch,
+            launcher: launcher.socket.token,
+            connections: vec![launcher],
+            processes: BTreeMap::from([(INIT, init)]),
+            next_process: INIT + 1,
+            ended_execs: VecDeque::new(),
+            started: false,
+            paused: false,
+            oom: false,
+            recorded: None,
+            poll,
+            launch,
+            spec,
+            container,
+        })
+    }
+
+    /// Serves until the container has ended and everybody knows.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let status = self.status();
+        self.connections[0].reply(Reply::Status(status));
+        let mut events = Vec::with_capacity(32);
+        loop {
+            self.settle()?;
+            if self.recorded.is_some() && self.is_told() {
+                return Ok(());
+            }
+            self.set_interests()?;
+            self.poll.wait(&mut events, self.timeout())?;
+            for event in &events {
+                self.dispatch(event.data.u64(), event.flags);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, token: Token, flags: EventFlags) {
+        if token == self.listener.token {
+            self.accept();
+        } else if token == self.children.token {
+            // The signal's details do not matter: several children may be behind one.
+            let mut info = [0; 128];
+            let _ = rustix::io::read(&self.children, &mut info);
+        } else if self.oom_watch.as_ref().is_some_and(|watch| watch.token == token) {
+            self.oom_happened();
+        } else if let Some(at) = self.connections.iter().position(|c| c.socket.token == token) {
+            self.connection_ready(at, flags);
+        } else if let Some(key) = self.processes.values().find(|p| p.owns(token)).map(|p| p.key) {
+            self.process_ready(key, token);
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.fd.accept() {
+            if socket.set_nonblocking(true).is_ok() {
+                self.connections.push(Connection::new(self.poll.watch(socket)));
+            }
+        }
+    }
+
+    fn connection_ready(&mut self, at: usize, flags: EventFlags) {
+        let connection = &mut self.connections[at];
+        if flags.contains(EventFlags::OUT) {
+            connection.flush();
+        }
+        if flags.contains(EventFlags::IN) {
+            connection.receive();
+        } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            connection.dead = true;
+        }
+        if let Mode::Frames { .. } = connection.mode {
+            self.serve_frames(at);
+        }
+        if let Mode::Streams { process, streams } = self.connections[at].mode {
+            self.serve_input(at, process, streams);
+        }
+    }
+
+    fn serve_frames(&mut self, at: usize) {
+        while let Mode::Frames { .. } = self.connections[at].mode {
+            match decode::<Request>(&mut self.connections[at].input) {
+                Ok(Some(request)) => self.serve(at, request),
+                Ok(None) => break,
+                Err(error @ crate::protocol::FrameError::TooLong { .. }) => {
+                    self.connections[at].reply(Reply::Failed(invalid(&error)));
+                    self.connections[at].dead = true;
+                    break;
+                }
+                Err(error) => self.connections[at].reply(Reply::Failed(invalid(&error))),
+            }
+        }
+        let connection = &mut self.connections[at];
+        // In frames a half-close is a goodbye.
+        connection.closing |= connection.input_ended && matches!(connection.mode, Mode::Frames { .. });
+    }
+
+    fn serve_input(&mut self, at: usize, key: ProcessKey, streams: Streams) {
+        let connection = &mut self.connections[at];
+        let input = std::mem::take(&mut connection.input);
+        let ended = connection.input_ended || connection.dead;
+        let Some(process) = self.processes.get_mut(&key).filter(|_| streams.stdin) else {
+            return;
+        };
+        process.feed_stdin(&input);
+        if ended && (key != INIT || self.launch.stdin_once) {
+            process.end_stdin();
+        }
+    }
+
+    fn serve(&mut self, at: usize, request: Request) {
+        let reply = match request {
+            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Start => self.start(),
+            Request::Signal { signal, to } => self.signal(signal, &to),
+            Request::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
+            Request::Pause => self.set_paused(true),
+            Request::Resume => self.set_paused(false),
+            Request::Update { resources } => {
+                self.cgroup_call(|cgroup| cgroup.update(&resources)).map(|()| Reply::Done)
+            }
+            Request::Stats => {
+                self.cgroup_call(|cgroup| cgroup.stats()).map(|stats| Reply::Stats(Box::new(stats)))
+            }
+            Request::Processes => {
+                let pids = self.cgroup_call(|cgroup| cgroup.processes());
+                pids.map(|pids| Reply::Processes {
+                    pids: pids.into_iter().map(Pid::as_raw_nonzero).map(i32::from).collect(),
+                })
+            }
+            Request::Exec(exec) => return self.exec(at, &exec),
+            Request::Attach(streams) => {
+                self.connections[at].reply(Reply::Done);
+                self.connections[at].mode = Mode::Streams { process: INIT, streams };
+                return;
+            }
+            Request::Subscribe => {
+                self.connections[at].mode = Mode::Frames { subscribed: true };
+                Ok(Reply::Done)
+            }
+        };
+        self.connections[at].reply(reply.unwrap_or_else(Reply::Failed));
+    }
+
+    fn cgroup_call<T>(
+        &self,
+        call: impl FnOnce(&runtime::Cgroup) -> runtime::Result<T>,
+    ) -> Result<T, Failure> {
+        call(self.container.cgroup()).map_err(|error| runtime_failure(&error))
+    }
+
+    fn status(&self) -> Status {
+        let running = self.processes.values().filter_map(|process| {
+            let id = process.exec.clone()?;
+            Some(ExecStatus { id, pid: process.pid.as_raw_pid(), code: process.exit.map(|e| e.0) })
+        });
+        Status {
+            version: VERSION,
+            shim_pid: rustix::process::getpid().as_raw_pid(),
+            pid: self.container.pid().as_raw_pid(),
+            started: self.started,
+            paused: self.paused,
+            oom: self.oom,
+            execs: running.chain(self.ended_execs.iter().cloned()).collect(),
+        }
+    }
+
+    fn start(&mut self) -> Result<Reply, Failure> {
+        if self.started {
+            return Err(conflict("the container has been started already"));
+        }
+        self.container.start().map_err(|error| runtime_failure(&error))?;
+        self.started = true;
+        Ok(Reply::Done)
+    }
+
+    fn signal(&mut self, number: i32, to: &Target) -> Result<Reply, Failure> {
+        let signal = Signal::from_named_raw(number)
+            .or_else(|| sys::signal::realtime(number))
+            .ok_or_else(|| failure_of(FailureKind::Invalid, format!("{number} is no signal")))?;
+        match to {
+            Target::Init => self.signal_process(INIT, signal)?,
+            Target::Exec(id) => self.signal_process(self.exec_key(id)?, signal)?,
+            Target::All => {
+                self.cgroup_call(|cgroup| cgroup.signal(signal))?;
+            }
+        }
+        // A frozen process dies of SIGKILL only once it is thawed.
+        if signal == Signal::KILL && self.paused {
+            self.set_paused(false)?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn signal_process(&self, key: ProcessKey, signal: Signal) -> Result<(), Failure> {
+        let process = self.processes.get(&key).filter(|process| process.exit.is_none());
+        let process = process.ok_or_else(|| conflict("the process has ended"))?;
+        rustix::process::pidfd_send_signal(&process.pidfd, signal)
+            .map_err(|errno| system("pidfd_send_signal", &io::Error::from(errno)))
+    }
+
+    fn exec_key(&self, id: &str) -> Result<ProcessKey, Failure> {
+        let process = self.processes.values().find(|process| process.exec.as_deref() == Some(id));
+        let process = process.ok_or_else(|| conflict(&format!("no exec {id} is running")))?;
+        Ok(process.key)
+    }
+
+    fn resize(&self, exec: Option<&str>, rows: u16, columns: u16) -> Result<Reply, Failure> {
+        let key = exec.map_or(Ok(INIT), |id| self.exec_key(id))?;
+        let process = self.processes.get(&key).ok_or_else(|| conflict("the process has ended"))?;
+        let resized = process.resize(rows, columns);
+        resized.map(|()| Reply::Done).map_err(|error| system("resize the terminal", &error))
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Result<Reply, Failure> {
+        if self.paused == paused {
+            let state = if paused { "paused already" } else { "not paused" };
+            return Err(conflict(&format!("the container is {state}")));
+        }
+        self.cgroup_call(|cgroup| if paused { cgroup.freeze() } else { cgroup.thaw() })?;
+        self.paused = paused;
+        Ok(Reply::Done)
+    }
+
+    fn exec(&mut self, at: usize, exec: &Exec) {
+        match self.start_exec(exec) {
+            Ok((key, pid)) => {
+                self.connections[at].reply(Reply::Started { pid });
+                if exec.streams.any() {
+                    let mode = Mode::Streams { process: key, streams: exec.streams };
+                    self.connections[at].mode = mode;
+                }
+            }
+            Err(problem) => self.connections[at].reply(Reply::Failed(problem)),
+        }
+    }
+
+    fn start_exec(&mut self, exec: &Exec) -> Result<(ProcessKey, i32), Failure> {
+        if !self.started || self.processes.get(&INIT).is_none_or(|init| init.exit.is_some()) {
+            return Err(conflict("the container is not running"));
+        }
+        if self.paused {
+            return Err(conflict("the container is paused, unpause it first"));
+        }
+        let terminal = exec.process.terminal;
+        let (stdio, ends) = if terminal {
+            (Stdio::Terminal, None)
+        } else {
+            let pipes = process::pipes(exec.streams.stdin);
+            let (stdio, ends) = pipes.map_err(|error| system("pipe2", &error))?;
+            (stdio, Some(ends))
+        };
+        let target = runtime::Target {
+            init: self.container.pid(),
+            pidfd: self.container.pidfd(),
+            cgroup: self.container.cgroup(),
+            spec: &self.spec,
+            user: exec.user.as_deref(),
+        };
+        let started = runtime::exec(&target, &exec.process, stdio);
+        let started = started.map_err(|error| runtime_failure(&error))?;
+        let ends = match (ends, started.terminal) {
+            (Some(ends), _) => Ok(ends),
+            (None, Some(master)) => process::terminal(master, exec.streams.stdin),
+            (None, None) => Err(io::Error::other("the runtime gave no terminal")),
+        };
+        let ends = ends.map_err(|error| system("set up the exec's terminal", &error))?;
+        let key = self.next_process;
+        self.next_process += 1;
+        let ids = (started.pid, started.pidfd);
+        let process =
+            Process::new(&mut self.poll, key, Some(exec.id.clone()), ids, (terminal, ends));
+        self.processes.insert(key, process);
+        Ok((key, started.pid.as_raw_pid()))
+    }
+
+    fn process_ready(&mut self, key: ProcessKey, token: Token) {
+        self.with_output(key, |process, deliver| process.ready(token, deliver));
+    }
+
+    /// Lets a process read its output, which goes to the log and to every attached client.
+    fn with_output(
+        &mut self,
+        key: ProcessKey,
+        read: impl FnOnce(&mut Process, &mut dyn FnMut(Stream, process::Piece<'_>)),
+    ) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        let mut log = process.log.take();
+        let framed = !process.has_terminal;
+        let connections = &mut self.connections;
+        read(process, &mut |stream, piece| {
+            if let Some(log) = &mut log {
+                record(log, stream, piece);
+            }
+            let Some(bytes) = piece else { return };
+            for connection in connections.iter_mut() {
+                if connection_wants(connection.mode, key, stream) {
+                    connection.output(framed.then(|| stream.number()), bytes);
+                }
+            }
+        });
+        process.log = log;
+    }
+
+    fn oom_happened(&mut self) {
+        if let Some(watch) = &self.oom_watch {
+            let mut buffer = [0; 4096];
+            let _ = rustix::io::read(watch, &mut buffer);
+        }
+        self.check_oom();
+    }
+
+    fn check_oom(&mut self) {
+        let killed = self.container.cgroup().oom_kills().is_ok_and(|count| count > 0);
+        if killed && !self.oom {
+            self.oom = true;
+            self.tell(&Event::Oom);
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        for connection in &mut self.connections {
+            connection.event(event);
+        }
+    }
+
+    /// Brings everything that follows from what has happened to its conclusion.
+    fn settle(&mut self) -> io::Result<()> {
+        self.reap();
+        self.forget_connections()?;
+        self.finish_execs();
+        self.finish_init();
+        Ok(())
+    }
+
+    /// Collects every ended child: the processes here, and orphans of a container in the host's PID namespace.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let process = self.processes.values_mut().find(|p| p.pid == pid && p.exit.is_none());
+            if let Some(process) = process {
+                process.exit = Some((exit_code(status), Instant::now()));
+            }
+        }
+    }
+
+    fn forget_connections(&mut self) -> io::Result<()> {
+        for connection in self.connections.iter_mut().filter(|connection| connection.is_done()) {
+            connection.socket.set(&self.poll, None)?;
+        }
+        self.connections.retain(|connection| !connection.is_done());
+        let launcher_gone = self.connections.iter().all(|c| c.socket.token != self.launcher);
+        if !self.started && launcher_gone && self.processes[&INIT].exit.is_none() {
+            // Nobody is left who could start it.
+            let _ = rustix::process::pidfd_send_signal(self.container.pidfd(), Signal::KILL);
+            self.started = true;
+        }
+        Ok(())
+    }
+
+    fn finish_execs(&mut self) {
+        let ended: Vec<ProcessKey> = self.processes.values().filter(|p| p.key != INIT && is_over(p)).map(|p| p.key).collect();
+        for key in ended {
+            self.with_output(key, |process, deliver| process.drain(deliver));
+            let Some(mut process) = self.processes.remove(&key) else { continue };
+            let (Some((code, _)), Some(id)) = (process.exit, process.exec.take()) else { continue };
+            // Takes the descriptors out of the set; they are closed right after.
+            let _ = process.set_interest(&self.poll, true);
+            let pid = process.pid.as_raw_pid();
+            self.ended_execs.push_front(ExecStatus { id: id.clone(), pid, code: Some(code) });
+            self.ended_execs.truncate(ENDED_EXECS_MAX);
+            self.tell(&Event::ExecExit { id, code });
+            self.close_streams(key);
+        }
+    }
+
+    fn close_streams(&mut self, key: ProcessKey) {
+        for connection in &mut self.connections {
+            if matches!(connection.mode, Mode::Streams { process, .. } if process == key) {
+                connection.closing = true;
+            }
+        }
+    }
+
+    fn finish_init(&mut self) {
+        let init = &self.processes[&INIT];
+        let Some((code, _)) = init.exit.filter(|_| self.recorded.is_none()) else { return };
+        if !runtime::has_own_pid_namespace(&self.spec) {
+            // Nobody else ends what the init leaves behind when it is not the first process of a namespace.
+            let _ = self.container.cgroup().kill();
+        }
+        if !is_over(init) || self.processes.len() > 1 && !is_late(init) {
+            return;
+        }
+        self.with_output(INIT, |process, deliver| process.drain(deliver));
+        self.check_oom();
+        let mut record =
+            ExitRecord { code, oom: self.oom, finished_at: jiff::Timestamp::now(), error: None };
+        if let Err(error) = self.container.cgroup().destroy() {
+            record.error = Some(runtime_failure(&error).message);
+        }
+        if let Err(error) = state::record_exit(&self.launch.bundle, &record) {
+            record.error = Some(system("write the exit record", &error).message);
+        }
+        self.tell(&Event::Exit(record));
+        for connection in &mut self.connections {
+            connection.closing = true;
+        }
+        self.recorded = Some(Instant::now());
+    }
+
+    fn is_told(&self) -> bool {
+        let late = self.recorded.is_some_and(|at| at.elapsed() > FLUSH_TIMEOUT);
+        late || self.connections.iter().all(Connection::is_done)
+    }
+
+    /// How long to wait at most: only deadlines need a time.
+    fn timeout(&self) -> Option<Duration> {
+        let left = |since: Instant, limit: Duration| (since + limit).saturating_duration_since(Instant::now());
+        if let Some(at) = self.recorded {
+            return Some(left(at, FLUSH_TIMEOUT));
+        }
+        let ended = self.processes.values().filter_map(|process| process.exit);
+        ended.map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1)).min()
+    }
+
+    fn set_interests(&mut self) -> io::Result<()> {
+        self.listener.set(&self.poll, Some(EventFlags::IN))?;
+        self.children.set(&self.poll, Some(EventFlags::IN))?;
+        if let Some(watch) = &mut self.oom_watch {
+            watch.set(&self.poll, Some(EventFlags::IN))?;
+        }
+        for process in self.processes.values_mut() {
+            let behind = self.connections.iter().any(|connection| {
+                connection.is_behind()
+                    && matches!(connection.mode, Mode::Streams { process: p, .. } if p == process.key)
+            });
+            process.set_interest(&self.poll, behind)?;
+        }
+        for connection in &mut self.connections {
+            let blocked = match connection.mode {
+                Mode::Streams { process, .. } => {
+                    self.processes.get(&process).is_some_and(Process::stdin_is_behind)
+                }
+                Mode::Frames { .. } => false,
+            };
+            let interest = connection.interest(blocked);
+            connection.socket.set(&self.poll, Some(interest))?;
+        }
+        Ok(())
+    }
+}
+
+fn connection_wants(mode: Mode, key: ProcessKey, stream: Stream) -> bool {
+    let Mode::Streams { process, streams } = mode else { return false };
+    let wanted = match stream {
+        Stream::Stdout => streams.stdout,
+        Stream::Stderr => streams.stderr,
+    };
+    process == key && wanted
+}
+
+/// Records a piece of output. A full disk must stop neither the container nor its clients; the loss is told once, on
+/// the shim's own standard error, by the engine's log.
+fn record(log: &mut Writer, stream: Stream, piece: process::Piece<'_>) {
+    let result = match piece {
+        Some(bytes) => log.write(stream, bytes),
+        None => log.finish(stream),
+    };
+    if let Err(error) = result {
+        log.report_loss(&error);
+    }
+}
+
+/// Whether a process has ended and no more output is to be expected.
+fn is_over(process: &Process) -> bool {
+    process.exit.is_some() && (process.is_drained() || is_late(process))
+}
+
+fn is_late(process: &Process) -> bool {
+    process.exit.is_some_and(|(_, at)| at.elapsed() >= DRAIN_TIMEOUT)
+}
+
+fn exit_code(status: WaitStatus) -> i32 {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 255,
+    }
+}
+
+/// Undoes a container that cannot be supervised.
+fn abandon(container: &Container) {
+    let _ = rustix::process::pidfd_send_signal(container.pidfd(), Signal::KILL);
+    let _ = rustix::process::waitpid(Some(container.pid()), WaitOptions::empty());
+    let _ = container.cgroup().destroy();
+}
+
+fn failure_of(kind: FailureKind, message: impl Into<String>) -> Failure {
+    Failure { kind, message: message.into() }
+}
+
+fn conflict(message: &str) -> Failure {
+    failure_of(FailureKind::Conflict, message)
+}
+
+fn invalid(error: &dyn std::error::Error) -> Failure {
+    failure_of(FailureKind::Invalid, chain(error))
+}
+
+pub(crate) fn failure(error: &dyn std::error::Error) -> Failure {
+    failure_of(FailureKind::System, chain(error))
+}
+
+pub(crate) fn system(what: &str, error: &io::Error) -> Failure {
+    failure_of(FailureKind::System, format!("{what}: {}", chain(error)))
+}
+
+fn runtime_failure(error: &runtime::Error) -> Failure {
+    let kind = match error.kind() {
+        runtime::ErrorKind::NotFound => FailureKind::CommandNotFound,
+        runtime::ErrorKind::NotExecutable => FailureKind::CommandNotExecutable,
+        runtime::ErrorKind::InvalidSpec | runtime::ErrorKind::Unsupported => FailureKind::Invalid,
+        _ => FailureKind::System,
+    };
+    failure_of(kind, chain(error))
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
