@@ -1,1 +1,27 @@
 //! Content store, references, layers and snapshots.
+//!
+//! [`Images`] owns three directories under the engine's root: `blobs` (configurations and manifests), `layers` (each layer
+//! unpacked once, whatever images share it) and `snapshots` (the writable layers of containers). What images there are,
+//! and under which names, is told by [`Records`], which the engine implements on its database: a directory without a record
+//! is the rest of a crash and is removed by the next [`Images::open`].
+//!
+//! Everything here is synchronous and takes `&self`; the engine calls it from blocking tasks. Everything that comes out of
+//! an archive is untrusted: its paths are resolved with `sys::root::Root`, its sizes and counts have limits (see
+//! [`limits`]), its digests are verified, and an archive that fails half-way leaves nothing behind.
+
+pub mod archive;
+pub mod limits;
+pub mod records;
+
+mod changes;
+mod error;
+mod image;
+mod snapshot;
+mod store;
+
+pub use changes::apply_changes;
+pub use error::{Error, ErrorKind, Result};
+pub use image::{CommitOptions, Image, ImportOptions, ListFilter, Loaded, Progress, Removed, User};
+pub use records::{ImageId, Records};
+pub use snapshot::{Change, ChangeKind, Snapshot};
+pub use store::Images;

@@ -1,0 +1,93 @@
+//! What is remembered of images, and the trait through which.
+//!
+//! Invariant: an [`ImageRecord`] is only ever put together with the [`LayerRecord`]s it names, and only after their
+//! directories and blobs are durable; it is removed before they are. So a record never promises what the disk lacks, and
+//! what the disk has without a record may be deleted.
+
+mod memory;
+#[cfg(any(test, feature = "testsuite"))]
+pub mod testsuite;
+
+pub use memory::MemoryRecords;
+
+use oci::{Digest, Reference};
+use serde::{Deserialize, Serialize};
+
+/// The digest of an image's configuration.
+pub type ImageId = Digest;
+
+/// What an implementation of [`Records`] fails with.
+pub type RecordsError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The digest of the configuration, which is a blob.
+    pub id: ImageId,
+    /// The digest of the manifest, which is a blob.
+    pub manifest: Digest,
+    /// The diff IDs of the layers, the lowest first. One may appear several times.
+    pub layers: Vec<Digest>,
+    /// When the image came into this store, in nanoseconds since 1970.
+    pub added_ns: i64,
+}
+
+/// A layer: the directory `layers/<diff-id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// The digest of the layer's tar, uncompressed.
+    pub diff_id: Digest,
+    /// Bytes of the files in it.
+    pub size: u64,
+}
+
+/// A name of an image. It has a tag or a digest, not both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceRecord {
+    /// The name.
+    pub reference: Reference,
+    /// The image it names.
+    pub image: ImageId,
+}
+
+/// One change of the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Adds an image, or replaces the record with its ID.
+    PutImage(ImageRecord),
+    /// Removes an image. Nothing may name it afterwards: its references are removed in the same transaction.
+    RemoveImage(ImageId),
+    /// Adds a layer, or replaces the record with its diff ID.
+    PutLayer(LayerRecord),
+    /// Removes a layer.
+    RemoveLayer(Digest),
+    /// Makes a name mean an image, whatever it meant before.
+    SetReference(ReferenceRecord),
+    /// Removes a name.
+    RemoveReference(Reference),
+}
+
+/// Durable records of images, layers and references; the engine implements it on its database.
+///
+/// [`Images`](crate::Images) serialises its own updates; an implementation only has to make each call one transaction and
+/// to allow calls from several threads. [`testsuite::run`] checks an implementation.
+pub trait Records: Send + Sync {
+    /// All images, in any order.
+    fn images(&self) -> Result<Vec<ImageRecord>, RecordsError>;
+
+    /// The image with this ID.
+    fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, RecordsError>;
+
+    /// All layers, in any order.
+    fn layers(&self) -> Result<Vec<LayerRecord>, RecordsError>;
+
+    /// All names, ordered by reference.
+    fn references(&self) -> Result<Vec<ReferenceRecord>, RecordsError>;
+
+    /// The image that a name means.
+    fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError>;
+
+    /// Makes all updates, in their order, durably and in one transaction: all of them or none. Removing what is not there
+    /// is no error.
+    fn update(&self, updates: &[Update]) -> Result<(), RecordsError>;
+}

@@ -1,0 +1,90 @@
+//! Records that end with the process: for tests, and as the example of an implementation.
+
+use super::{ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update};
+use oci::{Digest, Reference};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Records in memory.
+#[derive(Debug, Default)]
+pub struct MemoryRecords {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    images: BTreeMap<ImageId, ImageRecord>,
+    layers: BTreeMap<Digest, LayerRecord>,
+    references: BTreeMap<Reference, ImageId>,
+}
+
+impl MemoryRecords {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // No update can stop half-way: a poisoned lock still guards whole tables.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records for MemoryRecords {
+    fn images(&self) -> Result<Vec<ImageRecord>, RecordsError> {
+        Ok(self.tables().images.values().cloned().collect())
+    }
+
+    fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, RecordsError> {
+        Ok(self.tables().images.get(id).cloned())
+    }
+
+    fn layers(&self) -> Result<Vec<LayerRecord>, RecordsError> {
+        Ok(self.tables().layers.values().cloned().collect())
+    }
+
+    fn references(&self) -> Result<Vec<ReferenceRecord>, RecordsError> {
+        let record = |(reference, image): (&Reference, &ImageId)| ReferenceRecord {
+            reference: reference.clone(),
+            image: *image,
+        };
+        Ok(self.tables().references.iter().map(record).collect())
+    }
+
+    fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError> {
+        Ok(self.tables().references.get(reference).copied())
+    }
+
+    fn update(&self, updates: &[Update]) -> Result<(), RecordsError> {
+        let mut tables = self.tables();
+        for update in updates {
+            match update {
+                Update::PutImage(record) => {
+                    tables.images.insert(record.id, record.clone());
+                }
+                Update::RemoveImage(id) => {
+                    tables.images.remove(id);
+                    tables.references.retain(|_, image| image != id);
+                }
+                Update::PutLayer(record) => {
+                    tables.layers.insert(record.diff_id, record.clone());
+                }
+                Update::RemoveLayer(diff_id) => {
+                    tables.layers.remove(diff_id);
+                }
+                Update::SetReference(record) => {
+                    tables
+                        .references
+                        .insert(record.reference.clone(), record.image);
+                }
+                Update::RemoveReference(reference) => {
+                    tables.references.remove(reference);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_records_pass_the_suite() {
+        crate::records::testsuite::run(&|| Box::new(super::MemoryRecords::default()));
+    }
+}
