@@ -1,1 +1,3 @@
 //! Types of the OCI image, runtime and distribution specifications.
+
+pub mod runtime;
