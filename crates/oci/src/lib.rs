@@ -3,6 +3,7 @@
 pub mod digest;
 pub mod image;
 pub mod reference;
+pub mod runtime;
 
 pub use digest::Digest;
 pub use reference::Reference;
