@@ -1,1 +1,181 @@
-//! Containers, exec, volumes, events, restore.
+//! Containers, exec, volumes, events, restore: the single writer of all state.
+//!
+//! [`Engine`] is cheap to clone and every call takes `&self`. It makes no system call on a container: images, network and
+//! shim do. Calls for different containers never wait for each other; what blocks the thread for moments (files, netlink,
+//! the database) runs in `block_in_place`, so the engine needs tokio's multi-thread runtime.
+
+pub mod events;
+pub mod exec;
+pub mod model;
+
+mod attach;
+mod container;
+mod create;
+mod error;
+mod etc;
+mod files;
+mod image_records;
+mod ids;
+mod link;
+mod logs;
+mod net;
+mod registry;
+mod remove;
+mod restore;
+mod run;
+pub mod seccomp;
+mod spec;
+mod start;
+mod stop;
+mod top;
+mod volumes;
+mod wait;
+
+pub use attach::Attached;
+pub use error::{Error, Kind, Result};
+pub use files::Archive;
+pub use link::Stream;
+pub use logs::LogStream;
+pub use top::Table;
+pub use volumes::Volume;
+pub use wait::{Condition, Exit};
+
+use crate::error::Context;
+use crate::events::{Event, EventKind, Events};
+use crate::registry::Registry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Where the engine keeps things.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What lasts: images, volumes, records. Usually `/var/lib/hull`.
+    pub data_root: PathBuf,
+    /// What lasts until the machine is restarted, on tmpfs. Usually `/run/hull`.
+    pub run_root: PathBuf,
+    /// The default bridge.
+    pub bridge: network::BridgeConfig,
+}
+
+/// The engine.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    store: Arc<store::Store>,
+    images: images::Images,
+    network: network::Network,
+    events: Events,
+    registry: Registry,
+    /// First host ids of user namespaces in use.
+    user_namespaces: Mutex<BTreeSet<u32>>,
+    /// Keeps calls that create, fill or remove volumes in a row.
+    volumes: Mutex<()>,
+    /// Held for the engine's life: two engines on one root would destroy each other's containers.
+    _lock: std::fs::File,
+}
+
+impl Engine {
+    /// Opens the engine's directories, finds the containers that run, cleans what a crash has left, and starts what the
+    /// restart policies say.
+    ///
+    /// # Errors
+    /// Directories that cannot be used, another engine on them, a database of a newer release.
+    pub async fn open(config: Config) -> Result<Self> {
+        let engine = tokio::task::block_in_place(|| Self::open_stores(config))?;
+        engine.restore().await?;
+        Ok(engine)
+    }
+
+    fn open_stores(config: Config) -> Result<Self> {
+        let containers = config.run_root.join("containers");
+        for dir in [&config.data_root, &config.run_root, &containers] {
+            private_dir(dir)?;
+        }
+        for name in ["containers", "volumes"] {
+            private_dir(&config.data_root.join(name))?;
+        }
+        let lock = lock(&config.run_root.join("lock"))?;
+        let store = Arc::new(store::Store::open(&config.data_root.join("hull.db"))?);
+        let records = Arc::new(image_records::ImageRecords::new(Arc::clone(&store)));
+        let images = images::Images::open(&config.data_root, records).context(|| "open the image store")?;
+        let network = network::Network::open(config.bridge.clone()).context(|| "set up the default network")?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            store,
+            images,
+            network,
+            events: Events::new(),
+            registry: Registry::default(),
+            user_namespaces: Mutex::default(),
+            volumes: Mutex::default(),
+            _lock: lock,
+        })))
+    }
+
+    /// The engine's configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The image store. Its calls block; make them in `block_in_place` or a blocking task.
+    pub fn images(&self) -> &images::Images {
+        &self.0.images
+    }
+
+    /// The default bridge.
+    pub fn network(&self) -> &network::Network {
+        &self.0.network
+    }
+
+    /// The remembered events, oldest first, and a receiver of those that come.
+    pub fn events(&self) -> (Vec<Arc<Event>>, tokio::sync::broadcast::Receiver<Arc<Event>>) {
+        self.0.events.subscribe()
+    }
+
+    /// Tells about something that happened to an image.
+    pub fn image_event(&self, action: &str, id: &str, attributes: BTreeMap<String, String>) {
+        self.0.events.emit(EventKind::Image, action, id, attributes);
+    }
+
+    /// Whether any container runs or is about to.
+    pub fn is_busy(&self) -> bool {
+        use model::Phase;
+        self.0.registry.all().iter().any(|container| {
+            let phase = container.phase();
+            phase.is_running() || matches!(phase, Phase::Restarting | Phase::Removing)
+        })
+    }
+
+    fn bundle(&self, id: &str) -> PathBuf {
+        self.0.config.run_root.join("containers").join(id)
+    }
+
+    fn container_dir(&self, id: &str) -> PathBuf {
+        self.0.config.data_root.join("containers").join(id)
+    }
+}
+
+/// Makes a directory that only root enters (CVE-2021-41091), or checks that it is one.
+fn private_dir(path: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.context(|| format!("make the directory {path:?}"))?;
+    let metadata = std::fs::metadata(path).context(|| format!("stat {path:?}"))?;
+    if metadata.permissions().mode() & 0o027 != 0 {
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(path, private).context(|| format!("close {path:?} to others"))?;
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<std::fs::File> {
+    let file = std::fs::File::create(path).context(|| format!("create {path:?}"))?;
+    file.try_lock().map_err(|_| {
+        Error::conflict(format!("another engine uses {}: stop it first, or give this one other directories", path.display()))
+    })?;
+    Ok(file)
+}

@@ -297,8 +297,6 @@ pub enum MountSource {
         anonymous: bool,
         /// Do not fill an empty volume with what the image has there.
         no_copy: bool,
-        /// A path in the volume instead of its root.
-        subpath: Option<String>,
         /// How the request said it, for inspection.
         mode: String,
     },
@@ -514,6 +512,10 @@ pub struct State {
     pub exits: u64,
     /// Its endpoint, while it has one.
     pub endpoint: Option<Endpoint>,
+    /// The first host id of its user namespace, while it has one.
+    pub user_namespace_base: Option<u32>,
+    /// Whether it is gone, with its record.
+    pub removed: bool,
 }
 
 impl State {
@@ -531,6 +533,8 @@ impl State {
             stopped_by_hand: false,
             exits: 0,
             endpoint: None,
+            user_namespace_base: None,
+            removed: false,
         }
     }
 }
@@ -563,6 +567,39 @@ pub struct PortMapping {
     pub host_ip: IpAddr,
     /// The host's port.
     pub host_port: u16,
+}
+
+/// A request for a container; what the image says is not merged in yet.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    /// Its name; None: one is made up.
+    pub name: Option<String>,
+    /// The image: a reference, an id, or a directory of the host (absolute, or beginning with `.`).
+    pub image: String,
+    /// Instead of the image's entrypoint. An empty list, or a single empty word, means none.
+    pub entrypoint: Option<Vec<String>>,
+    /// Instead of the image's command.
+    pub command: Option<Vec<String>>,
+    /// The rest of what runs; its empty fields are the image's.
+    pub process: ProcessSpec,
+    /// Isolation.
+    pub isolation: Isolation,
+    /// Limits.
+    pub limits: Limits,
+    /// Mounts.
+    pub mounts: Vec<Mount>,
+    /// Paths that get an anonymous volume, in addition to the image's.
+    pub volumes: Vec<String>,
+    /// Network.
+    pub network: NetworkSpec,
+    /// What happens when it ends.
+    pub lifecycle: Lifecycle,
+    /// Where output goes.
+    pub log: LogSpec,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A container as it is at one moment.

@@ -1,0 +1,304 @@
+//! `create`: everything that can be checked is checked, then one row is written. No kernel object is made.
+
+use crate::container::{Container, record};
+use crate::error::{Context, Error, Result};
+use crate::events::EventKind;
+use crate::model::{
+    CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec, Protocol,
+    SPEC_VERSION, Snapshot, Spec, State,
+};
+use crate::{Engine, ids};
+use jiff::Timestamp;
+use oci::image::Config as ImageConfig;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::block_in_place;
+
+/// How often a made-up name is tried anew when it is taken.
+const NAME_ATTEMPTS_MAX: u32 = 8;
+
+impl Engine {
+    /// Creates a container; nothing runs yet.
+    ///
+    /// # Errors
+    /// No such image, a taken name, a request that makes no sense.
+    pub fn create(&self, request: CreateRequest) -> Result<Snapshot> {
+        block_in_place(|| self.create_blocking(request))
+    }
+
+    fn create_blocking(&self, request: CreateRequest) -> Result<Snapshot> {
+        if let Some(name) = &request.name {
+            ids::check_name("container", name)?;
+        }
+        let (image, config) = self.find_image(&request.image)?;
+        let wanted_name = request.name.clone();
+        let mut spec = merge(request, image, config)?;
+        self.resolve_peers(&mut spec)?;
+        crate::spec::check(&spec)?;
+        self.create_volumes_of(&spec)?;
+        let container = self.insert(spec, wanted_name)?;
+        self.container_event(&container, "create", []);
+        Ok(container.snapshot())
+    }
+
+    fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {
+        if reference.starts_with(['/', '.']) {
+            let path = std::fs::canonicalize(reference)
+                .map_err(|error| Error::invalid(format!("cannot use {reference} as a root filesystem: {error}")))?;
+            if !path.is_dir() {
+                return Err(Error::invalid(format!("cannot use {reference} as a root filesystem: not a directory")));
+            }
+            return Ok((ImageSource::Directory(path), ImageConfig::default()));
+        }
+        let image = self.0.images.get(reference).map_err(|error| match error.kind() {
+            images::ErrorKind::NotFound => Error::not_found(format!("No such image: {reference}")),
+            images::ErrorKind::Invalid => Error::invalid(error.to_string()),
+            _ => Error::system(format!("look up image {reference}"), error),
+        })?;
+        Ok((ImageSource::Image(image.id.to_string()), image.config.config.clone()))
+    }
+
+    /// Replaces the names of other containers by their ids.
+    fn resolve_peers(&self, spec: &mut Spec) -> Result<()> {
+        let find = |name: &mut String| -> Result<()> {
+            *name = self.0.registry.find(name)?.id().to_owned();
+            Ok(())
+        };
+        if let Ipc::Container(name) = &mut spec.isolation.ipc {
+            let peer = self.0.registry.find(name)?;
+            if !matches!(peer.spec.isolation.ipc, Ipc::Shareable | Ipc::Host) {
+                return Err(Error::invalid(format!(
+                    "cannot join IPC namespace of container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                )));
+            }
+            find(name)?;
+        }
+        for namespace in [&mut spec.isolation.pid, &mut spec.isolation.uts, &mut spec.isolation.cgroup] {
+            if let Namespace::Container(name) = namespace {
+                find(name)?;
+            }
+        }
+        if let NetworkMode::Container(name) = &mut spec.network.mode {
+            find(name)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record under the wanted name, or one that is free.
+    fn insert(&self, spec: Spec, wanted: Option<String>) -> Result<Arc<Container>> {
+        let state = State::created();
+        let mut row = store::ContainerRow {
+            id: spec.id.clone(),
+            name: String::new(),
+            spec: record::encode_spec(&spec)?,
+            state: record::encode_state(&state)?,
+        };
+        let mut attempts = 0;
+        loop {
+            row.name = match &wanted {
+                Some(name) => name.clone(),
+                None => ids::made_up_name(&ids::random_id()?),
+            };
+            match self.0.store.insert_container(&row) {
+                Ok(()) => break,
+                Err(store::Error::Taken { .. }) if wanted.is_none() && attempts < NAME_ATTEMPTS_MAX => attempts += 1,
+                Err(store::Error::Taken { .. }) => return Err(self.name_taken(&row.name)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let container = Arc::new(Container::new(spec, row.name, state));
+        self.0.registry.insert(Arc::clone(&container));
+        Ok(container)
+    }
+
+    fn name_taken(&self, name: &str) -> Error {
+        let owner = self.0.registry.find(name).map(|owner| owner.id().to_owned()).unwrap_or_default();
+        Error::conflict(format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+        ))
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// No such container, a bad or taken name.
+    pub fn rename(&self, key: &str, name: &str) -> Result<()> {
+        let container = self.0.registry.find(key)?;
+        let name = name.strip_prefix('/').unwrap_or(name);
+        ids::check_name("container", name)?;
+        let old = container.name();
+        if old == name {
+            return Err(Error::invalid("Renaming a container with the same name as its current name"));
+        }
+        match self.0.store.rename_container(container.id(), name) {
+            Err(store::Error::Taken { .. }) => return Err(self.name_taken(name)),
+            result => result?,
+        }
+        container.set_name(name.to_owned());
+        self.container_event(&container, "rename", [("oldName", format!("/{old}"))]);
+        Ok(())
+    }
+
+    /// Tells about something that happened to a container.
+    pub(crate) fn container_event(
+        &self,
+        container: &Container,
+        action: impl Into<String>,
+        more: impl IntoIterator<Item = (&'static str, String)>,
+    ) {
+        let mut attributes: BTreeMap<String, String> = container.spec.labels.clone();
+        attributes.insert("image".to_owned(), container.spec.image_reference.clone());
+        attributes.insert("name".to_owned(), container.name());
+        attributes.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        self.0.events.emit(EventKind::Container, action, container.id(), attributes);
+    }
+}
+
+/// Merges the image's configuration into the request.
+fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Result<Spec> {
+    let mut network = request.network;
+    for port in &config.exposed_ports {
+        let port = parse_port(port)?;
+        if !network.exposed.contains(&port) {
+            network.exposed.push(port);
+        }
+    }
+    network.exposed.sort_unstable();
+    network.exposed.dedup();
+    let mut mounts = request.mounts;
+    for target in request.volumes.iter().chain(&config.volumes) {
+        if mounts.iter().all(|mount| !same_path(&mount.target, target)) {
+            mounts.push(anonymous_volume(target)?);
+        }
+    }
+    check_mounts(&mounts)?;
+    for line in &network.extra_hosts {
+        crate::etc::check_extra_host(line)?;
+    }
+    let mut labels = config.labels.clone();
+    labels.extend(request.labels);
+    let mut lifecycle = request.lifecycle;
+    if lifecycle.stop_signal.is_none() && !config.stop_signal.is_empty() {
+        lifecycle.stop_signal = Some(config.stop_signal.clone());
+    }
+    Ok(Spec {
+        version: SPEC_VERSION,
+        id: ids::random_id()?,
+        created: Timestamp::now(),
+        image_reference: request.image,
+        image,
+        process: merge_process(request.entrypoint, request.command, request.process, config),
+        isolation: request.isolation,
+        limits: request.limits,
+        mounts,
+        network,
+        lifecycle,
+        log: request.log,
+        labels,
+        annotations: request.annotations,
+    })
+}
+
+fn merge_process(
+    entrypoint: Option<Vec<String>>,
+    command: Option<Vec<String>>,
+    process: ProcessSpec,
+    config: ImageConfig,
+) -> ProcessSpec {
+    // The image's command is made for the image's entrypoint: another entrypoint goes without it.
+    let inherits = entrypoint.is_none();
+    let entrypoint = entrypoint.unwrap_or_else(|| config.entrypoint.unwrap_or_default());
+    let entrypoint = if entrypoint.iter().all(String::is_empty) { Vec::new() } else { entrypoint };
+    let command = command.filter(|command| !command.is_empty());
+    let command = command.unwrap_or_else(|| if inherits { config.cmd.unwrap_or_default() } else { Vec::new() });
+    let or = |own: String, image: String| if own.is_empty() { image } else { own };
+    ProcessSpec {
+        entrypoint,
+        command,
+        environment: crate::spec::merge_environment(&config.env, &process.environment),
+        working_dir: or(process.working_dir, config.working_dir),
+        user: or(process.user, config.user),
+        ..process
+    }
+}
+
+fn parse_port(text: &str) -> Result<Port> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return Err(Error::unsupported(format!("the image exposes port {text}: protocol {other} is not supported"))),
+    };
+    let number = number.parse().ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| Error::invalid(format!("the image exposes port {text:?}, which is none")))?;
+    Ok(Port { number, protocol })
+}
+
+fn anonymous_volume(target: &str) -> Result<Mount> {
+    let source = MountSource::Volume { name: ids::random_id()?, anonymous: true, no_copy: false, mode: String::new() };
+    Ok(Mount { target: target.to_owned(), source, read_only: false })
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    Path::new(a).components().eq(Path::new(b).components())
+}
+
+fn check_mounts(mounts: &[Mount]) -> Result<()> {
+    for (at, mount) in mounts.iter().enumerate() {
+        let target = Path::new(&mount.target);
+        if !target.is_absolute() {
+            return Err(Error::invalid(format!(
+                "invalid mount path: '{}' mount path must be absolute", mount.target
+            )));
+        }
+        if target.components().eq(Path::new("/").components()) {
+            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        }
+        if mounts[..at].iter().any(|other| same_path(&other.target, &mount.target)) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+        }
+    }
+    Ok(())
+}
+
+/// Says what was being done to an image.
+pub(crate) fn image_context<T>(result: images::Result<T>, doing: &str) -> Result<T> {
+    result.context(|| doing.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn entrypoint_and_command_merge_as_docker_does() {
+        let image = || ImageConfig { entrypoint: Some(words("entry")), cmd: Some(words("cmd")), ..Default::default() };
+        let merged = |entrypoint: Option<&str>, command: Option<&str>| {
+            let process = merge_process(entrypoint.map(words), command.map(words), ProcessSpec::default(), image());
+            process.entrypoint.into_iter().chain(process.command).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(merged(None, None), "entry cmd");
+        assert_eq!(merged(None, Some("own args")), "entry own args");
+        assert_eq!(merged(Some("other"), None), "other");
+        assert_eq!(merged(Some("other"), Some("x")), "other x");
+        assert_eq!(merged(Some(""), Some("x")), "x");
+    }
+
+    #[test]
+    fn mounts_are_checked() {
+        let tmpfs = |target: &str| Mount {
+            target: target.to_owned(),
+            source: MountSource::Tmpfs { options: Vec::new() },
+            read_only: false,
+        };
+        check_mounts(&[tmpfs("/a"), tmpfs("/a/b")]).unwrap();
+        for bad in [vec![tmpfs("a")], vec![tmpfs("/")], vec![tmpfs("/a"), tmpfs("/a/")]] {
+            assert!(check_mounts(&bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A container's files from outside: `cp`, `diff`, `export`, `commit`, the size in `ps -s`.
+
+use crate::Engine;
+use crate::container::Container;
+use crate::error::{Context, Error, Result};
+use crate::model::ImageSource;
+use images::archive::{self, ExtractOptions, Stat};
+use images::{Change, CommitOptions, ImageId};
+use shim::protocol::Request;
+use std::io::{Read, Write};
+use std::path::Path;
+use sys::root::Root;
+use tokio::task::block_in_place;
+
+/// A container's root filesystem: of a running one with everything mounted in it, of another its layers, mounted for
+/// this value alone and nowhere visible. Its calls block.
+#[derive(Debug)]
+pub struct Archive {
+    root: Root,
+}
+
+impl Archive {
+    /// Describes a path.
+    ///
+    /// # Errors
+    /// No such path.
+    pub fn stat(&self, path: &Path) -> Result<Stat> {
+        archive::stat(&self.root, path).map_err(|error| path_error(error, path))
+    }
+
+    /// Writes a path as tar.
+    ///
+    /// # Errors
+    /// No such path, or the writer's.
+    pub fn read(&self, path: &Path, out: impl Write) -> Result<()> {
+        archive::read(&self.root, path, out).map_err(|error| path_error(error, path))
+    }
+
+    /// Extracts a tar into a directory.
+    ///
+    /// # Errors
+    /// No such directory, a tar that is none, the reader's.
+    pub fn extract(&self, dir: &Path, tar: impl Read, options: &ExtractOptions) -> Result<()> {
+        archive::extract(&self.root, dir, tar, options).map_err(|error| path_error(error, dir))
+    }
+
+    /// Writes the whole filesystem as tar.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn export(&self, out: impl Write) -> Result<()> {
+        archive::export(&self.root, out).context(|| "export the container's filesystem")
+    }
+}
+
+fn path_error(error: images::Error, path: &Path) -> Error {
+    match error.kind() {
+        images::ErrorKind::NotFound => {
+            Error::not_found(format!("Could not find the file {} in container", path.display()))
+        }
+        images::ErrorKind::Invalid => Error::invalid(chain(&error)),
+        _ => Error::system(format!("access {} in the container", path.display()), error),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Engine {
+    /// Opens a container's filesystem.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn archive(&self, key: &str) -> Result<Archive> {
+        let container = self.0.registry.find(key)?;
+        block_in_place(|| self.open_root(&container))
+    }
+
+    fn open_root(&self, container: &Container) -> Result<Archive> {
+        let state = container.state();
+        if let Some(pid) = state.pid.filter(|_| state.phase.is_running()) {
+            let path = format!("/proc/{pid}/root");
+            let root = Root::open(Path::new(&path)).context(|| "open the container's root")?;
+            // The process id was still the container's when it was opened if it is so afterwards.
+            if container.state().pid == Some(pid) {
+                return Ok(Archive { root });
+            }
+        }
+        let snapshot = self.ensure_layer(&container.spec)?;
+        let mounted = self.0.images.mount_detached(&snapshot);
+        Ok(Archive { root: Root::from_fd(mounted.context(|| "mount the container's filesystem")?) })
+    }
+
+    /// What the container has changed in its filesystem.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn changes(&self, key: &str) -> Result<Vec<Change>> {
+        let container = self.0.registry.find(key)?;
+        block_in_place(|| {
+            let snapshot = self.ensure_layer(&container.spec)?;
+            self.0.images.diff(&snapshot).context(|| "compare the container's filesystem with its image's")
+        })
+    }
+
+    /// Bytes the container has written to its own layer, and bytes of its image.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn size(&self, key: &str) -> Result<(u64, u64)> {
+        let container = self.0.registry.find(key)?;
+        block_in_place(|| {
+            let own = match self.0.images.snapshot(container.id()).context(|| "find the writable layer")? {
+                Some(snapshot) => self.0.images.usage(&snapshot).context(|| "measure the writable layer")?,
+                None => 0,
+            };
+            let image = match &container.spec.image {
+                ImageSource::Image(id) => self.0.images.get(id).map_or(0, |image| image.size),
+                ImageSource::Directory(_) => 0,
+            };
+            Ok((own, image))
+        })
+    }
+
+    /// Makes an image of a container; a running one is frozen meanwhile unless `pause` is off.
+    ///
+    /// # Errors
+    /// No such container, bad options.
+    pub async fn commit(&self, key: &str, mut options: CommitOptions, pause: bool) -> Result<ImageId> {
+        let container = self.0.registry.find(key)?;
+        let link = container.link().filter(|_| pause && container.phase() == crate::model::Phase::Running);
+        if let Some(link) = &link {
+            link.tell(Request::Pause).await?;
+        }
+        options.created_by = container.spec.process.command.join(" ");
+        options.flatten = matches!(container.spec.image, ImageSource::Directory(_));
+        let made = block_in_place(|| self.commit_blocking(&container, &options));
+        if let Some(link) = &link {
+            // The image is made, whether or not the container has ended meanwhile.
+            if let Err(error) = link.tell(Request::Resume).await {
+                tracing::warn!(container = container.id(), error = error.chain(), "cannot resume after a commit");
+            }
+        }
+        let id = made?;
+        self.container_event(&container, "commit", [("imageID", id.to_string())]);
+        Ok(id)
+    }
+
+    fn commit_blocking(&self, container: &Container, options: &CommitOptions) -> Result<ImageId> {
+        let snapshot = self.ensure_layer(&container.spec)?;
+        let base = match &container.spec.image {
+            ImageSource::Image(id) => Some(id.parse().context(|| format!("read the image id {id}"))?),
+            ImageSource::Directory(_) => None,
+        };
+        let made = self.0.images.commit(&snapshot, base.as_ref(), options);
+        made.map_err(|error| match error.kind() {
+            images::ErrorKind::Invalid => Error::invalid(chain(&error)),
+            _ => Error::system("make an image of the container", error),
+        })
+    }
+
+    /// The containers that use an image, for its removal.
+    pub fn image_users(&self, id: &ImageId) -> Vec<images::User> {
+        let source = ImageSource::Image(id.to_string());
+        let containers = self.0.registry.all();
+        let users = containers.iter().filter(|container| container.spec.image == source);
+        users
+            .map(|container| images::User {
+                container: container.id().to_owned(),
+                running: container.phase().is_running() || container.phase() == crate::model::Phase::Restarting,
+            })
+            .collect()
+    }
+
+    /// All containers, the youngest first.
+    pub fn list(&self) -> Vec<crate::model::Snapshot> {
+        let mut all: Vec<_> = self.0.registry.all().iter().map(|container| container.snapshot()).collect();
+        all.sort_by(|a, b| b.spec.created.cmp(&a.spec.created));
+        all
+    }
+
+    /// A container as it is now.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn inspect(&self, key: &str) -> Result<crate::model::Snapshot> {
+        Ok(self.0.registry.find(key)?.snapshot())
+    }
+}

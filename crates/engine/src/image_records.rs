@@ -1,0 +1,85 @@
+//! The image store's records in the engine's database.
+
+use images::records::{ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update};
+use oci::Reference;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use store::{Change, Kind, Store};
+
+/// [`Records`] on the database.
+#[derive(Debug)]
+pub(crate) struct ImageRecords {
+    store: Arc<Store>,
+}
+
+impl ImageRecords {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    fn list<T: DeserializeOwned>(&self, kind: Kind) -> Result<Vec<T>, RecordsError> {
+        let rows = self.store.list(kind)?;
+        rows.iter().map(|(_, record)| Ok(serde_json::from_str(record)?)).collect()
+    }
+}
+
+impl Records for ImageRecords {
+    fn images(&self) -> Result<Vec<ImageRecord>, RecordsError> {
+        self.list(Kind::Image)
+    }
+
+    fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, RecordsError> {
+        let record = self.store.get(Kind::Image, &id.to_string())?;
+        Ok(record.map(|record| serde_json::from_str(&record)).transpose()?)
+    }
+
+    fn layers(&self) -> Result<Vec<LayerRecord>, RecordsError> {
+        self.list(Kind::Layer)
+    }
+
+    fn references(&self) -> Result<Vec<ReferenceRecord>, RecordsError> {
+        let mut references: Vec<ReferenceRecord> = self.list(Kind::Reference)?;
+        references.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(references)
+    }
+
+    fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError> {
+        let Some(record) = self.store.get(Kind::Reference, &reference.to_string())? else {
+            return Ok(None);
+        };
+        Ok(Some(serde_json::from_str::<ReferenceRecord>(&record)?.image))
+    }
+
+    fn update(&self, updates: &[Update]) -> Result<(), RecordsError> {
+        let change = |update: &Update| -> Result<Change, RecordsError> {
+            Ok(match update {
+                Update::PutImage(record) => {
+                    Change::Put(Kind::Image, record.id.to_string(), serde_json::to_string(record)?)
+                }
+                Update::RemoveImage(id) => Change::Remove(Kind::Image, id.to_string()),
+                Update::PutLayer(record) => {
+                    Change::Put(Kind::Layer, record.diff_id.to_string(), serde_json::to_string(record)?)
+                }
+                Update::RemoveLayer(id) => Change::Remove(Kind::Layer, id.to_string()),
+                Update::SetReference(record) => {
+                    let key = record.reference.to_string();
+                    Change::Put(Kind::Reference, key, serde_json::to_string(record)?)
+                }
+                Update::RemoveReference(reference) => Change::Remove(Kind::Reference, reference.to_string()),
+            })
+        };
+        let changes = updates.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.store.apply(&changes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_keeps_what_the_image_store_expects() {
+        let store = Arc::new(Store::in_memory().unwrap());
+        images::records::testsuite::run(&ImageRecords::new(store));
+    }
+}

@@ -1,0 +1,338 @@
+//! `start`: the steps that bring a container to life, and their undoing.
+//!
+//! ```text
+//! Layer    the writable layer's directories         undone by remove
+//! Mounts   volumes made and filled                  undone by remove
+//! Endpoint address and interface name reserved ─┐
+//! Bundle   config.json and /etc files on tmpfs  │
+//! Shim     namespaces, mounts, everything up to │   undone by `end_run`, which is also what follows a normal end
+//!          the exec; the init waits             │
+//! Connect  veth pair in the network namespace   │
+//! Ports    published                            │
+//! Attach   waiting clients get their streams    │
+//! Go       the init executes the command       ─┘
+//! ```
+//! The endpoint is written to the record before anything of it exists, so a new engine finds it after kill -9. A shim
+//! whose launcher dies before `Go` kills its container.
+
+use crate::container::{Attaching, Container, record};
+use crate::error::{Context, Error, Kind, Result};
+use crate::link::{EventReceiver, Link};
+use crate::model::{ImageSource, Ipc, LogDriver, Namespace, NetworkMode, Phase, Spec, State};
+use crate::spec::{Prepared, USER_NAMESPACE_IDS};
+use crate::{Engine, etc};
+use images::Snapshot;
+use jiff::Timestamp;
+use shim::protocol::{self, Launch, LogConfig, Request};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use tokio::task::block_in_place;
+
+/// The host ids that containers' user namespaces are taken from: above what systemd-nspawn and subordinate ids use.
+const USER_NAMESPACES_BASE: u32 = 0x7000_0000;
+
+/// How many such ranges there are.
+const USER_NAMESPACES_MAX: u32 = 4096;
+
+/// A step of a start; a test can make each one fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Layer,
+    Mounts,
+    Endpoint,
+    Bundle,
+    Shim,
+    Connect,
+    Ports,
+    Attach,
+    Go,
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// No such container, it runs already, or whatever a step fails with; nothing of the attempt is left then.
+    pub async fn start(&self, key: &str) -> Result<()> {
+        let container = self.0.registry.find(key)?;
+        let _operation = container.operation.lock().await;
+        match container.phase() {
+            Phase::Created | Phase::Exited => {}
+            Phase::Restarting => container.no_restart.notify_one(),
+            Phase::Running => return Err(Error::new(Kind::NotModified, "the container runs already")),
+            Phase::Paused => {
+                return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+            }
+            Phase::Removing | Phase::Dead => {
+                return Err(Error::conflict("container is marked for removal and cannot be started"));
+            }
+        }
+        container.change(|state| state.restart_count = 0);
+        self.start_locked(&container).await
+    }
+
+    /// Needs the container's `operation`.
+    pub(crate) async fn start_locked(&self, container: &Arc<Container>) -> Result<()> {
+        match self.try_start(container).await {
+            Ok((link, events)) => {
+                let engine = self.clone();
+                tokio::spawn(crate::run::supervise(engine, Arc::clone(container), link, events));
+                Ok(())
+            }
+            Err(error) => {
+                let message = error.chain();
+                // Attached clients see the end of their streams.
+                drop(container.take_attaching());
+                self.end_run(container).await;
+                container.change(|state| {
+                    state.error.clone_from(&message);
+                    state.exit_code = match error.kind() {
+                        Kind::CommandNotFound => crate::exec::EXIT_NOT_FOUND,
+                        Kind::CommandNotExecutable => crate::exec::EXIT_CANNOT_EXECUTE,
+                        _ => EXIT_NOT_STARTED,
+                    };
+                });
+                self.save_state(container)?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_start(&self, container: &Arc<Container>) -> Result<(Link, EventReceiver)> {
+        use fault::check as step;
+        let spec = &container.spec;
+        let snapshot = block_in_place(|| -> Result<_> {
+            step(Step::Layer)?;
+            let snapshot = self.ensure_layer(spec)?;
+            step(Step::Mounts)?;
+            let mounts = self.prepare_mounts(spec, &snapshot)?;
+            step(Step::Endpoint)?;
+            self.reserve_endpoint(container)?;
+            let user_namespace_base = self.reserve_user_namespace(container)?;
+            self.save_state(container)?;
+            step(Step::Bundle)?;
+            let prepared = Prepared {
+                mounts,
+                peers: self.peers(spec)?,
+                etc_dir: None,
+                hidden: self.hidden_paths(spec),
+                user_namespace_base,
+            };
+            self.write_bundle(container, prepared)?;
+            Ok(snapshot)
+        })?;
+        step(Step::Shim)?;
+        let (link, status, events) = Link::launch(&self.launch(spec, &snapshot)).await?;
+        container.set_link(Some(link.clone()));
+        step(Step::Connect)?;
+        block_in_place(|| self.connect(container, status.pid))?;
+        step(Step::Ports)?;
+        block_in_place(|| self.publish(container))?;
+        step(Step::Attach)?;
+        for Attaching { streams, ready } in container.take_attaching() {
+            let (_, stream) = link.open(&Request::Attach(streams)).await?;
+            // A client that has gone meanwhile does not need it.
+            let _ = ready.send(stream);
+        }
+        step(Step::Go)?;
+        link.tell(Request::Start).await?;
+        container.change(|state| {
+            *state = State {
+                phase: Phase::Running,
+                pid: Some(status.pid),
+                started_at: Some(Timestamp::now()),
+                finished_at: state.finished_at,
+                restart_count: state.restart_count,
+                exits: state.exits,
+                endpoint: state.endpoint.take(),
+                user_namespace_base: state.user_namespace_base,
+                ..State::created()
+            };
+        });
+        self.save_state(container)?;
+        self.container_event(container, "start", []);
+        Ok((link, events))
+    }
+
+    /// Writes what the state is now.
+    pub(crate) fn save_state(&self, container: &Container) -> Result<()> {
+        let text = record::encode_state(&container.state())?;
+        Ok(self.0.store.set_container_state(container.id(), &text)?)
+    }
+
+    /// The container's writable layer, made when it is not there yet.
+    pub(crate) fn ensure_layer(&self, spec: &Spec) -> Result<Snapshot> {
+        let images = &self.0.images;
+        if let Some(snapshot) = images.snapshot(&spec.id).context(|| "find the writable layer")? {
+            return Ok(snapshot);
+        }
+        let made = match &spec.image {
+            ImageSource::Image(id) => {
+                let id = id.parse().context(|| format!("read the image id {id}"))?;
+                images.prepare(&spec.id, &id)
+            }
+            ImageSource::Directory(path) => images.prepare_directory(&spec.id, path),
+        };
+        made.context(|| "make the writable layer")
+    }
+
+    /// The processes whose namespaces are joined.
+    fn peers(&self, spec: &Spec) -> Result<Vec<(String, i32)>> {
+        let isolation = &spec.isolation;
+        let namespaces = [&isolation.pid, &isolation.uts, &isolation.cgroup];
+        let mut ids: Vec<&String> = namespaces
+            .into_iter()
+            .filter_map(|namespace| match namespace {
+                Namespace::Container(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        if let Ipc::Container(id) = &isolation.ipc {
+            ids.push(id);
+        }
+        if let NetworkMode::Container(id) = &spec.network.mode {
+            ids.push(id);
+        }
+        let pid_of = |id: &String| {
+            let peer = self.0.registry.find(id)?;
+            let pid = peer.state().pid.filter(|_| peer.phase().is_running());
+            let pid = pid.ok_or_else(|| {
+                Error::conflict(format!("cannot join the namespaces of container {id}: it is not running"))
+            })?;
+            Ok((id.clone(), pid))
+        };
+        ids.into_iter().map(pid_of).collect()
+    }
+
+    /// The engine's own directories, where a directory of the host that holds them is the root filesystem.
+    fn hidden_paths(&self, spec: &Spec) -> Vec<PathBuf> {
+        let ImageSource::Directory(root) = &spec.image else { return Vec::new() };
+        let own = [&self.0.config.data_root, &self.0.config.run_root];
+        let inside = own.into_iter().filter_map(|path| path.strip_prefix(root).ok());
+        inside.map(|path| Path::new("/").join(path)).collect()
+    }
+
+    fn reserve_user_namespace(&self, container: &Container) -> Result<Option<u32>> {
+        if !container.spec.isolation.user_namespace {
+            return Ok(None);
+        }
+        let mut taken = self.0.user_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let bases = (0..USER_NAMESPACES_MAX).map(|n| USER_NAMESPACES_BASE + n * USER_NAMESPACE_IDS);
+        let base = { bases }.find(|base| !taken.contains(base));
+        let base = base.ok_or_else(|| Error::conflict("every range of ids for user namespaces is in use"))?;
+        taken.insert(base);
+        drop(taken);
+        container.change(|state| state.user_namespace_base = Some(base));
+        Ok(Some(base))
+    }
+
+    /// Writes `config.json` and the `/etc` files.
+    fn write_bundle(&self, container: &Container, mut prepared: Prepared) -> Result<()> {
+        let bundle = self.bundle(container.id());
+        let spec = &container.spec;
+        let endpoint = container.state().endpoint;
+        let etc_dir = bundle.join("etc");
+        std::fs::create_dir_all(&etc_dir).context(|| format!("make {etc_dir:?}"))?;
+        std::fs::create_dir_all(self.container_dir(container.id())).context(|| "make the log directory")?;
+        let address = endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.address));
+        let gateway = endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.gateway));
+        if let NetworkMode::Container(peer) = &spec.network.mode {
+            // Whoever shares a network shares its names.
+            let peer_dir = self.bundle(peer).join("etc");
+            for name in etc::FILES {
+                std::fs::copy(peer_dir.join(name), etc_dir.join(name)).context(|| format!("copy /etc/{name}"))?;
+            }
+        } else {
+            etc::write(&etc_dir, spec, address, gateway)?;
+        }
+        prepared.etc_dir = Some(etc_dir);
+        let config = crate::spec::build(spec, &prepared)?;
+        let text = serde_json::to_vec(&config).context(|| "encode config.json")?;
+        std::fs::write(bundle.join("config.json"), text).context(|| "write config.json")
+    }
+
+    fn launch(&self, spec: &Spec, snapshot: &Snapshot) -> Launch {
+        let log = (spec.log.driver == LogDriver::JsonFile).then(|| LogConfig {
+            path: self.log_path(&spec.id),
+            max_bytes: spec.log.max_bytes,
+            files_max: spec.log.files_max,
+        });
+        Launch {
+            version: protocol::VERSION,
+            id: spec.id.clone(),
+            bundle: self.bundle(&spec.id),
+            lowers: snapshot.lowers.clone(),
+            upper: snapshot.upper.clone(),
+            work: snapshot.work.clone(),
+            user: Some(spec.process.user.clone()).filter(|user| !user.is_empty()),
+            groups: spec.process.groups.clone(),
+            stdin: spec.process.open_stdin,
+            stdin_once: spec.process.stdin_once,
+            reaper: spec.isolation.init,
+            log,
+        }
+    }
+
+    /// Where a container's log is.
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        self.container_dir(id).join(format!("{id}-json.log"))
+    }
+
+    /// Undoes everything that a run has made, as far as it was made: after an end as after a failed start.
+    pub(crate) async fn end_run(&self, container: &Container) {
+        container.set_link(None);
+        let bundle = self.bundle(container.id());
+        // A shim that was launched and not started ends by itself once its launcher's connection is closed, which the
+        // line above did. One that hangs is ended here.
+        if let Err(error) = tokio::task::spawn_blocking({
+            let bundle = bundle.clone();
+            move || shim::orphan::end(&bundle)
+        })
+        .await
+        .map_err(|error| error.to_string())
+        .and_then(|result| result.map_err(|error| error.to_string()))
+        {
+            tracing::error!(container = container.id(), error, "cannot end what is left of a container");
+        }
+        block_in_place(|| {
+            self.disconnect(container);
+            if let Some(base) = container.state().user_namespace_base {
+                self.0.user_namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(&base);
+                container.change(|state| state.user_namespace_base = None);
+            }
+            match std::fs::remove_dir_all(&bundle) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::error!(container = container.id(), %error, "cannot remove a container's bundle");
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+/// The exit code of a container that could not be started, as Docker's.
+const EXIT_NOT_STARTED: i32 = 128;
+
+/// Lets a test fail any step.
+mod fault {
+    use super::Step;
+    use crate::error::Result;
+
+    #[cfg(test)]
+    pub(crate) static FAIL_AT: std::sync::Mutex<Option<Step>> = std::sync::Mutex::new(None);
+
+    #[cfg(test)]
+    pub(super) fn check(step: Step) -> Result<()> {
+        match *FAIL_AT.lock().unwrap() {
+            Some(failing) if failing == step => Err(crate::Error::new(crate::Kind::System, format!("{step:?} was made to fail"))),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, reason = "the test's twin can fail")]
+    pub(super) fn check(_step: Step) -> Result<()> {
+        Ok(())
+    }
+}
