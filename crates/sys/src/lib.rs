@@ -7,5 +7,6 @@
 
 mod error;
 pub mod root;
+pub mod socket;
 
 pub use error::{Context, Error, Result};

@@ -1,0 +1,289 @@
+//! Netlink messages and a socket to send them: netlink(7), libnetlink(3).
+//!
+//! A [`Message`] is built attribute by attribute; a [`Socket`] sends several at once and gives the first error together
+//! with the message's own name for it, so that it reads like a line of strace.
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+use std::os::fd::OwnedFd;
+
+/// The most the kernel sends in one piece.
+const RECEIVE_BYTES: usize = 64 << 10;
+
+/// Alignment of messages and attributes.
+const ALIGN: usize = 4;
+
+const HEADER_BYTES: usize = 16;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLA_F_NESTED: u16 = 1 << 15;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// Fail when it exists already.
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
+/// Make it when it does not exist.
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+/// After the others, not before.
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
+/// All there are.
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
+
+/// A request that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("netlink {what}: {errno}")]
+pub struct Error {
+    /// The request.
+    pub what: String,
+    /// The kernel's answer.
+    pub errno: Errno,
+}
+
+/// A message under construction.
+#[derive(Debug)]
+pub(crate) struct Message {
+    what: String,
+    bytes: Vec<u8>,
+    wants_ack: bool,
+}
+
+impl Message {
+    /// A request. `what` names it in errors.
+    pub(crate) fn new(kind: u16, flags: u16, what: impl Into<String>) -> Self {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        Self { what: what.into(), bytes, wants_ack: true }
+    }
+
+    /// A request that is not acknowledged: a dump, or a batch's begin and end.
+    pub(crate) fn unacknowledged(kind: u16, flags: u16, what: impl Into<String>) -> Self {
+        let mut message = Self::new(kind, 0, what);
+        message.bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+        message.wants_ack = false;
+        message
+    }
+
+    /// Appends the fixed part.
+    pub(crate) fn fixed(mut self, bytes: &[u8]) -> Self {
+        self.push(bytes);
+        self
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
+    }
+
+    /// Appends an attribute.
+    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        let length = u16::try_from(value.len() + 4).expect("attributes here are a few bytes long");
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.push(value);
+        self
+    }
+
+    /// Appends a number in the machine's order, as rtnetlink has them.
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+        self.attribute(kind, &value.to_ne_bytes())
+    }
+
+    /// Appends a number in network order, as nf_tables has them.
+    pub(crate) fn be32(self, kind: u16, value: u32) -> Self {
+        self.attribute(kind, &value.to_be_bytes())
+    }
+
+    /// Appends a text with its final zero.
+    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.attribute(kind, &bytes)
+    }
+
+    /// Appends an attribute that holds attributes.
+    pub(crate) fn nest(mut self, kind: u16, content: impl FnOnce(Self) -> Self) -> Self {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        let mut message = content(self);
+        let length = u16::try_from(message.bytes.len() - start).expect("callers keep nests below 64 KiB");
+        message.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        message
+    }
+
+    fn finish(&mut self, sequence: u32) {
+        let length = u32::try_from(self.bytes.len()).expect("messages are bounded by what a nest may hold");
+        self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    }
+}
+
+/// A netlink socket in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self, Error> {
+        let opened = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        );
+        let fd = opened.map_err(|errno| Error { what: "socket(AF_NETLINK)".to_owned(), errno })?;
+        Ok(Self { fd, sequence: 0 })
+    }
+
+    /// The socket itself, for ioctls that want any socket of the namespace.
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Sends all messages at once and waits for all answers. Gives the first error. Unless the family makes a batch a
+    /// transaction, the messages that did not fail have had their effect.
+    pub(crate) fn send(&mut self, mut messages: Vec<Message>) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let first = self.sequence.wrapping_add(1);
+        for message in &mut messages {
+            self.sequence = self.sequence.wrapping_add(1);
+            message.finish(self.sequence);
+            bytes.extend_from_slice(&message.bytes);
+        }
+        self.make_room(bytes.len())?;
+        let all = |errno| Error { what: messages.first().map(|m| m.what.clone()).unwrap_or_default(), errno };
+        rustix::net::send(&self.fd, &bytes, SendFlags::empty()).map_err(all)?;
+        let mut waiting = messages.iter().filter(|message| message.wants_ack).count();
+        let mut failed = None;
+        while waiting > 0 {
+            self.receive(|kind, sequence, body| {
+                let at = sequence.wrapping_sub(first) as usize;
+                let Some(message) = messages.get(at).filter(|_| kind == NLMSG_ERROR) else { return };
+                let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                if message.wants_ack {
+                    waiting = waiting.saturating_sub(1);
+                }
+                if code != 0 && failed.is_none() {
+                    failed = Some(Error { what: message.what.clone(), errno: Errno::from_raw_os_error(-code) });
+                    // A message without acknowledgement fails alone: the kernel has stopped at it.
+                    if !message.wants_ack {
+                        waiting = 0;
+                    }
+                }
+            })
+            .map_err(all)?;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// A message longer than the send buffer is refused as a whole. The kernel doubles what is asked for, and counts its
+    /// own overhead in.
+    fn make_room(&self, bytes: usize) -> Result<(), Error> {
+        const DEFAULT_BYTES: usize = 64 << 10;
+        if bytes <= DEFAULT_BYTES {
+            return Ok(());
+        }
+        let refused = |errno| Error { what: format!("make room for {bytes} bytes"), errno };
+        let bytes = i32::try_from(bytes).map_err(|_| refused(Errno::MSGSIZE))?;
+        sys::socket::set_send_buffer(&self.fd, bytes).map_err(|error| refused(error.errno))
+    }
+
+    /// Sends a dump request and hands every answer's kind and body to `each`.
+    pub(crate) fn dump(&mut self, mut message: Message, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let wanted = self.sequence;
+        message.finish(wanted);
+        let failed = |errno| Error { what: message.what.clone(), errno };
+        rustix::net::send(&self.fd, &message.bytes, SendFlags::empty()).map_err(failed)?;
+        let mut done = false;
+        let mut error = None;
+        while !done {
+            self.receive(|kind, sequence, body| {
+                if sequence != wanted {
+                    return;
+                }
+                match kind {
+                    NLMSG_DONE => done = true,
+                    NLMSG_ERROR => {
+                        done = true;
+                        let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                        error = (code != 0).then(|| failed(Errno::from_raw_os_error(-code)));
+                    }
+                    _ => each(body),
+                }
+            })
+            .map_err(failed)?;
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    fn receive(&self, mut each: impl FnMut(u16, u32, &[u8])) -> Result<(), Errno> {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let count = loop {
+            match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                result => break result?.1,
+            }
+        };
+        let mut rest = &buffer[..count];
+        while let Some((header, length)) = rest.first_chunk::<HEADER_BYTES>().and_then(|header| {
+            let length = u32::from_ne_bytes(*header.first_chunk::<4>()?) as usize;
+            (HEADER_BYTES..=rest.len()).contains(&length).then_some((header, length))
+        }) {
+            let kind = u16::from_ne_bytes([header[4], header[5]]);
+            let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+            each(kind, sequence, &rest[HEADER_BYTES..length]);
+            rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+/// The attributes in a body, after its fixed part.
+pub(crate) fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        let header = rest.first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & NLA_TYPE_MASK;
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn attributes_are_padded_and_nested() {
+        let message = Message::new(1, 0, "test").fixed(&[9]).nest(2, |m| m.text(3, "abc").number(4, 5));
+        let (kind, nested) = attributes(&message.bytes[HEADER_BYTES + 4..]).next().unwrap();
+        assert_eq!(kind, 2);
+        let inner: Vec<_> = attributes(nested).collect();
+        assert_eq!(inner, [(3, &b"abc\0"[..]), (4, &5_u32.to_ne_bytes()[..])]);
+    }
+
+    #[test]
+    fn an_error_names_its_message() {
+        let mut socket = Socket::open(None).unwrap();
+        const RTM_DELLINK: u16 = 17;
+        let message = Message::new(RTM_DELLINK, 0, "delete link nowhere0").fixed(&[0; 16]).text(3, "nowhere0");
+        let error = socket.send(vec![message]).unwrap_err();
+        assert_eq!((error.what.as_str(), error.errno), ("delete link nowhere0", Errno::NODEV));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read_as_attributes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let total: usize = attributes(&bytes).map(|(_, value)| value.len()).sum();
+            prop_assert!(total <= bytes.len());
+        }
+    }
+}
