@@ -1,9 +1,13 @@
 //! The errors of this crate. None repeats its source: the chain is printed once, by whoever shows it.
 
+use crate::compression::Unsupported;
 use crate::records::RecordsError;
+use crate::tar::TarError;
 use oci::Digest;
 use oci::image::DocumentError;
 use oci::reference::ReferenceError;
+use rustix::io::Errno;
+use std::path::PathBuf;
 
 /// The result of what may fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -39,9 +43,115 @@ pub enum Error {
         /// Of what.
         what: String,
         /// What was said.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What it is.
-        found: Digest,
+        found: Box<Digest>,
+    },
+    /// What should be an archive is none, or a broken one.
+    #[error("the archive cannot be read")]
+    Tar(#[source] TarError),
+    /// An entry of an archive cannot be extracted.
+    #[error("{path:?} in the archive is refused: {reason}")]
+    Entry {
+        /// The entry.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something in an archive fails.
+    #[error("{what} of the archive")]
+    In {
+        /// Which part.
+        what: String,
+        /// How.
+        #[source]
+        source: Box<Error>,
+    },
+    /// An archive lacks something it refers to, or refers to something strange.
+    #[error("the archive is invalid: {0}")]
+    Archive(String),
+    /// A compression that is not supported.
+    #[error(transparent)]
+    Compression(#[from] Unsupported),
+    /// Compressed bytes cannot be decompressed.
+    #[error("the compressed data is invalid")]
+    Decompress(#[source] std::io::Error),
+    /// The source of an archive failed.
+    #[error("reading the archive failed")]
+    Input(#[source] std::io::Error),
+    /// The sink of an archive failed.
+    #[error("writing the archive failed")]
+    Output(#[source] std::io::Error),
+    /// A layer of the store is damaged.
+    #[error("the stored layer at {path:?} is damaged")]
+    Layer {
+        /// Its directory.
+        path: PathBuf,
+        /// How.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the store is damaged.
+    #[error("the stored file {path:?} is damaged: {reason}")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// A layer that an image needs is not in the store.
+    #[error("layer {0} is not in the store")]
+    MissingLayer(Box<Digest>),
+    /// The start of an ID is that of several images.
+    #[error("image ID prefix {0:?} is ambiguous")]
+    AmbiguousId(String),
+    /// A name cannot be removed.
+    #[error(
+        "conflict: unable to remove repository reference {reference:?} (must force) - container {container} is using \
+         its referenced image {image}"
+    )]
+    ReferenceInUse {
+        /// The name as it was given.
+        reference: String,
+        /// The container, shortened.
+        container: String,
+        /// The image, shortened.
+        image: String,
+    },
+    /// An image cannot be removed.
+    #[error("conflict: unable to delete {image} ({must}) - {reason}")]
+    ImageInUse {
+        /// The image, shortened.
+        image: String,
+        /// `must be forced` or `cannot be forced`.
+        must: &'static str,
+        /// What is in the way.
+        reason: String,
+    },
+    /// Something that was asked for makes no sense.
+    #[error("{0}")]
+    Argument(String),
+    /// An identifier of a snapshot is none.
+    #[error("{0:?} is no identifier of a snapshot")]
+    SnapshotId(String),
+    /// No snapshot has this name.
+    #[error("no such snapshot: {0}")]
+    NoSuchSnapshot(String),
+    /// An instruction of `--change` cannot be applied.
+    #[error("change {instruction:?}: {reason}")]
+    Change {
+        /// The instruction.
+        instruction: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A path in a container is not what the operation needs.
+    #[error("{path:?}: {reason}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
     },
     /// A system call failed.
     #[error(transparent)]
@@ -68,11 +178,48 @@ impl Error {
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchImage(_) => ErrorKind::NotFound,
-            Self::Reference { .. } | Self::Document { .. } | Self::Digest { .. } => {
-                ErrorKind::Invalid
-            }
-            Self::Sys(_) | Self::Records(_) => ErrorKind::System,
+            Self::NoSuchImage(_) | Self::NoSuchSnapshot(_) => ErrorKind::NotFound,
+            Self::ReferenceInUse { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
+            Self::In { source, .. } => source.kind(),
+            Self::Sys(error) if error.errno == Errno::NOENT => ErrorKind::NotFound,
+            Self::Reference { .. }
+            | Self::Document { .. }
+            | Self::Digest { .. }
+            | Self::Tar(_)
+            | Self::Entry { .. }
+            | Self::Archive(_)
+            | Self::Compression(_)
+            | Self::Decompress(_)
+            | Self::AmbiguousId(_)
+            | Self::Argument(_)
+            | Self::SnapshotId(_)
+            | Self::Change { .. }
+            | Self::Path { .. } => ErrorKind::Invalid,
+            Self::Input(_)
+            | Self::Output(_)
+            | Self::Layer { .. }
+            | Self::Damaged { .. }
+            | Self::MissingLayer(_)
+            | Self::Sys(_)
+            | Self::Records(_) => ErrorKind::System,
         }
     }
+}
+
+impl From<TarError> for Error {
+    fn from(error: TarError) -> Self {
+        Self::Tar(error)
+    }
+}
+
+/// An error with all its causes in one line, for where it becomes part of another's text.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

@@ -4,7 +4,8 @@ use crate::records::{ImageId, ImageRecord};
 use jiff::Timestamp;
 use oci::image::{Config, ConfigFile, Platform};
 use oci::{Digest, Reference};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An image with all that is known of it.
 #[derive(Debug, Clone)]
@@ -129,4 +130,35 @@ pub struct User {
     pub container: String,
     /// Whether it runs (or is paused, or restarts).
     pub running: bool,
+}
+
+/// The parsed configurations of images. They never change: an ID is the digest of its configuration.
+#[derive(Debug, Default)]
+pub(crate) struct ImageCache {
+    configs: Mutex<HashMap<ImageId, Arc<ConfigFile>>>,
+}
+
+impl ImageCache {
+    fn configs(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<ConfigFile>>> {
+        self.configs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration of an image, read with `read` the first time.
+    pub(crate) fn get<E>(
+        &self,
+        id: &ImageId,
+        read: impl FnOnce() -> Result<ConfigFile, E>,
+    ) -> Result<Arc<ConfigFile>, E> {
+        if let Some(config) = self.configs().get(id) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(read()?);
+        self.configs().insert(*id, Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// Forgets an image that is gone.
+    pub(crate) fn forget(&self, id: &ImageId) {
+        self.configs().remove(id);
+    }
 }

@@ -12,16 +12,36 @@
 pub mod archive;
 pub mod limits;
 pub mod records;
+pub mod tar;
 
 mod changes;
+mod compression;
+mod diff;
 mod error;
 mod image;
+mod layer;
+mod list;
+mod load;
+mod make;
+mod manifests;
+mod mount;
+mod pattern;
+mod pipe;
+mod place;
+mod recipe;
+mod remove;
+mod save;
 mod snapshot;
 mod store;
+mod tree;
+mod unpacker;
+mod walk;
 
 pub use changes::apply_changes;
+pub use compression::Unsupported;
+pub use diff::{Change, ChangeKind};
 pub use error::{Error, ErrorKind, Result};
 pub use image::{CommitOptions, Image, ImportOptions, ListFilter, Loaded, Progress, Removed, User};
 pub use records::{ImageId, Records};
-pub use snapshot::{Change, ChangeKind, Snapshot};
+pub use snapshot::Snapshot;
 pub use store::Images;

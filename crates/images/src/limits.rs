@@ -21,7 +21,7 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 pub const DOCUMENTS_BYTES_MAX: u64 = 256 << 20;
 /// Layers that one archive may hold, of all its images.
 pub const ARCHIVE_LAYERS_MAX: usize = 4096;
-/// Directories on the way to a file that is walked (diff, commit, export).
-pub const DEPTH_MAX: usize = 2048;
+/// Directories on the way to a file that is walked (diff, commit, export); each is a descriptor.
+pub const DEPTH_MAX: usize = 500;
 /// Bytes of an identifier of a snapshot.
 pub const SNAPSHOT_ID_BYTES_MAX: usize = 128;

@@ -39,6 +39,8 @@ pub struct LayerRecord {
     pub diff_id: Digest,
     /// Bytes of the files in it.
     pub size: u64,
+    /// Bytes of the tar that it was unpacked from, and can be made into again.
+    pub tar_size: u64,
 }
 
 /// A name of an image. It has a tag or a digest, not both.
@@ -81,7 +83,7 @@ pub trait Records: Send + Sync {
     /// All layers, in any order.
     fn layers(&self) -> Result<Vec<LayerRecord>, RecordsError>;
 
-    /// All names, ordered by reference.
+    /// All names, in any order.
     fn references(&self) -> Result<Vec<ReferenceRecord>, RecordsError>;
 
     /// The image that a name means.

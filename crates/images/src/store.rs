@@ -1,22 +1,86 @@
-//! The store: its directories, and the operations on them.
+//! The directories of the store, and how something comes into them and goes again.
+//!
+//! ```text
+//! blobs/sha256/<hex>        configurations and manifests
+//! layers/<hex>/             one layer by diff ID: diff/ (its files), recipe (how they become its tar again),
+//!                           displaced/ (files that a later entry of the same tar replaced; mostly absent)
+//! snapshots/<id>/           lower (what it stands on), upper/ and work/ (for overlayfs)
+//! tmp/<number>/             whatever is being made or deleted
+//! ```
+//!
+//! Invariant: something is made in `tmp`, made durable, moved to its place by one rename, and then recorded; it is deleted
+//! in the opposite order. So after a crash at any point what is in `tmp`, and what has no record, can be deleted.
+//!
+//! A layer lives while an image has it, a snapshot stands on it, or a load that is under way counts on it. The last two are
+//! *pins*, counted in memory; those of snapshots are read from their `lower` files at the start.
+//!
+//! Locks: `publishing` (one at a time adds to or removes from blobs and layers) before `pins`.
 
-use crate::records::{ImageId, Records};
-use crate::{
-    Change, CommitOptions, Image, ImportOptions, ListFilter, Loaded, Progress, Removed, Result,
-    Snapshot, User,
-};
-use oci::Reference;
-use oci::image::History;
+use crate::image::ImageCache;
+use crate::records::{ImageId, LayerRecord, Records, ReferenceRecord, Update};
+use crate::{Error, Result, snapshot};
+use oci::Digest;
+use rustix::fs::{Mode, OFlags};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use sys::Context as _;
+
+const BLOBS: &str = "blobs";
+const SHA256: &str = "blobs/sha256";
+const LAYERS: &str = "layers";
+const SNAPSHOTS: &str = "snapshots";
+const TMP: &str = "tmp";
 
 /// The images of one engine.
 pub struct Images {
     root: PathBuf,
-    records: Arc<dyn Records>,
+    pub(crate) records: Arc<dyn Records>,
+    pub(crate) configs: ImageCache,
+    /// Held while blobs and layers are added or removed.
+    publishing: Mutex<()>,
+    pins: Mutex<Pins>,
+    /// The name of the next directory in `tmp`.
+    next: AtomicU64,
+}
+
+/// What keeps layers besides images.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    /// How often each layer is counted on.
+    counts: HashMap<Digest, usize>,
+    /// The layers under each snapshot.
+    pub(crate) snapshots: HashMap<String, Vec<Digest>>,
+    /// Layers that no image has any more: they go with their last pin.
+    orphans: HashSet<Digest>,
+}
+
+impl Pins {
+    pub(crate) fn add(&mut self, layers: &[Digest]) {
+        for layer in layers {
+            *self.counts.entry(*layer).or_default() += 1;
+        }
+    }
+
+    /// Takes pins away; returns whether that frees layers that nothing else keeps.
+    pub(crate) fn remove(&mut self, layers: &[Digest]) -> bool {
+        let mut frees = false;
+        for layer in layers {
+            if let Some(count) = self.counts.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(layer);
+                    frees |= self.orphans.contains(layer);
+                }
+            }
+        }
+        frees
+    }
 }
 
 impl fmt::Debug for Images {
@@ -28,143 +92,437 @@ impl fmt::Debug for Images {
 }
 
 impl Images {
-    /// Opens the store below `root` (made with 0700 when absent) and removes what a crash left.
+    /// Opens the store below `root` (made with 0700 when absent) and removes what a crash left. Only one process may have
+    /// a store open.
     pub fn open(root: &Path, records: Arc<dyn Records>) -> Result<Self> {
-        Ok(Self {
-            root: root.to_owned(),
+        for directory in ["", BLOBS, SHA256, LAYERS, SNAPSHOTS, TMP] {
+            make_private(&root.join(directory), directory.is_empty())?;
+        }
+        let root = fs::canonicalize(root).call(|| format!("realpath({root:?})"))?;
+        let images = Self {
+            root,
             records,
+            configs: ImageCache::default(),
+            publishing: Mutex::default(),
+            pins: Mutex::default(),
+            next: AtomicU64::new(0),
+        };
+        images.clean()?;
+        Ok(images)
+    }
+
+    /// The directory of the store.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join(LAYERS).join(diff_id.hex())
+    }
+
+    pub(crate) fn snapshots_path(&self) -> PathBuf {
+        self.root.join(SNAPSHOTS)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root
+            .join(BLOBS)
+            .join(digest.algorithm().name())
+            .join(digest.hex())
+    }
+
+    pub(crate) fn pins(&self) -> MutexGuard<'_, Pins> {
+        // The counts are whole after every statement that can panic.
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name in `tmp` that nothing has.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.root.join(TMP).join(number.to_string())
+    }
+
+    /// Reads a small blob, checking that it is what it was.
+    pub(crate) fn blob(&self, digest: &Digest, bytes_max: u64) -> Result<Vec<u8>> {
+        let path = self.blob_path(digest);
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
+            .call(|| format!("open({path:?})"))?;
+        if Digest::sha256(&bytes) != *digest {
+            return Err(Error::Damaged {
+                path,
+                reason: "it is not what its name says".to_owned(),
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Starts to make something.
+    pub(crate) fn ingest(&self) -> Result<Ingest<'_>> {
+        let directory = self.temporary();
+        make_directory(&directory)?;
+        Ok(Ingest {
+            images: self,
+            directory,
+            next: 0,
+            pinned: Vec::new(),
         })
     }
 
-    /// Loads the images of an archive: as `docker save` writes it, or an OCI layout as tar; plain, gzip or zstd.
-    /// All of them become visible at once, or none.
-    pub fn load(
+    /// Removes a directory of the store: it disappears at once, its files after that.
+    pub(crate) fn discard(&self, path: &Path) -> Result<()> {
+        let to = self.temporary();
+        match fs::rename(path, &to) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            result => result.call(|| format!("rename({path:?}, {to:?})"))?,
+        }
+        Ok(fs::remove_dir_all(&to).call(|| format!("remove_dir_all({to:?})"))?)
+    }
+
+    /// Removes what a crash left, and counts the pins of snapshots.
+    fn clean(&self) -> Result<()> {
+        for path in list(&self.root.join(TMP))? {
+            remove_any(&path)?;
+        }
+        let images = self.records.images().map_err(Error::Records)?;
+        let layers = self.records.layers().map_err(Error::Records)?;
+        let blobs: HashSet<_> = images
+            .iter()
+            .flat_map(|image| [image.id, image.manifest])
+            .map(|d| d.hex())
+            .collect();
+        let named: HashSet<_> = layers.iter().map(|layer| layer.diff_id.hex()).collect();
+        for (directory, known) in [(SHA256, blobs), (LAYERS, named)] {
+            for path in list(&self.root.join(directory))? {
+                let name = path.file_name().and_then(|name| name.to_str());
+                if !name.is_some_and(|name| known.contains(name)) {
+                    remove_any(&path)?;
+                }
+            }
+        }
+        let used: HashSet<_> = images
+            .iter()
+            .flat_map(|image| &image.layers)
+            .copied()
+            .collect();
+        let mut pins = self.pins();
+        for (id, layers) in snapshot::recover(&self.snapshots_path())? {
+            pins.add(&layers);
+            pins.snapshots.insert(id, layers);
+        }
+        pins.orphans = layers
+            .iter()
+            .map(|l| l.diff_id)
+            .filter(|id| !used.contains(id))
+            .collect();
+        drop(pins);
+        self.collect().map(drop)
+    }
+
+    /// Names an image, which must not go meanwhile.
+    pub(crate) fn add_reference(&self, record: ReferenceRecord) -> Result<()> {
+        let _publishing = self.publishing();
+        if self
+            .records
+            .image(&record.image)
+            .map_err(Error::Records)?
+            .is_none()
+        {
+            return Err(Error::NoSuchImage(record.image.to_string()));
+        }
+        self.records
+            .update(&[Update::SetReference(record)])
+            .map_err(Error::Records)
+    }
+
+    /// Removes images and names from the records, and then what nothing needs any more. Returns the layers that are gone.
+    pub(crate) fn retire(&self, updates: &[Update], images: &[ImageId]) -> Result<Vec<Digest>> {
+        let publishing = self.publishing();
+        let mut blobs = HashSet::new();
+        let mut layers = HashSet::new();
+        for id in images {
+            if let Some(record) = self.records.image(id).map_err(Error::Records)? {
+                blobs.extend([record.id, record.manifest]);
+                layers.extend(record.layers);
+            }
+        }
+        self.records.update(updates).map_err(Error::Records)?;
+        for record in self.records.images().map_err(Error::Records)? {
+            for kept in [record.id, record.manifest] {
+                blobs.remove(&kept);
+            }
+            for kept in record.layers {
+                layers.remove(&kept);
+            }
+        }
+        for blob in blobs {
+            self.configs.forget(&blob);
+            remove_any(&self.blob_path(&blob))?;
+        }
+        self.pins().orphans.extend(layers);
+        drop(publishing);
+        self.collect()
+    }
+
+    /// Removes the layers that neither image nor pin keeps. Returns them.
+    pub(crate) fn collect(&self) -> Result<Vec<Digest>> {
+        let publishing = self.publishing();
+        let mut pins = self.pins();
+        let dead: Vec<Digest> = pins
+            .orphans
+            .iter()
+            .filter(|id| !pins.counts.contains_key(*id))
+            .copied()
+            .collect();
+        if dead.is_empty() {
+            return Ok(dead);
+        }
+        let updates: Vec<_> = dead.iter().map(|id| Update::RemoveLayer(*id)).collect();
+        self.records.update(&updates).map_err(Error::Records)?;
+        let mut doomed = Vec::new();
+        for id in &dead {
+            pins.orphans.remove(id);
+            let (from, to) = (self.layer_path(id), self.temporary());
+            match fs::rename(&from, &to) {
+                Ok(()) => doomed.push(to),
+                // It was removed by hand; there is nothing to do.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => result.call(|| format!("rename({from:?}, {to:?})"))?,
+            }
+        }
+        drop(pins);
+        drop(publishing);
+        for path in doomed {
+            remove_any(&path)?;
+        }
+        Ok(dead)
+    }
+}
+
+/// Something that is being made: a directory in `tmp`, and pins on layers that are there already. Both go with it.
+pub(crate) struct Ingest<'a> {
+    images: &'a Images,
+    directory: PathBuf,
+    next: u64,
+    pinned: Vec<Digest>,
+}
+
+/// A layer that was unpacked in `tmp`.
+#[derive(Debug, Clone)]
+pub(crate) struct NewLayer {
+    /// Its diff ID.
+    pub(crate) diff_id: Digest,
+    /// Bytes in its files.
+    pub(crate) size: u64,
+    /// Bytes of its tar.
+    pub(crate) tar_size: u64,
+    /// Its directory.
+    pub(crate) path: PathBuf,
+}
+
+impl Ingest<'_> {
+    /// A path in the directory that nothing has.
+    pub(crate) fn path(&mut self) -> PathBuf {
+        self.next += 1;
+        self.directory.join(self.next.to_string())
+    }
+
+    /// Whether the store has a layer; if so, it will until this ends.
+    pub(crate) fn has_layer(&mut self, diff_id: &Digest) -> bool {
+        if !self.pinned.contains(diff_id) {
+            self.images.pins().add(&[*diff_id]);
+            self.pinned.push(*diff_id);
+        }
+        self.images.layer_path(diff_id).is_dir()
+    }
+
+    /// Moves layers and blobs to their places and makes the updates, all or nothing. Layers and images that are there
+    /// already stay what they are.
+    pub(crate) fn publish(
+        &mut self,
+        layers: &[NewLayer],
+        blobs: &[(Digest, Vec<u8>)],
+        mut updates: Vec<Update>,
+    ) -> Result<()> {
+        let mut moves = Vec::new();
+        for layer in layers {
+            if !self.has_layer(&layer.diff_id) {
+                moves.push((layer.path.clone(), self.images.layer_path(&layer.diff_id)));
+            }
+        }
+        let mut files = Vec::new();
+        for (digest, bytes) in blobs {
+            let path = self.path();
+            create_private(&path)?
+                .write_all(bytes)
+                .call(|| format!("write({path:?})"))?;
+            files.push((digest, path));
+        }
+        // One call for all files of all layers, before any of them has a name that counts.
+        let directory = open_directory(&self.directory)?;
+        rustix::fs::syncfs(&directory).call(|| format!("syncfs({:?})", self.directory))?;
+
+        let _publishing = self.images.publishing();
+        let (mut wanted, mut stacked) = (HashSet::new(), Vec::new());
+        for update in &mut updates {
+            if let Update::PutImage(image) = update {
+                if let Some(there) = self
+                    .images
+                    .records
+                    .image(&image.id)
+                    .map_err(Error::Records)?
+                {
+                    *image = there;
+                }
+                wanted.extend([image.id, image.manifest]);
+                stacked.extend(image.layers.iter().copied());
+            }
+        }
+        let files = files
+            .into_iter()
+            .filter(|(digest, _)| wanted.contains(*digest));
+        moves.extend(files.map(|(digest, path)| (path, self.images.blob_path(digest))));
+        let mut done = Vec::new();
+        let result = self.place(&moves, &stacked, &mut done).and_then(|()| {
+            updates.splice(0..0, layers.iter().map(NewLayer::update));
+            self.images.records.update(&updates).map_err(Error::Records)
+        });
+        if result.is_err() {
+            self.undo(&done);
+            return result;
+        }
+        let mut pins = self.images.pins();
+        for layer in &stacked {
+            pins.orphans.remove(layer);
+        }
+        Ok(())
+    }
+
+    /// Renames everything to its place, sees that all layers of the new images are there, and makes the names durable.
+    /// What is there already is left.
+    fn place(
         &self,
-        archive: impl Read + Send,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Vec<Loaded>> {
-        let _ = (archive, progress, &self.records);
-        todo!()
+        moves: &[(PathBuf, PathBuf)],
+        stacked: &[Digest],
+        done: &mut Vec<(PathBuf, PathBuf)>,
+    ) -> Result<()> {
+        for (from, to) in moves {
+            if to.exists() {
+                continue;
+            }
+            fs::rename(from, to).call(|| format!("rename({from:?}, {to:?})"))?;
+            done.push((from.clone(), to.clone()));
+        }
+        // Another ingest may have taken back a layer that this one found there.
+        if let Some(lost) = stacked
+            .iter()
+            .find(|layer| !self.images.layer_path(layer).is_dir())
+        {
+            return Err(Error::MissingLayer(Box::new(*lost)));
+        }
+        for parent in [LAYERS, SHA256] {
+            let path = self.images.root.join(parent);
+            rustix::fs::fsync(open_directory(&path)?).call(|| format!("fsync({path:?})"))?;
+        }
+        Ok(())
     }
 
-    /// Makes an image with one layer of the tar of a root file system (plain, gzip or zstd).
-    pub fn import(&self, tar: impl Read + Send, options: &ImportOptions) -> Result<ImageId> {
-        let _ = (tar, options);
-        todo!()
+    /// Takes back what was moved; it then goes with the directory.
+    fn undo(&self, done: &[(PathBuf, PathBuf)]) {
+        for (from, to) in done {
+            // What cannot be moved back has no record: the next start removes it.
+            let _ = fs::rename(to, from);
+        }
     }
+}
 
-    /// Writes images, given by name or ID, as an archive that is both docker-archive and OCI layout.
-    pub fn save(&self, names: &[String], out: impl Write) -> Result<()> {
-        let _ = (names, out);
-        todo!()
+impl NewLayer {
+    fn update(&self) -> Update {
+        let Self {
+            diff_id,
+            size,
+            tar_size,
+            ..
+        } = *self;
+        Update::PutLayer(LayerRecord {
+            diff_id,
+            size,
+            tar_size,
+        })
     }
+}
 
-    /// Lists images, the youngest first.
-    pub fn list(&self, filter: &ListFilter) -> Result<Vec<Image>> {
-        let _ = filter;
-        todo!()
+impl Drop for Ingest<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next start.
+        let _ = fs::remove_dir_all(&self.directory);
+        let frees = self.images.pins().remove(&self.pinned);
+        if frees {
+            let _ = self.images.collect();
+        }
     }
+}
 
-    /// The image with this name, ID or unambiguous start of an ID.
-    pub fn get(&self, name_or_id: &str) -> Result<Image> {
-        let _ = name_or_id;
-        todo!()
-    }
+/// Makes a directory that only root may enter, or makes one that is there so (CVE-2021-41091).
+fn make_private(path: &Path, with_parents: bool) -> Result<()> {
+    DirBuilder::new()
+        .mode(0o700)
+        .recursive(with_parents)
+        .create(path)
+        .or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })
+        .call(|| format!("mkdir({path:?}, 0700)"))?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+        .call(|| format!("chmod({path:?}, 0700)"))?;
+    Ok(())
+}
 
-    /// How an image came to be, the last step first, with the size of the layer that each step made.
-    pub fn history(&self, name_or_id: &str) -> Result<Vec<(History, u64)>> {
-        let _ = name_or_id;
-        todo!()
-    }
+/// Makes a directory with 0700.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    Ok(DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .call(|| format!("mkdir({path:?}, 0700)"))?)
+}
 
-    /// Gives an image another name, taking it from whatever image had it.
-    pub fn tag(&self, name_or_id: &str, target: &Reference) -> Result<()> {
-        let _ = (name_or_id, target);
-        todo!()
-    }
+fn create_private(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    let open = options.write(true).create_new(true).mode(0o600).open(path);
+    Ok(open.call(|| format!("open({path:?}, O_CREAT|O_EXCL, 0600)"))?)
+}
 
-    /// Removes a name, and the image with its last one; or an image by ID. `users` tells which containers use an image:
-    /// those that run forbid its removal, those that are stopped do unless `force`.
-    ///
-    /// There are no intermediate images to prune: layers belong to no image in particular.
-    pub fn remove(
-        &self,
-        name_or_id: &str,
-        force: bool,
-        users: &dyn Fn(&ImageId) -> Vec<User>,
-    ) -> Result<Vec<Removed>> {
-        let _ = (name_or_id, force, users);
-        todo!()
-    }
+fn open_directory(path: &Path) -> Result<std::os::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty()).call(|| format!("open({path:?})"))?)
+}
 
-    /// Removes the images that the filter lists and no container uses; those with tags only when `all`. Returns what was
-    /// removed and how many bytes that gave back.
-    pub fn prune(
-        &self,
-        all: bool,
-        filter: &ListFilter,
-        users: &dyn Fn(&ImageId) -> Vec<User>,
-    ) -> Result<(Vec<Removed>, u64)> {
-        let _ = (all, filter, users);
-        todo!()
-    }
+/// The paths in a directory.
+pub(crate) fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let read = || {
+        fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect()
+    };
+    Ok(std::io::Result::call(read(), || {
+        format!("getdents({path:?})")
+    })?)
+}
 
-    /// Makes an image of a snapshot: the base's layers and one with the changes (or see [`CommitOptions::flatten`]).
-    pub fn commit(
-        &self,
-        snapshot: &Snapshot,
-        base: Option<&ImageId>,
-        options: &CommitOptions,
-    ) -> Result<ImageId> {
-        let _ = (snapshot, base, options);
-        todo!()
-    }
-
-    /// Makes the directories of a container on top of an image. A snapshot that is there already is returned.
-    pub fn prepare(&self, id: &str, image: &ImageId) -> Result<Snapshot> {
-        let _ = (id, image);
-        todo!()
-    }
-
-    /// Makes the directories of a container on top of a directory of the host.
-    pub fn prepare_directory(&self, id: &str, directory: &Path) -> Result<Snapshot> {
-        let _ = (id, directory);
-        todo!()
-    }
-
-    /// The snapshot that was prepared under this name.
-    pub fn snapshot(&self, id: &str) -> Result<Option<Snapshot>> {
-        let _ = id;
-        todo!()
-    }
-
-    /// The names of all snapshots.
-    pub fn snapshots(&self) -> Result<Vec<String>> {
-        todo!()
-    }
-
-    /// Deletes a snapshot, and layers that only it still held. One that is absent is no error.
-    pub fn remove_snapshot(&self, id: &str) -> Result<()> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Bytes that a snapshot's changes take.
-    pub fn usage(&self, snapshot: &Snapshot) -> Result<u64> {
-        let _ = snapshot;
-        todo!()
-    }
-
-    /// Mounts a snapshot without attaching it anywhere: for cp, export and commit of a container that does not run. The
-    /// mount ends with the descriptor, which can be a `sys::root::Root`.
-    pub fn mount_detached(&self, snapshot: &Snapshot) -> Result<OwnedFd> {
-        let _ = snapshot;
-        todo!()
-    }
-
-    /// What a snapshot changed, ordered by path.
-    pub fn diff(&self, snapshot: &Snapshot) -> Result<Vec<Change>> {
-        let _ = snapshot;
-        todo!()
+/// Removes a file or a tree; nothing where nothing is.
+fn remove_any(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => Ok(result.call(|| format!("remove({path:?})"))?),
     }
 }

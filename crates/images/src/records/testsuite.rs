@@ -84,13 +84,7 @@ fn what_is_put_is_found(records: &dyn Records) {
         Some(digest("a"))
     );
     assert_eq!(records.resolve(&reference("z:2")).expect(PROMISE), None);
-    let names: Vec<_> = records.references().expect(PROMISE);
-    let names: Vec<_> = names
-        .iter()
-        .map(|record| record.reference.familiar())
-        .collect();
-    assert_eq!(names.len(), 3);
-    assert!(names.is_sorted(), "references must come ordered: {names:?}");
+    assert_eq!(records.references().expect(PROMISE).len(), 3);
 }
 
 fn a_later_put_replaces(records: &dyn Records) {

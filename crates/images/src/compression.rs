@@ -1,0 +1,189 @@
+//! Compressed streams: which kind it is, and its content, within limits.
+//!
+//! Decompression always happens in this process, never with a program from `PATH`.
+
+use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_RATIO_MAX, ZSTD_WINDOW_LOG_MAX};
+use flate2::bufread::MultiGzDecoder;
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many bytes [`Compression::detect`] looks at.
+pub(crate) const MAGIC_BYTES: usize = 6;
+
+/// The kinds of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// Not compressed.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// A compression that is known by name only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} compression is not supported: use gzip, zstd or none")]
+pub struct Unsupported(pub(crate) &'static str);
+
+impl Compression {
+    /// Tells the kind by the first [`MAGIC_BYTES`] of a stream (or all of a shorter one).
+    pub(crate) fn detect(start: &[u8]) -> Result<Self, Unsupported> {
+        match start {
+            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
+            // A frame, or one that holds no content and is skipped.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Err(Unsupported("bzip2")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(Unsupported("xz")),
+            _ => Ok(Self::None),
+        }
+    }
+}
+
+/// The content of a compressed stream. Ends with an error when the content grows beyond what the limits allow for the
+/// compressed bytes so far.
+pub(crate) struct Decoder<'a> {
+    content: Box<dyn Read + Send + 'a>,
+    compressed: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl<'a> Decoder<'a> {
+    /// Decodes `source`, which is of the kind that was detected.
+    pub(crate) fn new(source: impl BufRead + Send + 'a, kind: Compression) -> io::Result<Self> {
+        let compressed = Arc::new(AtomicU64::new(0));
+        let counted = Counted {
+            source,
+            count: Arc::clone(&compressed),
+        };
+        let content: Box<dyn Read + Send + 'a> = match kind {
+            Compression::None => Box::new(counted),
+            Compression::Gzip => Box::new(MultiGzDecoder::new(counted)),
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(counted)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Box::new(decoder)
+            }
+        };
+        Ok(Self {
+            content,
+            compressed,
+            bytes: 0,
+        })
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.content.read(buffer)?;
+        self.bytes += count as u64;
+        let compressed = self.compressed.load(Ordering::Relaxed);
+        if self.bytes > EXPANSION_FREE_BYTES && self.bytes / EXPANSION_RATIO_MAX > compressed {
+            let reason = format!("it expands to more than {EXPANSION_RATIO_MAX} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok(count)
+    }
+}
+
+/// Counts what is taken from a source.
+struct Counted<R> {
+    source: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.source.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.source.consume(count);
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn decode(stream: &[u8]) -> io::Result<Vec<u8>> {
+        let kind = Compression::detect(stream).map_err(io::Error::other)?;
+        let mut content = Vec::new();
+        Decoder::new(stream, kind)?.read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    #[test]
+    fn streams_are_told_and_decoded() {
+        let content = b"content ".repeat(1000);
+        let twice = [gzip(&content), gzip(b"more")].concat();
+        assert_eq!(decode(&content).unwrap(), content);
+        assert_eq!(decode(&twice).unwrap(), [&content[..], b"more"].concat());
+        assert_eq!(
+            decode(&zstd::encode_all(&content[..], 1).unwrap()).unwrap(),
+            content
+        );
+        assert_eq!(decode(b"").unwrap(), b"");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let message = |stream| Compression::detect(stream).unwrap_err().to_string();
+        assert!(message(b"BZh91AY").contains("bzip2"));
+        assert!(message(b"\xfd7zXZ\0\0").contains("xz"));
+    }
+
+    #[test]
+    fn a_truncated_stream_is_an_error() {
+        for whole in [
+            gzip(&[7; 10_000]),
+            zstd::encode_all(&[7_u8; 10_000][..], 1).unwrap(),
+        ] {
+            for end in [4, whole.len() / 2, whole.len() - 1] {
+                assert!(decode(&whole[..end]).is_err(), "{end} of {}", whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn attack_29_a_stream_that_expands_without_end_is_stopped() {
+        // 20 GiB of zeros take 650 kB.
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..2048 {
+            encoder.write_all(&zeros).unwrap();
+        }
+        let bomb = encoder.finish().unwrap();
+        let mut decoder = Decoder::new(&bomb[..], Compression::Zstd).unwrap();
+        let error = io::copy(&mut decoder, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(decoder.bytes < 2 * EXPANSION_FREE_BYTES);
+    }
+
+    #[test]
+    fn a_window_beyond_the_limit_is_refused() {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(ZSTD_WINDOW_LOG_MAX + 1).unwrap();
+        encoder.write_all(b"x").unwrap();
+        encoder.flush().unwrap();
+        let stream = encoder.finish().unwrap();
+        assert!(decode(&stream).is_err());
+    }
+}

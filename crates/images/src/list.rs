@@ -1,0 +1,235 @@
+//! Finding images by name and ID, listing them, naming them.
+
+use crate::image::{Image, ListFilter};
+use crate::pattern::{self, Pattern};
+use crate::records::{ImageId, ImageRecord, ReferenceRecord};
+use crate::{Error, Images, Result};
+use jiff::Timestamp;
+use oci::image::{CONFIG_BYTES_MAX, ConfigFile, History};
+use oci::{Digest, Reference};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Hexadecimal digits of an ID that people see.
+const SHORT_ID_DIGITS: usize = 12;
+/// Hexadecimal digits of a whole ID.
+const ID_DIGITS: usize = 64;
+
+impl Images {
+    /// The image with this name, ID or unambiguous start of an ID.
+    pub fn get(&self, name_or_id: &str) -> Result<Image> {
+        let id = self.resolve(name_or_id)?;
+        let missing = || Error::NoSuchImage(name_or_id.to_owned());
+        let record = self
+            .records
+            .image(&id)
+            .map_err(Error::Records)?
+            .ok_or_else(missing)?;
+        let references = self.references_of(&id)?;
+        let size = self.size(&record)?;
+        self.image(record, references, size)
+    }
+
+    /// Lists images, the youngest first.
+    pub fn list(&self, filter: &ListFilter) -> Result<Vec<Image>> {
+        let patterns = filter.references.iter().map(|text| Pattern::parse(text));
+        let patterns = patterns.collect::<Result<Vec<_>>>()?;
+        let created = |name: &Option<String>| -> Result<Option<Timestamp>> {
+            name.as_ref()
+                .map(|name| Ok(self.get(name)?.created().unwrap_or_default()))
+                .transpose()
+        };
+        let (before, since) = (created(&filter.before)?, created(&filter.since)?);
+        let mut names: HashMap<ImageId, Vec<Reference>> = HashMap::new();
+        for record in self.records.references().map_err(Error::Records)? {
+            names
+                .entry(record.image)
+                .or_default()
+                .push(record.reference);
+        }
+        let sizes = self.layer_sizes()?;
+        let mut images = Vec::new();
+        for record in self.records.images().map_err(Error::Records)? {
+            let size = record.layers.iter().filter_map(|id| sizes.get(id)).sum();
+            let references = names.remove(&record.id).unwrap_or_default();
+            let mut image = self.image(record, references, size)?;
+            let time = image.created().unwrap_or_default();
+            let in_time = before.is_none_or(|before| time < before)
+                && since.is_none_or(|since| time > since)
+                && filter.until.is_none_or(|until| time < until);
+            if in_time && has_labels(&image, filter) && has_names(&mut image, filter, &patterns) {
+                images.push(image);
+            }
+        }
+        images.sort_by_key(|image| (std::cmp::Reverse(image.created()), image.id));
+        Ok(images)
+    }
+
+    /// How an image came to be, the last step first, with the size of the layer that each step made.
+    pub fn history(&self, name_or_id: &str) -> Result<Vec<(History, u64)>> {
+        let image = self.get(name_or_id)?;
+        let sizes = self.layer_sizes()?;
+        let mut layers = image.layers().iter();
+        let mut history = Vec::new();
+        for step in &image.config.history {
+            let layer = if step.empty_layer {
+                None
+            } else {
+                layers.next()
+            };
+            history.push((
+                step.clone(),
+                layer.and_then(|id| sizes.get(id)).copied().unwrap_or(0),
+            ));
+        }
+        // Configurations need not tell of every layer.
+        for layer in layers {
+            let step = History {
+                comment: "<missing>".to_owned(),
+                ..History::default()
+            };
+            history.push((step, sizes.get(layer).copied().unwrap_or(0)));
+        }
+        history.reverse();
+        Ok(history)
+    }
+
+    /// Gives an image another name, taking it from whatever image had it.
+    pub fn tag(&self, name_or_id: &str, target: &Reference) -> Result<()> {
+        if target.digest().is_some() {
+            let reason = "refusing to create a tag with a digest reference".to_owned();
+            return Err(Error::Argument(reason));
+        }
+        let image = self.resolve(name_or_id)?;
+        let record = ReferenceRecord {
+            reference: target.clone().to_target(),
+            image,
+        };
+        self.add_reference(record)
+    }
+
+    /// The ID that a name, an ID or the start of an ID means; names come first.
+    pub(crate) fn resolve(&self, name_or_id: &str) -> Result<ImageId> {
+        let missing = || Error::NoSuchImage(name_or_id.to_owned());
+        if let Ok(id) = name_or_id.parse::<Digest>() {
+            return match self.records.image(&id).map_err(Error::Records)? {
+                Some(record) => Ok(record.id),
+                None => Err(missing()),
+            };
+        }
+        if let Ok(reference) = name_or_id.parse::<Reference>() {
+            let found = self
+                .records
+                .resolve(&reference.to_target())
+                .map_err(Error::Records)?;
+            if let Some(id) = found {
+                return Ok(id);
+            }
+        }
+        let hex = name_or_id.strip_prefix("sha256:").unwrap_or(name_or_id);
+        if hex.is_empty() || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(missing());
+        }
+        let images = self.records.images().map_err(Error::Records)?;
+        let mut found = images
+            .iter()
+            .filter(|image| image.id.hex().starts_with(hex));
+        match (found.next(), found.next()) {
+            (Some(image), None) => Ok(image.id),
+            (Some(_), Some(_)) => Err(Error::AmbiguousId(name_or_id.to_owned())),
+            (None, _) => Err(missing()),
+        }
+    }
+
+    /// The names of an image, ordered.
+    pub(crate) fn references_of(&self, id: &ImageId) -> Result<Vec<Reference>> {
+        let records = self.records.references().map_err(Error::Records)?;
+        let mut names: Vec<_> = records
+            .into_iter()
+            .filter(|r| r.image == *id)
+            .map(|r| r.reference)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Makes what a caller sees of an image.
+    fn image(&self, record: ImageRecord, mut names: Vec<Reference>, size: u64) -> Result<Image> {
+        names.sort();
+        let config = self.config(&record.id)?;
+        let (digests, tags) = names.into_iter().partition(|name| name.digest().is_some());
+        Ok(Image {
+            id: record.id,
+            record,
+            config,
+            tags,
+            digests,
+            size,
+        })
+    }
+
+    /// The configuration of an image.
+    pub(crate) fn config(&self, id: &ImageId) -> Result<Arc<ConfigFile>> {
+        self.configs.get(id, || {
+            let bytes = self.blob(id, CONFIG_BYTES_MAX)?;
+            let what = id.to_string();
+            ConfigFile::parse(&bytes).map_err(|source| Error::Document { what, source })
+        })
+    }
+
+    pub(crate) fn layer_sizes(&self) -> Result<HashMap<Digest, u64>> {
+        let layers = self.records.layers().map_err(Error::Records)?;
+        Ok(layers
+            .into_iter()
+            .map(|layer| (layer.diff_id, layer.size))
+            .collect())
+    }
+
+    fn size(&self, record: &ImageRecord) -> Result<u64> {
+        let sizes = self.layer_sizes()?;
+        Ok(record.layers.iter().filter_map(|id| sizes.get(id)).sum())
+    }
+}
+
+/// Whether an image has the labels that are asked for, and none that are not wanted.
+fn has_labels(image: &Image, filter: &ListFilter) -> bool {
+    let labels = &image.config.config.labels;
+    let has = |(key, value): &(String, Option<String>)| match (labels.get(key), value) {
+        (Some(found), Some(value)) => found == value,
+        (found, _) => found.is_some(),
+    };
+    filter.labels.iter().all(has) && !filter.without_labels.iter().any(has)
+}
+
+/// Whether an image is named as it is asked for; leaves the names that are.
+fn has_names(image: &mut Image, filter: &ListFilter, patterns: &[Pattern]) -> bool {
+    if filter
+        .dangling
+        .is_some_and(|dangling| dangling != image.is_dangling())
+    {
+        return false;
+    }
+    if patterns.is_empty() {
+        return true;
+    }
+    let matches = |name: &Reference| {
+        patterns
+            .iter()
+            .any(|pattern| pattern::matches(pattern, name))
+    };
+    image.tags.retain(matches);
+    image.digests.retain(matches);
+    !image.tags.is_empty() || !image.digests.is_empty()
+}
+
+/// An ID as people see it.
+pub(crate) fn short_id(id: &str) -> &str {
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    hex.get(..SHORT_ID_DIGITS).unwrap_or(hex)
+}
+
+/// Whether a text, which resolved to an image, was its ID or the start of it rather than a name.
+pub(crate) fn is_id_of(text: &str, id: &ImageId) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    hex.len() <= ID_DIGITS && id.hex().starts_with(hex)
+}

@@ -1,0 +1,243 @@
+//! Writing images as an archive that is both what `docker load` reads and an OCI layout, as Docker writes it since 25.
+//!
+//! Layers are written as plain tars, made again from their recipes: their digests are the diff IDs, and the image IDs stay
+//! what they are. Everything is at `blobs/sha256/<hex>` once, whatever number of images has it.
+
+use crate::manifests::plain_manifest;
+use crate::recipe::reassemble;
+use crate::records::{ImageId, LayerRecord};
+use crate::tar::{Entry, Kind, Writer};
+use crate::{Error, Images, Result};
+use oci::digest::{Algorithm, Hasher};
+use oci::image::{
+    ArchiveImage, CONFIG_BYTES_MAX, Descriptor, Index, Layout, annotation, media_type,
+};
+use oci::{Digest, Reference};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+
+/// The mode of the archive's files, as Docker's.
+const FILE_MODE: u32 = 0o444;
+/// The mode of its directories.
+const DIRECTORY_MODE: u32 = 0o755;
+
+impl Images {
+    /// Writes images, given by name or ID, as an archive that is both docker-archive and OCI layout. A repository's name
+    /// without tag means all its tags.
+    pub fn save(&self, names: &[String], out: impl Write) -> Result<()> {
+        let selected = self.select(names)?;
+        // The layers must not go while they are written.
+        let mut ingest = self.ingest()?;
+        let sizes: HashMap<Digest, LayerRecord> = self
+            .records
+            .layers()
+            .map_err(Error::Records)?
+            .into_iter()
+            .map(|layer| (layer.diff_id, layer))
+            .collect();
+        let mut archive = Archive::new(out)?;
+        let (mut listed, mut manifests) = (Vec::new(), Vec::new());
+        for (id, references) in &selected {
+            let missing = || Error::NoSuchImage(id.to_string());
+            let record = self
+                .records
+                .image(id)
+                .map_err(Error::Records)?
+                .ok_or_else(missing)?;
+            let mut layers = Vec::new();
+            for diff_id in &record.layers {
+                let layer = sizes.get(diff_id).filter(|_| ingest.has_layer(diff_id));
+                let layer = layer.ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))?;
+                archive.layer(self, layer)?;
+                layers.push((*diff_id, layer.tar_size));
+            }
+            let config = self.blob(id, CONFIG_BYTES_MAX)?;
+            let (digest, bytes) = plain_manifest(*id, config.len(), layers.into_iter());
+            archive.blob(id, &config)?;
+            archive.blob(&digest, &bytes)?;
+            manifests.extend(descriptors(&digest, bytes.len(), references));
+            listed.push(ArchiveImage {
+                config: blob_path(id),
+                repo_tags: references.iter().map(Reference::familiar).collect(),
+                layers: record.layers.iter().map(blob_path).collect(),
+            });
+        }
+        archive.finish(&manifests, &listed)
+    }
+
+    /// The images that names mean, in the order they were first named, each with the names to save.
+    fn select(&self, names: &[String]) -> Result<Vec<(ImageId, Vec<Reference>)>> {
+        let mut selected: Vec<(ImageId, Vec<Reference>)> = Vec::new();
+        let mut add = |id: ImageId, reference: Option<Reference>| {
+            let at = selected
+                .iter()
+                .position(|(other, _)| *other == id)
+                .unwrap_or_else(|| {
+                    selected.push((id, Vec::new()));
+                    selected.len() - 1
+                });
+            let references = &mut selected[at].1;
+            references.extend(reference.filter(|new| !references.contains(new)));
+        };
+        let records = self.records.references().map_err(Error::Records)?;
+        for name in names {
+            let parsed = name.parse::<Reference>().ok();
+            let repository = parsed
+                .as_ref()
+                .filter(|r| r.tag().is_none() && r.digest().is_none());
+            let mut whole: Vec<_> = records
+                .iter()
+                .filter(|r| repository.is_some_and(|name| name.same_repository(&r.reference)))
+                .filter(|r| r.reference.tag().is_some())
+                .collect();
+            if !whole.is_empty() {
+                whole.sort_by(|a, b| a.reference.cmp(&b.reference));
+                whole
+                    .into_iter()
+                    .for_each(|r| add(r.image, Some(r.reference.clone())));
+                continue;
+            }
+            let id = self.resolve(name)?;
+            let reference = parsed.map(Reference::to_target);
+            let named = |reference: &Reference| {
+                records
+                    .iter()
+                    .any(|r| r.reference == *reference && r.image == id)
+            };
+            add(id, reference.filter(|r| r.tag().is_some() && named(r)));
+        }
+        Ok(selected)
+    }
+}
+
+/// The archive while it is written.
+struct Archive<W> {
+    tar: Writer<W>,
+    written: HashSet<Digest>,
+}
+
+impl<W: Write> Archive<W> {
+    fn new(out: W) -> Result<Self> {
+        let mut tar = Writer::new(out);
+        for directory in ["blobs/", "blobs/sha256/"] {
+            tar.entry(&Entry::new(directory, Kind::Directory, DIRECTORY_MODE))?;
+        }
+        Ok(Self {
+            tar,
+            written: HashSet::new(),
+        })
+    }
+
+    fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        if self.written.insert(*digest) {
+            self.file(&blob_path(digest), bytes)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        self.tar.entry(&Entry {
+            size,
+            ..Entry::new(path, Kind::File, FILE_MODE)
+        })?;
+        Ok(self.tar.content(bytes)?)
+    }
+
+    /// Writes a layer's tar, and checks that it is what it was.
+    fn layer(&mut self, images: &Images, layer: &LayerRecord) -> Result<()> {
+        if !self.written.insert(layer.diff_id) {
+            return Ok(());
+        }
+        let path = images.layer_path(&layer.diff_id);
+        let entry = Entry::new(blob_path(&layer.diff_id), Kind::File, FILE_MODE);
+        self.tar.entry(&Entry {
+            size: layer.tar_size,
+            ..entry
+        })?;
+        let mut checked = Checked {
+            tar: &mut self.tar,
+            hasher: Hasher::new(Algorithm::Sha256),
+            left: layer.tar_size,
+        };
+        reassemble(&path, &mut checked)?;
+        if checked.left > 0 || checked.hasher.finish() != layer.diff_id {
+            let reason = "its files are not what they were".to_owned();
+            return Err(Error::Damaged { path, reason });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, manifests: &[Descriptor], images: &[ArchiveImage]) -> Result<()> {
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_INDEX.to_owned()),
+            artifact_type: None,
+            manifests: manifests.to_vec(),
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        let layout = Layout {
+            image_layout_version: "1.0.0".to_owned(),
+        };
+        let json = "documents have only strings as keys";
+        self.file("index.json", &serde_json::to_vec(&index).expect(json))?;
+        self.file("manifest.json", &serde_json::to_vec(&images).expect(json))?;
+        self.file("oci-layout", &serde_json::to_vec(&layout).expect(json))?;
+        self.tar.finish()?;
+        Ok(())
+    }
+}
+
+/// A sink that hashes what goes through, and takes no more than was announced.
+struct Checked<'a, W> {
+    tar: &'a mut Writer<W>,
+    hasher: Hasher,
+    left: u64,
+}
+
+impl<W: Write> Write for Checked<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = bytes.len() as u64;
+        self.left = self.left.checked_sub(count).ok_or_else(|| {
+            std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "the layer is larger than it was",
+            )
+        })?;
+        self.hasher.update(bytes);
+        self.tar.content(bytes).map_err(std::io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// What an index says of an image: once for each of its names, or once without.
+fn descriptors(digest: &Digest, size: usize, references: &[Reference]) -> Vec<Descriptor> {
+    let plain = Descriptor::new(media_type::OCI_MANIFEST, *digest, size as u64);
+    if references.is_empty() {
+        return vec![plain];
+    }
+    let named = |reference: &Reference| {
+        let tag = reference.tag().unwrap_or_default().to_owned();
+        let annotations = BTreeMap::from([
+            (
+                annotation::CONTAINERD_NAME.to_owned(),
+                reference.to_string(),
+            ),
+            (annotation::REF_NAME.to_owned(), tag),
+        ]);
+        Descriptor {
+            annotations,
+            ..plain.clone()
+        }
+    };
+    references.iter().map(named).collect()
+}

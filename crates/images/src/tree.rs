@@ -1,0 +1,275 @@
+//! Writing a tree as tar: for commit, export and copies out of a container.
+
+use crate::layer::{WHITEOUT, WHITEOUT_OPAQUE};
+use crate::tar::{Entry, Kind, Sparse, TarError, Time, Writer};
+use crate::walk::{self, Node};
+use crate::{Error, Result};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use sys::Context as _;
+
+/// Bytes of content copied at once.
+const COPY_BYTES: usize = 256 << 10;
+/// Holes worth their map: writing zeros is simpler for every reader.
+const HOLES_BYTES_MIN: u64 = 1 << 20;
+
+/// How a tree is written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// What is mounted in the tree is part of it.
+    pub(crate) cross_mounts: bool,
+    /// The tree is an upper directory: what overlayfs reads as deletion becomes a whiteout.
+    pub(crate) whiteouts: bool,
+    /// Holes stay holes, in GNU's PAX format.
+    pub(crate) sparse: bool,
+    /// A directory, by its path in the tree, that is left out with all below.
+    pub(crate) exclude: Option<PathBuf>,
+}
+
+/// Writes one tree.
+pub(crate) struct TreeWriter<'a, W> {
+    tar: &'a mut Writer<W>,
+    options: Options,
+    /// The first names of files that have several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+    /// Entries written.
+    pub(crate) entries: u64,
+}
+
+impl<'a, W: Write> TreeWriter<'a, W> {
+    /// Writes to an archive.
+    pub(crate) fn new(tar: &'a mut Writer<W>, options: Options) -> Self {
+        Self {
+            tar,
+            options,
+            links: HashMap::new(),
+            buffer: vec![0; COPY_BYTES],
+            entries: 0,
+        }
+    }
+
+    /// Writes what is in a directory. `name` is the directory's in the archive, with a slash at its end where it is not
+    /// empty; `path` its path in the tree.
+    pub(crate) fn children(&mut self, directory: &Node, name: &[u8], path: &Path) -> Result<()> {
+        walk::check_depth(path)?;
+        for child in walk::names(directory.fd.as_fd(), path)? {
+            let path = path.join(&child);
+            if self.options.exclude.as_ref() == Some(&path) {
+                continue;
+            }
+            let parent = directory.fd.as_fd();
+            let node = match Node::open(parent, &child, &path, self.options.cross_mounts)? {
+                Some(node) => node,
+                None if self.options.cross_mounts => continue,
+                // Where a mount begins, the empty directory or file below it is what belongs to the tree.
+                None => match self.mount_point(parent, &child, &path)? {
+                    Some(entry) => {
+                        self.put(&Entry {
+                            path: [name, &entry.path].concat(),
+                            ..entry
+                        })?;
+                        continue;
+                    }
+                    None => continue,
+                },
+            };
+            if self.options.whiteouts {
+                if child.as_bytes().starts_with(WHITEOUT) {
+                    let reason = "its name would be read as a deletion";
+                    return Err(Error::Path { path, reason });
+                }
+                if node.is_whiteout() {
+                    let whiteout = [name, WHITEOUT, child.as_bytes()].concat();
+                    self.put(&Entry::new(whiteout, Kind::File, 0))?;
+                    continue;
+                }
+            }
+            self.node(&node, &[name, child.as_bytes()].concat(), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file, or a directory with all below.
+    pub(crate) fn node(&mut self, node: &Node, name: &[u8], path: &Path) -> Result<()> {
+        let file_type = node.file_type();
+        if file_type == FileType::Socket {
+            // It is of the process that listens; there is no entry for it in tar.
+            return Ok(());
+        }
+        let key = (node.stat.st_dev, node.stat.st_ino);
+        if file_type != FileType::Directory && node.stat.st_nlink > 1 {
+            if let Some(target) = self.links.get(&key) {
+                let kind = Kind::HardLink {
+                    target: target.clone(),
+                };
+                return self.put(&Entry {
+                    xattrs: Vec::new(),
+                    ..entry(node, name, kind)?
+                });
+            }
+            self.links.insert(key, name.to_vec());
+        }
+        let kind = kind(node, path)?;
+        let is_directory = kind == Kind::Directory;
+        let slash: &[u8] = if is_directory && !name.ends_with(b"/") {
+            b"/"
+        } else {
+            b""
+        };
+        let name = [name, slash].concat();
+        let mut entry = entry(node, &name, kind)?;
+        entry.xattrs = node.xattrs(path)?;
+        match entry.kind {
+            Kind::File => self.file(node, entry, path),
+            Kind::Directory => {
+                self.put(&entry)?;
+                if self.options.whiteouts && node.is_opaque(path)? {
+                    let opaque = [&name, WHITEOUT_OPAQUE].concat();
+                    self.put(&Entry::new(opaque, Kind::File, 0))?;
+                }
+                self.children(node, &name, path)
+            }
+            _ => self.put(&entry),
+        }
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<()> {
+        self.entries += 1;
+        Ok(self.tar.entry(entry)?)
+    }
+
+    /// The directory or file under a mount, as an empty one.
+    fn mount_point(
+        &self,
+        parent: BorrowedFd<'_>,
+        child: &std::ffi::OsStr,
+        path: &Path,
+    ) -> Result<Option<Entry>> {
+        let Some(node) = Node::open(parent, child, path, true)? else {
+            return Ok(None);
+        };
+        Ok(match node.file_type() {
+            FileType::Directory => {
+                let name = [child.as_bytes(), b"/"].concat();
+                Some(Entry::new(name, Kind::Directory, 0o755))
+            }
+            FileType::RegularFile => Some(Entry::new(child.as_bytes(), Kind::File, 0o644)),
+            _ => None,
+        })
+    }
+
+    /// Writes a file with its content: as many bytes as it had when it was opened.
+    fn file(&mut self, node: &Node, mut entry: Entry, path: &Path) -> Result<()> {
+        let size = u64::try_from(node.stat.st_size).unwrap_or(0);
+        entry.size = size;
+        let stored = u64::try_from(node.stat.st_blocks).unwrap_or(0) * 512;
+        if self.options.sparse && size.saturating_sub(stored) >= HOLES_BYTES_MIN {
+            let regions = regions(node.fd.as_fd(), size, path)?;
+            entry.size = regions.iter().map(|(_, length)| length).sum();
+            entry.sparse = Some(Sparse { size, regions });
+        }
+        self.put(&entry)?;
+        let whole = [(0, size)];
+        let regions = entry
+            .sparse
+            .as_ref()
+            .map_or(&whole[..], |sparse| &sparse.regions);
+        let file = File::from(rustix::io::dup(&node.fd).call(|| "dup")?);
+        for (offset, length) in regions {
+            let mut done = 0;
+            while done < *length {
+                let count = usize::try_from(length - done)
+                    .unwrap_or(usize::MAX)
+                    .min(COPY_BYTES);
+                let read = file
+                    .read_at(&mut self.buffer[..count], offset + done)
+                    .call(|| format!("pread(<tree>{path:?})"))?;
+                if read == 0 {
+                    let reason = "it became shorter while it was read";
+                    return Err(Error::Path {
+                        path: path.to_owned(),
+                        reason,
+                    });
+                }
+                self.tar.content(&self.buffer[..read])?;
+                done += read as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The regions of a file that hold data, by lseek(2).
+fn regions(fd: BorrowedFd<'_>, size: u64, path: &Path) -> Result<Vec<(u64, u64)>> {
+    use rustix::fs::SeekFrom;
+    let mut regions = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            // No more data.
+            Err(Errno::NXIO) => break,
+            start => start
+                .call(|| format!("lseek(<tree>{path:?}, {at}, SEEK_DATA)"))?
+                .min(size),
+        };
+        let end = rustix::fs::seek(fd, SeekFrom::Hole(start));
+        let end = end
+            .call(|| format!("lseek(<tree>{path:?}, {start}, SEEK_HOLE)"))?
+            .min(size);
+        if end > start {
+            regions.push((start, end - start));
+        }
+        at = end.max(start + 1);
+    }
+    Ok(regions)
+}
+
+/// An entry with a file's attributes. Times are whole seconds, as Docker writes them.
+fn entry(node: &Node, name: &[u8], kind: Kind) -> Result<Entry, TarError> {
+    let stat = &node.stat;
+    Ok(Entry {
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: Time {
+            seconds: stat.st_mtime,
+            nanoseconds: 0,
+        },
+        ..Entry::new(name, kind, stat.st_mode & 0o7777)
+    })
+}
+
+fn kind(node: &Node, path: &Path) -> Result<Kind> {
+    let (major, minor) = (
+        rustix::fs::major(node.stat.st_rdev),
+        rustix::fs::minor(node.stat.st_rdev),
+    );
+    Ok(match node.file_type() {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Fifo => Kind::Fifo,
+        FileType::CharacterDevice => Kind::CharDevice { major, minor },
+        FileType::BlockDevice => Kind::BlockDevice { major, minor },
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(&node.fd, "", Vec::new())
+                .call(|| format!("readlinkat(<tree>{path:?})"))?;
+            Kind::Symlink {
+                target: target.into_bytes(),
+            }
+        }
+        _ => {
+            let reason = "it is of a kind that cannot be archived";
+            return Err(Error::Path {
+                path: path.to_owned(),
+                reason,
+            });
+        }
+    })
+}
