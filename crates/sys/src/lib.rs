@@ -5,7 +5,12 @@
 
 #![allow(unsafe_code, reason = "the one crate that talks to the kernel by hand")]
 
+pub mod bpf;
 mod error;
+pub mod mount;
+pub mod process;
 pub mod root;
+pub mod seccomp;
+pub mod signals;
 
 pub use error::{Context, Error, Result};
