@@ -3,6 +3,7 @@
 mod api;
 pub mod cgroup;
 mod error;
+mod seccomp;
 
 pub use api::{Create, ExecRequest, Rootfs, Stdio, Target};
 pub use cgroup::Cgroup;

@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_period_alone_keeps_the_quota() {
-        let (_tree, group) = group(&[("cpu.max", "5000 100000\n")]);
+        let (_tree, group) = group(&[("cpu.max", "5000 9\n")]);
         cpu(
             &group,
             &Cpu {
