@@ -12,7 +12,7 @@
 //! engine is upgraded while its containers run), so fields are only ever added, with defaults, and a request the shim
 //! does not know is answered with an error. [`VERSION`] grows when that rule must be broken.
 
-use oci::runtime::{LinuxResources, Process};
+use oci::runtime::{Resources, Process};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -74,7 +74,7 @@ pub enum Request {
     Status,
     /// Let the container's process run.
     Start,
-    /// Send a signal to the init, to an exec, or to every process of the container.
+    /// Send a signal to the init or to an exec.
     Signal {
         /// The signal's number.
         signal: i32,
@@ -97,7 +97,7 @@ pub enum Request {
     /// Change the limits.
     Update {
         /// What to change; absent values stay.
-        resources: Box<LinuxResources>,
+        resources: Box<Resources>,
     },
     /// The container's resource usage.
     Stats,
@@ -119,8 +119,6 @@ pub enum Target {
     Init,
     /// An exec, by its id.
     Exec(String),
-    /// Every process in the container's cgroup.
-    All,
 }
 
 /// Which streams a client wants.

@@ -18,12 +18,13 @@ use crate::protocol::{
 };
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};
-use oci::runtime::Spec;
+use oci::runtime::{NamespaceKind, Spec};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use runtime::cgroup::OomEvents;
 use runtime::{Container, Stdio};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -39,13 +40,16 @@ const ENDED_EXECS_MAX: usize = 64;
 /// The init's key.
 const INIT: ProcessKey = 0;
 
+const SIGCHLD: i32 = 17;
+const SIGKILL: i32 = 9;
+
 /// A container under supervision.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     poll: Poll,
     listener: Watched<UnixListener>,
     children: Watched<OwnedFd>,
-    oom_watch: Option<Watched<OwnedFd>>,
+    oom_events: Watched<OomEvents>,
     launch: Launch,
     spec: Spec,
     container: Container,
@@ -64,7 +68,8 @@ impl Supervisor {
     /// Makes the container and everything to serve it with.
     pub(crate) fn create(launch: Launch, launcher: UnixStream) -> Result<Self, Failure> {
         let mut poll = Poll::new().map_err(|error| system("epoll_create1", &error))?;
-        let children = sys::signal::block_all_and_watch_children().map_err(|error| failure(&error))?;
+        let children = sys::signals::descriptor(&[SIGCHLD]).map_err(|error| failure(&error))?;
+        sys::signals::block_all().map_err(|error| failure(&error))?;
         let log = launch.log.clone().map(Writer::open).transpose();
         let log = log.map_err(|error| system("open the log file", &error))?;
         let spec = state::read_spec(&launch.bundle)?;
@@ -80,17 +85,13 @@ impl Supervisor {
             user: launch.user.as_deref(),
             group_add: &launch.groups,
             reaper: launch.reaper,
-            ..runtime::Create::new(
-                &launch.id,
-                &launch.bundle,
-                &spec,
-                runtime::Rootfs::Overlay {
-                    lowers: &launch.lowers,
-                    upper: &launch.upper,
-                    work: &launch.work,
-                },
-                stdio,
-            )
+            rootfs: runtime::Rootfs::Overlay {
+                lowers: &launch.lowers,
+                upper: &launch.upper,
+                work: &launch.work,
+            },
+            stdio,
+            ..runtime::Create::new(&launch.id, &launch.bundle, &spec)
         })
         .map_err(|error| runtime_failure(&error))?;
         let ends = match (ends, container.take_terminal()) {
@@ -100,7 +101,7 @@ impl Supervisor {
         };
         let rest = ends.and_then(|ends| {
             let pidfd = container.pidfd().try_clone_to_owned()?;
-            let listener = state::publish(&launch.bundle, &container)?;
+            let listener = state::publish(&launch.bundle, container.pid().as_raw_pid(), container.cgroup().path())?;
             Ok((ends, pidfd, listener))
         });
         let (ends, pidfd, listener) = match rest {
@@ -114,19 +115,18 @@ impl Supervisor {
         let mut init =
             Process::new(&mut poll, INIT, None, (container.pid(), pidfd), (terminal, ends));
         init.log = log;
-        let oom_watch = container.cgroup().oom_watch().map_err(|error| runtime_failure(&error));
-        let oom_watch = match oom_watch {
-            Ok(watch) => watch.map(|fd| poll.watch(fd)),
-            Err(problem) => {
+        let oom_events = match container.cgroup().oom_events() {
+            Ok(events) => poll.watch(events),
+            Err(error) => {
                 abandon(&container);
-                return Err(problem);
+                return Err(runtime_failure(&error));
             }
         };
         let launcher = Connection::new(poll.watch(launcher));
         Ok(Self {
             listener: poll.watch(listener),
             children: poll.watch(children),
-            oom_watch,
+            oom_events,
             launcher: launcher.socket.token,
             connections: vec![launcher],
             processes: BTreeMap::from([(INIT, init)]),
@@ -168,7 +168,7 @@ impl Supervisor {
             // The signal's details do not matter: several children may be behind one.
             let mut info = [0; 128];
             let _ = rustix::io::read(&self.children, &mut info);
-        } else if self.oom_watch.as_ref().is_some_and(|watch| watch.token == token) {
+        } else if token == self.oom_events.token {
             self.oom_happened();
         } else if let Some(at) = self.connections.iter().position(|c| c.socket.token == token) {
             self.connection_ready(at, flags);
@@ -251,7 +251,7 @@ impl Supervisor {
             Request::Processes => {
                 let pids = self.cgroup_call(|cgroup| cgroup.processes());
                 pids.map(|pids| Reply::Processes {
-                    pids: pids.into_iter().map(Pid::as_raw_nonzero).map(i32::from).collect(),
+                    pids: pids.into_iter().map(Pid::as_raw_pid).collect(),
                 })
             }
             Request::Exec(exec) => return self.exec(at, &exec),
@@ -301,28 +301,21 @@ impl Supervisor {
     }
 
     fn signal(&mut self, number: i32, to: &Target) -> Result<Reply, Failure> {
-        let signal = Signal::from_named_raw(number)
-            .or_else(|| sys::signal::realtime(number))
-            .ok_or_else(|| failure_of(FailureKind::Invalid, format!("{number} is no signal")))?;
         match to {
-            Target::Init => self.signal_process(INIT, signal)?,
-            Target::Exec(id) => self.signal_process(self.exec_key(id)?, signal)?,
-            Target::All => {
-                self.cgroup_call(|cgroup| cgroup.signal(signal))?;
-            }
+            Target::Init => self.signal_process(INIT, number)?,
+            Target::Exec(id) => self.signal_process(self.exec_key(id)?, number)?,
         }
         // A frozen process dies of SIGKILL only once it is thawed.
-        if signal == Signal::KILL && self.paused {
+        if number == SIGKILL && self.paused {
             self.set_paused(false)?;
         }
         Ok(Reply::Done)
     }
 
-    fn signal_process(&self, key: ProcessKey, signal: Signal) -> Result<(), Failure> {
+    fn signal_process(&self, key: ProcessKey, number: i32) -> Result<(), Failure> {
         let process = self.processes.get(&key).filter(|process| process.exit.is_none());
         let process = process.ok_or_else(|| conflict("the process has ended"))?;
-        rustix::process::pidfd_send_signal(&process.pidfd, signal)
-            .map_err(|errno| system("pidfd_send_signal", &io::Error::from(errno)))
+        sys::signals::send(process.pidfd.as_fd(), number).map_err(|error| failure(&error))
     }
 
     fn exec_key(&self, id: &str) -> Result<ProcessKey, Failure> {
@@ -381,9 +374,12 @@ impl Supervisor {
             pidfd: self.container.pidfd(),
             cgroup: self.container.cgroup(),
             spec: &self.spec,
-            user: exec.user.as_deref(),
         };
-        let started = runtime::exec(&target, &exec.process, stdio);
+        let request = runtime::ExecRequest {
+            user: exec.user.as_deref(),
+            ..runtime::ExecRequest::new(&exec.process, stdio)
+        };
+        let started = runtime::exec(&target, request);
         let started = started.map_err(|error| runtime_failure(&error))?;
         let ends = match (ends, started.terminal) {
             (Some(ends), _) => Ok(ends),
@@ -429,10 +425,8 @@ impl Supervisor {
     }
 
     fn oom_happened(&mut self) {
-        if let Some(watch) = &self.oom_watch {
-            let mut buffer = [0; 4096];
-            let _ = rustix::io::read(watch, &mut buffer);
-        }
+        // What cannot be read will be reported again; the count is what matters.
+        let _ = self.oom_events.fd.drain();
         self.check_oom();
     }
 
@@ -510,7 +504,7 @@ impl Supervisor {
     fn finish_init(&mut self) {
         let init = &self.processes[&INIT];
         let Some((code, _)) = init.exit.filter(|_| self.recorded.is_none()) else { return };
-        if !runtime::has_own_pid_namespace(&self.spec) {
+        if !has_own_pid_namespace(&self.spec) {
             // Nobody else ends what the init leaves behind when it is not the first process of a namespace.
             let _ = self.container.cgroup().kill();
         }
@@ -552,9 +546,7 @@ impl Supervisor {
     fn set_interests(&mut self) -> io::Result<()> {
         self.listener.set(&self.poll, Some(EventFlags::IN))?;
         self.children.set(&self.poll, Some(EventFlags::IN))?;
-        if let Some(watch) = &mut self.oom_watch {
-            watch.set(&self.poll, Some(EventFlags::IN))?;
-        }
+        self.oom_events.set(&self.poll, self.recorded.is_none().then_some(EventFlags::IN))?;
         for process in self.processes.values_mut() {
             let behind = self.connections.iter().any(|connection| {
                 connection.is_behind()
@@ -595,6 +587,11 @@ fn record(log: &mut Writer, stream: Stream, piece: process::Piece<'_>) {
     if let Err(error) = result {
         log.report_loss(&error);
     }
+}
+
+fn has_own_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    { namespaces }.any(|namespace| namespace.kind == NamespaceKind::Pid && namespace.path.is_none())
 }
 
 /// Whether a process has ended and no more output is to be expected.

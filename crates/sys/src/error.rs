@@ -18,7 +18,10 @@ pub struct Error {
 impl Error {
     /// An error of `call`.
     pub fn new(call: impl Into<String>, errno: Errno) -> Self {
-        Self { call: call.into(), errno }
+        Self {
+            call: call.into(),
+            errno,
+        }
     }
 }
 

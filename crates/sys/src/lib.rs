@@ -5,8 +5,18 @@
 
 #![allow(unsafe_code, reason = "the one crate that talks to the kernel by hand")]
 
+pub mod bpf;
 mod error;
+pub mod mount;
+pub mod process;
 pub mod root;
+pub mod bpf;
+mod error;
+pub mod mount;
+pub mod process;
+pub mod root;
+pub mod seccomp;
+pub mod signals;
 pub mod socket;
 
 pub use error::{Context, Error, Result};

@@ -42,7 +42,11 @@ impl Root {
     /// Opens `path` in the root, following symlinks unless `flags` has `O_NOFOLLOW`. `mode` counts with `O_CREAT` only.
     pub fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         // An absolute path means the root's own; openat2 with RESOLVE_IN_ROOT agrees. An empty one means the root.
-        let name = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+        let name = if path.as_os_str().is_empty() {
+            Path::new("/")
+        } else {
+            path
+        };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RACE_RETRIES_MAX {
             match rustix::fs::openat2(&self.fd, name, flags | OFlags::CLOEXEC, mode, resolve) {
@@ -50,7 +54,10 @@ impl Root {
                 result => return result.call(|| format!("openat2(<root>, {name:?}, {flags:?})")),
             }
         }
-        Err(Error::new(format!("openat2(<root>, {name:?}, {flags:?})"), Errno::AGAIN))
+        Err(Error::new(
+            format!("openat2(<root>, {name:?}, {flags:?})"),
+            Errno::AGAIN,
+        ))
     }
 
     /// Resolves `path` to an `O_PATH` descriptor, following a final symlink.
@@ -160,7 +167,11 @@ mod tests {
     fn a_symlink_cannot_leave_the_root() {
         let (outer, root) = tree();
         symlink("../../../secret", outer.path().join("root/up")).unwrap();
-        symlink(outer.path().join("secret"), outer.path().join("root/absolute")).unwrap();
+        symlink(
+            outer.path().join("secret"),
+            outer.path().join("root/absolute"),
+        )
+        .unwrap();
         for name in ["up", "absolute", "../secret", "/../secret"] {
             let error = root.resolve(Path::new(name)).unwrap_err();
             assert_eq!(error.errno, Errno::NOENT, "{name}");
@@ -171,7 +182,8 @@ mod tests {
     fn directories_behind_a_dangling_symlink_are_made_inside() {
         let (outer, root) = tree();
         symlink("/../../escape", outer.path().join("root/link")).unwrap();
-        root.create_dir_all(Path::new("link/below"), Mode::from_raw_mode(0o755)).unwrap();
+        root.create_dir_all(Path::new("link/below"), Mode::from_raw_mode(0o755))
+            .unwrap();
         assert!(outer.path().join("root/escape/below").is_dir());
         assert!(!outer.path().join("escape").exists());
     }
@@ -181,24 +193,35 @@ mod tests {
         let (outer, root) = tree();
         symlink("b", outer.path().join("root/a")).unwrap();
         symlink("a", outer.path().join("root/b")).unwrap();
-        let error = root.create_dir_all(Path::new("a/x"), Mode::from_raw_mode(0o755)).unwrap_err();
+        let error = root
+            .create_dir_all(Path::new("a/x"), Mode::from_raw_mode(0o755))
+            .unwrap_err();
         assert_eq!(error.errno, Errno::LOOP);
     }
 
     #[test]
     fn a_file_is_made_with_its_parents_and_kept_when_there() {
         let (outer, root) = tree();
-        root.create_file(Path::new("/a/b/c"), Mode::from_raw_mode(0o644)).unwrap();
+        root.create_file(Path::new("/a/b/c"), Mode::from_raw_mode(0o644))
+            .unwrap();
         fs::write(outer.path().join("root/a/b/c"), "kept").unwrap();
-        root.create_file(Path::new("/a/b/c"), Mode::from_raw_mode(0o644)).unwrap();
-        assert_eq!(fs::read_to_string(outer.path().join("root/a/b/c")).unwrap(), "kept");
+        root.create_file(Path::new("/a/b/c"), Mode::from_raw_mode(0o644))
+            .unwrap();
+        assert_eq!(
+            fs::read_to_string(outer.path().join("root/a/b/c")).unwrap(),
+            "kept"
+        );
     }
 
     #[test]
     fn the_root_has_no_parent() {
         let (_outer, root) = tree();
         for path in ["/", "", ".", "..", "a/.."] {
-            assert_eq!(root.parent(Path::new(path)).unwrap_err().errno, Errno::INVAL, "{path}");
+            assert_eq!(
+                root.parent(Path::new(path)).unwrap_err().errno,
+                Errno::INVAL,
+                "{path}"
+            );
         }
     }
 }

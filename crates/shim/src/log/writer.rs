@@ -16,6 +16,7 @@ pub struct Writer {
     size: u64,
     partial: [Vec<u8>; 2],
     lines: Vec<u8>,
+    loss_reported: bool,
 }
 
 /// A line as it stands in the file.
@@ -34,7 +35,7 @@ impl Writer {
     pub fn open(config: LogConfig) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&config.path)?;
         let size = file.metadata()?.len();
-        Ok(Self { config, file, size, partial: Default::default(), lines: Vec::new() })
+        Ok(Self { config, file, size, partial: Default::default(), lines: Vec::new(), loss_reported: false })
     }
 
     /// Records output as it was read; an unfinished line waits for its rest.
@@ -75,6 +76,14 @@ impl Writer {
             push_line(&mut self.lines, &partial, stream, jiff::Timestamp::now())?;
         }
         self.flush_lines()
+    }
+
+    /// Says once on standard error that output could not be recorded.
+    pub(crate) fn report_loss(&mut self, error: &io::Error) {
+        if !self.loss_reported {
+            let _ = writeln!(io::stderr(), "hull-shim: {}: output is lost for the log: {error}", self.config.path.display());
+            self.loss_reported = true;
+        }
     }
 
     fn flush_lines(&mut self) -> io::Result<()> {

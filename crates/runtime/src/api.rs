@@ -1,0 +1,126 @@
+//! What a caller hands to the runtime and gets back.
+
+use crate::cgroup::Cgroup;
+use crate::error::Result;
+use oci::runtime::{Process, Spec};
+use rustix::process::Pid;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A container to create.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// Names the container's cgroup unless the configuration does, and its state document.
+    pub id: &'a str,
+    /// What relative paths of the configuration are relative to.
+    pub bundle: &'a Path,
+    /// The configuration.
+    pub spec: &'a Spec,
+    /// Where the root filesystem comes from.
+    pub rootfs: Rootfs<'a>,
+    /// The process's standard input, output and error.
+    pub stdio: Stdio,
+    /// Whether the runtime's own init stays as PID 1: it forwards signals, reaps orphans and exits as the process does.
+    pub reaper: bool,
+    /// Overrides `spec.process.user`: `user`, `uid`, `user:group` … resolved in the container's own passwd and group files.
+    pub user: Option<&'a str>,
+    /// Further groups, by name or number, resolved likewise. Counts with `user` only.
+    pub group_add: &'a [String],
+    /// How many descriptors from 3 on the process inherits.
+    pub preserve_fds: u32,
+    /// A listening stream socket on which another process opens the gate ([`start_at`]); unset, [`Container::start`] does.
+    pub gate: Option<OwnedFd>,
+}
+
+impl<'a> Create<'a> {
+    /// A container with the root filesystem of its configuration, the caller's standard streams and nothing special.
+    pub fn new(id: &'a str, bundle: &'a Path, spec: &'a Spec) -> Self {
+        Self {
+            id,
+            bundle,
+            spec,
+            rootfs: Rootfs::Path,
+            stdio: Stdio::Inherit,
+            reaper: false,
+            user: None,
+            group_add: &[],
+            preserve_fds: 0,
+            gate: None,
+        }
+    }
+}
+
+/// Where the root filesystem comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Rootfs<'a> {
+    /// `spec.root.path`.
+    Path,
+    /// An overlay mounted inside the new mount namespace, never in the host's mount table; `spec.root.path` is not used.
+    Overlay {
+        /// Read-only layers, the topmost first.
+        lowers: &'a [PathBuf],
+        /// The writable layer.
+        upper: &'a Path,
+        /// An empty directory of the same filesystem as `upper`.
+        work: &'a Path,
+    },
+}
+
+/// A process's standard input, output and error.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The caller's.
+    Inherit,
+    /// These; closed on the caller's side.
+    Fds {
+        /// Descriptor 0.
+        stdin: OwnedFd,
+        /// Descriptor 1.
+        stdout: OwnedFd,
+        /// Descriptor 2.
+        stderr: OwnedFd,
+    },
+    /// A pseudo terminal of the container's devpts; its master comes back. Its size is `process.consoleSize`.
+    Terminal,
+}
+
+/// A running container known by its init, be it created by this process or another.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Its init.
+    pub init: Pid,
+    /// A pidfd of it.
+    pub pidfd: BorrowedFd<'a>,
+    /// Its cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Its configuration.
+    pub spec: &'a Spec,
+}
+
+/// A process to execute in a running container.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// What is executed.
+    pub process: &'a Process,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// As in [`Create::user`].
+    pub user: Option<&'a str>,
+    /// As in [`Create::group_add`].
+    pub group_add: &'a [String],
+    /// As in [`Create::preserve_fds`].
+    pub preserve_fds: u32,
+}
+
+impl<'a> ExecRequest<'a> {
+    /// A process with the user of its configuration.
+    pub fn new(process: &'a Process, stdio: Stdio) -> Self {
+        Self {
+            process,
+            stdio,
+            user: None,
+            group_add: &[],
+            preserve_fds: 0,
+        }
+    }
+}

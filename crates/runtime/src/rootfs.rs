@@ -1,0 +1,197 @@
+//! The container's root: a detached mount made by the caller, entered by the container's init.
+//!
+//! Invariant: the root is in nobody's mount table but the container's, so that nothing of it can leak, block or be left over.
+//! Source: pivot_root(2), kernel `Documentation/filesystems/overlayfs.rst`.
+
+use crate::api::Rootfs;
+use crate::error::{Doing, Error, Result};
+use crate::mounts::filesystem::{Filesystem, attach, clone_tree, host};
+use crate::mounts::map_ids;
+use oci::runtime::Spec;
+use rustix::fs::{CWD, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{fchdir, pivot_root};
+use std::fmt::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use sys::Context;
+use sys::mount::{Attributes, MOUNT_ATTR_RDONLY, set_attributes};
+use sys::root::fd_path;
+
+/// As many layers as overlayfs takes.
+const LOWERS_MAX: usize = 500;
+/// The longest value fsconfig(2) takes, its end included.
+const PARAMETER_BYTES_MAX: usize = 256;
+
+/// A detached mount of the root filesystem. `users` is the container's user namespace, if its ids are to be mapped.
+pub(crate) fn open(
+    rootfs: Rootfs<'_>,
+    spec: &Spec,
+    bundle: &Path,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd> {
+    match rootfs {
+        Rootfs::Path => open_path(spec, bundle),
+        Rootfs::Overlay {
+            lowers,
+            upper,
+            work,
+        } => overlay(lowers, upper, work, users),
+    }
+}
+
+fn open_path(spec: &Spec, bundle: &Path) -> Result<OwnedFd> {
+    let root = spec
+        .root
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the configuration has no root"))?;
+    let path = bundle.join(&root.path);
+    let doing = || format!("opening the root {}", path.display());
+    // Verified by the flag: a mount of anything but a directory cannot be a root.
+    let directory = host(&path, OFlags::DIRECTORY).doing_with(doing)?;
+    let tree = clone_tree(directory.as_fd(), Path::new(""), true).doing_with(doing)?;
+    let slave = Attributes {
+        propagation: libc::MS_SLAVE,
+        ..Attributes::default()
+    };
+    set_attributes(tree.as_fd(), true, &slave).doing_with(doing)?;
+    Ok(tree)
+}
+
+fn overlay(
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd> {
+    if lowers.is_empty() || lowers.len() > LOWERS_MAX {
+        return Err(Error::invalid(format!(
+            "an overlay of {} layers",
+            lowers.len()
+        )));
+    }
+    let doing = "mounting the overlay";
+    let Some(users) = users else {
+        return mount_overlay(lowers, upper, work).doing(doing);
+    };
+    // Mapped mounts of every directory, named by descriptor. Upper and work must be of one mount.
+    let parent = upper
+        .parent()
+        .filter(|parent| work.parent() == Some(parent));
+    let parent = parent.ok_or_else(|| {
+        Error::invalid("the overlay's upper and work directories are not beside each other")
+    })?;
+    let mut held = Vec::with_capacity(lowers.len() + 1);
+    let mut mapped = |path: &Path| {
+        let tree = clone_tree(CWD, path, false).doing(doing)?;
+        map_ids(tree.as_fd(), false, users, path)?;
+        let named = fd_path(tree.as_fd());
+        held.push(tree);
+        Ok(named)
+    };
+    let lowers = lowers
+        .iter()
+        .map(|lower| mapped(lower))
+        .collect::<Result<Vec<_>>>()?;
+    let parent = mapped(parent)?;
+    let below =
+        |path: &Path| parent.join(path.file_name().expect("a path with a parent has a name"));
+    mount_overlay(&lowers, &below(upper), &below(work)).doing(doing)
+}
+
+fn mount_overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
+    let text = |path: &Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| sys::Error::new(format!("fsconfig(overlay, {path:?})"), Errno::ILSEQ))
+    };
+    let overlay = Filesystem::new("overlay")?;
+    overlay.set("source", "overlay")?;
+    let mut layers = lowers.iter();
+    let first = text(layers.next().expect("an overlay has a layer"))?;
+    match overlay.set("lowerdir+", &first) {
+        Ok(()) => {
+            for layer in layers {
+                overlay.set("lowerdir+", &text(layer)?)?;
+            }
+        }
+        // Before Linux 6.7 they are one parameter.
+        Err(error) if error.errno == Errno::INVAL => {
+            let mut list = String::new();
+            for layer in lowers {
+                let layer = text(layer)?.replace('\\', "\\\\").replace(':', "\\:");
+                let colon = if list.is_empty() { "" } else { ":" };
+                write!(list, "{colon}{layer}").expect("a String takes what is written");
+            }
+            if list.len() >= PARAMETER_BYTES_MAX {
+                let call = format!("fsconfig(overlay, \"lowerdir\", {} layers)", lowers.len());
+                return Err(sys::Error::new(call, Errno::NAMETOOLONG));
+            }
+            overlay.set("lowerdir", &list)?;
+        }
+        Err(error) => return Err(error),
+    }
+    overlay.set("upperdir", &text(upper)?)?;
+    overlay.set("workdir", &text(work)?)?;
+    overlay.mount(0)
+}
+
+/// Puts the root where it can become one, in the calling process's own mount namespace, which nothing leaves from now on.
+pub(crate) fn place(root: BorrowedFd<'_>) -> Result<()> {
+    let doing = "placing the root";
+    let propagation = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", propagation)
+        .call(|| "mount(\"/\", MS_SLAVE|MS_REC)")
+        .doing(doing)?;
+    // Over the old root itself: no directory of the host is needed, and none hidden from anybody.
+    let old = host(Path::new("/"), OFlags::DIRECTORY).doing(doing)?;
+    attach(root, old.as_fd()).doing(doing)
+}
+
+/// Makes the placed root the process's, and leaves nothing else in the mount namespace.
+pub(crate) fn enter(root: BorrowedFd<'_>) -> Result<()> {
+    let doing = "entering the root";
+    fchdir(root).call(|| "fchdir(<root>)").doing(doing)?;
+    // The old root is stacked upon the new one, and so is what `.` finds first.
+    pivot_root(".", ".")
+        .call(|| "pivot_root(\".\", \".\")")
+        .doing(doing)?;
+    unmount(".", UnmountFlags::DETACH)
+        .call(|| "umount2(\".\", MNT_DETACH)")
+        .doing(doing)?;
+    rustix::process::chdir("/")
+        .call(|| "chdir(\"/\")")
+        .doing(doing)
+}
+
+/// The root's own attributes, when all below it is made.
+pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    let doing = "restricting the root";
+    let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
+    if readonly {
+        let attributes = Attributes {
+            set: MOUNT_ATTR_RDONLY,
+            ..Attributes::default()
+        };
+        set_attributes(root, false, &attributes).doing(doing)?;
+    }
+    let word = spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.rootfs_propagation.as_deref());
+    let Some(word) = word.filter(|word| !word.is_empty()) else {
+        return Ok(());
+    };
+    let propagation = match word.strip_prefix('r').unwrap_or(word) {
+        "shared" => libc::MS_SHARED,
+        "slave" => libc::MS_SLAVE,
+        "private" => libc::MS_PRIVATE,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => return Err(Error::invalid(format!("rootfsPropagation {word:?}"))),
+    };
+    let attributes = Attributes {
+        propagation,
+        ..Attributes::default()
+    };
+    set_attributes(root, word.starts_with('r'), &attributes).doing(doing)
+}

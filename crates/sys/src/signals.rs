@@ -1,0 +1,113 @@
+//! Signal dispositions, masks and waiting, for a process with one thread (signal(7)).
+
+use crate::Result;
+use crate::process::check;
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+
+/// One more than the highest signal number on Linux.
+const SIGNALS_END: i32 = 65;
+
+/// Gives every signal its default disposition and blocks none: what a new program expects to inherit. Rust's own start-up
+/// ignores SIGPIPE, and whoever started us may have ignored or blocked others.
+pub fn reset() -> Result<()> {
+    for signal in 1..SIGNALS_END {
+        // SAFETY: SIG_DFL installs no handler. KILL, STOP and the two signals glibc keeps are refused, and default.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    set_mask(&empty())
+}
+
+/// Blocks every signal for the calling thread.
+pub fn block_all() -> Result<()> {
+    set_mask(&full())
+}
+
+/// Sends a signal by its number, real-time signals included (pidfd_send_signal(2)).
+pub fn send(pidfd: rustix::fd::BorrowedFd<'_>, number: i32) -> Result<()> {
+    use rustix::fd::AsRawFd;
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: no siginfo is given, the descriptor is borrowed for the call, and the kernel checks the number.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd,
+            number,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    check(result, || format!("pidfd_send_signal({fd}, {number})")).map(drop)
+}
+
+/// A signal that was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal {
+    /// Its number.
+    pub number: i32,
+    /// Whether a process sent it, not the kernel: a terminal's signals reach a whole process group by themselves.
+    pub from_process: bool,
+}
+
+/// Waits for any of the blocked signals, all of which the caller has blocked with [`block_all`] (sigwaitinfo(2)).
+pub fn wait() -> Signal {
+    let set = full();
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: both pointers are to objects that outlive the call.
+        let number = unsafe { libc::sigwaitinfo(&raw const set, info.as_mut_ptr()) };
+        if number > 0 {
+            // SAFETY: zeroed is a valid siginfo_t, and the kernel filled it.
+            let info = unsafe { info.assume_init() };
+            return Signal {
+                number,
+                from_process: info.si_code <= 0,
+            };
+        }
+        // Only an interruption is possible with a valid set.
+        debug_assert_eq!(
+            Errno::from_io_error(&std::io::Error::last_os_error()),
+            Some(Errno::INTR)
+        );
+    }
+}
+
+/// A descriptor that becomes readable when one of `signals`, which it also blocks, is pending (signalfd(2)).
+pub fn descriptor(signals: &[i32]) -> Result<rustix::fd::OwnedFd> {
+    use rustix::fd::FromRawFd;
+    let mut set = empty();
+    for &signal in signals {
+        // SAFETY: the set is initialised and outlives the call.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set_mask(&set)?;
+    // SAFETY: the set outlives the call.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
+    check(fd.into(), || {
+        format!("signalfd(-1, {signals:?}, SFD_CLOEXEC)")
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { rustix::fd::OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_mask(set: &libc::sigset_t) -> Result<()> {
+    // SAFETY: the set outlives the call; the old mask is not asked for.
+    let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
+    check(result.into(), || "rt_sigprocmask(SIG_SETMASK)".into()).map(drop)
+}
+
+fn empty() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the pointer is to an object that outlives the call.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset initialised it.
+    unsafe { set.assume_init() }
+}
+
+fn full() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the pointer is to an object that outlives the call.
+    unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    // SAFETY: sigfillset initialised it.
+    unsafe { set.assume_init() }
+}
