@@ -1,7 +1,7 @@
 //! `create`: everything that can be checked is checked, then one row is written. No kernel object is made.
 
 use crate::container::{Container, record};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::model::{
     CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec, Protocol,
@@ -260,11 +260,6 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Says what was being done to an image.
-pub(crate) fn image_context<T>(result: images::Result<T>, doing: &str) -> Result<T> {
-    result.context(|| doing.to_owned())
 }
 
 #[cfg(test)]

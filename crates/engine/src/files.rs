@@ -40,7 +40,7 @@ impl Archive {
     ///
     /// # Errors
     /// No such directory, a tar that is none, the reader's.
-    pub fn extract(&self, dir: &Path, tar: impl Read, options: &ExtractOptions) -> Result<()> {
+    pub fn extract(&self, dir: &Path, tar: impl Read + Send, options: &ExtractOptions) -> Result<()> {
         archive::extract(&self.root, dir, tar, options).map_err(|error| path_error(error, dir))
     }
 

@@ -42,6 +42,7 @@ impl Engine {
         let follow = match follow {
             true => {
                 let fd = reader.wait_fd().try_clone_to_owned().context(|| "follow the log")?;
+                #[expect(deprecated, reason = "its successor is unsafe for descriptors that are not owned; this one is")]
                 let changed = AsyncFd::with_interest(fd, Interest::READABLE).context(|| "follow the log")?;
                 Some(Follow { changed, state, ended: false })
             }

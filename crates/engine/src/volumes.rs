@@ -238,14 +238,14 @@ fn copy_tree(source: &Root, target: &Path) -> Result<()> {
     let metadata = rustix::fs::fstat(source).map_err(std::io::Error::from).context(|| "stat the image's directory")?;
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || {
-            let sent = images::archive::export(source, &mut writer);
-            sent.and_then(|()| writer.flush().map_err(Into::into))
+            images::archive::export(source, &mut writer).context(|| "read the original")?;
+            writer.flush().context(|| "read the original")
         });
         let options = images::archive::ExtractOptions::default();
         let received = images::archive::extract(&target_root, Path::new("/"), reader, &options);
         let sent = sender.join().map_err(|_| Error::new(Kind::System, "the copying thread panicked"))?;
         received.context(|| "write the copy")?;
-        sent.context(|| "read the original")
+        sent
     })?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(metadata.st_mode & 0o7777);
     std::os::unix::fs::chown(target, Some(metadata.st_uid), Some(metadata.st_gid)).context(|| "chown the volume")?;

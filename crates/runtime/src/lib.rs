@@ -20,3 +20,5 @@ pub mod user;
 pub use api::{Create, ExecRequest, Rootfs, Stdio, Target};
 pub use cgroup::Cgroup;
 pub use error::{Error, ErrorKind, Result};
+
+mod pending; pub use pending::*;

@@ -99,7 +99,7 @@ pub(super) fn seccomp(isolation: &Isolation) -> Result<Option<rt::Seccomp>> {
     match &isolation.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if isolation.privileged => Ok(None),
-        Seccomp::Default => Ok(Some(crate::seccomp::default_profile(&granted(isolation)?))),
+        Seccomp::Default => Ok(crate::seccomp::default_profile(&granted(isolation)?)),
         Seccomp::Profile(json) => {
             crate::seccomp::from_docker_profile(json, &granted(isolation)?).map(Some)
         }

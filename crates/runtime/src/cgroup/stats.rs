@@ -4,6 +4,7 @@
 
 use super::dir::Dir;
 use super::v1::UNLIMITED;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use sys::Result;
 
@@ -11,7 +12,7 @@ use sys::Result;
 const LINES_MAX: usize = 4096;
 
 /// What a cgroup has used.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// CPU time.
     pub cpu: CpuStats,
@@ -26,7 +27,7 @@ pub struct Stats {
 }
 
 /// CPU time.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuStats {
     /// Nanoseconds in all.
     pub total_ns: u64,
@@ -45,7 +46,7 @@ pub struct CpuStats {
 }
 
 /// Memory, in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStats {
     /// In use, page cache included.
     pub usage: u64,
@@ -64,7 +65,7 @@ pub struct MemoryStats {
 }
 
 /// Tasks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidsStats {
     /// How many there are.
     pub current: u64,
@@ -73,7 +74,7 @@ pub struct PidsStats {
 }
 
 /// Block input and output of one device.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockIoStats {
     /// Device number.
     pub major: u32,
@@ -90,7 +91,7 @@ pub struct BlockIoStats {
 }
 
 /// Huge pages of one size, in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HugepageStats {
     /// In use.
     pub usage: u64,
