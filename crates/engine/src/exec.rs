@@ -117,6 +117,17 @@ impl Engine {
         self.find_exec(id).map(|(_, exec)| exec)
     }
 
+    /// The ids of a container's execs that run.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn running_execs(&self, key: &str) -> Result<Vec<String>> {
+        let container = self.0.registry.find(key)?;
+        let execs = container.execs();
+        let running = execs.values().filter(|exec| matches!(exec.state(), ExecState::Running(_)));
+        Ok(running.map(|exec| exec.id.clone()).collect())
+    }
+
     fn find_exec(&self, id: &str) -> Result<(Arc<Container>, Arc<Exec>)> {
         let containers = self.0.registry.all();
         let found = containers.into_iter().find_map(|container| {

@@ -32,6 +32,10 @@ mod volumes;
 mod wait;
 
 pub use attach::Attached;
+pub use images;
+pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
+pub use shim::protocol::Streams;
+pub use shim::Stats;
 pub use error::{Error, Kind, Result};
 pub use files::Archive;
 pub use link::Stream;
@@ -178,4 +182,12 @@ fn lock(path: &Path) -> Result<std::fs::File> {
         Error::conflict(format!("another engine uses {}: stop it first, or give this one other directories", path.display()))
     })?;
     Ok(file)
+}
+
+/// 64 random hexadecimal digits, for names that are made up.
+///
+/// # Errors
+/// As getrandom(2).
+pub fn random_id() -> Result<String> {
+    ids::random_id()
 }

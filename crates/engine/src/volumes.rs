@@ -92,6 +92,29 @@ impl Engine {
         serde_json::from_str(&record).context(|| format!("read the record of volume {name}"))
     }
 
+    /// Bytes of the files in a volume.
+    ///
+    /// # Errors
+    /// As walking the files.
+    pub fn volume_bytes(&self, name: &str) -> Result<u64> {
+        let mut total = 0;
+        let mut directories = vec![self.volume_path(name)];
+        while let Some(directory) = directories.pop() {
+            let entries = std::fs::read_dir(&directory).context(|| format!("list {directory:?}"))?;
+            for entry in entries {
+                let entry = entry.context(|| format!("list {directory:?}"))?;
+                // A file that has gone meanwhile has no size.
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_dir() {
+                    directories.push(entry.path());
+                } else {
+                    total += metadata.len();
+                }
+            }
+        }
+        Ok(total)
+    }
+
     /// The ids of the containers that mount a volume.
     pub fn volume_users(&self, name: &str) -> Vec<String> {
         let uses = |mount: &Mount| matches!(&mount.source, MountSource::Volume { name: n, .. } if n == name);

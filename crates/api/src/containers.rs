@@ -1,0 +1,428 @@
+//! `/containers` and `/commit`.
+
+use crate::http::{BodyReader, Error, PieceWriter, Pieces, Reply, empty, json, json_with, read_json, send_line, stream};
+use crate::server::Call;
+use crate::streams;
+use crate::wire::{self, summary::Selection};
+use api_types as types;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use engine::images::{CommitOptions, archive::ExtractOptions};
+use engine::{Condition, Engine, LogEntry, LogOptions, LogSource, LogStream, Streams};
+use http::{HeaderValue, StatusCode};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+const NO_CONTENT: StatusCode = StatusCode::NO_CONTENT;
+
+/// How often statistics are streamed.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) fn list(call: &Call<'_>) -> Reply {
+    let selection = Selection::read(&call.query)?;
+    let mut times = BTreeMap::new();
+    for name in ["before", "since"] {
+        if let Some(key) = selection.named(name) {
+            times.insert(name, call.engine.inspect(key)?.spec.created);
+        }
+    }
+    let limit = call.query.number::<i64>("limit")?.filter(|limit| *limit > 0);
+    let with_size = call.query.flag("size");
+    let wanted = call.engine.list().into_iter().filter(|container| selection.wants(container, &times));
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let mut summaries = Vec::new();
+    for container in wanted.take(limit) {
+        let sizes = if with_size { Some(call.engine.size(&container.spec.id)?) } else { None };
+        summaries.push(wire::summary::summary(call.engine, &container, sizes));
+    }
+    json(&summaries)
+}
+
+pub(crate) async fn create(call: Call<'_>) -> Reply {
+    let body: types::CreateRequest = read_json(call.request.into_body()).await?;
+    if body.image.is_empty() {
+        return Err(Error::bad_request("no image given: Config.Image is empty"));
+    }
+    let request = wire::create::request(call.query.get("name"), body)?;
+    let container = call.engine.create(request)?;
+    let warnings = Vec::new();
+    json_with(StatusCode::CREATED, &types::CreateResponse { id: container.spec.id.clone(), warnings })
+}
+
+pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.start(id).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn stop(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.stop(id, call.query.get("signal"), call.query.number("t")?).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn restart(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.restart(id, call.query.get("signal"), call.query.number("t")?).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn kill(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.kill(id, call.query.get("signal")).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn pause(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.pause(id).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn unpause(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.unpause(id).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) fn rename(call: &Call<'_>, id: &str) -> Reply {
+    call.engine.rename(id, call.query.get("name").unwrap_or_default())?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn resize(call: &Call<'_>, id: &str) -> Reply {
+    let (rows, columns) = size(call)?;
+    call.engine.resize(id, rows, columns).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+/// The parameters `h` and `w`.
+pub(crate) fn size(call: &Call<'_>) -> Result<(u16, u16), Error> {
+    Ok((call.query.number("h")?.unwrap_or(0), call.query.number("w")?.unwrap_or(0)))
+}
+
+pub(crate) async fn remove(call: &Call<'_>, id: &str) -> Reply {
+    if call.query.flag("link") {
+        return Err(Error::unsupported("removing a link"));
+    }
+    call.engine.remove(id, call.query.flag("force"), call.query.flag("v")).await?;
+    Ok(empty(NO_CONTENT))
+}
+
+pub(crate) async fn prune(call: &Call<'_>) -> Reply {
+    let filters = call.query.filters(&["label", "label!", "until"])?;
+    if filters.contains("until") || filters.contains("label!") {
+        return Err(Error::unsupported("pruning containers by the filters until and label!"));
+    }
+    let mut response = types::ContainerPruneResponse::default();
+    let deleted = response.containers_deleted.get_or_insert_default();
+    for container in call.engine.list() {
+        use engine::model::Phase;
+        let labels = &container.spec.labels;
+        let labelled = filters.get("label").all(|filter| match filter.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|label| label == value),
+            None => labels.contains_key(filter),
+        });
+        if !labelled || !matches!(container.state.phase, Phase::Created | Phase::Exited | Phase::Dead) {
+            continue;
+        }
+        let (own, _) = call.engine.size(&container.spec.id)?;
+        match call.engine.remove(&container.spec.id, false, false).await {
+            Ok(()) => {
+                deleted.push(container.spec.id.clone());
+                response.space_reclaimed += own;
+            }
+            // It was started or removed meanwhile.
+            Err(error) if matches!(error.kind(), engine::Kind::Conflict | engine::Kind::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    json(&response)
+}
+
+pub(crate) fn inspect(call: &Call<'_>, id: &str) -> Reply {
+    let container = call.engine.inspect(id)?;
+    let sizes = if call.query.flag("size") { Some(call.engine.size(id)?) } else { None };
+    let mut response = wire::inspect::inspect(call.engine, &container, sizes);
+    let execs = call.engine.running_execs(id)?;
+    response.exec_ids = (!execs.is_empty()).then_some(execs);
+    json(&response)
+}
+
+pub(crate) async fn top(call: &Call<'_>, id: &str) -> Reply {
+    let table = call.engine.top(id, call.query.get("ps_args").unwrap_or("-ef")).await?;
+    json(&types::TopResponse { processes: Some(table.rows), titles: Some(table.titles) })
+}
+
+/// Answers at once, with a body that comes when the wait is over: the client knows that nothing is missed.
+pub(crate) fn wait(call: &Call<'_>, id: &str) -> Reply {
+    let condition = match call.query.get("condition").unwrap_or("not-running") {
+        "not-running" => Condition::NotRunning,
+        "next-exit" => Condition::NextExit,
+        "removed" => Condition::Removed,
+        other => return Err(Error::bad_request(format!("invalid condition: {other:?}"))),
+    };
+    let over = call.engine.wait(id, condition)?;
+    let (pieces, response) = stream("application/json");
+    tokio::spawn(async move {
+        let exit = tokio::select! {
+            exit = over => exit,
+            () = pieces.closed() => return,
+        };
+        let error = exit.error.map(|message| types::WaitExitError { message });
+        send_line(&pieces, &types::WaitResponse { error, status_code: exit.code.into() }).await;
+    });
+    Ok(response)
+}
+
+fn is_framed(call: &Call<'_>, terminal: bool) -> bool {
+    !terminal && call.version >= (1, 42)
+}
+
+pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
+    let container = call.engine.inspect(id)?;
+    let terminal = container.spec.process.terminal;
+    let keys = streams::detach_keys(call.query.get("detachKeys"))?;
+    let live = call.query.flag("stream");
+    let wanted = Streams {
+        stdin: live && call.query.flag("stdin") && container.spec.process.open_stdin,
+        stdout: live && call.query.flag("stdout"),
+        stderr: live && call.query.flag("stderr"),
+    };
+    let before = if call.query.flag("logs") { past_output(call.engine, id, &call, terminal).await? } else { Vec::new() };
+    let framed = is_framed(&call, terminal);
+    let (on_upgrade, response) = streams::upgrade(&mut call.request, framed)?;
+    if !wanted.any() {
+        // Only what has been said already is wanted.
+        let (_, none) = tokio::sync::oneshot::channel();
+        tokio::spawn(streams::serve_attached(on_upgrade, engine::Attached::WhenStarted(none), keys, before));
+        return Ok(response);
+    }
+    let attached = call.engine.attach(id, wanted).await?;
+    tokio::spawn(streams::serve_attached(on_upgrade, attached, keys, before));
+    Ok(response)
+}
+
+/// How much past output an attach with `logs` gets at most; the rest is for `logs`.
+const PAST_BYTES_MAX: usize = 16 << 20;
+
+async fn past_output(engine: &Engine, id: &str, call: &Call<'_>, terminal: bool) -> Result<Vec<u8>, Error> {
+    let mut log = engine.logs(id, LogOptions::default(), false)?;
+    let mut output = Vec::new();
+    let wanted = wanted_sources(call);
+    while let Some(entry) = log.next().await? {
+        if wanted.contains(&entry.stream) {
+            push_entry(&mut output, &entry, terminal, false);
+        }
+        if output.len() > PAST_BYTES_MAX {
+            return Err(Error::bad_request("the log is too long to attach with: read it with logs"));
+        }
+    }
+    Ok(output)
+}
+
+fn wanted_sources(call: &Call<'_>) -> Vec<LogSource> {
+    let sources = [("stdout", LogSource::Stdout), ("stderr", LogSource::Stderr)];
+    sources.into_iter().filter(|(name, _)| call.query.flag(name)).map(|(_, source)| source).collect()
+}
+
+/// Appends an entry as clients expect it: framed unless there is a terminal.
+fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, terminal: bool, timestamps: bool) {
+    let stamp = if timestamps { format!("{:.9} ", entry.time) } else { String::new() };
+    if !terminal {
+        let length = u32::try_from(stamp.len() + entry.log.len()).unwrap_or(u32::MAX);
+        output.extend_from_slice(&[entry.stream.number(), 0, 0, 0]);
+        output.extend_from_slice(&length.to_be_bytes());
+    }
+    output.extend_from_slice(stamp.as_bytes());
+    output.extend_from_slice(entry.log.as_bytes());
+}
+
+pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
+    let wanted = wanted_sources(call);
+    if wanted.is_empty() {
+        return Err(Error::bad_request("Bad parameters: you must choose at least one stream"));
+    }
+    let container = call.engine.inspect(id)?;
+    let terminal = container.spec.process.terminal;
+    let tail = match call.query.get("tail") {
+        None | Some("all") => None,
+        // As Docker: what is no number means all.
+        Some(number) => number.parse::<u64>().ok(),
+    };
+    let options = LogOptions { since: call.query.time("since")?, until: call.query.time("until")?, tail };
+    let log = call.engine.logs(id, options, call.query.flag("follow"))?;
+    let framed = is_framed(call, terminal);
+    let content_type = if framed { types::MEDIA_TYPE_MULTIPLEXED_STREAM } else { types::MEDIA_TYPE_RAW_STREAM };
+    let (pieces, response) = stream(content_type);
+    let timestamps = call.query.flag("timestamps");
+    tokio::spawn(send_log(pieces, log, wanted, terminal, timestamps));
+    Ok(response)
+}
+
+async fn send_log(pieces: Pieces, mut log: LogStream, wanted: Vec<LogSource>, terminal: bool, timestamps: bool) {
+    loop {
+        let entry = tokio::select! {
+            entry = log.next() => entry,
+            () = pieces.closed() => return,
+        };
+        let piece = match entry {
+            Ok(Some(entry)) if wanted.contains(&entry.stream) => {
+                let mut piece = Vec::new();
+                push_entry(&mut piece, &entry, terminal, timestamps);
+                Ok(Bytes::from(piece))
+            }
+            Ok(Some(_)) => continue,
+            Ok(None) => return,
+            Err(error) => Err(std::io::Error::other(error.chain())),
+        };
+        let failed = piece.is_err();
+        if pieces.send(piece).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+pub(crate) fn changes(call: &Call<'_>, id: &str) -> Reply {
+    use engine::images::ChangeKind;
+    let changes = call.engine.changes(id)?;
+    let wire = changes.iter().map(|change| types::FilesystemChange {
+        path: change.path.display().to_string(),
+        kind: match change.kind {
+            ChangeKind::Modified => types::ChangeKind::Modified,
+            ChangeKind::Added => types::ChangeKind::Added,
+            ChangeKind::Deleted => types::ChangeKind::Deleted,
+        },
+    });
+    let wire: Vec<_> = wire.collect();
+    // Docker's "nothing" is null.
+    json(&Some(wire).filter(|wire| !wire.is_empty()))
+}
+
+pub(crate) fn export(call: &Call<'_>, id: &str) -> Reply {
+    let archive = call.engine.archive(id)?;
+    let (pieces, response) = stream("application/octet-stream");
+    tokio::task::spawn_blocking(move || {
+        let mut writer = PieceWriter::new(pieces);
+        let result = archive.export(&mut writer).map_err(|error| error.chain());
+        writer.finish(result);
+    });
+    Ok(response)
+}
+
+fn archive_path<'a>(call: &'a Call<'_>) -> Result<&'a Path, Error> {
+    let path = call.query.get("path").ok_or_else(|| Error::bad_request("missing parameter: path"))?;
+    Ok(Path::new(path))
+}
+
+/// Describes the path in a header, as the client's `cp` wants to know it.
+fn with_stat(mut response: http::Response<crate::http::Body>, stat: &engine::images::archive::Stat) -> Reply {
+    let modified = jiff::Timestamp::new(stat.modified.tv_sec, i32::try_from(stat.modified.tv_nsec).unwrap_or(0));
+    let stat = types::PathStat {
+        name: stat.name.display().to_string(),
+        size: i64::try_from(stat.size).unwrap_or(i64::MAX),
+        mode: types::go_mode(stat.mode),
+        mtime: modified.map(|time| time.to_string()).unwrap_or_default(),
+        link_target: stat.link_target.display().to_string(),
+    };
+    let text = serde_json::to_vec(&stat).map_err(|error| Error::bad_request(error.to_string()))?;
+    let value = HeaderValue::from_str(&BASE64.encode(&text)).map_err(|error| Error::bad_request(error.to_string()))?;
+    response.headers_mut().insert(types::HEADER_PATH_STAT, value);
+    Ok(response)
+}
+
+pub(crate) fn archive_stat(call: &Call<'_>, id: &str) -> Reply {
+    let archive = call.engine.archive(id)?;
+    let path = archive_path(call)?;
+    let stat = tokio::task::block_in_place(|| archive.stat(path))?;
+    with_stat(empty(StatusCode::OK), &stat)
+}
+
+pub(crate) fn archive_get(call: &Call<'_>, id: &str) -> Reply {
+    let archive = call.engine.archive(id)?;
+    let path = archive_path(call)?.to_owned();
+    let stat = tokio::task::block_in_place(|| archive.stat(&path))?;
+    let (pieces, response) = stream("application/x-tar");
+    tokio::task::spawn_blocking(move || {
+        let mut writer = PieceWriter::new(pieces);
+        let result = archive.read(&path, &mut writer).map_err(|error| error.chain());
+        writer.finish(result);
+    });
+    with_stat(response, &stat)
+}
+
+pub(crate) async fn archive_put(call: Call<'_>, id: &str) -> Reply {
+    let archive = call.engine.archive(id)?;
+    let path = archive_path(&call)?.to_owned();
+    if call.query.flag("copyUIDGID") {
+        return Err(Error::unsupported("copying with the container's user (copyUIDGID)"));
+    }
+    let options = ExtractOptions {
+        no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"),
+        ..ExtractOptions::default()
+    };
+    let body = BodyReader::new(call.request.into_body());
+    let extracted = tokio::task::spawn_blocking(move || archive.extract(&path, body, &options)).await;
+    extracted.map_err(|error| Error::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(crate) async fn commit(call: Call<'_>) -> Reply {
+    let id = call.query.get("container").ok_or_else(|| Error::bad_request("missing parameter: container"))?.to_owned();
+    let reference = crate::images::target(&call.query)?;
+    let options = CommitOptions {
+        author: call.query.get("author").unwrap_or_default().to_owned(),
+        message: call.query.get("comment").unwrap_or_default().to_owned(),
+        changes: call.query.all("changes").iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect(),
+        reference,
+        ..CommitOptions::default()
+    };
+    let pause = call.query.flag_or("pause", true);
+    let image = call.engine.commit(&id, options, pause).await?;
+    json_with(StatusCode::CREATED, &types::IdResponse { id: image.to_string() })
+}
+
+pub(crate) async fn stats(call: &Call<'_>, id: &str) -> Reply {
+    let live = call.query.flag_or("stream", true);
+    let container = call.engine.inspect(id)?;
+    let id = container.spec.id.clone();
+    let first = sample(call.engine, &id, None).await?;
+    if !live {
+        if call.query.flag("one-shot") {
+            return json(&first);
+        }
+        tokio::time::sleep(STATS_INTERVAL).await;
+        return json(&sample(call.engine, &id, Some(&first)).await?);
+    }
+    let (pieces, response) = stream("application/json");
+    let engine = call.engine.clone();
+    tokio::spawn(async move {
+        let mut last = first;
+        while send_line(&pieces, &last).await {
+            tokio::time::sleep(STATS_INTERVAL).await;
+            match sample(&engine, &id, Some(&last)).await {
+                Ok(next) => last = next,
+                // The container is gone.
+                Err(_) => return,
+            }
+        }
+    });
+    Ok(response)
+}
+
+/// One measurement; of a container that does not run, an empty one, as Docker's.
+async fn sample(engine: &Engine, id: &str, before: Option<&types::StatsResponse>) -> Result<types::StatsResponse, Error> {
+    let container = engine.inspect(id)?;
+    let mut response = types::StatsResponse {
+        name: format!("/{}", container.name),
+        id: id.to_owned(),
+        ..types::StatsResponse::default()
+    };
+    if !container.state.phase.is_running() {
+        return Ok(response);
+    }
+    let stats = engine.stats(id).await?;
+    response.read = jiff::Timestamp::now().to_string();
+    wire::stats::fill(&mut response, &stats, container.state.pid);
+    if let Some(before) = before {
+        response.preread.clone_from(&before.read);
+        response.precpu_stats = before.cpu_stats.clone();
+    }
+    Ok(response)
+}

@@ -1,0 +1,96 @@
+//! `/exec` and `/containers/{id}/exec`.
+
+use crate::containers::size;
+use crate::http::{Error, Reply, empty, json, json_with, read_json};
+use crate::server::Call;
+use crate::streams;
+use api_types as types;
+use engine::Streams;
+use engine::exec::{ExecConfig, ExecState};
+use http::{Method, StatusCode};
+
+pub(crate) async fn create(call: Call<'_>, id: &str) -> Reply {
+    let body: types::ExecCreateRequest = read_json(call.request.into_body()).await?;
+    let config = ExecConfig {
+        command: body.cmd.unwrap_or_default(),
+        environment: body.env.unwrap_or_default(),
+        working_dir: body.working_dir,
+        user: body.user,
+        terminal: body.tty,
+        console_size: body.console_size.map(console_size),
+        privileged: body.privileged,
+        streams: Streams { stdin: body.attach_stdin, stdout: body.attach_stdout, stderr: body.attach_stderr },
+        detach_keys: body.detach_keys,
+    };
+    let exec = call.engine.exec_create(id, config)?;
+    json_with(StatusCode::CREATED, &types::IdResponse { id: exec.id.clone() })
+}
+
+fn console_size([rows, columns]: [u32; 2]) -> (u16, u16) {
+    (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))
+}
+
+pub(crate) async fn route(method: &Method, id: &str, action: &str, call: Call<'_>) -> Reply {
+    match (method, action) {
+        (&Method::POST, "start") => start(call, id).await,
+        (&Method::GET, "json") => inspect(&call, id),
+        (&Method::POST, "resize") => {
+            let (rows, columns) = size(&call)?;
+            call.engine.exec_resize(id, rows, columns).await?;
+            Ok(empty(StatusCode::OK))
+        }
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+async fn start(call: Call<'_>, id: &str) -> Reply {
+    let Call { engine, request, version, .. } = call;
+    let exec = engine.exec(id)?;
+    // The body has to be read before the connection can be upgraded.
+    let (parts, body) = request.into_parts();
+    let body: types::ExecStartRequest = read_json(body).await?;
+    if body.detach {
+        engine.exec_start(id, true, None).await?;
+        return Ok(empty(StatusCode::OK));
+    }
+    let keys = streams::detach_keys(Some(&exec.config.detach_keys))?;
+    let framed = !exec.config.terminal && version >= (1, 42);
+    let (on_upgrade, response) = streams::upgrade(&mut http::Request::from_parts(parts, ()), framed)?;
+    match engine.exec_start(id, false, body.console_size.map(console_size)).await? {
+        Some(stream) => {
+            tokio::spawn(streams::serve_exec(on_upgrade, stream, keys, exec));
+        }
+        // No stream was asked for when it was created.
+        None => return Ok(empty(StatusCode::OK)),
+    }
+    Ok(response)
+}
+
+fn inspect(call: &Call<'_>, id: &str) -> Reply {
+    let exec = call.engine.exec(id)?;
+    let config = &exec.config;
+    let (running, exit_code, pid) = match exec.state() {
+        ExecState::Created => (false, None, 0),
+        ExecState::Running(pid) => (true, None, pid),
+        ExecState::Exited(code) => (false, Some(code.into()), 0),
+    };
+    json(&types::ExecInspect {
+        id: exec.id.clone(),
+        running,
+        exit_code,
+        process_config: types::ExecProcessConfig {
+            tty: config.terminal,
+            entrypoint: config.command.first().cloned().unwrap_or_default(),
+            arguments: Some(config.command.iter().skip(1).cloned().collect()),
+            privileged: Some(config.privileged),
+            user: config.user.clone(),
+        },
+        open_stdin: config.streams.stdin,
+        open_stderr: config.streams.stderr,
+        open_stdout: config.streams.stdout,
+        can_remove: false,
+        container_id: exec.container.clone(),
+        detach_keys: Some(String::new()),
+        pid: pid.into(),
+    })
+}

@@ -1,0 +1,337 @@
+//! `/images`.
+
+use crate::http::{BodyReader, Error, PieceWriter, Query, Reply, empty, json, stream};
+use crate::server::Call;
+use crate::wire::NEVER;
+use api_types as types;
+use bytes::Bytes;
+use engine::images::{Image, ImportOptions, ListFilter, Removed};
+use engine::{Engine, images::ImageId};
+use http::{Method, StatusCode};
+use oci::Reference;
+use std::collections::BTreeMap;
+use tokio::task::block_in_place;
+
+pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) -> Reply {
+    match (method, segments) {
+        (&Method::GET, ["json"]) => list(&call),
+        (&Method::POST, ["load"]) => load(call),
+        (&Method::POST, ["create"]) => create(call),
+        (&Method::GET, ["get"]) => save(&call, call.query.all("names").to_vec()),
+        (&Method::POST, ["prune"]) => prune(&call),
+        (&Method::GET, ["search"]) => Err(Error::unsupported("searching a registry")),
+        (&Method::GET, [name @ .., "json"]) => inspect(&call, &name.join("/")),
+        (&Method::GET, [name @ .., "history"]) => history(&call, &name.join("/")),
+        (&Method::GET, [name @ .., "get"]) => save(&call, vec![name.join("/")]),
+        (&Method::POST, [name @ .., "tag"]) => tag(&call, &name.join("/")),
+        (&Method::POST, [.., "push"]) => Err(Error::unsupported("pushing to a registry")),
+        (&Method::DELETE, name) if !name.is_empty() => remove(&call, &name.join("/")),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+/// The reference that the parameters `repo` and `tag` name, if they do.
+pub(crate) fn target(query: &Query) -> Result<Option<Reference>, Error> {
+    let Some(repository) = query.get("repo") else { return Ok(None) };
+    let text = match query.get("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    };
+    let bad = |error: oci::reference::ReferenceError| Error::bad_request(format!("invalid reference format: {text:?}: {error}"));
+    let reference: Reference = text.parse().map_err(bad)?;
+    Ok(Some(reference.to_target()))
+}
+
+fn list(call: &Call<'_>) -> Reply {
+    let filters = call.query.filters(&["dangling", "label", "label!", "reference", "before", "since", "until"])?;
+    let pair = |text: &str| match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), None),
+    };
+    let dangling = filters.get("dangling").next().map(|value| match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        other => Err(Error::bad_request(format!("invalid filter 'dangling={other}'"))),
+    });
+    if filters.contains("until") {
+        return Err(Error::unsupported("listing images by the filter until"));
+    }
+    let filter = ListFilter {
+        dangling: dangling.transpose()?,
+        labels: filters.get("label").map(pair).collect(),
+        without_labels: filters.get("label!").map(pair).collect(),
+        references: filters.get("reference").map(str::to_owned).collect(),
+        before: filters.get("before").next().map(str::to_owned),
+        since: filters.get("since").next().map(str::to_owned),
+        until: None,
+    };
+    let images = block_in_place(|| call.engine.images().list(&filter))?;
+    let mut summaries: Vec<_> = images.iter().map(|image| summary(call.engine, image)).collect();
+    summaries.sort_by(|a, b| b.created.cmp(&a.created));
+    json(&summaries)
+}
+
+fn created_s(image: &Image) -> i64 {
+    image.created().map_or(0, jiff::Timestamp::as_second)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn names(references: &[Reference]) -> Vec<String> {
+    references.iter().map(Reference::familiar).collect()
+}
+
+/// An image in a list.
+pub(crate) fn summary(engine: &Engine, image: &Image) -> types::ImageSummary {
+    let labels = &image.config.config.labels;
+    types::ImageSummary {
+        containers: i64::try_from(engine.image_users(&image.id).len()).unwrap_or(i64::MAX),
+        created: created_s(image),
+        id: image.id.to_string(),
+        labels: Some(labels.clone()).filter(|labels| !labels.is_empty()),
+        repo_digests: names(&image.digests),
+        repo_tags: names(&image.tags),
+        shared_size: -1,
+        size: signed(image.size),
+        ..types::ImageSummary::default()
+    }
+}
+
+fn inspect(call: &Call<'_>, name: &str) -> Reply {
+    let image = block_in_place(|| call.engine.images().get(name))?;
+    let file = &image.config;
+    let config = &file.config;
+    let set = |keys: &std::collections::BTreeSet<String>| keys.iter().map(|key| (key.clone(), types::Empty {})).collect();
+    let health = config.healthcheck.as_ref().map(|check| types::HealthConfig {
+        test: check.test.clone(),
+        interval: check.interval,
+        timeout: check.timeout,
+        start_period: check.start_period,
+        start_interval: check.start_interval,
+        retries: check.retries,
+    });
+    json(&types::ImageInspect {
+        id: image.id.to_string(),
+        repo_tags: names(&image.tags),
+        repo_digests: names(&image.digests),
+        comment: file.comment.clone(),
+        created: file.created.clone().unwrap_or_else(|| NEVER.to_owned()),
+        docker_version: file.docker_version.clone(),
+        author: file.author.clone(),
+        config: Some(types::ImageConfig {
+            user: config.user.clone(),
+            exposed_ports: set(&config.exposed_ports),
+            env: config.env.clone(),
+            entrypoint: config.entrypoint.clone().unwrap_or_default(),
+            cmd: config.cmd.clone().unwrap_or_default(),
+            volumes: set(&config.volumes),
+            working_dir: config.working_dir.clone(),
+            labels: config.labels.clone(),
+            stop_signal: config.stop_signal.clone(),
+            args_escaped: config.args_escaped,
+            healthcheck: health,
+            on_build: config.on_build.clone(),
+            shell: config.shell.clone(),
+        }),
+        architecture: file.platform.architecture.clone(),
+        variant: file.platform.variant.clone().unwrap_or_default(),
+        os: file.platform.os.clone(),
+        os_version: file.platform.os_version.clone().unwrap_or_default(),
+        size: signed(image.size),
+        graph_driver: types::DriverData { name: "overlayfs".to_owned(), data: None },
+        root_fs: types::RootFs {
+            kind: file.rootfs.kind.clone(),
+            layers: file.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+        },
+        ..types::ImageInspect::default()
+    })
+}
+
+fn history(call: &Call<'_>, name: &str) -> Reply {
+    let (image, entries) = block_in_place(|| {
+        let images = call.engine.images();
+        Ok::<_, engine::images::Error>((images.get(name)?, images.history(name)?))
+    })?;
+    let count = entries.len();
+    let items = entries.iter().enumerate().map(|(at, (entry, size))| {
+        let time = entry.created.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        // Only the newest entry is an image of its own.
+        let newest = at == 0;
+        types::HistoryItem {
+            comment: entry.comment.clone(),
+            created: time.map_or(0, jiff::Timestamp::as_second),
+            created_by: entry.created_by.clone(),
+            id: if newest { image.id.to_string() } else { "<missing>".to_owned() },
+            size: signed(*size),
+            tags: newest.then(|| names(&image.tags)).filter(|tags| !tags.is_empty()),
+        }
+    });
+    let items: Vec<_> = items.collect();
+    debug_assert_eq!(items.len(), count);
+    json(&items)
+}
+
+fn tag(call: &Call<'_>, name: &str) -> Reply {
+    let target = target(&call.query)?.ok_or_else(|| Error::bad_request("missing parameter: repo"))?;
+    block_in_place(|| call.engine.images().tag(name, &target))?;
+    let image = block_in_place(|| call.engine.images().get(name))?;
+    call.engine.image_event("tag", &image.id.to_string(), attributes(&target.familiar()));
+    Ok(empty(StatusCode::CREATED))
+}
+
+fn attributes(name: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("name".to_owned(), name.to_owned())])
+}
+
+fn removal_items(engine: &Engine, name: &str, removed: &[Removed]) -> Vec<types::ImageDeleteItem> {
+    let item = |removed: &Removed| match removed {
+        Removed::Untagged(reference) => {
+            engine.image_event("untag", name, attributes(&reference.familiar()));
+            types::ImageDeleteItem { untagged: reference.familiar(), ..types::ImageDeleteItem::default() }
+        }
+        Removed::Deleted(id) => {
+            engine.image_event("delete", &id.to_string(), attributes(&id.to_string()));
+            types::ImageDeleteItem { deleted: id.to_string(), ..types::ImageDeleteItem::default() }
+        }
+    };
+    removed.iter().map(item).collect()
+}
+
+fn remove(call: &Call<'_>, name: &str) -> Reply {
+    let users = |id: &ImageId| call.engine.image_users(id);
+    let removed = block_in_place(|| {
+        call.engine.images().remove(name, call.query.flag("force"), call.query.flag("noprune"), &users)
+    })?;
+    json(&removal_items(call.engine, name, &removed))
+}
+
+fn prune(call: &Call<'_>) -> Reply {
+    let filters = call.query.filters(&["dangling"])?;
+    let all = filters.get("dangling").any(|value| matches!(value, "0" | "false"));
+    let users = |id: &ImageId| call.engine.image_users(id);
+    let (removed, bytes) = block_in_place(|| call.engine.images().prune(all, &users))?;
+    let items = removal_items(call.engine, "prune", &removed);
+    json(&types::ImagePruneResponse { images_deleted: Some(items), space_reclaimed: bytes })
+}
+
+fn save(call: &Call<'_>, names: Vec<String>) -> Reply {
+    if names.is_empty() {
+        return Err(Error::bad_request("no image named: parameter names"));
+    }
+    // What is not there is told with a status; once the body has begun it is too late.
+    for name in &names {
+        block_in_place(|| call.engine.images().get(name))?;
+    }
+    let (pieces, response) = stream("application/x-tar");
+    let engine = call.engine.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut writer = PieceWriter::new(pieces);
+        let result = engine.images().save(&names, &mut writer);
+        writer.finish(result.map_err(|error| Error::from(error).message));
+    });
+    Ok(response)
+}
+
+/// A line of progress.
+fn line(message: &types::JsonMessage) -> Bytes {
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.extend_from_slice(b"\r\n");
+    line.into()
+}
+
+fn said(text: String) -> types::JsonMessage {
+    types::JsonMessage { stream: text, ..types::JsonMessage::default() }
+}
+
+/// A failure after the status was sent.
+fn failed(error: Error) -> types::JsonMessage {
+    let detail = types::JsonError { code: 0, message: error.message.clone() };
+    types::JsonMessage { error: Some(detail), error_message: error.message, ..types::JsonMessage::default() }
+}
+
+fn load(call: Call<'_>) -> Reply {
+    let quiet = call.query.flag("quiet");
+    let engine = call.engine.clone();
+    let body = BodyReader::new(call.request.into_body());
+    let (pieces, response) = stream("application/json");
+    tokio::task::spawn_blocking(move || {
+        // A client that has gone does not stop the load: it has sent everything, or the body breaks off.
+        let send = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
+        let mut last = 0;
+        let loaded = engine.images().load(body, &mut |progress| {
+            if quiet || progress.read < last + PROGRESS_BYTES && progress.read < progress.size {
+                return;
+            }
+            last = if progress.read >= progress.size { 0 } else { progress.read };
+            send(&types::JsonMessage {
+                status: "Loading layer".to_owned(),
+                id: progress.layer.trim_start_matches("sha256:").chars().take(12).collect(),
+                progress: Some(types::JsonProgress {
+                    current: signed(progress.read),
+                    total: signed(progress.size),
+                    ..types::JsonProgress::default()
+                }),
+                ..types::JsonMessage::default()
+            });
+        });
+        match loaded {
+            Ok(loaded) => {
+                for image in loaded {
+                    let id = image.id.to_string();
+                    for reference in &image.references {
+                        send(&said(format!("Loaded image: {}\n", reference.familiar())));
+                        engine.image_event("load", &id, attributes(&reference.familiar()));
+                    }
+                    if image.references.is_empty() {
+                        send(&said(format!("Loaded image ID: {id}\n")));
+                        engine.image_event("load", &id, attributes(&id));
+                    }
+                }
+            }
+            Err(error) => send(&failed(error.into())),
+        }
+    });
+    Ok(response)
+}
+
+/// How often progress is told.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+/// `POST /images/create`: an import; a pull is for later.
+fn create(call: Call<'_>) -> Reply {
+    if let Some(image) = call.query.get("fromImage") {
+        return Err(Error::unsupported(&format!("pulling {image}: load it with 'load' or 'import'; pulling from a registry")));
+    }
+    match call.query.get("fromSrc") {
+        Some("-") => {}
+        Some(_) => return Err(Error::unsupported("importing from a URL")),
+        None => return Err(Error::bad_request("missing parameter: fromSrc")),
+    }
+    if call.query.get("platform").is_some() {
+        return Err(Error::unsupported("importing for another platform"));
+    }
+    let options = ImportOptions {
+        reference: target(&call.query)?,
+        changes: call.query.all("changes").iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect(),
+        message: call.query.get("message").unwrap_or_default().to_owned(),
+        platform: None,
+    };
+    let engine = call.engine.clone();
+    let body = BodyReader::new(call.request.into_body());
+    let (pieces, response) = stream("application/json");
+    tokio::task::spawn_blocking(move || {
+        let message = match engine.images().import(body, &options) {
+            Ok(id) => {
+                let name = options.reference.as_ref().map_or_else(|| id.to_string(), Reference::familiar);
+                engine.image_event("import", &id.to_string(), attributes(&name));
+                types::JsonMessage { status: id.to_string(), ..types::JsonMessage::default() }
+            }
+            Err(error) => failed(error.into()),
+        };
+        // A client that has gone gets no answer; the image is there.
+        drop(pieces.blocking_send(Ok(line(&message))));
+    });
+    Ok(response)
+}

@@ -1,0 +1,213 @@
+//! Serving connections, and which handler serves a request.
+
+use crate::http::{Body, Error, Query, Reply, empty};
+use crate::{containers, exec, images, system, volumes};
+use engine::Engine;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::{UnixListener, UnixStream};
+
+/// The newest and the oldest version of the API.
+const VERSION_MAX: (u32, u32) = (1, 51);
+const VERSION_MIN: (u32, u32) = (1, 24);
+
+/// Counts the connections that are open, so that an idle engine can end.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Held by each connection.
+struct Counted(Connections);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts connections until the future is dropped.
+pub async fn serve(listener: UnixListener, engine: Engine, connections: Connections) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                connections.0.fetch_add(1, Ordering::Relaxed);
+                let counted = Counted(connections.clone());
+                tokio::spawn(connection(socket, engine.clone(), counted));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: connections that end will free some.
+                tracing::error!(%error, "cannot accept a connection");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(socket: UnixStream, engine: Engine, _counted: Counted) {
+    let service = service_fn(|request| {
+        let engine = engine.clone();
+        async move { Ok::<_, Infallible>(respond(&engine, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .half_close(true)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+async fn respond(engine: &Engine, request: Request<Incoming>) -> Response<Body> {
+    let is_head = request.method() == Method::HEAD;
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let reply = route(engine, request).await;
+    let mut response = reply.unwrap_or_else(|error| {
+        tracing::debug!(%method, path, status = error.status.as_u16(), error = error.message, "refused");
+        error.into_response()
+    });
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static(api_types::API_VERSION));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert(http::header::SERVER, HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"))));
+    if is_head {
+        *response.body_mut() = Body::Whole(None);
+    }
+    response
+}
+
+/// A request's version and the rest of its path.
+fn split_version(path: &str) -> Result<((u32, u32), &str), Error> {
+    let Some((version, rest)) = path.strip_prefix("/v").and_then(|rest| rest.split_once('/')) else {
+        return Ok((VERSION_MAX, path));
+    };
+    let number = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let Some(number) = number else { return Ok((VERSION_MAX, path)) };
+    if number < VERSION_MIN {
+        return Err(Error::bad_request(format!(
+            "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
+            api_types::API_VERSION_MIN
+        )));
+    }
+    if number > VERSION_MAX {
+        return Err(Error::bad_request(format!(
+            "client version {version} is too new. Maximum supported API version is {}",
+            api_types::API_VERSION
+        )));
+    }
+    // The slash that separated them begins the rest.
+    Ok((number, &path[path.len() - rest.len() - 1..]))
+}
+
+/// Decodes `%2F` and its like in a path's segment.
+fn decode(segment: &str) -> String {
+    // A plus is a plus in a path.
+    let escaped = segment.replace('+', "%2B");
+    form_urlencoded::parse(escaped.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+}
+
+/// A request on its way to its handler.
+pub(crate) struct Call<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) query: Query,
+    pub(crate) request: Request<Incoming>,
+    pub(crate) version: (u32, u32),
+}
+
+async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path().to_owned();
+    let (version, rest) = split_version(&path)?;
+    let segments: Vec<String> = rest.split('/').filter(|segment| !segment.is_empty()).map(decode).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let method = request.method().clone();
+    let call = Call { engine, query, request, version };
+    match (&method, &segments[..]) {
+        (&Method::GET | &Method::HEAD, ["_ping"]) => system::ping(),
+        (_, ["containers" | "commit", ..]) => route_containers(&method, &segments, call).await,
+        (_, ["exec", id, action]) => exec::route(&method, id, action, call).await,
+        (_, ["images", ..]) => images::route(&method, &segments[1..], call).await,
+        (_, ["volumes", ..]) => volumes::route(&method, &segments[1..], call).await,
+        (_, ["networks", ..]) => system::networks(&method, &segments[1..], &call),
+        (&Method::GET, ["version"]) => system::version(),
+        (&Method::GET, ["info"]) => system::info(&call),
+        (&Method::GET, ["events"]) => system::events(&call),
+        (&Method::GET, ["system", "df"]) => system::disk_usage(&call),
+        (&Method::OPTIONS, _) => Ok(empty(StatusCode::OK)),
+        (&Method::GET, ["plugins"]) => crate::http::json(&Vec::<()>::new()),
+        (_, ["plugins", ..]) => Err(Error::unsupported("a managed plugin")),
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(Error::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        )),
+        (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => Err(Error::unsupported("building images")),
+        (&Method::POST, ["auth"]) | (&Method::GET, ["distribution", ..]) => Err(Error::unsupported("talking to a registry")),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) -> Reply {
+    match (method, segments) {
+        (&Method::GET, ["containers", "json"]) => containers::list(&call),
+        (&Method::POST, ["containers", "create"]) => containers::create(call).await,
+        (&Method::POST, ["containers", "prune"]) => containers::prune(&call).await,
+        (&Method::POST, ["commit"]) => containers::commit(call).await,
+        (&Method::DELETE, ["containers", id]) => containers::remove(&call, id).await,
+        (&Method::GET, ["containers", id, "json"]) => containers::inspect(&call, id),
+        (&Method::GET, ["containers", id, "top"]) => containers::top(&call, id).await,
+        (&Method::GET, ["containers", id, "logs"]) => containers::logs(&call, id),
+        (&Method::GET, ["containers", id, "changes"]) => containers::changes(&call, id),
+        (&Method::GET, ["containers", id, "export"]) => containers::export(&call, id),
+        (&Method::GET, ["containers", id, "stats"]) => containers::stats(&call, id).await,
+        (&Method::POST, ["containers", id, "start"]) => containers::start(&call, id).await,
+        (&Method::POST, ["containers", id, "stop"]) => containers::stop(&call, id).await,
+        (&Method::POST, ["containers", id, "restart"]) => containers::restart(&call, id).await,
+        (&Method::POST, ["containers", id, "kill"]) => containers::kill(&call, id).await,
+        (&Method::POST, ["containers", id, "pause"]) => containers::pause(&call, id).await,
+        (&Method::POST, ["containers", id, "unpause"]) => containers::unpause(&call, id).await,
+        (&Method::POST, ["containers", id, "rename"]) => containers::rename(&call, id),
+        (&Method::POST, ["containers", id, "resize"]) => containers::resize(&call, id).await,
+        (&Method::POST, ["containers", id, "wait"]) => containers::wait(&call, id),
+        (&Method::POST, ["containers", id, "attach"]) => containers::attach(call, id).await,
+        (&Method::POST, ["containers", id, "exec"]) => exec::create(call, id).await,
+        (&Method::HEAD, ["containers", id, "archive"]) => containers::archive_stat(&call, id),
+        (&Method::GET, ["containers", id, "archive"]) => containers::archive_get(&call, id),
+        (&Method::PUT, ["containers", id, "archive"]) => containers::archive_put(call, id).await,
+        (&Method::POST, ["containers", _, "update"]) => Err(Error::unsupported("updating a container")),
+        (_, ["containers", _, "attach", "ws"]) => Err(Error::unsupported("attaching by websocket")),
+        (_, ["containers", _, "checkpoints", ..]) => Err(Error::unsupported("a checkpoint")),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_split_off_and_checked() {
+        assert_eq!(split_version("/v1.43/containers/json").unwrap(), ((1, 43), "/containers/json"));
+        assert_eq!(split_version("/containers/json").unwrap(), (VERSION_MAX, "/containers/json"));
+        assert_eq!(split_version("/volumes/v1").unwrap(), (VERSION_MAX, "/volumes/v1"));
+        assert!(split_version("/v1.23/info").is_err() && split_version("/v1.99/info").is_err());
+    }
+
+    #[test]
+    fn segments_are_decoded() {
+        assert_eq!(decode("a%2Fb+c"), "a/b+c");
+        assert_eq!(decode("x%3D1"), "x=1");
+    }
+}

@@ -1,0 +1,347 @@
+//! `/_ping`, `/version`, `/info`, `/events`, `/system/df`, and the networks there are.
+
+use crate::http::{Body, Error, Query, Reply, empty, json, send_line, stream};
+use crate::server::Call;
+use crate::wire::inspect::BRIDGE_ID;
+use crate::wire::{mac_name, summary};
+use api_types as types;
+use engine::events::{Event, EventKind};
+use engine::images::ListFilter;
+use engine::model::{NetworkMode, Phase};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::block_in_place;
+
+/// This release.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(crate) fn ping() -> Reply {
+    let mut response = Response::new(Body::Whole(Some("OK".into())));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert("Swarm", HeaderValue::from_static("inactive"));
+    // The classic builder's version: clients then do not try BuildKit.
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    Ok(response)
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn kernel() -> (String, String) {
+    let uname = rustix::system::uname();
+    (uname.release().to_string_lossy().into_owned(), uname.machine().to_string_lossy().into_owned())
+}
+
+pub(crate) fn version() -> Reply {
+    let (release, _) = kernel();
+    let details = BTreeMap::from([
+        ("ApiVersion".to_owned(), types::API_VERSION.to_owned()),
+        ("Arch".to_owned(), architecture().to_owned()),
+        ("KernelVersion".to_owned(), release.clone()),
+        ("MinAPIVersion".to_owned(), types::API_VERSION_MIN.to_owned()),
+        ("Os".to_owned(), "linux".to_owned()),
+    ]);
+    json(&types::Version {
+        platform: types::PlatformName { name: "hull".to_owned() },
+        components: vec![types::ComponentVersion { name: "Engine".to_owned(), version: VERSION.to_owned(), details }],
+        version: VERSION.to_owned(),
+        api_version: types::API_VERSION.to_owned(),
+        min_api_version: types::API_VERSION_MIN.to_owned(),
+        os: "linux".to_owned(),
+        arch: architecture().to_owned(),
+        kernel_version: release,
+        ..types::Version::default()
+    })
+}
+
+pub(crate) fn info(call: &Call<'_>) -> Reply {
+    let containers = call.engine.list();
+    let count = |wanted: &dyn Fn(Phase) -> bool| {
+        i64::try_from(containers.iter().filter(|c| wanted(c.state.phase)).count()).unwrap_or(i64::MAX)
+    };
+    let images = block_in_place(|| call.engine.images().list(&ListFilter::default()))?;
+    let (release, machine) = kernel();
+    let sysinfo = rustix::system::sysinfo();
+    let unified = rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC);
+    let config = call.engine.config();
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    json(&types::Info {
+        containers: count(&|_| true),
+        containers_running: count(&|phase| phase == Phase::Running),
+        containers_paused: count(&|phase| phase == Phase::Paused),
+        containers_stopped: count(&|phase| !phase.is_running()),
+        images: i64::try_from(images.len()).unwrap_or(i64::MAX),
+        driver: "overlayfs".to_owned(),
+        plugins: types::PluginsInfo {
+            volume: names(&["local"]),
+            network: names(&["bridge", "host", "null"]),
+            authorization: None,
+            log: names(&["json-file", "none"]),
+        },
+        memory_limit: true,
+        swap_limit: true,
+        cpu_cfs_period: true,
+        cpu_cfs_quota: true,
+        cpu_shares: true,
+        cpu_set: true,
+        pids_limit: true,
+        ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.starts_with(b"1")),
+        oom_kill_disable: !unified,
+        system_time: jiff::Timestamp::now().to_string(),
+        logging_driver: "json-file".to_owned(),
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: if unified { "2" } else { "1" }.to_owned(),
+        kernel_version: release,
+        operating_system: operating_system(),
+        os_type: "linux".to_owned(),
+        architecture: machine,
+        n_cpu: std::thread::available_parallelism().map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
+        mem_total: i64::try_from(sysinfo.totalram.saturating_mul(sysinfo.mem_unit.into())).unwrap_or(i64::MAX),
+        docker_root_dir: config.data_root.display().to_string(),
+        name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        server_version: VERSION.to_owned(),
+        runtimes: BTreeMap::from([("hull".to_owned(), types::Runtime::default())]),
+        default_runtime: "hull".to_owned(),
+        swarm: types::SwarmInfo { local_node_state: "inactive".to_owned(), ..types::SwarmInfo::default() },
+        // Containers always outlive the engine here.
+        live_restore_enabled: true,
+        init_binary: "hull".to_owned(),
+        security_options: names(&["name=seccomp,profile=builtin", "name=cgroupns"]),
+        ..types::Info::default()
+    })
+}
+
+/// What statfs(2) says of cgroup v2.
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// `PRETTY_NAME` of os-release(5).
+fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+pub(crate) fn disk_usage(call: &Call<'_>) -> Reply {
+    let kinds = call.query.all("type");
+    let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
+    if let Some(unknown) = kinds.iter().find(|kind| !matches!(kind.as_str(), "container" | "image" | "volume" | "build-cache")) {
+        return Err(Error::bad_request(format!("unknown object type: {unknown}")));
+    }
+    block_in_place(|| {
+        let mut usage = types::DiskUsage { build_cache: wants("build-cache").then(Vec::new), ..Default::default() };
+        if wants("image") {
+            let images = call.engine.images().list(&ListFilter::default())?;
+            usage.layers_size = i64::try_from(call.engine.images().layers_bytes()?).unwrap_or(i64::MAX);
+            usage.images = Some(images.iter().map(|image| crate::images::summary(call.engine, image)).collect());
+        }
+        if wants("container") {
+            let with_size = |container: &engine::model::Snapshot| {
+                let sizes = call.engine.size(&container.spec.id)?;
+                Ok::<_, Error>(summary::summary(call.engine, container, Some(sizes)))
+            };
+            usage.containers = Some(call.engine.list().iter().map(with_size).collect::<Result<_, _>>()?);
+        }
+        if wants("volume") {
+            let with_size = |volume: &engine::Volume| {
+                let size = i64::try_from(call.engine.volume_bytes(&volume.name)?).unwrap_or(i64::MAX);
+                let ref_count = i64::try_from(call.engine.volume_users(&volume.name).len()).unwrap_or(i64::MAX);
+                let usage_data = Some(types::VolumeUsage { ref_count, size });
+                Ok::<_, Error>(types::Volume { usage_data, ..crate::volumes::wire(call.engine, volume) })
+            };
+            usage.volumes = Some(call.engine.volumes()?.iter().map(with_size).collect::<Result<_, _>>()?);
+        }
+        json(&usage)
+    })
+}
+
+/// Which events a listener wants.
+struct Wanted {
+    filters: types::Filters,
+    since: Option<jiff::Timestamp>,
+    until: Option<jiff::Timestamp>,
+}
+
+impl Wanted {
+    fn read(query: &Query) -> Result<Self, Error> {
+        let known = ["config", "container", "daemon", "event", "id", "image", "label", "network", "node", "plugin", "scope", "type", "volume"];
+        Ok(Self { filters: query.filters(&known)?, since: query.time("since")?, until: query.time("until")? })
+    }
+
+    fn matches(&self, event: &Event) -> bool {
+        let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
+            !self.filters.contains(name) || self.filters.get(name).any(matches)
+        };
+        let name = event.attributes.get("name").map_or("", String::as_str);
+        let object = |kind: EventKind, wanted: &str| event.kind == kind && (event.id.starts_with(wanted) || name == wanted);
+        let image = |wanted: &str| {
+            object(EventKind::Image, wanted) || event.attributes.get("image").is_some_and(|image| image == wanted)
+        };
+        any("type", &|kind| kind == event.kind.as_str())
+            // "exec_start: ls" is found as exec_start.
+            && any("event", &|action| event.action == action || event.action.starts_with(&format!("{action}: ")))
+            && any("container", &|wanted| object(EventKind::Container, wanted))
+            && any("volume", &|wanted| object(EventKind::Volume, wanted))
+            && any("network", &|wanted| object(EventKind::Network, wanted))
+            && any("image", &image)
+            && any("id", &|wanted| event.id.starts_with(wanted))
+            && self.filters.get("label").all(|label| match label.split_once('=') {
+                Some((name, value)) => event.attributes.get(name).is_some_and(|label| label == value),
+                None => event.attributes.contains_key(label),
+            })
+    }
+}
+
+fn message(event: &Event) -> types::EventMessage {
+    types::EventMessage {
+        status: if matches!(event.kind, EventKind::Container | EventKind::Image) { event.action.clone() } else { String::new() },
+        id: if matches!(event.kind, EventKind::Container | EventKind::Image) { event.id.clone() } else { String::new() },
+        from: event.attributes.get("image").cloned().unwrap_or_default(),
+        kind: event.kind.as_str().to_owned(),
+        action: event.action.clone(),
+        actor: types::Actor { id: event.id.clone(), attributes: Some(event.attributes.clone()) },
+        scope: "local".to_owned(),
+        time: event.time.as_second(),
+        time_nano: i64::try_from(event.time.as_nanosecond()).unwrap_or(i64::MAX),
+    }
+}
+
+pub(crate) fn events(call: &Call<'_>) -> Reply {
+    let wanted = Wanted::read(&call.query)?;
+    let (past, mut receiver) = call.engine.events();
+    let (pieces, response) = stream("application/json");
+    let now = jiff::Timestamp::now();
+    tokio::spawn(async move {
+        let in_past = |event: &&Arc<Event>| {
+            wanted.since.is_some_and(|since| event.time >= since) && wanted.until.is_none_or(|until| event.time <= until)
+        };
+        for event in past.iter().filter(in_past) {
+            if wanted.matches(event) && !send_line(&pieces, &message(event)).await {
+                return;
+            }
+        }
+        let left = wanted.until.map(|until| until.duration_since(now).unsigned_abs());
+        let end = async {
+            match left {
+                Some(_) if wanted.until.is_some_and(|until| until <= now) => {}
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            let event = tokio::select! {
+                event = receiver.recv() => event,
+                () = &mut end => return,
+                () = pieces.closed() => return,
+            };
+            match event {
+                Ok(event) if wanted.matches(&event) => {
+                    if !send_line(&pieces, &message(&event)).await {
+                        return;
+                    }
+                }
+                // A listener that is too slow misses some, and goes on.
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+    Ok(response)
+}
+
+/// The networks there always are.
+pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> Reply {
+    match (method, segments) {
+        (&Method::GET, []) => {
+            let filters = call.query.filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+            let any = |name: &str, matches: &dyn Fn(&str) -> bool| !filters.contains(name) || filters.get(name).any(matches);
+            let mut networks = builtin(call);
+            networks.retain(|network| {
+                any("name", &|part| network.name.contains(part))
+                    && any("id", &|prefix| network.id.starts_with(prefix))
+                    && any("driver", &|driver| network.driver == driver)
+                    && any("scope", &|scope| network.scope == scope)
+                    && any("type", &|kind| kind == "builtin")
+                    && any("dangling", &|value| matches!(value, "0" | "false"))
+                    && !filters.contains("label")
+            });
+            json(&networks)
+        }
+        (&Method::GET, [name]) => {
+            let found = builtin(call).into_iter().find(|network| network.name == *name || network.id.starts_with(name));
+            match found {
+                Some(network) => json(&network),
+                None => Err(Error::not_found(format!("network {name} not found"))),
+            }
+        }
+        (&Method::POST, ["prune"]) => json(&types::NetworkPruneResponse::default()),
+        (&Method::POST, ["create"]) => Err(Error::unsupported("a user-defined network")),
+        (&Method::POST, [_, "connect" | "disconnect"]) => Err(Error::unsupported("connecting a container that exists")),
+        (&Method::DELETE, [name]) if builtin(call).iter().any(|network| network.name == *name) => Err(Error::new(
+            StatusCode::FORBIDDEN,
+            format!("{name} is a pre-defined network and cannot be removed"),
+        )),
+        (&Method::DELETE, [name]) => Err(Error::not_found(format!("network {name} not found"))),
+        (&Method::OPTIONS, _) => Ok(empty(StatusCode::OK)),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+fn builtin(call: &Call<'_>) -> Vec<types::Network> {
+    let containers = call.engine.list();
+    let network = |name: &str, driver: &str, id: String, ipam: Vec<types::IpamConfig>, mode: &NetworkMode| {
+        let members = containers.iter().filter(|c| c.state.phase.is_running() && c.spec.network.mode == *mode);
+        let member = |container: &engine::model::Snapshot| {
+            let endpoint = container.state.endpoint.as_ref();
+            let resource = types::EndpointResource {
+                name: container.name.clone(),
+                endpoint_id: endpoint.map(|e| e.id.clone()).unwrap_or_default(),
+                mac_address: endpoint.map(|e| mac_name(e.mac)).unwrap_or_default(),
+                ipv4_address: endpoint.map(|e| format!("{}/{}", e.address, e.prefix)).unwrap_or_default(),
+                ..types::EndpointResource::default()
+            };
+            (container.spec.id.clone(), resource)
+        };
+        types::Network {
+            name: name.to_owned(),
+            id,
+            created: "1970-01-01T00:00:00Z".to_owned(),
+            scope: "local".to_owned(),
+            driver: driver.to_owned(),
+            enable_ipv4: true,
+            ipam: types::Ipam { driver: "default".to_owned(), options: None, config: Some(ipam) },
+            containers: Some(members.map(member).collect()),
+            options: Some(BTreeMap::new()),
+            labels: Some(BTreeMap::new()),
+            ..types::Network::default()
+        }
+    };
+    let subnet = call.engine.network().subnet().map(|subnet| types::IpamConfig {
+        subnet: format!("{}/{}", subnet.network(), subnet.prefix),
+        gateway: subnet.gateway.to_string(),
+        ..types::IpamConfig::default()
+    });
+    let mut bridge = network("bridge", "bridge", BRIDGE_ID.to_owned(), subnet.into_iter().collect(), &NetworkMode::Bridge);
+    bridge.options = Some(BTreeMap::from([
+        ("com.docker.network.bridge.default_bridge".to_owned(), "true".to_owned()),
+        ("com.docker.network.bridge.name".to_owned(), call.engine.network().config().name.clone()),
+    ]));
+    vec![
+        bridge,
+        network("host", "host", fixed_id("4057"), Vec::new(), &NetworkMode::Host),
+        network("none", "null", fixed_id("0e00"), Vec::new(), &NetworkMode::None),
+    ]
+}
+
+fn fixed_id(prefix: &str) -> String {
+    format!("{prefix:0<64}")
+}

@@ -1,0 +1,102 @@
+//! `/volumes`.
+
+use crate::http::{Error, Reply, empty, json, json_with, read_json};
+use crate::server::Call;
+use api_types as types;
+use engine::{Engine, Volume};
+use http::{Method, StatusCode};
+use tokio::task::block_in_place;
+
+pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) -> Reply {
+    match (method, segments) {
+        (&Method::GET, []) => list(&call),
+        (&Method::POST, ["create"]) => create(call).await,
+        (&Method::POST, ["prune"]) => prune(&call),
+        (&Method::GET, [name]) => json(&wire(call.engine, &call.engine.volume(name)?)),
+        (&Method::DELETE, [name]) => {
+            block_in_place(|| call.engine.remove_volume(name, call.query.flag("force")))?;
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::PUT, [_]) => Err(Error::unsupported("updating a volume")),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+/// A volume as Docker shows it.
+pub(crate) fn wire(engine: &Engine, volume: &Volume) -> types::Volume {
+    let mut labels = volume.labels.clone();
+    if volume.anonymous {
+        labels.insert("com.docker.volume.anonymous".to_owned(), String::new());
+    }
+    types::Volume {
+        created_at: volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        driver: "local".to_owned(),
+        labels: Some(labels).filter(|labels| !labels.is_empty()),
+        mountpoint: engine.volume_path(&volume.name).display().to_string(),
+        name: volume.name.clone(),
+        scope: "local".to_owned(),
+        ..types::Volume::default()
+    }
+}
+
+fn matches(engine: &Engine, volume: &Volume, filters: &types::Filters) -> bool {
+    let labels = filters.get("label").all(|filter| match filter.split_once('=') {
+        Some((name, value)) => volume.labels.get(name).is_some_and(|label| label == value),
+        None => volume.labels.contains_key(filter),
+    });
+    let names = !filters.contains("name") || filters.get("name").any(|part| volume.name.contains(part));
+    let driver = !filters.contains("driver") || filters.get("driver").any(|driver| driver == "local");
+    let unused = engine.volume_users(&volume.name).is_empty();
+    let dangling = !filters.contains("dangling")
+        || filters.get("dangling").any(|value| matches!(value, "1" | "true") == unused);
+    labels && names && driver && dangling
+}
+
+fn list(call: &Call<'_>) -> Reply {
+    let filters = call.query.filters(&["label", "name", "driver", "dangling"])?;
+    let volumes = call.engine.volumes()?;
+    let wanted = volumes.iter().filter(|volume| matches(call.engine, volume, &filters));
+    let volumes = wanted.map(|volume| wire(call.engine, volume)).collect();
+    json(&types::VolumeListResponse { volumes: Some(volumes), warnings: None })
+}
+
+async fn create(call: Call<'_>) -> Reply {
+    let body: types::VolumeCreateRequest = read_json(call.request.into_body()).await?;
+    if !matches!(body.driver.as_str(), "" | "local") {
+        return Err(Error::unsupported(&format!("the volume driver {:?}", body.driver)));
+    }
+    if !body.driver_opts.is_empty() {
+        return Err(Error::unsupported("an option of the volume driver (--opt)"));
+    }
+    if body.cluster_volume_spec.is_some() {
+        return Err(Error::unsupported("a cluster volume"));
+    }
+    let name = Some(body.name.as_str()).filter(|name| !name.is_empty());
+    let volume = block_in_place(|| call.engine.create_volume(name, body.labels))?;
+    json_with(StatusCode::CREATED, &wire(call.engine, &volume))
+}
+
+/// Removes volumes that no container mounts: anonymous ones, or all of them with the filter `all`.
+fn prune(call: &Call<'_>) -> Reply {
+    let filters = call.query.filters(&["label", "all"])?;
+    let all = filters.get("all").any(|value| matches!(value, "1" | "true"));
+    let mut response = types::VolumePruneResponse::default();
+    let deleted = response.volumes_deleted.get_or_insert_default();
+    for volume in call.engine.volumes()? {
+        let wanted = (all || volume.anonymous) && matches(call.engine, &volume, &filters);
+        if !wanted || !call.engine.volume_users(&volume.name).is_empty() {
+            continue;
+        }
+        let bytes = block_in_place(|| call.engine.volume_bytes(&volume.name))?;
+        match block_in_place(|| call.engine.remove_volume(&volume.name, false)) {
+            Ok(()) => {
+                response.space_reclaimed += bytes;
+                deleted.push(volume.name);
+            }
+            // A container took it meanwhile.
+            Err(error) if error.kind() == engine::Kind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    json(&response)
+}

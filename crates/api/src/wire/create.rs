@@ -1,0 +1,473 @@
+//! A create request. What is not supported is an error that names it, never ignored.
+
+use super::mounts;
+use crate::http::Error;
+use api_types as wire;
+use engine::model::{
+    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec, Namespace, NetworkMode,
+    NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart, Seccomp, Throttle, Ulimit,
+};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Size of `/dev/shm` unless asked otherwise.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// When a log file is rotated unless asked otherwise, and how many are kept: a container cannot fill the disk with its
+/// output.
+const LOG_BYTES: u64 = 20 << 20;
+const LOG_FILES: u32 = 5;
+
+/// How many ports a range may have.
+const RANGE_PORTS_MAX: u16 = u16::MAX;
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Reads a request.
+pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<CreateRequest> {
+    let host = body.host_config.as_deref().cloned().unwrap_or_default();
+    refuse(&body, &host)?;
+    let keys = |set: &Option<BTreeMap<String, wire::Empty>>| -> Vec<String> {
+        set.iter().flat_map(|set| set.keys().cloned()).collect()
+    };
+    let [rows, columns] = host.console_size;
+    let size = (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0));
+    Ok(CreateRequest {
+        name: name.map(|name| name.trim_start_matches('/').to_owned()),
+        image: body.image.clone(),
+        entrypoint: body.entrypoint.clone().map(|words| words.0),
+        command: body.cmd.clone().map(|words| words.0),
+        process: ProcessSpec {
+            environment: body.env.clone().unwrap_or_default(),
+            working_dir: body.working_dir.clone(),
+            user: body.user.clone(),
+            groups: host.group_add.clone().unwrap_or_default(),
+            terminal: body.tty,
+            open_stdin: body.open_stdin,
+            stdin_once: body.stdin_once,
+            attach: AttachFlags { stdin: body.attach_stdin, stdout: body.attach_stdout, stderr: body.attach_stderr },
+            console_size: Some(size).filter(|size| *size != (0, 0)),
+            ..ProcessSpec::default()
+        },
+        isolation: isolation(&body, &host)?,
+        limits: limits(&host.resources())?,
+        mounts: mounts::read(&host)?,
+        volumes: keys(&body.volumes),
+        network: network(&body, &host)?,
+        lifecycle: Lifecycle {
+            restart: restart(&host.restart_policy, host.auto_remove)?,
+            auto_remove: host.auto_remove,
+            stop_signal: non_empty(&body.stop_signal),
+            stop_timeout_s: body.stop_timeout,
+        },
+        log: log(&host.log_config)?,
+        labels: body.labels.clone().unwrap_or_default(),
+        annotations: host.annotations.clone().unwrap_or_default(),
+    })
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn positive(value: i64) -> Option<i64> {
+    (value != 0).then_some(value)
+}
+
+/// Names the first thing that is asked for and not supported.
+fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
+    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let checks_health = body.healthcheck.as_ref().is_some_and(|check| {
+        check.test.first().is_some_and(|kind| kind != "NONE")
+    });
+    let paths = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let named_runtime = !matches!(host.runtime.as_str(), "" | "hull");
+    let unsupported = [
+        (checks_health, "a health check (--health-cmd)"),
+        (body.network_disabled, "NetworkDisabled: use --network none, which"),
+        (has(&host.volumes_from), "--volumes-from"),
+        (has(&host.links), "--link"),
+        (!matches!(host.volume_driver.as_str(), "" | "local"), "a volume driver other than local (--volume-driver)"),
+        (host.device_requests.as_ref().is_some_and(|list| !list.is_empty()), "a device request (--gpus)"),
+        (host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "--storage-opt"),
+        (host.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()), "--blkio-weight-device"),
+        (host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0, "real-time scheduling (--cpu-rt-period)"),
+        (host.kernel_memory != 0 || host.kernel_memory_tcp != 0, "a limit of kernel memory"),
+        (host.cpu_count != 0 || host.cpu_percent != 0, "--cpu-count and --cpu-percent (Windows)"),
+        (host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0, "--io-maxiops and --io-maxbandwidth (Windows)"),
+        (!matches!(host.isolation.as_str(), "" | "default"), "--isolation (Windows)"),
+        (named_runtime, "a runtime other than hull's own (--runtime)"),
+        (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
+        (paths(&host.masked_paths) || paths(&host.readonly_paths), "a list of masked or read-only paths"),
+    ];
+    match unsupported.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Error::unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isolation> {
+    let mut isolation = Isolation {
+        privileged: host.privileged,
+        read_only: host.readonly_rootfs,
+        hostname: body.hostname.clone(),
+        domainname: body.domainname.clone(),
+        pid: namespace("PID", &host.pid_mode)?,
+        ipc: ipc(&host.ipc_mode)?,
+        uts: own_or_host("UTS", &host.uts_mode)?,
+        cgroup: own_or_host("cgroup namespace", &host.cgroupns_mode)?,
+        user_namespace: match host.userns_mode.as_str() {
+            "" | "host" => false,
+            "private" => true,
+            other => return Err(Error::bad_request(format!("invalid USER mode: {other}: it is host or private"))),
+        },
+        cap_add: host.cap_add.clone().unwrap_or_default().0,
+        cap_drop: host.cap_drop.clone().unwrap_or_default().0,
+        unmasked_paths: host.masked_paths.is_some() || host.readonly_paths.is_some(),
+        devices: host.devices.iter().flatten().map(device).collect::<Result<_>>()?,
+        device_rules: host.device_cgroup_rules.clone().unwrap_or_default(),
+        sysctls: host.sysctls.clone().unwrap_or_default(),
+        init: host.init.unwrap_or(false),
+        shm_bytes: match u64::try_from(host.shm_size) {
+            Ok(0) => SHM_BYTES,
+            Ok(bytes) => bytes,
+            Err(_) => return Err(Error::bad_request("SHM size can not be less than 0")),
+        },
+        oom_score_adj: match i32::try_from(host.oom_score_adj) {
+            Ok(value @ -1000..=1000) => value,
+            _ => {
+                return Err(Error::bad_request(format!(
+                    "Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj
+                )));
+            }
+        },
+        cgroup_parent: non_empty(&host.cgroup_parent),
+        ..Isolation::default()
+    };
+    if isolation.user_namespace && isolation.privileged {
+        return Err(Error::bad_request("privileged mode is incompatible with user namespaces"));
+    }
+    for option in host.security_opt.iter().flatten() {
+        security_option(option, &mut isolation)?;
+    }
+    Ok(isolation)
+}
+
+fn security_option(option: &str, isolation: &mut Isolation) -> Result<()> {
+    let (name, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+    match (name, value) {
+        ("no-new-privileges", "" | "true") => isolation.no_new_privileges = true,
+        ("no-new-privileges", "false") => isolation.no_new_privileges = false,
+        ("seccomp", "unconfined") => isolation.seccomp = Seccomp::Unconfined,
+        ("seccomp", "builtin") => isolation.seccomp = Seccomp::Default,
+        ("seccomp", profile) => isolation.seccomp = Seccomp::Profile(profile.to_owned()),
+        ("systempaths", "unconfined") => isolation.unmasked_paths = true,
+        ("apparmor", "unconfined") => isolation.apparmor = None,
+        ("apparmor", profile) => isolation.apparmor = non_empty(profile),
+        ("label", "disable") => {}
+        ("label", _) => return Err(Error::unsupported("an SELinux label (--security-opt label)")),
+        _ => return Err(Error::bad_request(format!("invalid --security-opt: {option:?}"))),
+    }
+    Ok(())
+}
+
+fn namespace(what: &str, mode: &str) -> Result<Namespace> {
+    match mode.split_once(':') {
+        None if mode.is_empty() || mode == "private" => Ok(Namespace::Private),
+        None if mode == "host" => Ok(Namespace::Host),
+        Some(("container", name)) if !name.is_empty() => Ok(Namespace::Container(name.to_owned())),
+        _ => Err(Error::bad_request(format!("invalid {what} mode: {mode}"))),
+    }
+}
+
+fn own_or_host(what: &str, mode: &str) -> Result<Namespace> {
+    match namespace(what, mode)? {
+        Namespace::Container(_) => Err(Error::bad_request(format!("invalid {what} mode: {mode}"))),
+        namespace => Ok(namespace),
+    }
+}
+
+fn ipc(mode: &str) -> Result<Ipc> {
+    match (mode, mode.split_once(':')) {
+        ("" | "private", _) => Ok(Ipc::Private),
+        ("shareable", _) => Ok(Ipc::Shareable),
+        ("none", _) => Ok(Ipc::None),
+        ("host", _) => Ok(Ipc::Host),
+        (_, Some(("container", name))) if !name.is_empty() => Ok(Ipc::Container(name.to_owned())),
+        _ => Err(Error::bad_request(format!("invalid IPC mode: {mode}"))),
+    }
+}
+
+fn device(device: &wire::DeviceMapping) -> Result<Device> {
+    let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
+    if !access.chars().all(|letter| "rwm".contains(letter)) {
+        return Err(Error::bad_request(format!("invalid device permissions: {access:?}: they are of r, w, m")));
+    }
+    let target = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+    Ok(Device {
+        host_path: PathBuf::from(&device.path_on_host),
+        container_path: target.clone(),
+        access: access.to_owned(),
+    })
+}
+
+/// Reads limits, of a create request or an update.
+pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
+    let unsigned = |name: &str, value: i64| match u64::try_from(value) {
+        Ok(0) => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(Error::bad_request(format!("{name} cannot be negative: {value}"))),
+    };
+    let throttles = |list: &Option<Vec<wire::ThrottleDevice>>| -> Vec<Throttle> {
+        let list = list.iter().flatten();
+        list.map(|throttle| Throttle { path: PathBuf::from(&throttle.path), rate: throttle.rate }).collect()
+    };
+    let ulimits = resources.ulimits.iter().flatten();
+    Ok(Limits {
+        memory_bytes: positive(resources.memory),
+        memory_swap_bytes: positive(resources.memory_swap),
+        memory_reservation_bytes: positive(resources.memory_reservation),
+        memory_swappiness: resources.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        oom_kill_disable: resources.oom_kill_disable.unwrap_or(false),
+        nano_cpus: positive(resources.nano_cpus),
+        cpu_shares: unsigned("CPU shares", resources.cpu_shares)?,
+        cpu_period_us: unsigned("the CPU period", resources.cpu_period)?,
+        cpu_quota_us: positive(resources.cpu_quota),
+        cpuset_cpus: non_empty(&resources.cpuset_cpus),
+        cpuset_mems: non_empty(&resources.cpuset_mems),
+        pids: resources.pids_limit.filter(|limit| *limit > 0),
+        blkio_weight: Some(resources.blkio_weight).filter(|weight| *weight != 0),
+        blkio_read_bps: throttles(&resources.blkio_device_read_bps),
+        blkio_write_bps: throttles(&resources.blkio_device_write_bps),
+        blkio_read_iops: throttles(&resources.blkio_device_read_iops),
+        blkio_write_iops: throttles(&resources.blkio_device_write_iops),
+        ulimits: ulimits
+            .map(|ulimit| Ulimit { name: ulimit.name.clone(), soft: ulimit.soft, hard: ulimit.hard })
+            .collect(),
+    })
+}
+
+fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
+    let restart = match policy.name.as_str() {
+        "" | "no" => Restart::No,
+        "always" => Restart::Always,
+        "unless-stopped" => Restart::UnlessStopped,
+        "on-failure" => Restart::OnFailure(u32::try_from(policy.maximum_retry_count).map_err(|_| {
+            Error::bad_request("invalid restart policy: maximum retry count cannot be negative")
+        })?),
+        other => {
+            return Err(Error::bad_request(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
+    };
+    if policy.maximum_retry_count != 0 && !matches!(restart, Restart::OnFailure(_)) {
+        return Err(Error::bad_request(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
+    if auto_remove && restart != Restart::No {
+        return Err(Error::bad_request("can't create 'AutoRemove' container with restart policy"));
+    }
+    Ok(restart)
+}
+
+fn log(config: &wire::LogConfig) -> Result<LogSpec> {
+    let options = config.config.clone().unwrap_or_default();
+    let driver = match config.driver.as_str() {
+        "" | "json-file" => LogDriver::JsonFile,
+        "none" => LogDriver::None,
+        other => return Err(Error::unsupported(&format!("the log driver {other:?} (there are json-file and none)"))),
+    };
+    let mut log = LogSpec { driver, options: options.clone(), max_bytes: Some(LOG_BYTES), files_max: LOG_FILES };
+    for (name, value) in &options {
+        match (driver, name.as_str()) {
+            (LogDriver::JsonFile, "max-size") => {
+                log.max_bytes = if value == "-1" { None } else { Some(size(value)?) };
+            }
+            (LogDriver::JsonFile, "max-file") => {
+                let files = value.parse().ok().filter(|files| *files > 0);
+                log.files_max = files.ok_or_else(|| Error::bad_request(format!("invalid value for max-file: {value:?}")))?;
+            }
+            _ => {
+                return Err(Error::bad_request(format!(
+                    "unknown log opt '{name}' for the log driver: json-file has max-size and max-file"
+                )));
+            }
+        }
+    }
+    Ok(log)
+}
+
+/// Reads `10m`, `1.5g`, `512`.
+fn size(text: &str) -> Result<u64> {
+    let bad = || Error::bad_request(format!("invalid size: {text:?}: it reads like 10m"));
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.trim_end_matches('b');
+    let (digits, shift) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 10),
+        Some('m') => (&lower[..lower.len() - 1], 20),
+        Some('g') => (&lower[..lower.len() - 1], 30),
+        _ => (lower, 0),
+    };
+    let bytes: u64 = digits.parse().map_err(|_| bad())?;
+    bytes.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(bad)
+}
+
+fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<NetworkSpec> {
+    let mode = match (host.network_mode.as_str(), host.network_mode.split_once(':')) {
+        ("" | "default" | "bridge", _) => NetworkMode::Bridge,
+        ("none", _) => NetworkMode::None,
+        ("host", _) => NetworkMode::Host,
+        (_, Some(("container", name))) if !name.is_empty() => NetworkMode::Container(name.to_owned()),
+        (other, _) => {
+            return Err(Error::unsupported(&format!(
+                "the network {other:?}: there are bridge, none, host and container:NAME; a user-defined network"
+            )));
+        }
+    };
+    let bindings = host.port_bindings.iter().flatten();
+    let mut published = Vec::new();
+    for (port, bindings) in bindings {
+        let port = parse_port(port)?;
+        for binding in bindings.iter().flatten() {
+            published.push(publish(port, binding)?);
+        }
+    }
+    let exposed = body.exposed_ports.iter().flat_map(|ports| ports.keys());
+    let mut exposed = exposed.map(|port| parse_port(port)).collect::<Result<Vec<_>>>()?;
+    exposed.extend(published.iter().map(|published| published.port));
+    check_modes(&mode, host, &published)?;
+    let endpoints = body.networking_config.iter().flat_map(|config| config.endpoints_config.iter().flatten());
+    let mut mac_address = non_empty(&body.mac_address);
+    for (name, settings) in endpoints {
+        if let Some(settings) = settings {
+            refuse_endpoint_settings(name, settings)?;
+            mac_address = mac_address.or(non_empty(&settings.mac_address));
+        }
+    }
+    let dns = host.dns.iter().flatten().map(|server| {
+        server.parse::<IpAddr>().map_err(|_| Error::bad_request(format!("invalid DNS server address: {server:?}")))
+    });
+    Ok(NetworkSpec {
+        mode,
+        exposed,
+        published,
+        publish_all: host.publish_all_ports,
+        extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
+        dns: dns.collect::<Result<_>>()?,
+        dns_search: host.dns_search.clone().unwrap_or_default(),
+        dns_options: host.dns_options.clone().unwrap_or_default(),
+        mac_address,
+    })
+}
+
+fn check_modes(mode: &NetworkMode, host: &wire::HostConfig, published: &[PublishedPort]) -> Result<()> {
+    let conflict = |what: &str| Err(Error::bad_request(format!("conflicting options: {what}")));
+    match mode {
+        NetworkMode::Container(_) if !published.is_empty() || host.publish_all_ports => {
+            conflict("port publishing and the container type network mode")
+        }
+        NetworkMode::Container(_) if host.extra_hosts.as_ref().is_some_and(|list| !list.is_empty()) => {
+            conflict("custom host-to-IP mapping and the network mode")
+        }
+        NetworkMode::Container(_) if host.dns.as_ref().is_some_and(|list| !list.is_empty()) => {
+            conflict("dns and the network mode")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_endpoint_settings(name: &str, settings: &wire::EndpointSettings) -> Result<()> {
+    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let fixed = settings.ipam_config.as_ref().is_some_and(|config| {
+        !config.ipv4_address.is_empty() || !config.ipv6_address.is_empty() || !config.link_local_ips.is_empty()
+    });
+    let asked = [
+        (fixed, "a fixed address (--ip)"),
+        (has(&settings.links), "a link"),
+        (has(&settings.aliases), "an alias (--network-alias)"),
+        (settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()), "a driver option"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Error::unsupported(&format!("{what} on network {name:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// Reads `80/tcp`.
+fn parse_port(text: &str) -> Result<Port> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return Err(Error::unsupported(&format!("the protocol {other:?} of port {text:?}"))),
+    };
+    let number = number.parse().ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| Error::bad_request(format!("invalid port specification: {text:?}")))?;
+    Ok(Port { number, protocol })
+}
+
+fn publish(port: Port, binding: &wire::PortBinding) -> Result<PublishedPort> {
+    let text = &binding.host_port;
+    let bad = || Error::bad_request(format!("invalid port specification: {text:?}"));
+    let number = |text: &str| text.parse::<u16>().map_err(|_| bad());
+    let host_ports = match text.split_once('-') {
+        None if text.is_empty() => (0, 0),
+        None => (number(text)?, number(text)?),
+        Some((first, last)) => (number(first)?, number(last)?),
+    };
+    if host_ports.0 > host_ports.1 || host_ports.1 - host_ports.0 > RANGE_PORTS_MAX {
+        return Err(bad());
+    }
+    let host_ip = match binding.host_ip.as_str() {
+        "" => None,
+        ip => Some(ip.parse().map_err(|_| Error::bad_request(format!("invalid IP address: {ip:?}")))?),
+    };
+    Ok(PublishedPort { port, host_ip, host_ports })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<CreateRequest> {
+        request(None, api_types::from_slice(json.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let asked = [
+            (r#"{"HostConfig":{"VolumesFrom":["a"]}}"#, "--volumes-from"),
+            (r#"{"HostConfig":{"Runtime":"kata"}}"#, "--runtime"),
+            (r#"{"HostConfig":{"NetworkMode":"mine"}}"#, "mine"),
+            (r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#, "fluentd"),
+            (r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, "--health-cmd"),
+            (r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}"#, "--ip"),
+        ];
+        for (json, named) in asked {
+            let error = read(json).unwrap_err();
+            assert_eq!(error.status, http::StatusCode::NOT_IMPLEMENTED, "{json}");
+            assert!(error.message.contains(named), "{json}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn ports_are_read_with_ranges_and_addresses() {
+        let json = r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8000-8010"}],"53/udp":[{}]}}}"#;
+        let published = read(json).unwrap().network.published;
+        assert_eq!(published[0].host_ports, (0, 0));
+        assert_eq!((published[1].host_ports, published[1].port.number), ((8000, 8010), 80));
+        for bad in [r#"{"HostConfig":{"PortBindings":{"0/tcp":[{}]}}}"#, r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"9-8"}]}}}"#] {
+            assert!(read(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn log_sizes_are_read() {
+        assert_eq!(size("10m").unwrap(), 10 << 20);
+        assert_eq!(size("1KB").unwrap(), 1 << 10);
+        assert!(size("m").is_err() && size("0").is_err() && size("99999999999g").is_err());
+    }
+}

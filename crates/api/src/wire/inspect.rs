@@ -1,0 +1,352 @@
+//! A container in full.
+
+use super::{mac_name, mounts, port_name, summary, time};
+use api_types as wire;
+use engine::Engine;
+use engine::model::{
+    Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec, Throttle,
+};
+use std::collections::BTreeMap;
+
+/// The default bridge's id: a name that never changes needs none that does.
+pub(crate) const BRIDGE_ID: &str = "b21d9e0000000000000000000000000000000000000000000000000000000000";
+
+/// The answer of `GET /containers/{id}/json`.
+pub(crate) fn inspect(engine: &Engine, container: &Snapshot, sizes: Option<(u64, u64)>) -> wire::InspectResponse {
+    let spec = &container.spec;
+    let words: Vec<String> = spec.process.entrypoint.iter().chain(&spec.process.command).cloned().collect();
+    let bundle = engine.config().run_root.join("containers").join(&spec.id).join("etc");
+    let file = |name: &str| {
+        let running = container.state.phase.is_running();
+        if running { bundle.join(name).display().to_string() } else { String::new() }
+    };
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    wire::InspectResponse {
+        id: spec.id.clone(),
+        created: spec.created.to_string(),
+        path: words.first().cloned().unwrap_or_default(),
+        args: words.into_iter().skip(1).collect(),
+        state: state(container),
+        image: summary::image_id(&spec.image),
+        resolv_conf_path: file("resolv.conf"),
+        hostname_path: file("hostname"),
+        hosts_path: file("hosts"),
+        log_path: match spec.log.driver {
+            LogDriver::JsonFile => engine.log_path(&spec.id).display().to_string(),
+            LogDriver::None => String::new(),
+        },
+        name: format!("/{}", container.name),
+        restart_count: container.state.restart_count.into(),
+        driver: "overlayfs".to_owned(),
+        platform: "linux".to_owned(),
+        apparmor_profile: spec.isolation.apparmor.clone().unwrap_or_default(),
+        host_config: Box::new(host_config(container)),
+        graph_driver: wire::DriverData { name: "overlayfs".to_owned(), data: None },
+        size_rw: sizes.map(|(own, _)| signed(own)),
+        size_root_fs: sizes.map(|(own, image)| signed(own.saturating_add(image))),
+        mounts: mounts::points(engine, container)
+            .into_iter()
+            .filter(|point| point.kind != "tmpfs" || !is_short_tmpfs(spec, &point.destination))
+            .collect(),
+        config: config(spec),
+        network_settings: network_settings(container),
+        ..wire::InspectResponse::default()
+    }
+}
+
+fn is_short_tmpfs(spec: &Spec, target: &str) -> bool {
+    use engine::model::MountSource;
+    { spec.mounts.iter() }.any(|mount| mount.target == target && matches!(mount.source, MountSource::Tmpfs { .. }))
+}
+
+fn state(container: &Snapshot) -> wire::State {
+    use engine::model::Phase;
+    let state = &container.state;
+    wire::State {
+        status: state.phase.as_str().to_owned(),
+        running: state.phase.is_running() || state.phase == Phase::Restarting,
+        paused: state.phase == Phase::Paused,
+        restarting: state.phase == Phase::Restarting,
+        oom_killed: state.oom_killed,
+        dead: state.phase == Phase::Dead,
+        pid: state.pid.unwrap_or(0).into(),
+        exit_code: state.exit_code.into(),
+        error: state.error.clone(),
+        started_at: time(state.started_at),
+        finished_at: time(state.finished_at),
+        health: None,
+    }
+}
+
+fn set(keys: impl Iterator<Item = String>) -> Option<BTreeMap<String, wire::Empty>> {
+    let set: BTreeMap<_, _> = keys.map(|key| (key, wire::Empty {})).collect();
+    (!set.is_empty()).then_some(set)
+}
+
+fn list(words: &[String]) -> Option<Vec<String>> {
+    (!words.is_empty()).then(|| words.to_vec())
+}
+
+fn config(spec: &Spec) -> wire::Config {
+    let process = &spec.process;
+    let hostname = match spec.isolation.uts {
+        Namespace::Private if spec.isolation.hostname.is_empty() => spec.id[..12].to_owned(),
+        _ => spec.isolation.hostname.clone(),
+    };
+    let volumes = spec.mounts.iter().filter_map(|mount| match &mount.source {
+        engine::model::MountSource::Volume { anonymous: true, .. } => Some(mount.target.clone()),
+        _ => None,
+    });
+    wire::Config {
+        hostname,
+        domainname: spec.isolation.domainname.clone(),
+        user: process.user.clone(),
+        attach_stdin: process.attach.stdin,
+        attach_stdout: process.attach.stdout,
+        attach_stderr: process.attach.stderr,
+        exposed_ports: set(spec.network.exposed.iter().map(|port| port_name(*port))),
+        tty: process.terminal,
+        open_stdin: process.open_stdin,
+        stdin_once: process.stdin_once,
+        env: Some(process.environment.clone()),
+        cmd: list(&process.command).map(wire::StrSlice),
+        image: spec.image_reference.clone(),
+        volumes: set(volumes),
+        working_dir: process.working_dir.clone(),
+        entrypoint: list(&process.entrypoint).map(wire::StrSlice),
+        labels: Some(spec.labels.clone()),
+        stop_signal: spec.lifecycle.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: spec.lifecycle.stop_timeout_s,
+        ..wire::Config::default()
+    }
+}
+
+fn host_config(container: &Snapshot) -> wire::HostConfig {
+    let spec = &container.spec;
+    let (isolation, network) = (&spec.isolation, &spec.network);
+    let (rows, columns) = spec.process.console_size.unwrap_or_default();
+    let mut host = wire::HostConfig {
+        binds: list(&mounts::binds(container)),
+        log_config: wire::LogConfig {
+            driver: match spec.log.driver {
+                LogDriver::JsonFile => "json-file".to_owned(),
+                LogDriver::None => "none".to_owned(),
+            },
+            config: Some(spec.log.options.clone()),
+        },
+        network_mode: network_mode(&network.mode),
+        port_bindings: Some(bindings(spec)),
+        restart_policy: restart(spec.lifecycle.restart),
+        auto_remove: spec.lifecycle.auto_remove,
+        console_size: [rows.into(), columns.into()],
+        annotations: Some(spec.annotations.clone()),
+        cap_add: list(&isolation.cap_add).map(wire::StrSlice),
+        cap_drop: list(&isolation.cap_drop).map(wire::StrSlice),
+        cgroupns_mode: own_or_host(&isolation.cgroup, "private"),
+        dns: Some(network.dns.iter().map(ToString::to_string).collect()),
+        dns_options: Some(network.dns_options.clone()),
+        dns_search: Some(network.dns_search.clone()),
+        extra_hosts: list(&network.extra_hosts),
+        group_add: list(&spec.process.groups),
+        ipc_mode: ipc(&isolation.ipc),
+        oom_score_adj: isolation.oom_score_adj.into(),
+        pid_mode: own_or_host(&isolation.pid, ""),
+        privileged: isolation.privileged,
+        publish_all_ports: network.publish_all,
+        readonly_rootfs: isolation.read_only,
+        security_opt: list(&security_options(isolation)),
+        tmpfs: tmpfs(spec),
+        uts_mode: own_or_host(&isolation.uts, ""),
+        userns_mode: if isolation.user_namespace { "private".to_owned() } else { String::new() },
+        shm_size: i64::try_from(isolation.shm_bytes).unwrap_or(i64::MAX),
+        sysctls: Some(isolation.sysctls.clone()),
+        runtime: "hull".to_owned(),
+        masked_paths: isolation.unmasked_paths.then(Vec::new),
+        readonly_paths: isolation.unmasked_paths.then(Vec::new),
+        init: isolation.init.then_some(true),
+        cgroup_parent: isolation.cgroup_parent.clone().unwrap_or_default(),
+        devices: Some(isolation.devices.iter().map(device).collect()),
+        device_cgroup_rules: list(&isolation.device_rules),
+        ..wire::HostConfig::default()
+    };
+    set_limits(&mut host, &spec.limits);
+    host
+}
+
+fn device(device: &engine::model::Device) -> wire::DeviceMapping {
+    wire::DeviceMapping {
+        path_on_host: device.host_path.display().to_string(),
+        path_in_container: device.container_path.clone(),
+        cgroup_permissions: device.access.clone(),
+    }
+}
+
+fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
+    let signed = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(0);
+    let throttles = |list: &[Throttle]| {
+        let wire = |throttle: &Throttle| {
+            wire::ThrottleDevice { path: throttle.path.display().to_string(), rate: throttle.rate }
+        };
+        Some(list.iter().map(wire).collect())
+    };
+    host.memory = limits.memory_bytes.unwrap_or(0);
+    host.memory_swap = limits
+        .memory_swap_bytes
+        .or(limits.memory_bytes.map(|bytes| bytes.saturating_mul(2)))
+        .unwrap_or(0);
+    host.memory_reservation = limits.memory_reservation_bytes.unwrap_or(0);
+    host.memory_swappiness = limits.memory_swappiness.and_then(|value| i64::try_from(value).ok());
+    host.oom_kill_disable = Some(limits.oom_kill_disable);
+    host.nano_cpus = limits.nano_cpus.unwrap_or(0);
+    host.cpu_shares = signed(limits.cpu_shares);
+    host.cpu_period = signed(limits.cpu_period_us);
+    host.cpu_quota = limits.cpu_quota_us.unwrap_or(0);
+    host.cpuset_cpus = limits.cpuset_cpus.clone().unwrap_or_default();
+    host.cpuset_mems = limits.cpuset_mems.clone().unwrap_or_default();
+    host.pids_limit = limits.pids;
+    host.blkio_weight = limits.blkio_weight.unwrap_or(0);
+    host.blkio_weight_device = Some(Vec::new());
+    host.blkio_device_read_bps = throttles(&limits.blkio_read_bps);
+    host.blkio_device_write_bps = throttles(&limits.blkio_write_bps);
+    host.blkio_device_read_iops = throttles(&limits.blkio_read_iops);
+    host.blkio_device_write_iops = throttles(&limits.blkio_write_iops);
+    let ulimits = limits.ulimits.iter();
+    host.ulimits = Some(
+        ulimits.map(|u| wire::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect(),
+    );
+}
+
+fn restart(restart: Restart) -> wire::RestartPolicy {
+    let (name, maximum_retry_count) = match restart {
+        Restart::No => ("no", 0),
+        Restart::OnFailure(max) => ("on-failure", max.into()),
+        Restart::Always => ("always", 0),
+        Restart::UnlessStopped => ("unless-stopped", 0),
+    };
+    wire::RestartPolicy { name: name.to_owned(), maximum_retry_count }
+}
+
+pub(crate) fn network_mode(mode: &NetworkMode) -> String {
+    match mode {
+        NetworkMode::Bridge => "bridge".to_owned(),
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+    }
+}
+
+fn own_or_host(namespace: &Namespace, own: &str) -> String {
+    match namespace {
+        Namespace::Private => own.to_owned(),
+        Namespace::Host => "host".to_owned(),
+        Namespace::Container(id) => format!("container:{id}"),
+    }
+}
+
+fn ipc(ipc: &Ipc) -> String {
+    match ipc {
+        Ipc::Private => "private".to_owned(),
+        Ipc::Shareable => "shareable".to_owned(),
+        Ipc::None => "none".to_owned(),
+        Ipc::Host => "host".to_owned(),
+        Ipc::Container(id) => format!("container:{id}"),
+    }
+}
+
+fn security_options(isolation: &Isolation) -> Vec<String> {
+    let seccomp = match &isolation.seccomp {
+        Seccomp::Default => None,
+        Seccomp::Unconfined => Some("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(profile) => Some(format!("seccomp={profile}")),
+    };
+    let options = [
+        isolation.no_new_privileges.then(|| "no-new-privileges".to_owned()),
+        seccomp,
+        isolation.apparmor.as_ref().map(|profile| format!("apparmor={profile}")),
+    ];
+    options.into_iter().flatten().collect()
+}
+
+fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
+    let mounts = spec.mounts.iter().filter_map(|mount| match &mount.source {
+        engine::model::MountSource::Tmpfs { options } => Some((mount.target.clone(), options.join(","))),
+        _ => None,
+    });
+    let tmpfs: BTreeMap<_, _> = mounts.collect();
+    (!tmpfs.is_empty()).then_some(tmpfs)
+}
+
+/// Published ports as requested.
+fn bindings(spec: &Spec) -> wire::PortMap {
+    let mut map = wire::PortMap::new();
+    for published in &spec.network.published {
+        let host_port = match published.host_ports {
+            (0, 0) => String::new(),
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let host_ip = published.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let entry = map.entry(port_name(published.port)).or_default();
+        entry.get_or_insert_default().push(wire::PortBinding { host_ip, host_port });
+    }
+    map
+}
+
+/// Ports as they are: published with the host's real ports, exposed with null.
+fn ports(container: &Snapshot) -> wire::PortMap {
+    let mut map = wire::PortMap::new();
+    let Some(endpoint) = &container.state.endpoint else { return map };
+    for port in &container.spec.network.exposed {
+        map.insert(port_name(*port), None);
+    }
+    for mapping in &endpoint.ports {
+        let entry = map.entry(port_name(mapping.port)).or_default();
+        entry.get_or_insert_default().push(wire::PortBinding {
+            host_ip: mapping.host_ip.to_string(),
+            host_port: mapping.host_port.to_string(),
+        });
+    }
+    map
+}
+
+/// The networks of a container, by name.
+pub(crate) fn endpoints(container: &Snapshot) -> BTreeMap<String, wire::EndpointSettings> {
+    let name = match &container.spec.network.mode {
+        NetworkMode::Container(_) => return BTreeMap::new(),
+        mode => network_mode(mode),
+    };
+    let settings = match &container.state.endpoint {
+        Some(endpoint) => wire::EndpointSettings {
+            network_id: BRIDGE_ID.to_owned(),
+            endpoint_id: endpoint.id.clone(),
+            gateway: endpoint.gateway.to_string(),
+            ip_address: endpoint.address.to_string(),
+            ip_prefix_len: endpoint.prefix,
+            mac_address: mac_name(endpoint.mac),
+            ..wire::EndpointSettings::default()
+        },
+        None => wire::EndpointSettings::default(),
+    };
+    BTreeMap::from([(name, settings)])
+}
+
+fn network_settings(container: &Snapshot) -> wire::NetworkSettings {
+    let networks = endpoints(container);
+    let bridge = networks.get("bridge").cloned().unwrap_or_default();
+    let sandbox_key = match container.state.pid {
+        Some(pid) => format!("/proc/{pid}/ns/net"),
+        None => String::new(),
+    };
+    wire::NetworkSettings {
+        sandbox_id: if sandbox_key.is_empty() { String::new() } else { container.spec.id.clone() },
+        sandbox_key,
+        ports: Some(ports(container)),
+        endpoint_id: bridge.endpoint_id,
+        gateway: bridge.gateway,
+        ip_address: bridge.ip_address,
+        ip_prefix_len: bridge.ip_prefix_len,
+        mac_address: bridge.mac_address,
+        networks: Some(networks),
+        ..wire::NetworkSettings::default()
+    }
+}
