@@ -33,6 +33,8 @@ mod remove;
 mod save;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod unpacker;
 mod walk;
