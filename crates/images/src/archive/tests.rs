@@ -260,20 +260,22 @@ fn what_is_in_the_way_is_replaced_unless_that_is_forbidden() {
         no_overwrite_dir_non_dir: true,
         owner: None,
     };
-    let replace: [(&[(Entry, &[u8])], &str); 2] = [
+    for (entry, content, reason) in [
         (
-            &[(file("dir"), b"x")],
+            file("dir"),
+            &b"x"[..],
             "cannot overwrite directory with non-directory",
         ),
         (
-            &[(directory("link/"), b"")],
+            directory("link/"),
+            b"",
             "cannot overwrite non-directory with directory",
         ),
-    ];
-    for (entries, reason) in replace {
-        let error = container.extract_with("/", entries, forbid).unwrap_err();
+    ] {
+        let entries = [(entry, content)];
+        let error = container.extract_with("/", &entries, forbid).unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
-        container.extract("/", entries).unwrap();
+        container.extract("/", &entries).unwrap();
     }
     assert_eq!(fs::read_to_string(container.path("dir")).unwrap(), "x");
     assert!(

@@ -532,82 +532,99 @@ fn progress_counts_to_the_size_of_each_layer() {
     assert!(seen.is_sorted_by_key(|(_, read, _)| *read) && seen.len() > 2);
 }
 
-#[test]
-fn names_and_images_are_removed_by_docker_s_rules() {
+/// What a removal did, as Docker prints it.
+fn shown(removed: Vec<Removed>) -> Vec<String> {
+    let step = |step| match step {
+        Removed::Untagged(name) => name.familiar(),
+        Removed::Deleted(digest) => digest.to_string(),
+    };
+    removed.into_iter().map(step).collect()
+}
+
+/// A container that uses every image.
+fn user(running: bool) -> impl Fn(&Digest) -> Vec<User> {
+    move |_| {
+        vec![User {
+            container: "c".repeat(64),
+            running,
+        }]
+    }
+}
+
+/// A store with an image of these names.
+fn with_names(names: &[&str]) -> (Store, Digest) {
     let store = Store::new();
-    let id = store
-        .load(&docker_archive(
-            &["a:1", "a:2", "b:1"],
-            &[&small_layer("a", b"1")],
-        ))
-        .unwrap()[0]
-        .id;
-    let names = |removed: Vec<Removed>| -> Vec<String> {
-        removed
-            .into_iter()
-            .map(|step| match step {
-                Removed::Untagged(name) => name.familiar(),
-                Removed::Deleted(digest) => digest.to_string(),
-            })
-            .collect()
-    };
-    let user = |running| {
-        move |_: &Digest| {
-            vec![User {
-                container: "c".repeat(64),
-                running,
-            }]
-        }
-    };
-    let remove = |name: &str, force, users: &dyn Fn(&Digest) -> Vec<User>| {
-        store.images.remove(name, force, users).map(names)
-    };
-    assert_eq!(remove("a:1", false, &user(true)).unwrap(), ["a:1"]);
-    let error = remove(&id.to_string(), false, &no_users).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("must be forced) - image is referenced in multiple repositories"),
-        "{error}"
-    );
-    assert_eq!(remove("b:1", false, &no_users).unwrap(), ["b:1"]);
-    let error = remove("a:2", false, &user(false)).unwrap_err();
+    let loaded = store
+        .load(&docker_archive(names, &[&small_layer("a", b"1")]))
+        .unwrap();
+    (store, loaded[0].id)
+}
+
+#[test]
+fn a_name_goes_alone_until_it_is_the_last() {
+    let (store, id) = with_names(&["a:1", "a:2"]);
+    let remove =
+        |name: &str, force, running| store.images.remove(name, force, &user(running)).map(shown);
+    assert_eq!(remove("a:1", false, true).unwrap(), ["a:1"]);
+    let error = remove("a:2", false, false).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
-            "conflict: unable to remove repository reference \"a:2\" (must force) - container {} is using its \
-             referenced image {}",
+            "conflict: unable to remove repository reference \"a:2\" (must force) - container {} \
+             is using its referenced image {}",
             "c".repeat(12),
             &id.hex()[..12]
         )
     );
-    let error = remove(&id.hex()[..12], true, &user(true)).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("cannot be forced) - image is being used by running container"),
-        "{error}"
-    );
-    let error = remove(&id.hex()[..12], false, &user(false)).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("must be forced) - image is being used by stopped container"),
-        "{error}"
-    );
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert_eq!(remove("a:2", true, &user(true)).unwrap(), ["a:2"]);
+    assert_eq!(remove("a:2", true, true).unwrap(), ["a:2"]);
     assert!(store.images.get(&id.to_string()).unwrap().is_dangling());
-    let layer = Digest::sha256(&small_layer("a", b"1")).to_string();
     assert_eq!(
-        remove(&id.to_string(), true, &user(false)).unwrap(),
-        [id.to_string(), layer]
-    );
-    assert_eq!(store.content(), Vec::<std::path::PathBuf>::new());
-    assert_eq!(
-        remove("a:1", false, &no_users).unwrap_err().kind(),
+        remove("a:2", false, true).unwrap_err().kind(),
         ErrorKind::NotFound
     );
+}
+
+#[test]
+fn an_id_takes_its_names_along_when_they_are_of_one_repository() {
+    let (store, id) = with_names(&["a:1", "b:1"]);
+    let short = &id.hex()[..12];
+    let error = store
+        .images
+        .remove(short, false, &no_users)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("must be forced) - image is referenced in multiple"),
+        "{error}"
+    );
+    assert_eq!(
+        shown(store.images.remove("b:1", false, &no_users).unwrap()),
+        ["b:1"]
+    );
+    let removed = shown(store.images.remove(short, false, &no_users).unwrap());
+    let layer = Digest::sha256(&small_layer("a", b"1")).to_string();
+    assert_eq!(removed, ["a:1".to_owned(), id.to_string(), layer]);
+    assert_eq!(store.content(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn containers_keep_their_image() {
+    let (store, id) = with_names(&["a:1"]);
+    let short = &id.hex()[..12];
+    let remove = |force, running| store.images.remove(short, force, &user(running)).map(shown);
+    for force in [false, true] {
+        let error = remove(force, true).unwrap_err();
+        let reason = "cannot be forced) - image is being used by running container";
+        assert!(error.to_string().contains(reason), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+    }
+    let error = remove(false, false).unwrap_err().to_string();
+    assert!(
+        error.contains("must be forced) - image is being used by stopped"),
+        "{error}"
+    );
+    assert_eq!(remove(true, false).unwrap().len(), 3);
 }
 
 #[test]
@@ -667,95 +684,121 @@ fn a_tag_moves_and_leaves_a_dangling_image_for_prune() {
     assert_eq!(store.content(), Vec::<std::path::PathBuf>::new());
 }
 
-#[test]
-fn lists_are_filtered() {
+/// A store with `a:1`, `b:1` and `b:2`, made on the first three days of 2024 and labelled with the day.
+fn three_images() -> Store {
     let store = Store::new();
-    for (name, at) in [("a:1", 1), ("b:1", 2), ("b:2", 3)] {
+    for (name, day) in [("a:1", 1), ("b:1", 2), ("b:2", 3)] {
         let layer = small_layer("x", name.as_bytes());
         let mut files = docker_files(&[name], &[&layer]);
-        let config: String = String::from_utf8(files[0].1.clone()).unwrap();
-        let labels = format!(r#""config":{{"Labels":{{"n":"{at}","k":""}},"#);
+        let config = String::from_utf8(files[0].1.clone()).unwrap();
+        let labels = format!(r#""config":{{"Labels":{{"n":"{day}","k":""}},"#);
+        let config = config.replace(r#""config":{"#, &labels);
         files[0].1 = config
-            .replace(r#""config":{"#, &labels)
-            .replace("2024-01-02", &format!("2024-01-0{at}"))
+            .replace("2024-01-02", &format!("2024-01-0{day}"))
             .into();
         store.load(&archive(&files)).unwrap();
     }
-    let list = |filter: ListFilter| -> Vec<String> {
-        store
-            .images
-            .list(&filter)
-            .unwrap()
+    store
+}
+
+#[test]
+fn lists_are_filtered() {
+    let store = three_images();
+    let all = ListFilter::default;
+    let some = |text: &str| Some(text.to_owned());
+    let labels = |key: &str, value: Option<&str>| vec![(key.to_owned(), value.map(str::to_owned))];
+    let references = |pattern: &str| vec![pattern.to_owned()];
+    let until = Some("2024-01-02T00:00:00Z".parse().unwrap());
+    let cases: [(ListFilter, &[&str]); 11] = [
+        (all(), &["b:2", "b:1", "a:1"]),
+        (
+            ListFilter {
+                references: references("b"),
+                ..all()
+            },
+            &["b:2", "b:1"],
+        ),
+        (
+            ListFilter {
+                references: references("*:1"),
+                ..all()
+            },
+            &["b:1", "a:1"],
+        ),
+        (
+            ListFilter {
+                before: some("b:1"),
+                ..all()
+            },
+            &["a:1"],
+        ),
+        (
+            ListFilter {
+                since: some("b:1"),
+                ..all()
+            },
+            &["b:2"],
+        ),
+        (
+            ListFilter {
+                labels: labels("n", Some("2")),
+                ..all()
+            },
+            &["b:1"],
+        ),
+        (
+            ListFilter {
+                labels: labels("k", None),
+                ..all()
+            },
+            &["b:2", "b:1", "a:1"],
+        ),
+        (
+            ListFilter {
+                without_labels: labels("n", Some("2")),
+                ..all()
+            },
+            &["b:2", "a:1"],
+        ),
+        (
+            ListFilter {
+                without_labels: labels("k", None),
+                ..all()
+            },
+            &[],
+        ),
+        (ListFilter { until, ..all() }, &["a:1"]),
+        (
+            ListFilter {
+                dangling: Some(true),
+                ..all()
+            },
+            &[],
+        ),
+    ];
+    for (filter, expected) in cases {
+        let images = store.images.list(&filter).unwrap();
+        let names: Vec<_> = images
             .iter()
             .map(|image| image.tags[0].familiar())
-            .collect()
-    };
-    let all = || ListFilter::default();
-    let label = |key: &str, value: Option<&str>| (key.to_owned(), value.map(str::to_owned));
-    assert_eq!(list(all()), ["b:2", "b:1", "a:1"]);
-    assert_eq!(
-        list(ListFilter {
-            references: vec!["b".to_owned()],
-            ..all()
-        }),
-        ["b:2", "b:1"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            references: vec!["*:1".to_owned()],
-            ..all()
-        }),
-        ["b:1", "a:1"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            before: Some("b:1".to_owned()),
-            ..all()
-        }),
-        ["a:1"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            since: Some("b:1".to_owned()),
-            ..all()
-        }),
-        ["b:2"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            labels: vec![label("n", Some("2")), label("k", None)],
-            ..all()
-        }),
-        ["b:1"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            without_labels: vec![label("n", Some("2"))],
-            ..all()
-        }),
-        ["b:2", "a:1"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            until: Some("2024-01-02T00:00:00Z".parse().unwrap()),
-            ..all()
-        }),
-        ["a:1"]
-    );
-    assert_eq!(
-        list(ListFilter {
-            dangling: Some(true),
-            ..all()
-        }),
-        Vec::<String>::new()
-    );
+            .collect();
+        assert_eq!(names, expected, "{filter:?}");
+    }
     let bad = ListFilter {
-        references: vec!["[".to_owned()],
+        references: references("["),
         ..all()
     };
     assert_eq!(
         store.images.list(&bad).unwrap_err().kind(),
         ErrorKind::Invalid
+    );
+    let absent = ListFilter {
+        since: some("absent"),
+        ..all()
+    };
+    assert_eq!(
+        store.images.list(&absent).unwrap_err().kind(),
+        ErrorKind::NotFound
     );
 }
 
