@@ -701,97 +701,55 @@ fn three_images() -> Store {
     store
 }
 
+fn assert_listed(store: &Store, filter: &ListFilter, expected: &[&str]) {
+    let images = store.images.list(filter).unwrap();
+    let names: Vec<_> = images
+        .iter()
+        .map(|image| image.tags[0].familiar())
+        .collect();
+    assert_eq!(names, expected, "{filter:?}");
+}
+
 #[test]
-fn lists_are_filtered() {
+fn lists_are_filtered_by_name_and_time() {
     let store = three_images();
     let all = ListFilter::default;
     let some = |text: &str| Some(text.to_owned());
-    let labels = |key: &str, value: Option<&str>| vec![(key.to_owned(), value.map(str::to_owned))];
-    let references = |pattern: &str| vec![pattern.to_owned()];
-    let until = Some("2024-01-02T00:00:00Z".parse().unwrap());
-    let cases: [(ListFilter, &[&str]); 11] = [
-        (all(), &["b:2", "b:1", "a:1"]),
-        (
-            ListFilter {
-                references: references("b"),
-                ..all()
-            },
-            &["b:2", "b:1"],
-        ),
-        (
-            ListFilter {
-                references: references("*:1"),
-                ..all()
-            },
-            &["b:1", "a:1"],
-        ),
-        (
-            ListFilter {
-                before: some("b:1"),
-                ..all()
-            },
-            &["a:1"],
-        ),
-        (
-            ListFilter {
-                since: some("b:1"),
-                ..all()
-            },
-            &["b:2"],
-        ),
-        (
-            ListFilter {
-                labels: labels("n", Some("2")),
-                ..all()
-            },
-            &["b:1"],
-        ),
-        (
-            ListFilter {
-                labels: labels("k", None),
-                ..all()
-            },
-            &["b:2", "b:1", "a:1"],
-        ),
-        (
-            ListFilter {
-                without_labels: labels("n", Some("2")),
-                ..all()
-            },
-            &["b:2", "a:1"],
-        ),
-        (
-            ListFilter {
-                without_labels: labels("k", None),
-                ..all()
-            },
-            &[],
-        ),
-        (ListFilter { until, ..all() }, &["a:1"]),
-        (
-            ListFilter {
-                dangling: Some(true),
-                ..all()
-            },
-            &[],
-        ),
-    ];
-    for (filter, expected) in cases {
-        let images = store.images.list(&filter).unwrap();
-        let names: Vec<_> = images
-            .iter()
-            .map(|image| image.tags[0].familiar())
-            .collect();
-        assert_eq!(names, expected, "{filter:?}");
-    }
-    let bad = ListFilter {
-        references: references("["),
+    let named = |pattern: &str| ListFilter {
+        references: vec![pattern.to_owned()],
         ..all()
     };
-    assert_eq!(
-        store.images.list(&bad).unwrap_err().kind(),
-        ErrorKind::Invalid
+    let until = Some("2024-01-02T00:00:00Z".parse().unwrap());
+    assert_listed(&store, &all(), &["b:2", "b:1", "a:1"]);
+    assert_listed(&store, &named("b"), &["b:2", "b:1"]);
+    assert_listed(&store, &named("*:1"), &["b:1", "a:1"]);
+    assert_listed(
+        &store,
+        &ListFilter {
+            before: some("b:1"),
+            ..all()
+        },
+        &["a:1"],
     );
+    assert_listed(
+        &store,
+        &ListFilter {
+            since: some("b:1"),
+            ..all()
+        },
+        &["b:2"],
+    );
+    assert_listed(&store, &ListFilter { until, ..all() }, &["a:1"]);
+    assert_listed(
+        &store,
+        &ListFilter {
+            dangling: Some(true),
+            ..all()
+        },
+        &[],
+    );
+    let bad = store.images.list(&named("[")).unwrap_err();
+    assert_eq!(bad.kind(), ErrorKind::Invalid);
     let absent = ListFilter {
         since: some("absent"),
         ..all()
@@ -800,6 +758,26 @@ fn lists_are_filtered() {
         store.images.list(&absent).unwrap_err().kind(),
         ErrorKind::NotFound
     );
+}
+
+#[test]
+fn lists_are_filtered_by_label() {
+    let store = three_images();
+    let all = ListFilter::default;
+    let label = |key: &str, value: Option<&str>| vec![(key.to_owned(), value.map(str::to_owned))];
+    let with = |key, value| ListFilter {
+        labels: label(key, value),
+        ..all()
+    };
+    let without = |key, value| ListFilter {
+        without_labels: label(key, value),
+        ..all()
+    };
+    assert_listed(&store, &with("n", Some("2")), &["b:1"]);
+    assert_listed(&store, &with("k", None), &["b:2", "b:1", "a:1"]);
+    assert_listed(&store, &with("k", Some("x")), &[]);
+    assert_listed(&store, &without("n", Some("2")), &["b:2", "a:1"]);
+    assert_listed(&store, &without("k", None), &[]);
 }
 
 #[test]
