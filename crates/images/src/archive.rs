@@ -343,3 +343,6 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, depth: usize) -> Re
         Err(errno) => Err(sys::Error::new(call(), errno).into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

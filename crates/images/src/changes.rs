@@ -388,3 +388,155 @@ fn duration(text: &str) -> Result<i64, String> {
     )]
     Ok(total as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn applied(changes: &[&str]) -> Result<Config> {
+        let mut config = Config {
+            env: vec!["PATH=/bin".to_owned()],
+            cmd: Some(vec!["old".to_owned()]),
+            working_dir: "/srv".to_owned(),
+            ..Config::default()
+        };
+        let changes: Vec<_> = changes.iter().map(|change| (*change).to_owned()).collect();
+        apply_changes(&mut config, &changes)?;
+        Ok(config)
+    }
+
+    fn list(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn commands_are_lists_or_go_to_a_shell() {
+        let config = applied(&[r#"CMD ["a", "b c"]"#]).unwrap();
+        assert_eq!(config.cmd, Some(list(&["a", "b c"])));
+        let config = applied(&["entrypoint exec top -b"]).unwrap();
+        assert_eq!(
+            config.entrypoint,
+            Some(list(&["/bin/sh", "-c", "exec top -b"]))
+        );
+        assert_eq!(
+            config.cmd, None,
+            "the old command was for another entry point"
+        );
+        let config = applied(&["CMD new", "ENTRYPOINT [\"e\"]"]).unwrap();
+        assert_eq!(config.cmd, Some(list(&["/bin/sh", "-c", "new"])));
+    }
+
+    #[test]
+    fn variables_and_labels_take_quotes_and_variables() {
+        let config = applied(&[
+            "ENV A=1 B=\"two words\" C='$A' PATH=$PATH:/x",
+            "ENV OLD style with  blanks",
+            "ENV A=${A:-x}2 D=${NONE:-default} E=${NONE:+y}${A:+yes} F=\\$A",
+            "LABEL k=v \"quoted key\"=\"v=${A}\"",
+        ]);
+        let config = config.unwrap();
+        assert_eq!(
+            config.env,
+            list(&[
+                "B=two words",
+                "C=$A",
+                "PATH=/bin:/x",
+                "OLD=style with  blanks",
+                "A=12",
+                "D=default",
+                "E=yes",
+                "F=$A",
+            ])
+        );
+        assert_eq!(config.labels["quoted key"], "v=12");
+    }
+
+    #[test]
+    fn the_other_instructions_are_applied() {
+        let config = applied(&[
+            "EXPOSE 80 53/UDP 8000-8002",
+            "VOLUME /a /b",
+            "VOLUME [\"/c d\"]",
+            "USER 1000:1000",
+            "WORKDIR sub/../x",
+            "STOPSIGNAL SIGRTMIN+3",
+            "ONBUILD RUN make",
+            "HEALTHCHECK --interval=1m30s --timeout=500ms --retries=3 CMD curl -f x",
+            "",
+        ]);
+        let config = config.unwrap();
+        let ports: Vec<_> = config.exposed_ports.iter().map(String::as_str).collect();
+        assert_eq!(
+            ports,
+            ["53/udp", "80/tcp", "8000/tcp", "8001/tcp", "8002/tcp"]
+        );
+        assert_eq!(config.volumes.len(), 3);
+        assert_eq!(
+            (config.user.as_str(), config.working_dir.as_str()),
+            ("1000:1000", "/srv/x")
+        );
+        assert_eq!(config.stop_signal, "SIGRTMIN+3");
+        assert_eq!(config.on_build, ["RUN make"]);
+        let check = config.healthcheck.unwrap();
+        assert_eq!(check.test, ["CMD-SHELL", "curl -f x"]);
+        assert_eq!(
+            (check.interval, check.timeout, check.retries),
+            (90_000_000_000, 500_000_000, 3)
+        );
+        let none = applied(&["HEALTHCHECK NONE"]).unwrap().healthcheck.unwrap();
+        assert_eq!(none.test, ["NONE"]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_instruction() {
+        for change in [
+            "RUN true",
+            "FROM x",
+            "COPY a b",
+            "SHELL [\"x\"]",
+            "CMD",
+            "ENV",
+            "ENV A",
+            "ENV =x",
+            "ENV A=\"open",
+            "ENV A=${B",
+            "ENV A=${B:?x}",
+            "ENV A=${}",
+            "LABEL =v",
+            "EXPOSE x",
+            "EXPOSE 70000",
+            "EXPOSE 2-1",
+            "EXPOSE 80/icmp",
+            "EXPOSE +80",
+            "USER a b",
+            "WORKDIR a b",
+            "STOPSIGNAL kill -9",
+            "STOPSIGNAL SIG",
+            "ONBUILD ONBUILD RUN x",
+            "ONBUILD FROM x",
+            "HEALTHCHECK",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK NONE x",
+            "HEALTHCHECK --interval=1 CMD x",
+            "HEALTHCHECK --interval=1us CMD x",
+            "HEALTHCHECK --x=1 CMD x",
+            "HEALTHCHECK --interval=9999999999h CMD x",
+            "HEALTHCHECK --retries=-1 CMD x",
+            "VOLUME [\"\"]",
+        ] {
+            let error = applied(&[change]).unwrap_err();
+            assert!(error.to_string().contains("change \""), "{change}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn applying_never_panics(
+            name in "ENV|LABEL|EXPOSE|VOLUME|USER|WORKDIR|STOPSIGNAL|HEALTHCHECK|CMD|\\PC{0,8}",
+            rest in "[-A-Za-z0-9=\"'\\\\${}:+./\\[\\], ]{0,60}|\\PC{0,30}",
+        ) {
+            let _ = applied(&[&format!("{name} {rest}")]);
+        }
+    }
+}

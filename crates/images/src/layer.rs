@@ -465,3 +465,265 @@ fn set_opaque(directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
         .call(|| format!("fsetxattr(<root>, {path:?}, {OPAQUE_XATTR:?})"))
         .map_err(Error::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::reassemble;
+    use crate::tar::Sparse;
+    use crate::testing::{directory, file, hard_link, symlink, tar};
+    use std::os::unix::fs::MetadataExt as _;
+
+    struct Layer {
+        path: PathBuf,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Layer {
+        fn diff(&self, path: &str) -> PathBuf {
+            self.path.join(DIFF).join(path)
+        }
+
+        fn read(&self, path: &str) -> String {
+            std::fs::read_to_string(self.diff(path)).unwrap()
+        }
+
+        fn is_opaque(&self, path: &str) -> bool {
+            let mut value = [0; 8];
+            rustix::fs::lgetxattr(self.diff(path), OPAQUE_XATTR, &mut value[..])
+                .is_ok_and(|count| value[..count] == *b"y")
+        }
+
+        fn is_whiteout(&self, path: &str) -> bool {
+            let stat = rustix::fs::lstat(self.diff(path)).unwrap();
+            FileType::from_raw_mode(stat.st_mode).is_char_device() && stat.st_rdev == 0
+        }
+    }
+
+    /// Unpacks a tar, and checks that its recipe gives the same tar again.
+    fn unpacked(entries: &[(Entry, &[u8])]) -> Result<Layer> {
+        let archive = tar(entries);
+        unpacked_bytes(&archive)
+    }
+
+    fn unpacked_bytes(archive: &[u8]) -> Result<Layer> {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = Layer {
+            path: directory.path().join("layer"),
+            _directory: directory,
+        };
+        unpack(archive, &layer.path)?;
+        let mut again = Vec::new();
+        reassemble(&layer.path, &mut again).unwrap();
+        assert!(again == archive, "the recipe does not give the tar again");
+        Ok(layer)
+    }
+
+    #[test]
+    fn files_get_all_that_their_entries_say() {
+        let mut setuid = file("d/setuid");
+        (setuid.mode, setuid.uid, setuid.gid) = (0o4755, 1000, 1001);
+        setuid.xattrs = vec![
+            (b"user.note".to_vec(), b"v".to_vec()),
+            (b"trusted.overlay.opaque".to_vec(), b"y".to_vec()),
+            (b"user.overlay.redirect".to_vec(), b"/etc".to_vec()),
+        ];
+        let mut sticky = directory("d/");
+        (sticky.mode, sticky.uid) = (0o1777, 7);
+        let device = Entry::new("d/dev", Kind::CharDevice { major: 1, minor: 3 }, 0o666);
+        let pipe = Entry::new("d/pipe", Kind::Fifo, 0o600);
+        let layer = unpacked(&[
+            (directory("./"), b""),
+            (sticky, b""),
+            (setuid, b"content"),
+            (symlink("d/link", "../../../etc/passwd"), b""),
+            (hard_link("d/hard", "d/setuid"), b""),
+            (device, b""),
+            (pipe, b""),
+        ]);
+        let layer = layer.unwrap();
+        let stat = std::fs::metadata(layer.diff("d/setuid")).unwrap();
+        assert_eq!(
+            (stat.mode() & 0o7777, stat.uid(), stat.gid()),
+            (0o4755, 1000, 1001)
+        );
+        assert_eq!((stat.mtime(), stat.nlink()), (1_700_000_000, 2));
+        let names = {
+            let mut names = vec![0; 1024];
+            let count = rustix::fs::listxattr(layer.diff("d/setuid"), &mut names[..]).unwrap();
+            String::from_utf8(names[..count].to_vec()).unwrap()
+        };
+        assert!(
+            names.contains("user.note") && !names.contains("overlay"),
+            "{names:?}"
+        );
+        let stat = std::fs::metadata(layer.diff("d")).unwrap();
+        assert_eq!(
+            (stat.mode() & 0o7777, stat.uid(), stat.mtime()),
+            (0o1777, 7, 1_600_000_000)
+        );
+        let stat = std::fs::metadata(layer.diff("d/dev")).unwrap();
+        assert_eq!(
+            (stat.mode() & 0o7777, stat.rdev()),
+            (0o666, rustix::fs::makedev(1, 3))
+        );
+        assert_eq!(
+            std::fs::metadata(layer.diff("")).unwrap().mtime(),
+            1_600_000_000
+        );
+    }
+
+    #[test]
+    fn whiteouts_become_what_overlayfs_reads() {
+        let layer = unpacked(&[
+            (file("a/.wh.gone"), b""),
+            (file("a/.wh..wh..opq"), b""),
+            (file(".wh..wh.plnk/x"), b"of aufs"),
+        ]);
+        let layer = layer.unwrap();
+        assert!(layer.is_whiteout("a/gone") && layer.is_opaque("a"));
+        assert_eq!(std::fs::read_dir(layer.diff("")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_whiteout_hides_lower_layers_only_wherever_it_stands() {
+        for first in [true, false] {
+            let mut entries: Vec<(Entry, &[u8])> = vec![
+                (directory("d/"), b""),
+                (file("d/new"), b"new"),
+                (file("f"), b"f"),
+            ];
+            let whiteouts = [(file(".wh.d"), &b""[..]), (file(".wh.f"), b"")];
+            let at = if first { 0 } else { entries.len() };
+            entries.splice(at..at, whiteouts);
+            let layer = unpacked(&entries).unwrap();
+            assert_eq!(layer.read("d/new"), "new");
+            assert_eq!(layer.read("f"), "f");
+            assert!(layer.is_opaque("d"), "whiteout first: {first}");
+        }
+        // Without an entry for the directory itself.
+        let layer = unpacked(&[(file(".wh.d"), b""), (file("d/new"), b"new")]).unwrap();
+        assert!(layer.is_opaque("d"));
+    }
+
+    #[test]
+    fn a_whiteout_of_nothing_or_of_the_parent_is_refused() {
+        for path in [".wh.", ".wh..", ".wh...", "a/.wh."] {
+            let error = unpacked(&[(file(path), b"")]).err().unwrap();
+            assert!(matches!(error, Error::Entry { .. }), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn attack_24_nothing_leaves_the_layer() {
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().join("target");
+        std::fs::write(&target, "untouched").unwrap();
+        let target = target.to_str().unwrap();
+        let up = format!("{}{target}", "../".repeat(12));
+        for path in ["../x", "a/../../x", &up] {
+            let error = unpacked(&[(file(path), b"evil")]).err().unwrap();
+            assert!(matches!(error, Error::Entry { .. }), "{path}: {error}");
+        }
+        // A symlink is followed inside the layer, and one that is the last component is replaced.
+        let layer = unpacked(&[
+            (symlink("out", outside.path().to_str().unwrap()), b""),
+            (file("out/target"), b"inside"),
+            (symlink("last", target), b""),
+            (file("last"), b"file"),
+        ]);
+        let layer = layer.unwrap();
+        let inside = outside.path().strip_prefix("/").unwrap().join("target");
+        assert_eq!(
+            std::fs::read_to_string(layer.path.join(DIFF).join(inside)).unwrap(),
+            "inside"
+        );
+        assert_eq!(layer.read("last"), "file");
+        // A hard link to a symlink is one to the link itself.
+        let layer = unpacked(&[(symlink("s", target), b""), (hard_link("h", "s"), b"")]).unwrap();
+        assert!(layer.diff("h").is_symlink());
+        for link in [target, "missing", "/", "d", &up] {
+            let result = unpacked(&[(directory("d/"), b""), (hard_link("h", link), b"")]);
+            assert!(matches!(result, Err(Error::Entry { .. })), "{link}");
+        }
+        assert_eq!(std::fs::read_to_string(target).unwrap(), "untouched");
+        let mode = std::fs::metadata(target).unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o644, "no chmod through a symlink");
+    }
+
+    #[test]
+    fn later_entries_replace_earlier_ones_and_the_recipe_still_holds() {
+        let layer = unpacked(&[
+            (file("f"), b"first"),
+            (file("f"), b"second"),
+            (file("d/deep/x"), b"in the directory"),
+            (hard_link("kept", "d/deep/x"), b""),
+            (file("d"), b"a file"),
+            (file("d"), b"another file"),
+            (directory("f/"), b""),
+            (file("f/below"), b"below"),
+            (symlink("f/below", "x"), b""),
+            (hard_link("f/self", "f/below"), b""),
+            (hard_link("f/self", "f/self"), b""),
+            (directory("f/"), b""),
+        ]);
+        let layer = layer.unwrap();
+        assert_eq!(layer.read("kept"), "in the directory");
+        assert_eq!(layer.read("d"), "another file");
+        assert!(layer.diff("f/below").is_symlink());
+    }
+
+    #[test]
+    fn a_directory_that_is_moved_away_is_not_written_to() {
+        let layer = unpacked(&[
+            (symlink("a/up", ".."), b""),
+            (file("a/old"), b"old"),
+            // Through the link, this replaces the very directory it goes through.
+            (file("a/up/a"), b"file"),
+        ]);
+        let layer = layer.unwrap();
+        assert_eq!(layer.read("a"), "file");
+        let error = unpacked(&[
+            (symlink("a/up", ".."), b""),
+            (file("a/up/a"), b"file"),
+            (file("a/lost"), b"below a file"),
+        ]);
+        assert!(matches!(error, Err(Error::Entry { .. })));
+    }
+
+    #[test]
+    fn holes_stay_holes() {
+        let sparse = Sparse {
+            size: 1 << 24,
+            regions: vec![(4096, 512), (1 << 23, 2)],
+        };
+        let mut writer = crate::tar::Writer::new(Vec::new());
+        writer
+            .entry(&Entry {
+                size: 514,
+                sparse: Some(sparse),
+                ..file("sparse")
+            })
+            .unwrap();
+        writer.content(&[b'a'; 512]).unwrap();
+        writer.content(b"de").unwrap();
+        let layer = unpacked_bytes(&writer.finish().unwrap()).unwrap();
+        let stat = std::fs::metadata(layer.diff("sparse")).unwrap();
+        assert_eq!(stat.size(), 1 << 24);
+        assert!(stat.blocks() * 512 < 1 << 20);
+        let content = std::fs::read(layer.diff("sparse")).unwrap();
+        assert_eq!(
+            (&content[4096..4099], &content[1 << 23..(1 << 23) + 2]),
+            (&b"aaa"[..], &b"de"[..])
+        );
+    }
+
+    #[test]
+    fn content_after_the_end_is_kept_in_the_recipe() {
+        let mut archive = tar(&[(file("f"), b"content")]);
+        archive.extend_from_slice(&[0; 9000]);
+        archive.extend_from_slice(b"trailing");
+        unpacked_bytes(&archive).unwrap();
+        unpacked_bytes(b"").unwrap();
+    }
+}

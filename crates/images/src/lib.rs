@@ -10,6 +10,8 @@
 //! [`limits`]), its digests are verified, and an archive that fails half-way leaves nothing behind.
 
 pub mod archive;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod limits;
 pub mod records;
 pub mod tar;
@@ -33,6 +35,8 @@ mod remove;
 mod save;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod unpacker;
 mod walk;

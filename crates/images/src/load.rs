@@ -198,11 +198,11 @@ impl Contents {
                 Kind::Directory => continue,
                 _ => Item::Other("it is a device or a pipe".to_owned()),
             };
-            if contents.items.insert(path.clone(), item).is_some() {
-                let reason = format!("{} is in it twice", path.display());
-                return Err(Error::Archive(reason));
-            }
+            // Of several files with one name the last one counts, as when the archive is extracted.
+            contents.items.insert(path, item);
         }
+        // What follows says whether a compressed archive is complete.
+        reader.finish()?;
         while running.finish_oldest(&mut contents)? {}
         Ok(contents)
     }

@@ -146,3 +146,9 @@ fn by_fd(path: &Path, open: &mut Vec<OwnedFd>) -> sys::Result<PathBuf> {
     open.push(fd);
     Ok(short)
 }
+
+/// The older way, on any kernel.
+#[cfg(test)]
+pub(crate) fn by_page(images: &Images, snapshot: &Snapshot) -> Result<OwnedFd> {
+    images.overlay_by_page(&snapshot.lowers, Some((&snapshot.upper, &snapshot.work)))
+}

@@ -85,13 +85,16 @@ impl Images {
         if let Some(snapshot) = self.snapshot(id)? {
             return Ok(snapshot);
         }
+        let refuse = |reason| Error::Path {
+            path: directory.to_owned(),
+            reason,
+        };
+        if !directory.is_absolute() {
+            return Err(refuse("it is no absolute path"));
+        }
         let path = fs::canonicalize(directory).call(|| format!("realpath({directory:?})"))?;
-        if !directory.is_absolute() || !path.is_dir() {
-            let reason = "it is no absolute path of a directory";
-            return Err(Error::Path {
-                path: directory.to_owned(),
-                reason,
-            });
+        if !path.is_dir() {
+            return Err(refuse("it is no directory"));
         }
         self.make_snapshot(id, &Lower::Directory(path))
     }
@@ -247,3 +250,6 @@ fn check_id(id: &str) -> Result<()> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

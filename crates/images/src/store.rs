@@ -526,3 +526,6 @@ fn remove_any(path: &Path) -> Result<()> {
         result => Ok(result.call(|| format!("remove({path:?})"))?),
     }
 }
+
+#[cfg(test)]
+mod tests;

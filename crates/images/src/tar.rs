@@ -109,8 +109,8 @@ pub struct Time {
 pub struct Sparse {
     /// The file's size in bytes, holes included.
     pub size: u64,
-    /// Offset and length of the regions with data, ascending, not overlapping, within `size`. Their lengths add up to the
-    /// entry's `size`.
+    /// Offset and length of the regions with data, ascending, not overlapping, within `size`. All but the last are whole
+    /// blocks of 512 bytes. Their lengths add up to the entry's `size`.
     pub regions: Vec<(u64, u64)>,
 }
 
@@ -156,3 +156,6 @@ pub(crate) fn looks_like_archive(start: &[u8]) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Writing a tree as tar: for commit, export and copies out of a container.
 
 use crate::layer::{WHITEOUT, WHITEOUT_OPAQUE};
-use crate::tar::{Entry, Kind, Sparse, TarError, Time, Writer};
+use crate::tar::{BLOCK_BYTES, Entry, Kind, Sparse, TarError, Time, Writer};
 use crate::walk::{self, Node};
 use crate::{Error, Result};
 use rustix::fs::FileType;
@@ -224,10 +224,13 @@ fn regions(fd: BorrowedFd<'_>, size: u64, path: &Path) -> Result<Vec<(u64, u64)>
         let end = end
             .call(|| format!("lseek(<tree>{path:?}, {start}, SEEK_HOLE)"))?
             .min(size);
-        if end > start {
-            regions.push((start, end - start));
+        // Tar knows whole blocks only, whatever the file system's are.
+        let from = (start - start % BLOCK_BYTES).max(at);
+        let to = end.next_multiple_of(BLOCK_BYTES).min(size);
+        if to > from {
+            regions.push((from, to - from));
         }
-        at = end.max(start + 1);
+        at = to.max(start + 1);
     }
     Ok(regions)
 }

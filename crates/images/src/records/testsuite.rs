@@ -35,6 +35,7 @@ fn layer(name: &str, size: u64) -> LayerRecord {
     LayerRecord {
         diff_id: digest(name),
         size,
+        tar_size: 7,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The maps of files with holes, in the four notations that GNU tar has had.
 
-use super::Sparse;
 use super::header::{self, Block};
 use super::pax::decimal;
+use super::{BLOCK_BYTES, Sparse};
 use crate::limits::SPARSE_REGIONS_MAX;
 use std::ops::Range;
 
@@ -59,6 +59,17 @@ pub(super) fn checked(
     size: u64,
     stored: u64,
 ) -> Result<Sparse, &'static str> {
+    // GNU tar starts each region at a block of its own, Go does not: they agree where all but the last are whole blocks.
+    let with_data: Vec<u64> = regions
+        .iter()
+        .map(|(_, length)| *length)
+        .filter(|l| *l > 0)
+        .collect();
+    if let Some((_, others)) = with_data.split_last()
+        && others.iter().any(|length| length % BLOCK_BYTES != 0)
+    {
+        return Err("a region of the sparse map is no whole number of blocks");
+    }
     let mut end = 0_u64;
     let mut held = 0_u64;
     for (offset, length) in &regions {
@@ -85,11 +96,12 @@ mod tests {
 
     #[test]
     fn maps_that_lie_are_refused() {
-        assert!(checked(vec![(0, 4), (8, 4)], 12, 8).is_ok());
+        assert!(checked(vec![(0, 512), (800, 4)], 1200, 516).is_ok());
         assert!(checked(vec![(0, 0), (8, 0)], 12, 0).is_ok());
         for (regions, size, stored) in [
-            (vec![(0, 4), (2, 4)], 12, 8),
-            (vec![(8, 4), (0, 4)], 12, 8),
+            (vec![(0, 512), (2, 512)], 1200, 1024),
+            (vec![(800, 512), (0, 512)], 2000, 1024),
+            (vec![(0, 4), (8, 4)], 12, 8),
             (vec![(0, 4)], 3, 4),
             (vec![(0, 4)], 12, 8),
             (vec![(u64::MAX, 4)], u64::MAX, 4),

@@ -1,7 +1,7 @@
 //! Writing an archive: ustar headers, with a PAX header before those entries that ustar cannot tell.
 
 use super::header::{self, Block};
-use super::{BLOCK, Entry, Kind, TarError, Time, padding, pax};
+use super::{BLOCK, Entry, Kind, Sparse, TarError, Time, padding, pax, sparse};
 use std::io::Write;
 
 /// What ends an archive.
@@ -33,10 +33,12 @@ impl<W: Write> Writer<W> {
             self.remaining, 0,
             "the content of the entry before is not complete"
         );
-        let map = entry
-            .sparse
-            .as_ref()
-            .map(|sparse| sparse_map(&sparse.regions));
+        let map = entry.sparse.as_ref().map(|sparse| {
+            sparse::checked(sparse.regions.clone(), sparse.size, entry.size)
+                .map(|sparse| sparse_map(&sparse))
+                .map_err(|reason| refused(entry, reason))
+        });
+        let map = map.transpose()?;
         let size = entry.size + map.as_ref().map_or(0, |map| map.len() as u64);
         let (block, extension) = encode(entry, size)?;
         if !extension.is_empty() {
@@ -112,12 +114,16 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The header of an entry, and the records of the PAX header that it needs, if any. `size` counts a sparse map.
-fn encode(entry: &Entry, size: u64) -> Result<(Block, Vec<u8>), TarError> {
-    let refuse = |reason| TarError::Unrepresentable {
+fn refused(entry: &Entry, reason: &'static str) -> TarError {
+    TarError::Unrepresentable {
         path: String::from_utf8_lossy(&entry.path).into_owned(),
         reason,
-    };
+    }
+}
+
+/// The header of an entry, and the records of the PAX header that it needs, if any. `size` counts a sparse map.
+fn encode(entry: &Entry, size: u64) -> Result<(Block, Vec<u8>), TarError> {
+    let refuse = |reason| refused(entry, reason);
     let mut block = [0; BLOCK];
     let mut records = Vec::new();
     block[header::MAGIC].copy_from_slice(header::USTAR);
@@ -244,9 +250,15 @@ fn put_time(block: &mut Block, records: &mut Vec<u8>, time: Time) {
 }
 
 /// A map of format 1.0, filled up to whole blocks.
-fn sparse_map(regions: &[(u64, u64)]) -> Vec<u8> {
-    let mut map = format!("{}\n", regions.len());
-    for (offset, length) in regions {
+fn sparse_map(sparse: &Sparse) -> Vec<u8> {
+    // GNU tar makes a file no longer than its last region; an empty one says where the file ends.
+    let end = sparse
+        .regions
+        .last()
+        .map_or(0, |(offset, length)| offset + length);
+    let last = (end < sparse.size).then_some((sparse.size, 0));
+    let mut map = format!("{}\n", sparse.regions.len() + usize::from(last.is_some()));
+    for (offset, length) in sparse.regions.iter().copied().chain(last) {
         map.push_str(&format!("{offset}\n{length}\n"));
     }
     let mut map = map.into_bytes();
