@@ -6,6 +6,8 @@ pub mod cgroup;
 mod channel;
 mod dev;
 mod error;
+mod hooks;
+mod launch;
 mod limits;
 mod lsm;
 mod masks;
@@ -14,6 +16,7 @@ mod namespaces;
 mod procfs;
 mod rootfs;
 mod seccomp;
+mod stdio;
 mod sysctl;
 pub mod user;
 
