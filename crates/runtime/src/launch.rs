@@ -190,7 +190,7 @@ impl<'a> Launch<'a> {
         {
             None
         } else {
-            user::resolve(root, &uid.to_string(), &[])?.home
+            user::home_of(root, *uid)?
         };
         Ok(User {
             uid: *uid,
@@ -201,7 +201,12 @@ impl<'a> Launch<'a> {
     }
 
     /// Executes the program. Returns only with an error.
-    pub(crate) fn execute(&self, ready: &Ready, channel: &Channel, state: &State) -> Error {
+    pub(crate) fn execute(
+        &self,
+        ready: &Ready,
+        channel: &Channel,
+        state: impl FnOnce() -> Result<State>,
+    ) -> Error {
         match self.confine(ready, channel, state) {
             Ok(()) => {
                 let Ready {
@@ -219,7 +224,17 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn confine(&self, ready: &Ready, channel: &Channel, state: &State) -> Result<()> {
+    fn confine(
+        &self,
+        ready: &Ready,
+        channel: &Channel,
+        state: impl FnOnce() -> Result<State>,
+    ) -> Result<()> {
+        // Built before a filter is in force.
+        let document = match &self.listener {
+            Some(_) => Some(self.notify_document(state()?)?),
+            None => None,
+        };
         close_from(3 + self.preserve_fds, CloseRange::OnExec).doing("closing descriptors")?;
         channel.send(&Message::Executing)?;
         if let Some(label) = &ready.label {
@@ -230,37 +245,39 @@ impl<'a> Launch<'a> {
         };
         if self.process.no_new_privileges {
             self.capabilities.apply()?;
-            self.load(filter, state)
+            self.load(filter, document)
         } else {
-            self.load(filter, state)?;
+            self.load(filter, document)?;
             self.capabilities.apply()
         }
     }
 
-    fn load(&self, filter: &Filter, state: &State) -> Result<()> {
-        // Built before the filter is in force.
+    fn notify_document(&self, state: State) -> Result<Vec<u8>> {
         let document = ContainerProcessState {
             oci_version: VERSION.into(),
             fds: vec!["seccompFd".into()],
             pid: state.pid,
             metadata: self.metadata.map(str::to_owned),
-            state: state.clone(),
+            state,
         };
-        let document = self
-            .listener
-            .is_some()
-            .then(|| serde_json::to_vec(&document))
-            .transpose();
-        let document = document.map_err(|source| Error::Json {
+        serde_json::to_vec(&document).map_err(|source| Error::Json {
             doing: "writing the state for the seccomp listener".into(),
             source,
-        })?;
+        })
+    }
+
+    fn load(&self, filter: &Filter, document: Option<Vec<u8>>) -> Result<()> {
         let notify = filter.load()?;
         if let (Some(listener), Some(document), Some(notify)) = (&self.listener, document, notify) {
             send_with_fds(listener.as_fd(), &document, &[notify.as_fd()])
                 .doing("sending the seccomp notify descriptor")?;
         }
         Ok(())
+    }
+
+    /// Puts the process's own capabilities in force in a process that stays with it.
+    pub(crate) fn drop_capabilities(&self) -> Result<()> {
+        self.capabilities.apply()
     }
 }
 
