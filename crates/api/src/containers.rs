@@ -317,7 +317,7 @@ fn with_stat(mut response: http::Response<crate::http::Body>, stat: &engine::ima
     let stat = types::PathStat {
         name: stat.name.display().to_string(),
         size: i64::try_from(stat.size).unwrap_or(i64::MAX),
-        mode: types::go_mode(stat.mode),
+        mode: types::go_mode::from_unix(stat.mode),
         mtime: modified.map(|time| time.to_string()).unwrap_or_default(),
         link_target: stat.link_target.display().to_string(),
     };

@@ -200,9 +200,10 @@ fn removal_items(engine: &Engine, name: &str, removed: &[Removed]) -> Vec<types:
 }
 
 fn remove(call: &Call<'_>, name: &str) -> Reply {
+    // `noprune` keeps untagged parents; images have none here, only layers, which go with the last image that has them.
     let users = |id: &ImageId| call.engine.image_users(id);
     let removed = block_in_place(|| {
-        call.engine.images().remove(name, call.query.flag("force"), call.query.flag("noprune"), &users)
+        call.engine.images().remove(name, call.query.flag("force"), &users)
     })?;
     json(&removal_items(call.engine, name, &removed))
 }
@@ -211,7 +212,7 @@ fn prune(call: &Call<'_>) -> Reply {
     let filters = call.query.filters(&["dangling"])?;
     let all = filters.get("dangling").any(|value| matches!(value, "0" | "false"));
     let users = |id: &ImageId| call.engine.image_users(id);
-    let (removed, bytes) = block_in_place(|| call.engine.images().prune(all, &users))?;
+    let (removed, bytes) = block_in_place(|| call.engine.images().prune(all, &ListFilter::default(), &users))?;
     let items = removal_items(call.engine, "prune", &removed);
     json(&types::ImagePruneResponse { images_deleted: Some(items), space_reclaimed: bytes })
 }

@@ -1,10 +1,9 @@
 //! What a caller hands to the runtime and gets back.
 
 use crate::cgroup::Cgroup;
-use crate::error::Result;
 use oci::runtime::{Process, Spec};
 use rustix::process::Pid;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A container to create.
@@ -28,8 +27,11 @@ pub struct Create<'a> {
     pub group_add: &'a [String],
     /// How many descriptors from 3 on the process inherits.
     pub preserve_fds: u32,
-    /// A listening stream socket on which another process opens the gate ([`start_at`]); unset, [`Container::start`] does.
+    /// A listening stream socket on which another process opens the gate ([`crate::start_at`]); unset,
+    /// [`crate::Container::start`] does.
     pub gate: Option<OwnedFd>,
+    /// Whether the container gets a session keyring of its own, instead of the caller's.
+    pub new_keyring: bool,
 }
 
 impl<'a> Create<'a> {
@@ -46,6 +48,7 @@ impl<'a> Create<'a> {
             group_add: &[],
             preserve_fds: 0,
             gate: None,
+            new_keyring: true,
         }
     }
 }
@@ -87,6 +90,10 @@ pub enum Stdio {
 /// A running container known by its init, be it created by this process or another.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
+    /// Its id, and its bundle's absolute path: for the state that a seccomp listener is sent.
+    pub id: &'a str,
+    /// See `id`.
+    pub bundle: &'a Path,
     /// Its init.
     pub init: Pid,
     /// A pidfd of it.
@@ -110,6 +117,8 @@ pub struct ExecRequest<'a> {
     pub group_add: &'a [String],
     /// As in [`Create::preserve_fds`].
     pub preserve_fds: u32,
+    /// Whether it may be executed in a frozen container, where it then stays frozen.
+    pub ignore_paused: bool,
 }
 
 impl<'a> ExecRequest<'a> {
@@ -121,6 +130,7 @@ impl<'a> ExecRequest<'a> {
             user: None,
             group_add: &[],
             preserve_fds: 0,
+            ignore_paused: false,
         }
     }
 }

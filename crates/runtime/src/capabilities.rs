@@ -129,20 +129,15 @@ impl Sets {
         Ok(())
     }
 
-    /// Puts in force again what a change of user took out of force: a process that keeps its capabilities across that needs
-    /// them until [`Self::apply`].
-    pub(crate) fn raise() -> Result<()> {
-        let doing = "raising capabilities";
+    /// Puts in force, after a change of user, what the sets have and what loading a system call filter takes. Everything
+    /// stays permitted until [`Self::apply`].
+    pub(crate) fn apply_for_now(&self) -> Result<()> {
+        let doing = "setting capabilities";
         let own = capabilities(None).call(|| "capget(0)").doing(doing)?;
-        set_capabilities(
-            None,
-            CapabilitySets {
-                effective: own.permitted,
-                ..own
-            },
-        )
-        .call(|| "capset(0)")
-        .doing(doing)
+        let effective = (self.effective | CapabilitySet::SYS_ADMIN) & own.permitted;
+        set_capabilities(None, CapabilitySets { effective, ..own })
+            .call(|| format!("capset(0, effective={effective:x?})"))
+            .doing(doing)
     }
 
     /// Puts the sets in force, for good.

@@ -8,6 +8,7 @@
 //! | init | `Ready` (+ terminal) | everything is prepared, the program exists; init waits at the gate |
 //! | runtime | `Start` | the gate is open |
 //! | init | `Executing` | the next thing is execve; the end of the stream then means that it happened |
+//! | in between | `Born` pid (+ pidfd) | init is there, where it takes a process in between to bear it |
 //! | init | `Failed` kind text | at any time; init then exits |
 //!
 //! A message is one packet (or, through the gate's socket, one write): a byte for its kind, then its data. The descriptors
@@ -19,6 +20,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use rustix::process::Pid;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,6 +28,9 @@ use sys::Context;
 
 /// The longest error text that crosses; more is cut.
 const TEXT_BYTES_MAX: usize = 4096;
+
+/// A kind and a process id.
+const PID_MESSAGE_BYTES: usize = 5;
 
 /// What is said.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub(crate) enum Message {
     Ready(Option<OwnedFd>),
     Start,
     Executing,
+    Born(Pid, OwnedFd),
     Failed(ErrorKind, String),
 }
 
@@ -79,6 +85,11 @@ impl Channel {
             }
             Message::Start => data.push(b'S'),
             Message::Executing => data.push(b'X'),
+            Message::Born(pid, fd) => {
+                data.push(b'B');
+                data.extend(pid.as_raw_nonzero().get().to_ne_bytes());
+                attached = Some(fd.as_fd());
+            }
             Message::Failed(kind, text) => {
                 data.extend([b'F', *kind as u8]);
                 data.extend(text.bytes().take(TEXT_BYTES_MAX));
@@ -124,6 +135,13 @@ impl Channel {
             (b'R', _) => Message::Ready(fd),
             (b'S', _) => Message::Start,
             (b'X', _) => Message::Executing,
+            (b'B', PID_MESSAGE_BYTES) => {
+                let pid = data[1..PID_MESSAGE_BYTES].try_into().expect("four bytes");
+                match (Pid::from_raw(i32::from_ne_bytes(pid)), fd) {
+                    (Some(pid), Some(fd)) => Message::Born(pid, fd),
+                    _ => return Err(unknown()),
+                }
+            }
             (b'F', 2..) => {
                 let text = String::from_utf8_lossy(&data[2..length]).into_owned();
                 Message::Failed(ErrorKind::from_byte(data[1]), text)
@@ -135,6 +153,10 @@ impl Channel {
             }
         }))
     }
+}
+
+fn unknown() -> Error {
+    Error::State("the container's init said something unknown".into())
 }
 
 impl AsFd for Channel {

@@ -1,12 +1,13 @@
 //! What a process is given by numbers: resource limits, scheduling, priorities, affinity, memory policy, personality.
 //!
-//! Checked where the caller can still be told, applied in the process itself while it has the rights.
+//! Checked where the caller can still be told; applied from outside where a user namespace would lack the rights, else by the
+//! process itself.
 //! Source: config.md "process", config-linux.md, getrlimit(2), sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2).
 
 use crate::error::{Doing, Error, Result};
 use crate::procfs::Procfs;
 use oci::runtime::{Linux, MemoryPolicy, Process, Scheduler};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sys::Context;
 use sys::process::{
@@ -95,18 +96,24 @@ impl Limits {
         Ok(limits)
     }
 
-    /// Applies them to the calling process.
-    pub(crate) fn apply(&self, procfs: &Procfs) -> Result<()> {
+    /// Gives another process those that take rights outside of its user namespace.
+    pub(crate) fn apply_to(&self, pid: Pid, procfs: &Procfs) -> Result<()> {
+        let number = pid.as_raw_nonzero();
         if let Some(score) = self.oom_score_adj {
             procfs
-                .write("self/oom_score_adj", &score.to_string())
+                .write(&format!("{number}/oom_score_adj"), &score.to_string())
                 .doing("setting the OOM score")?;
         }
         for &(resource, limit) in &self.resources {
-            setrlimit(resource, limit)
-                .call(|| format!("prlimit64(0, {resource:?}, {limit:?})"))
+            prlimit(Some(pid), resource, limit)
+                .call(|| format!("prlimit64({number}, {resource:?}, {limit:?})"))
                 .doing_with(|| format!("setting the limit {resource:?}"))?;
         }
+        Ok(())
+    }
+
+    /// Applies the others to the calling process.
+    pub(crate) fn apply(&self) -> Result<()> {
         if let Some(attributes) = &self.scheduling {
             set_scheduling(attributes).doing("setting the scheduling policy")?;
         }
@@ -254,7 +261,7 @@ mod tests {
     #[test]
     fn lists_are_ranges_and_numbers() {
         assert_eq!(list("0-2, 7", 64).unwrap(), [0, 1, 2, 7]);
-        assert_eq!(list("", 64).unwrap(), []);
+        assert!(list("", 64).unwrap().is_empty());
         for bad in ["3-1", "x", "64", "1-", "-1", "0-99999999999999999999"] {
             assert!(list(bad, 64).is_err(), "{bad}");
         }

@@ -136,16 +136,16 @@ fn mount_overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<O
     overlay.mount(0)
 }
 
-/// Puts the root where it can become one, in the calling process's own mount namespace, which nothing leaves from now on.
-pub(crate) fn place(root: BorrowedFd<'_>) -> Result<()> {
+/// Puts the root where it can become one, in the calling process's own mount namespace, which nothing leaves from now on:
+/// at a path of the host where hooks look for it, else over the old root itself, which takes no directory.
+pub(crate) fn place(root: BorrowedFd<'_>, path: Option<&Path>) -> Result<()> {
     let doing = "placing the root";
     let propagation = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", propagation)
         .call(|| "mount(\"/\", MS_SLAVE|MS_REC)")
         .doing(doing)?;
-    // Over the old root itself: no directory of the host is needed, and none hidden from anybody.
-    let old = host(Path::new("/"), OFlags::DIRECTORY).doing(doing)?;
-    attach(root, old.as_fd()).doing(doing)
+    let place = host(path.unwrap_or(Path::new("/")), OFlags::DIRECTORY).doing(doing)?;
+    attach(root, place.as_fd()).doing(doing)
 }
 
 /// Makes the placed root the process's, and leaves nothing else in the mount namespace.

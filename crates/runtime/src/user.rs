@@ -91,6 +91,19 @@ pub fn resolve(root: &Root, spec: &str, groups: &[String]) -> Result<User> {
     Ok(user)
 }
 
+/// The home directory of a user, where the passwd file has one.
+pub(crate) fn home_of(root: &Root, uid: u32) -> Result<Option<String>> {
+    let passwd = read(root, "etc/passwd")?;
+    let entry = passwd
+        .lines()
+        .filter_map(PasswdEntry::parse)
+        .find(|entry| entry.uid == uid);
+    Ok(entry
+        .map(|entry| entry.home)
+        .filter(|home| !home.is_empty())
+        .map(str::to_owned))
+}
+
 /// A user or group as it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word<'a> {

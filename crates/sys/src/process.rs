@@ -239,6 +239,13 @@ pub fn close_from(first: u32, how: CloseRange) -> Result<()> {
     check(result, || format!("close_range({first}, ~0, {flags:#x})")).map(drop)
 }
 
+/// Closes, in a child made by [`spawn`], its copy of a descriptor whose owner lives on in the parent: the other end of a
+/// channel, which would otherwise never seem closed.
+pub fn close_inherited(fd: BorrowedFd<'_>) {
+    // SAFETY: the owner is in a frame of the parent that this process never returns to, so nothing uses or closes it again.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Sets the execution domain (personality(2)).
 pub fn personality(domain: libc::c_ulong) -> Result<()> {
     // SAFETY: personality takes one number.
@@ -310,14 +317,14 @@ pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
     check(result, || format!("set_mempolicy({mode:#x}, {nodes:x?})")).map(drop)
 }
 
-/// Gives the process a new session keyring of this name, so that it sees none of the host's keys (keyctl(2)).
-pub fn join_session_keyring(name: &CStr) -> Result<()> {
+/// Gives the process a new session keyring, so that it sees none of the host's keys (keyctl(2)).
+pub fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: the name is a string that outlives the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    let no_name = std::ptr::null::<c_char>();
+    // SAFETY: without a name nothing is read.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
     check(result, || {
-        format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")
+        "keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)".into()
     })
     .map(drop)
 }

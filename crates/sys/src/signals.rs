@@ -40,29 +40,14 @@ pub fn send(pidfd: rustix::fd::BorrowedFd<'_>, number: i32) -> Result<()> {
     check(result, || format!("pidfd_send_signal({fd}, {number})")).map(drop)
 }
 
-/// A signal that was delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signal {
-    /// Its number.
-    pub number: i32,
-    /// Whether a process sent it, not the kernel: a terminal's signals reach a whole process group by themselves.
-    pub from_process: bool,
-}
-
-/// Waits for any of the blocked signals, all of which the caller has blocked with [`block_all`] (sigwaitinfo(2)).
-pub fn wait() -> Signal {
+/// Waits for any of the blocked signals, all of which the caller has blocked with [`block_all`]; its number (sigwaitinfo(2)).
+pub fn wait() -> i32 {
     let set = full();
     loop {
-        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-        // SAFETY: both pointers are to objects that outlive the call.
-        let number = unsafe { libc::sigwaitinfo(&raw const set, info.as_mut_ptr()) };
+        // SAFETY: the set outlives the call; a null pointer asks for no details.
+        let number = unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) };
         if number > 0 {
-            // SAFETY: zeroed is a valid siginfo_t, and the kernel filled it.
-            let info = unsafe { info.assume_init() };
-            return Signal {
-                number,
-                from_process: info.si_code <= 0,
-            };
+            return number;
         }
         // Only an interruption is possible with a valid set.
         debug_assert_eq!(

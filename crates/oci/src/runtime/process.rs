@@ -30,7 +30,7 @@ pub struct Process {
     pub env: Vec<String>,
     /// Working directory, absolute.
     pub cwd: PathBuf,
-    /// Capability sets; unset means those of the runtime.
+    /// Capability sets; unset means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
     /// Resource limits.

@@ -57,7 +57,7 @@ struct Group {
 }
 
 /// The ways into a cgroup, opened with the opener's rights: whoever holds them enters, whatever became of its own rights.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Entry {
     /// Where clone3 can put a child at birth.
     born: Option<OwnedFd>,

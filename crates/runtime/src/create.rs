@@ -1,0 +1,407 @@
+//! Creation of a container, on the caller's side: check everything, make the cgroup, let init be born, answer it until it
+//! waits at the gate. What was made is undone when any of that fails.
+
+use crate::api::{Create, Rootfs, Stdio};
+use crate::cgroup::{Cgroup, Entry, unified};
+use crate::channel::{Channel, Message};
+use crate::error::{Doing, Error, Result};
+use crate::hooks::{self, reap};
+use crate::init::{Birth, fail, hooks as hooks_of, refuse_unsupported, state};
+use crate::launch::{Launch, Overrides};
+use crate::namespaces::{self, BirthPlace, Plan};
+use crate::procfs::Procfs;
+use crate::{mounts, rootfs, sysctl};
+use oci::runtime::{Hook, Linux, Spec, State, Status};
+use rustix::io::Errno;
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, geteuid, pidfd_send_signal, set_dumpable_behavior,
+};
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use sys::Context;
+use sys::process::{Child, Namespaces, Spawn, close_inherited, exit, setns, spawn};
+
+/// A created container. Its init is a child of the calling process, which reaps it.
+#[derive(Debug)]
+pub struct Container {
+    child: Child,
+    cgroup: Cgroup,
+    /// Unset once the gate is open, or when it opens by a socket.
+    channel: Option<Channel>,
+    terminal: Option<OwnedFd>,
+    warnings: Vec<String>,
+    poststart: Vec<Hook>,
+    state: State,
+}
+
+/// Creates a container: everything up to the execution of its program, for which its init waits at the gate.
+///
+/// The calling process should have one thread; it becomes non-dumpable when the container shares a pid namespace. On error
+/// nothing is left.
+pub fn create(request: Create<'_>) -> Result<Container> {
+    let (spec, rootfs, gated) = (request.spec, request.rootfs, request.gate.is_some());
+    let mut warnings = Vec::new();
+    let path = cgroup_path(request.id, spec);
+    let resources = spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.resources.as_ref());
+    let mut birth = prepare(request, &path, &mut warnings)?;
+    let cgroup = Cgroup::create(&path, resources)?;
+    match bear(&mut birth, rootfs, &cgroup) {
+        Ok((child, channel, terminal)) => {
+            let pid = child.pid.as_raw_nonzero().get();
+            Ok(Container {
+                child,
+                channel: (!gated).then_some(channel),
+                terminal,
+                warnings,
+                poststart: hooks_of(spec).poststart.clone(),
+                state: state(spec, birth.id, &birth.bundle, Status::Running, pid),
+                cgroup,
+            })
+        }
+        Err(error) => Err(error.undone(cgroup.kill().and_then(|()| cgroup.destroy()))),
+    }
+}
+
+impl Container {
+    /// Its init.
+    pub fn pid(&self) -> Pid {
+        self.child.pid
+    }
+
+    /// A pidfd of its init.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// The master of its terminal, once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Its cgroup.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// What of the configuration could not be had, where the specification asks for a warning.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Opens the gate, and waits until the program was executed or told why not. Init has ended in the latter case.
+    pub fn start(&mut self) -> Result<()> {
+        let Some(channel) = self.channel.take() else {
+            return Err(Error::State("the container was started already".into()));
+        };
+        open(&channel, Some(&self.cgroup))?;
+        hooks::run("poststart", &self.poststart, &self.state)
+    }
+}
+
+/// Opens the gate that listens on a socket, given connected to it, and waits as [`Container::start`] does.
+pub fn start_at(gate: OwnedFd) -> Result<()> {
+    open(&Channel::from_fd(gate), None)
+}
+
+/// Opens the gate for an init that waits at it; the end of the stream after its last word means that it was executed.
+pub(crate) fn open(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
+    channel.send(&Message::Start)?;
+    let mut executing = false;
+    loop {
+        match channel.receive()? {
+            Some(Message::Executing) => executing = true,
+            Some(Message::Failed(kind, message)) => return Err(Error::Container { kind, message }),
+            None if executing => return Ok(()),
+            None => return Err(gone(cgroup)),
+            Some(_) => {
+                return Err(Error::State(
+                    "the container's init spoke out of turn".into(),
+                ));
+            }
+        }
+    }
+}
+
+/// Init ended without a word: most often for want of memory.
+fn gone(cgroup: Option<&Cgroup>) -> Error {
+    let oom = cgroup.is_some_and(|cgroup| cgroup.oom_kills().is_ok_and(|kills| kills > 0));
+    Error::State(Cow::Borrowed(if oom {
+        "the container's init was killed for want of memory: is its limit too low?"
+    } else {
+        "the container's init was killed"
+    }))
+}
+
+/// The configuration's cgroup, or one named by the container.
+pub(crate) fn cgroup_path(id: &str, spec: &Spec) -> String {
+    let path = spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path.as_deref());
+    path.filter(|path| !path.is_empty())
+        .map_or_else(|| format!("/hull/{id}"), str::to_owned)
+}
+
+/// Checks a request and opens what it names.
+fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) -> Result<Birth<'a>> {
+    let spec = request.spec;
+    let bundle = std::path::absolute(request.bundle)
+        .call(|| "getcwd")
+        .doing("finding the bundle")?;
+    let process = spec
+        .process
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the configuration has no process"))?;
+    let linux = spec.linux.as_ref();
+    linux.map_or(Ok(()), refuse_unsupported)?;
+    let plan = Plan::new(spec)?;
+    if request.reaper && !plan.new.contains(Namespaces::PID) {
+        return Err(Error::invalid("an init process needs a new pid namespace"));
+    }
+    let overrides = Overrides {
+        user: request.user,
+        group_add: request.group_add,
+        preserve_fds: request.preserve_fds,
+    };
+    let users = plan.has(Namespaces::USER);
+    let mut missing = Vec::new();
+    let launch = Launch::prepare(spec, process, overrides, true, users, &mut missing)?;
+    warnings.extend(
+        missing
+            .iter()
+            .map(|name| format!("capability {name} is not available")),
+    );
+    let procfs = Procfs::open()?;
+    let own = namespaces::own(spec);
+    let sysctls = linux
+        .map(|linux| sysctl::check(linux, own))
+        .transpose()?
+        .unwrap_or_default();
+    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
+    let mut root = None;
+    // What is mapped as a new user namespace is must wait for it.
+    if !plan.new.contains(Namespaces::USER) {
+        let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+        mounts
+            .iter_mut()
+            .try_for_each(|mount| mount.map_ids(users))?;
+        root = Some(rootfs::open(request.rootfs, spec, &bundle, users)?);
+    } else if matches!(request.rootfs, Rootfs::Path) {
+        root = Some(rootfs::open(request.rootfs, spec, &bundle, None)?);
+    }
+    Ok(Birth {
+        id: request.id,
+        bundle,
+        spec,
+        plan,
+        mounts,
+        sysctls,
+        launch,
+        procfs,
+        root,
+        entry: Entry::default(),
+        cgroup: Path::new(cgroup.trim_start_matches('/')).to_owned(),
+        stdio: request.stdio,
+        reaper: request.reaper,
+        gate: request.gate,
+        keyring: request.new_keyring,
+    })
+}
+
+/// Lets init be born and answers it until it waits at the gate. It is ended and reaped when that fails.
+fn bear(
+    birth: &mut Birth<'_>,
+    rootfs: Rootfs<'_>,
+    cgroup: &Cgroup,
+) -> Result<(Child, Channel, Option<OwnedFd>)> {
+    birth.entry = cgroup.entry()?;
+    if !birth.plan.new.contains(Namespaces::PID) {
+        hide_from_others()?;
+    }
+    let (ours, theirs) = Channel::pair()?;
+    let child = deliver(birth, &ours, theirs)?;
+    // The process's ends of its streams are its own now.
+    birth.stdio = Stdio::Inherit;
+    match attend(birth, rootfs, cgroup, &child, &ours) {
+        Ok(terminal) => Ok((child, ours, terminal)),
+        Err(error) => Err(error.undone(end(&child))),
+    }
+}
+
+/// Keeps processes that share a pid namespace with a child from tracing it before it has given up its rights (attack 1). A
+/// child inherits that; it can only be set for the whole process.
+pub(crate) fn hide_from_others() -> Result<()> {
+    if !geteuid().is_root() {
+        // Its own files in /proc would then be root's, and it could not write its children's id maps.
+        return Ok(());
+    }
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .call(|| "prctl(PR_SET_DUMPABLE, 0)")
+        .doing("protecting the process")
+}
+
+fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> {
+    let doing = "starting the container's init";
+    let mut namespaces = birth.plan.new;
+    if !unified()? {
+        // The root of a cgroup namespace is where its maker is, and v1 hierarchies are entered only after birth.
+        namespaces = namespaces.without(Namespaces::CGROUP);
+    }
+    if birth
+        .spec
+        .linux
+        .as_ref()
+        .is_some_and(|linux| !linux.time_offsets.is_empty())
+    {
+        // They must be set before anybody is in it.
+        namespaces = namespaces.without(Namespaces::TIME);
+    }
+    let how = Spawn {
+        namespaces,
+        cgroup: birth.entry.born(),
+        sibling: false,
+    };
+    let body = move || {
+        close_inherited(ours.as_fd());
+        birth.live(theirs)
+    };
+    let pid_namespace = birth.plan.joins(Namespaces::PID);
+    if let Some(users) = birth.plan.joins(Namespaces::USER) {
+        return deliver_in(users.as_fd(), pid_namespace.map(AsFd::as_fd), how, body);
+    }
+    let place = pid_namespace.map(BirthPlace::set).transpose()?;
+    let child = spawn(how, body).doing(doing);
+    match (place.map_or(Ok(()), BirthPlace::restore), child) {
+        (Ok(()), child) => child,
+        (Err(error), Ok(child)) => Err(error.undone(end(&child))),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
+/// Lets init be born in a user namespace that exists: new namespaces belong to that of their maker, so that it takes a
+/// process in between, whose sibling init then is.
+fn deliver_in(
+    users: BorrowedFd<'_>,
+    pid_namespace: Option<BorrowedFd<'_>>,
+    how: Spawn<'_>,
+    body: impl FnOnce() -> Infallible,
+) -> Result<Child> {
+    let doing = "starting the container's init in a user namespace";
+    let (ours, theirs) = Channel::pair()?;
+    let middle = move || {
+        let born = setns(users, Namespaces::USER)
+            .and_then(|()| pid_namespace.map_or(Ok(()), |fd| setns(fd, Namespaces::PID)))
+            .and_then(|()| {
+                spawn(
+                    Spawn {
+                        cgroup: None,
+                        sibling: true,
+                        ..how
+                    },
+                    body,
+                )
+            })
+            .doing(doing);
+        match born {
+            Ok(child) => match theirs.send(&Message::Born(child.pid, child.pidfd)) {
+                Ok(()) => exit(0),
+                Err(error) => fail(&theirs, &error),
+            },
+            Err(error) => fail(&theirs, &error),
+        }
+    };
+    // Who is in the cgroup when init is born bears it there.
+    let middle = spawn(
+        Spawn {
+            cgroup: how.cgroup,
+            ..Spawn::default()
+        },
+        middle,
+    )
+    .doing(doing)?;
+    let answer = ours.receive();
+    reap(middle.pid).doing(doing)?;
+    match answer? {
+        Some(Message::Born(pid, pidfd)) => Ok(Child { pid, pidfd }),
+        Some(Message::Failed(kind, message)) => Err(Error::Container { kind, message }),
+        _ => Err(gone(None)),
+    }
+}
+
+/// Does what init asks for until it is ready; returns the master of its terminal.
+fn attend(
+    birth: &mut Birth<'_>,
+    rootfs: Rootfs<'_>,
+    cgroup: &Cgroup,
+    child: &Child,
+    channel: &Channel,
+) -> Result<Option<OwnedFd>> {
+    let spec = birth.spec;
+    if birth.plan.new.contains(Namespaces::USER) {
+        let none = Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&none);
+        let Linux {
+            uid_mappings,
+            gid_mappings,
+            ..
+        } = linux;
+        namespaces::write_maps(&birth.procfs, child.pid, uid_mappings, gid_mappings)?;
+        let users = namespaces::of(&birth.procfs, child.pid, "user")?;
+        birth
+            .mounts
+            .iter_mut()
+            .try_for_each(|mount| mount.map_ids(Some(users.as_fd())))?;
+        let root = match rootfs {
+            Rootfs::Path => None,
+            Rootfs::Overlay { .. } => Some(rootfs::open(
+                rootfs,
+                spec,
+                &birth.bundle,
+                Some(users.as_fd()),
+            )?),
+        };
+        channel.send(&Message::Go(root))?;
+    }
+    loop {
+        match channel.receive()? {
+            Some(Message::Mounted) => {
+                let pid = child.pid.as_raw_nonzero().get();
+                let state = state(spec, birth.id, &birth.bundle, Status::Creating, pid);
+                let hooks = hooks_of(spec);
+                hooks::run("prestart", &hooks.prestart, &state)?;
+                hooks::run("createRuntime", &hooks.create_runtime, &state)?;
+                channel.send(&Message::Go(None))?;
+            }
+            Some(Message::Ready(terminal)) => {
+                birth.launch.limit(child.pid, &birth.procfs)?;
+                return Ok(terminal);
+            }
+            Some(Message::Failed(kind, message)) => return Err(Error::Container { kind, message }),
+            Some(_) => {
+                return Err(Error::State(
+                    "the container's init spoke out of turn".into(),
+                ));
+            }
+            None => return Err(gone(Some(cgroup))),
+        }
+    }
+}
+
+/// Kills and reaps a child.
+pub(crate) fn end(child: &Child) -> Result<()> {
+    let doing = "ending the container's init";
+    match pidfd_send_signal(&child.pidfd, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => {
+            return Err(errno)
+                .call(|| "pidfd_send_signal(SIGKILL)")
+                .doing(doing);
+        }
+    }
+    reap(child.pid).doing(doing).map(drop)
+}

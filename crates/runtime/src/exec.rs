@@ -1,0 +1,190 @@
+//! Execution of a further process in a running container.
+//!
+//! The child is born in the container's pid namespace and cgroup, and joins the other namespaces at once by init's pidfd:
+//! nothing is looked up by number, and nothing of the runtime's is visible to the container before the child has become the
+//! container's (attacks 1 and 3).
+
+use crate::api::{ExecRequest, Stdio, Target};
+use crate::cgroup::Entry;
+use crate::channel::{Channel, Message};
+use crate::create::{end, hide_from_others, open};
+use crate::error::{Doing, Error, Result};
+use crate::init::{become_root, fail, hide_keys, state};
+use crate::launch::{Launch, Overrides};
+use crate::limits::set_affinity;
+use crate::namespaces::{BirthPlace, own};
+use crate::procfs::Procfs;
+use crate::stdio;
+use oci::runtime::{Process, Status};
+use rustix::fs::Mode;
+use rustix::process::{Pid, setsid, umask};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use sys::Context;
+use sys::process::{Child, Namespaces, Spawn, close_inherited, setns, spawn};
+use sys::root::Root;
+
+/// A process executed in a container: a child of the calling process, which reaps it.
+#[derive(Debug)]
+pub struct Exec {
+    /// The process.
+    pub pid: Pid,
+    /// A pidfd of it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal.
+    pub terminal: Option<OwnedFd>,
+    /// What of its configuration could not be had, where the specification asks for a warning.
+    pub warnings: Vec<String>,
+}
+
+/// Executes a process in a running container, and returns when it was executed or with why it was not; it has ended then.
+///
+/// The calling process should have one thread; it becomes non-dumpable.
+pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
+    if !request.ignore_paused && target.cgroup.is_frozen()? {
+        return Err(Error::State("cannot exec in a paused container".into()));
+    }
+    let ExecRequest {
+        process,
+        stdio,
+        user,
+        group_add,
+        preserve_fds,
+        ..
+    } = request;
+    let namespaces = own(target.spec);
+    let overrides = Overrides {
+        user,
+        group_add,
+        preserve_fds,
+    };
+    let users = namespaces.contains(Namespaces::USER);
+    let mut missing = Vec::new();
+    let launch = Launch::prepare(target.spec, process, overrides, false, users, &mut missing)?;
+    let entering = Entering {
+        target,
+        namespaces,
+        process,
+        launch,
+        procfs: Procfs::open()?,
+        entry: target.cgroup.entry()?,
+        stdio,
+    };
+    hide_from_others()?;
+    let (ours, theirs) = Channel::pair()?;
+    let child = entering.spawn(&ours, theirs)?;
+    match entering.attend(&child, &ours) {
+        Ok(terminal) => Ok(Exec {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            terminal,
+            warnings: missing
+                .iter()
+                .map(|name| format!("capability {name} is not available"))
+                .collect(),
+        }),
+        Err(error) => Err(error.undone(end(&child))),
+    }
+}
+
+/// A process on its way into a container.
+#[derive(Debug)]
+struct Entering<'a> {
+    target: &'a Target<'a>,
+    namespaces: Namespaces,
+    process: &'a Process,
+    launch: Launch<'a>,
+    procfs: Procfs,
+    entry: Entry,
+    stdio: Stdio,
+}
+
+impl Entering<'_> {
+    fn spawn(&self, ours: &Channel, theirs: Channel) -> Result<Child> {
+        let place = match self.namespaces.contains(Namespaces::PID) {
+            true => Some(BirthPlace::set(self.target.pidfd)?),
+            false => None,
+        };
+        let how = Spawn {
+            cgroup: self.entry.born(),
+            ..Spawn::default()
+        };
+        let body = move || {
+            close_inherited(ours.as_fd());
+            self.live(&theirs)
+        };
+        let child = spawn(how, body).doing("starting the process");
+        match (place.map_or(Ok(()), BirthPlace::restore), child) {
+            (Ok(()), child) => child,
+            (Err(error), Ok(child)) => Err(error.undone(end(&child))),
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// The caller's side, until the process was executed.
+    fn attend(&self, child: &Child, channel: &Channel) -> Result<Option<OwnedFd>> {
+        let terminal = match channel.receive()? {
+            Some(Message::Ready(terminal)) => terminal,
+            Some(Message::Failed(kind, message)) => return Err(Error::Container { kind, message }),
+            Some(_) => return Err(Error::State("the process spoke out of turn".into())),
+            None => {
+                return Err(Error::State(
+                    "the process was killed while it was set up".into(),
+                ));
+            }
+        };
+        self.launch.limit(child.pid, &self.procfs)?;
+        open(channel, None)?;
+        Ok(terminal)
+    }
+
+    /// The process's side.
+    fn live(&self, channel: &Channel) -> Infallible {
+        let Err(error) = self.run(channel);
+        fail(channel, &error)
+    }
+
+    fn run(&self, channel: &Channel) -> Result<Infallible> {
+        sys::signals::reset().doing("resetting signals")?;
+        umask(Mode::empty());
+        let affinity = self.process.exec_cpu_affinity.as_ref();
+        if let Some(cpus) = affinity.and_then(|affinity| affinity.initial.as_deref()) {
+            set_affinity(cpus)?;
+        }
+        self.entry.enter()?;
+        if let Some(cpus) = affinity.and_then(|affinity| affinity.last.as_deref()) {
+            set_affinity(cpus)?;
+        }
+        let label = self.launch.label(&self.procfs)?;
+        let others = self.namespaces.without(Namespaces::PID);
+        setns(self.target.pidfd, others).doing("joining the container's namespaces")?;
+        if self.namespaces.contains(Namespaces::USER) {
+            become_root()?;
+        }
+        setsid().call(|| "setsid()").doing("making a session")?;
+        hide_keys()?;
+        let root = Root::open(Path::new("/")).doing("opening the container's root")?;
+        let terminal = stdio::install(&self.stdio, &root, self.process.console_size)?;
+        let ready = self.launch.become_user(&root, label)?;
+        drop(root);
+        channel.send(&Message::Ready(terminal.map(|terminal| terminal.master)))?;
+        match channel.receive()? {
+            Some(Message::Start) => {}
+            _ => return Err(Error::State("the process's creator is gone".into())),
+        }
+        let Target {
+            id, bundle, spec, ..
+        } = *self.target;
+        let state = || {
+            Ok(state(
+                spec,
+                id,
+                bundle,
+                Status::Running,
+                self.procfs.own_pid()?,
+            ))
+        };
+        Err(self.launch.execute(&ready, channel, state))
+    }
+}
