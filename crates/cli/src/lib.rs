@@ -1,1 +1,4 @@
-//! The docker-style command line.
+//! temp
+use std::ffi::OsString; use std::process::ExitCode;
+/// x
+pub fn main(_a: impl IntoIterator<Item=OsString>) -> ExitCode { ExitCode::SUCCESS }

@@ -370,6 +370,8 @@ impl Supervisor {
             (stdio, Some(ends))
         };
         let target = runtime::Target {
+            id: &self.launch.id,
+            bundle: &self.launch.bundle,
             init: self.container.pid(),
             pidfd: self.container.pidfd(),
             cgroup: self.container.cgroup(),

@@ -378,3 +378,9 @@ mod tests {
         );
     }
 }
+
+/// Limits how many arenas glibc's allocator has (mallopt(3), `M_ARENA_MAX`): each keeps freed memory of its own.
+pub fn limit_arenas(count: i32) {
+    // SAFETY: mallopt only sets a parameter; an unknown one is refused and changes nothing.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
+}

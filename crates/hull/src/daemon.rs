@@ -1,0 +1,191 @@
+//! The engine's face: flags, the socket, signals, and the end when nobody needs it any more.
+
+use api::Connections;
+use clap::{Arg, ArgAction, Command};
+use engine::{Config, Engine};
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// More threads than this would only wait for each other.
+const WORKERS_MAX: usize = 8;
+
+/// How many arenas glibc's allocator may have: each keeps memory of its own.
+const ARENAS_MAX: i32 = 2;
+
+/// How long an engine that the client has started goes on without containers and clients.
+const IDLE_EXIT: Duration = Duration::from_secs(60);
+
+/// How often that is looked at.
+const IDLE_CHECK: Duration = Duration::from_secs(5);
+
+fn command() -> Command {
+    let path = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("PATH").default_value(default).help(help)
+    };
+    Command::new("hull daemon")
+        .about("Run the engine in the foreground")
+        .arg(path("data-root", "/var/lib/hull", "Where images, volumes and records are kept"))
+        .arg(path("run-root", "/run/hull", "Where the state of running containers is kept, on tmpfs"))
+        .arg(
+            Arg::new("host")
+                .long("host")
+                .short('H')
+                .value_name("unix://PATH")
+                .help("The socket to listen on (default: hull.sock in the run root)"),
+        )
+        .arg(Arg::new("bridge").long("bridge").default_value("hull0").help("The default bridge's interface"))
+        .arg(
+            Arg::new("bip")
+                .long("bip")
+                .value_name("ADDRESS/PREFIX")
+                .help("The default bridge's address and network (default: one the host has no route to)"),
+        )
+        .arg(Arg::new("mtu").long("mtu").value_parser(clap::value_parser!(u32)).help("Of containers' interfaces"))
+        .arg(
+            Arg::new("log-level")
+                .long("log-level")
+                .short('l')
+                .default_value("info")
+                .value_parser(["error", "warn", "info", "debug", "trace"])
+                .help("What to log on standard error"),
+        )
+        .arg(
+            Arg::new("idle-exit")
+                .long("idle-exit")
+                .action(ArgAction::SetTrue)
+                .help("End after a minute without running containers and clients"),
+        )
+}
+
+/// Runs the engine until it is told to end, or is idle.
+pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let name = OsString::from("hull daemon");
+    let matches = match command().try_get_matches_from(std::iter::once(name).chain(arguments)) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(125) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "hull daemon: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(matches: &clap::ArgMatches) -> Result<(), String> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    let level = text("log-level").parse::<tracing::Level>().map_err(|error| error.to_string())?;
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    let run_root = PathBuf::from(text("run-root"));
+    let socket = match matches.get_one::<String>("host") {
+        Some(host) => socket_path(host)?,
+        None => run_root.join("hull.sock"),
+    };
+    let config = Config {
+        data_root: PathBuf::from(text("data-root")),
+        run_root,
+        bridge: network::BridgeConfig {
+            name: text("bridge"),
+            subnet: matches.get_one::<String>("bip").map(|bip| subnet(bip)).transpose()?,
+            mtu: matches.get_one::<u32>("mtu").copied(),
+        },
+    };
+    sys::process::limit_arenas(ARENAS_MAX);
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(WORKERS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let idle_exit = matches.get_flag("idle-exit");
+    // The work is spawned, so that it runs on the workers, as everything it calls expects.
+    runtime.block_on(async move { tokio::spawn(serve(config, socket, idle_exit)).await }).map_err(|error| error.to_string())?
+}
+
+fn socket_path(host: &str) -> Result<PathBuf, String> {
+    match host.split_once("://") {
+        Some(("unix", path)) if path.starts_with('/') => Ok(PathBuf::from(path)),
+        Some(("tcp", _)) => Err(format!(
+            "will not listen on {host}: whoever reaches an engine over TCP is root on this host, and TLS with client certificates is not supported yet"
+        )),
+        _ => Err(format!("cannot listen on {host:?}: it reads like unix:///run/hull/hull.sock")),
+    }
+}
+
+fn subnet(bip: &str) -> Result<network::Subnet, String> {
+    let bad = || format!("--bip {bip:?}: it reads like 172.17.0.1/16, with a prefix of 8 to 30");
+    let (address, prefix) = bip.split_once('/').ok_or_else(bad)?;
+    let (gateway, prefix) = (address.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
+    let network = network::Subnet::new(gateway, prefix).ok_or_else(bad)?;
+    Ok(network::Subnet { gateway, ..network })
+}
+
+async fn serve(config: Config, socket: PathBuf, idle_exit: bool) -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let engine = Engine::open(config).await.map_err(|error| error.chain())?;
+    let listener = listen(&socket)?;
+    tracing::info!(socket = %socket.display(), "the engine serves");
+    let connections = Connections::default();
+    let serving = api::serve(listener, engine.clone(), connections.clone());
+    tokio::select! {
+        () = serving => {}
+        _ = terminate.recv() => tracing::info!("terminated; containers go on"),
+        _ = interrupt.recv() => tracing::info!("interrupted; containers go on"),
+        () = idle(&engine, &connections), if idle_exit => tracing::info!("nobody needs the engine: it ends"),
+    }
+    // Removed while the lock is still held: a new engine that starts now makes its own after that.
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+/// Listens for root and the group hull alone. A socket that is there is the rest of an engine that was killed: the lock
+/// says that none is running.
+fn listen(path: &Path) -> Result<UnixListener, String> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("cannot replace {}: {error}", path.display()));
+        }
+        _ => {}
+    }
+    // Nobody can connect between the making and the closing of the socket.
+    let old = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(old);
+    let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
+    if let Some(group) = group_id("hull") {
+        let opened = std::os::unix::fs::chown(path, None, Some(group))
+            .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)));
+        opened.map_err(|error| format!("cannot open {} to the group hull: {error}", path.display()))?;
+    }
+    Ok(listener)
+}
+
+/// A group's number, from group(5).
+fn group_id(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string("/etc/group").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+/// Ends when there has been no container and no client for a while.
+async fn idle(engine: &Engine, connections: &Connections) {
+    let mut since = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(IDLE_CHECK).await;
+        if engine.is_busy() || connections.count() > 0 {
+            since = tokio::time::Instant::now();
+        } else if since.elapsed() >= IDLE_EXIT {
+            return;
+        }
+    }
+}
