@@ -221,7 +221,9 @@ impl Contents {
             return Ok(Item::Other("it is a sparse file".to_owned()));
         }
         let start = reader.read_content(CHUNK_BYTES)?;
-        if looks_like_json(&start) {
+        // The name of a tar's first member may begin like JSON.
+        let is_tar = tar::looks_like_archive(&start);
+        if !is_tar && looks_like_json(&start) {
             if entry.size > CONFIG_BYTES_MAX {
                 return Ok(Item::Other(format!(
                     "its {} bytes are too many",
@@ -234,7 +236,7 @@ impl Contents {
             Ok(compression) => compression,
             Err(unsupported @ Unsupported(_)) => return Ok(Item::Other(unsupported.to_string())),
         };
-        if compression == Compression::None && !tar::looks_like_archive(&start) {
+        if compression == Compression::None && !is_tar {
             return Ok(Item::Other("it is neither JSON nor a layer".to_owned()));
         }
         if self.layers.len() + running.layers.len() >= ARCHIVE_LAYERS_MAX {

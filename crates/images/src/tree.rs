@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,10 +21,13 @@ const COPY_BYTES: usize = 256 << 10;
 /// Holes worth their map: writing zeros is simpler for every reader.
 const HOLES_BYTES_MIN: u64 = 1 << 20;
 
+/// The mode of directories under mounts, which cannot be seen.
+const MOUNT_MODE: u32 = 0o755;
+
 /// How a tree is written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
-    /// What is mounted in the tree is part of it.
+    /// What is mounted in the tree is part of it, except for what the kernel makes up (`/proc`, `/sys`).
     pub(crate) cross_mounts: bool,
     /// The tree is an upper directory: what overlayfs reads as deletion becomes a whiteout.
     pub(crate) whiteouts: bool,
@@ -65,21 +69,8 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             if self.options.exclude.as_ref() == Some(&path) {
                 continue;
             }
-            let parent = directory.fd.as_fd();
-            let node = match Node::open(parent, &child, &path, self.options.cross_mounts)? {
-                Some(node) => node,
-                None if self.options.cross_mounts => continue,
-                // Where a mount begins, the empty directory or file below it is what belongs to the tree.
-                None => match self.mount_point(parent, &child, &path)? {
-                    Some(entry) => {
-                        self.put(&Entry {
-                            path: [name, &entry.path].concat(),
-                            ..entry
-                        })?;
-                        continue;
-                    }
-                    None => continue,
-                },
+            let Some(node) = self.child(directory, &child, name, &path)? else {
+                continue;
             };
             if self.options.whiteouts {
                 if child.as_bytes().starts_with(WHITEOUT) {
@@ -146,24 +137,38 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         Ok(self.tar.entry(entry)?)
     }
 
-    /// The directory or file under a mount, as an empty one.
-    fn mount_point(
-        &self,
-        parent: BorrowedFd<'_>,
-        child: &std::ffi::OsStr,
+    /// Opens a name in a directory; `None` where it is gone, or where a mount begins that is no part of the tree. Then the
+    /// empty directory or file below the mount is written.
+    fn child(
+        &mut self,
+        directory: &Node,
+        child: &OsStr,
+        name: &[u8],
         path: &Path,
-    ) -> Result<Option<Entry>> {
+    ) -> Result<Option<Node>> {
+        let parent = directory.fd.as_fd();
+        if let Some(node) = Node::open(parent, child, path, false)? {
+            return Ok(Some(node));
+        }
         let Some(node) = Node::open(parent, child, path, true)? else {
             return Ok(None);
         };
-        Ok(match node.file_type() {
+        if self.options.cross_mounts && !node.is_of_kernel(path)? {
+            return Ok(Some(node));
+        }
+        let name = [name, child.as_bytes()].concat();
+        match node.file_type() {
             FileType::Directory => {
-                let name = [child.as_bytes(), b"/"].concat();
-                Some(Entry::new(name, Kind::Directory, 0o755))
+                self.put(&Entry::new(
+                    [&name, &b"/"[..]].concat(),
+                    Kind::Directory,
+                    MOUNT_MODE,
+                ))?;
             }
-            FileType::RegularFile => Some(Entry::new(child.as_bytes(), Kind::File, 0o644)),
-            _ => None,
-        })
+            FileType::RegularFile => self.put(&Entry::new(name, Kind::File, 0o644))?,
+            _ => {}
+        }
+        Ok(None)
     }
 
     /// Writes a file with its content: as many bytes as it had when it was opened.

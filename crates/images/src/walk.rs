@@ -12,6 +12,20 @@ use std::path::Path;
 use sys::Context as _;
 use sys::root::fd_path;
 
+/// procfs, sysfs, cgroup, cgroup2, devpts, mqueue, debugfs, tracefs, securityfs, bpf; `f_type` of statfs(2).
+const KERNEL_MAGICS: [u32; 10] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x1cd1,
+    0x1980_0202,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+];
+
 /// A file of a tree, open.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -67,6 +81,14 @@ impl Node {
     /// Whether overlayfs reads it as "not there".
     pub(crate) fn is_whiteout(&self) -> bool {
         self.file_type() == FileType::CharacterDevice && self.stat.st_rdev == 0
+    }
+
+    /// Whether it is of a file system whose files the kernel makes up: their sizes and contents mean nothing in a copy.
+    pub(crate) fn is_of_kernel(&self, path: &Path) -> Result<bool> {
+        let statfs = rustix::fs::fstatfs(&self.fd).call(|| format!("fstatfs(<tree>{path:?})"))?;
+        Ok(KERNEL_MAGICS
+            .iter()
+            .any(|magic| i64::from(*magic) == statfs.f_type))
     }
 
     /// Its extended attributes, but those of overlayfs and of the host's SELinux policy.

@@ -334,6 +334,8 @@ fn what_is_mounted_is_copied_but_not_exported() {
         fs::create_dir(&volume).unwrap();
         fs::write(volume.join("data"), "data").unwrap();
         rustix::mount::mount_bind(&volume, container.path("dir/sub")).unwrap();
+        fs::create_dir(container.path("dir/proc")).unwrap();
+        rustix::mount::mount_bind("/proc", container.path("dir/proc")).unwrap();
         let root = Root::open(&container.path("")).unwrap();
         let mut archive = Vec::new();
         export(&root, &mut archive).unwrap();
@@ -350,9 +352,13 @@ fn what_is_mounted_is_copied_but_not_exported() {
             &ExtractOptions::default(),
         );
         rustix::mount::unmount(container.path("dir/sub"), UnmountFlags::DETACH).unwrap();
-        assert_eq!(exported[..3], ["dir/", "dir/file", "dir/sub/"]);
+        rustix::mount::unmount(container.path("dir/proc"), UnmountFlags::DETACH).unwrap();
+        assert_eq!(exported[..4], ["dir/", "dir/file", "dir/proc/", "dir/sub/"]);
         assert!(!exported.iter().any(|name| name.contains("data")));
-        assert_eq!(copied, ["dir/", "dir/file", "dir/sub/", "dir/sub/data"]);
+        assert_eq!(
+            copied,
+            ["dir/", "dir/file", "dir/proc/", "dir/sub/", "dir/sub/data"]
+        );
         replaced.unwrap_err();
         assert_eq!(fs::read_to_string(volume.join("data")).unwrap(), "data");
     })

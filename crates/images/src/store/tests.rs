@@ -171,6 +171,15 @@ fn a_shared_layer_is_stored_once() {
 }
 
 #[test]
+fn a_layer_that_begins_like_json_is_a_layer() {
+    let store = Store::new();
+    store
+        .load(&docker_archive(&["a:1"], &[&small_layer("[", b"test")]))
+        .unwrap();
+    assert_eq!(store.images.get("a:1").unwrap().size, 4);
+}
+
+#[test]
 fn loading_what_is_there_changes_nothing() {
     let store = Store::new();
     let files = docker_files(&["a:1"], &[&small_layer("a", b"1")]);
