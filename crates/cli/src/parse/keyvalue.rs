@@ -202,7 +202,9 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "A=1\nB C=2\n").unwrap();
         let path = file.path().to_str().unwrap().to_owned();
-        let error = environment(&[path.clone()], &[]).unwrap_err().to_string();
+        let error = environment(std::slice::from_ref(&path), &[])
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             format!("{path}: line 2: \"B C\" is not a variable's name")

@@ -230,7 +230,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_port_panics(spec in "[-0-9:./\\[\\]=a-z]{0,20}") {
-            let _ = Ports::parse(&[spec.clone()], &[spec]);
+            let _ = Ports::parse(std::slice::from_ref(&spec), std::slice::from_ref(&spec));
         }
     }
 }

@@ -315,17 +315,14 @@ fn make_node(
         EntryType::Block => FileType::BlockDevice,
         _ => FileType::Fifo,
     };
-    let (major, minor) = (
-        header.device_major()?.unwrap_or(0),
-        header.device_minor()?.unwrap_or(0),
-    );
-    rustix::fs::mknodat(
-        parent,
-        name,
-        kind,
-        attributes.mode,
-        rustix::fs::makedev(major, minor),
-    )?;
+    let device = match kind {
+        FileType::Fifo => 0,
+        _ => {
+            let (major, minor) = (header.device_major()?, header.device_minor()?);
+            rustix::fs::makedev(major.unwrap_or(0), minor.unwrap_or(0))
+        }
+    };
+    rustix::fs::mknodat(parent, name, kind, attributes.mode, device)?;
     apply_link(parent, name, attributes)
 }
 
