@@ -1,4 +1,57 @@
+<<<<<<< HEAD
 //! temp
 use std::ffi::OsString; use std::process::ExitCode;
 /// x
 pub fn main(_a: impl IntoIterator<Item=OsString>) -> ExitCode { ExitCode::SUCCESS }
+=======
+//! The docker-style command line: parses, speaks to an engine through `client`, renders.
+//!
+//! ```text
+//! app      the command tree; from argv to one command's run function
+//! flags    the flags of a command, and the parser        help     what --help prints
+//! parse/   values of flags to wire types                 go/      what Docker's clients inherit from Go's libraries
+//! session  which engine; starts hull's own when absent   stdio    attached streams, the terminal, signals
+//! container/ image/ volume network system …              one file for a command or a few that belong together
+//! ```
+//!
+//! Invariants: nothing is decided here that the engine should decide, every flag is either put on the wire as Docker's
+//! client does or refused by name, and exit codes are Docker's.
+
+mod app;
+mod config;
+mod container;
+mod error;
+mod flags;
+mod format;
+mod go;
+mod help;
+mod image;
+mod inspect;
+mod json;
+mod network;
+mod objects;
+mod output;
+mod parse;
+mod progress;
+mod session;
+mod spawn;
+mod stdio;
+mod system;
+mod volume;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs one command line, `args[0]` being the name the program was called by, and returns what to exit with.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match app::run(args.into_iter().collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(report) = error.report() {
+                output::complain(&report);
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+>>>>>>> cli

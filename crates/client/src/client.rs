@@ -114,10 +114,7 @@ impl Client {
 
     /// Sends a request and decodes the answer.
     pub async fn json<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
-        let response = self.send(request).await?;
-        let call = response.call.clone();
-        let bytes = response.bytes().await?;
-        api_types::from_slice(&bytes).map_err(|source| Error::Decode { call, source })
+        self.send(request).await?.json().await
     }
 
     /// Sends a request whose answer has nothing to say but its status.
@@ -337,6 +334,13 @@ impl Response {
     /// Reads the body to its end.
     pub async fn bytes(self) -> Result<Bytes> {
         self.limited(ANSWER_BYTES_MAX).await
+    }
+
+    /// Reads the body to its end and decodes it.
+    pub async fn json<T: DeserializeOwned>(self) -> Result<T> {
+        let call = self.call.clone();
+        let bytes = self.bytes().await?;
+        api_types::from_slice(&bytes).map_err(|source| Error::Decode { call, source })
     }
 
     /// The body as a reader. The connection is not used again.

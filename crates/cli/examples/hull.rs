@@ -1,0 +1,7 @@
+//! The command line without the other faces of the binary: for its tests, and to try it against any Docker daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hull_cli::main(std::env::args_os())
+}

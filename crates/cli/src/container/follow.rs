@@ -1,0 +1,174 @@
+//! Starts a container that this terminal is attached to, and stays until its end: the common part of `run` and `start -a`.
+//!
+//! The order is what makes no byte and no exit code get lost: attach, then wait, then start.
+
+use crate::error::{Error, Result};
+use crate::stdio::{self, Attach, End, Signals};
+use api_types::WaitResponse;
+use client::{ApiVersion, Client, Hijacked, Request};
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+/// Before this API version a wait ends at once for a container that does not run yet, so it must follow the start.
+const WAIT_HAS_CONDITIONS: ApiVersion = ApiVersion::new(1, 30);
+
+/// An engine that answers a wait only when it is over must not keep the container from being started.
+const WAIT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After the detach keys, how long a container that ended may take to say so. One that did not is detached from.
+const DETACHED_GRACE: Duration = Duration::from_millis(100);
+
+/// Whom this terminal is attached to, and how.
+#[derive(Debug)]
+pub(crate) struct Follow<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) id: &'a str,
+    pub(crate) attach: Attach,
+    /// The engine removes the container at its end.
+    pub(crate) auto_remove: bool,
+}
+
+impl Follow<'_> {
+    /// Starts the container and stays until its end, or until the user detaches; returns the exit code.
+    pub(crate) async fn run(&self, signals: Signals) -> Result<u8> {
+        let connection = self.connect().await?;
+        let condition = if self.auto_remove {
+            "removed"
+        } else {
+            "next-exit"
+        };
+        let (registered, mut is_registered) = oneshot::channel();
+        let mut wait = Box::pin(wait(self.client, self.id, condition, Some(registered)));
+        let mut ended = None;
+        if self.client.version() >= WAIT_HAS_CONDITIONS {
+            tokio::select! {
+                result = &mut wait => ended = Some(result),
+                _ = &mut is_registered => {}
+                () = sleep(WAIT_HEAD_TIMEOUT) => {}
+            }
+        }
+        if let Err(error) = start(self.client, self.id).await {
+            drop(connection);
+            if self.auto_remove && ended.is_none() {
+                // The engine removes what did not start; its name is free when this command ends. The start's error is
+                // what matters.
+                let _ = wait.await;
+            }
+            return Err(error);
+        }
+        let wait = async move {
+            match ended {
+                Some(result) => result,
+                None => wait.await,
+            }
+        };
+        self.stay(connection, wait, signals).await
+    }
+
+    /// `POST /containers/{id}/attach`.
+    pub(crate) async fn connect(&self) -> Result<Hijacked> {
+        let keys = Some(&self.attach.detach_keys).filter(|keys| !keys.is_empty());
+        let request = Request::post(&["containers", self.id, "attach"])
+            .query_flag("stream", true)
+            .query_flag("stdin", self.attach.stdin)
+            .query_flag("stdout", self.attach.stdout)
+            .query_flag("stderr", self.attach.stderr)
+            .query_some("detachKeys", keys);
+        Ok(self.client.hijack(&request).await?)
+    }
+
+    /// Copies streams, forwards signals and sizes, until the container has ended and said everything.
+    pub(crate) async fn stay(
+        &self,
+        connection: Hijacked,
+        wait: impl Future<Output = Result<u8>>,
+        mut signals: Signals,
+    ) -> Result<u8> {
+        let end = self.end(connection, wait);
+        tokio::pin!(end);
+        tokio::select! {
+            result = &mut end => result,
+            never = signals.forward(self.client, self.id) => match never {},
+            never = self.keep_size() => match never {},
+        }
+    }
+
+    async fn keep_size(&self) -> Infallible {
+        match self.attach.tty && stdio::is_terminal() {
+            true => stdio::keep_size(self.client, &["containers", self.id]).await,
+            false => std::future::pending().await,
+        }
+    }
+
+    async fn end(
+        &self,
+        connection: Hijacked,
+        wait: impl Future<Output = Result<u8>>,
+    ) -> Result<u8> {
+        let streams = self.attach.run(connection);
+        tokio::pin!(streams, wait);
+        let output = self.attach.stdout || self.attach.stderr;
+        tokio::select! {
+            biased;
+            end = &mut streams => match end? {
+                End::Closed => wait.await,
+                End::Detached => timeout(DETACHED_GRACE, wait).await.unwrap_or(Ok(0)),
+            },
+            code = &mut wait => {
+                if output {
+                    // What the container said last may still be on its way.
+                    streams.await?;
+                }
+                code
+            }
+        }
+    }
+}
+
+/// `POST /containers/{id}/start`.
+pub(crate) async fn start(client: &Client, id: &str) -> Result<()> {
+    Ok(client
+        .call(&Request::post(&["containers", id, "start"]))
+        .await?)
+}
+
+/// Waits for a container's end. `registered` is told once the engine has begun to wait.
+pub(crate) async fn wait(
+    client: &Client,
+    id: &str,
+    condition: &str,
+    registered: Option<oneshot::Sender<()>>,
+) -> Result<u8> {
+    let condition = Some(condition).filter(|condition| !condition.is_empty());
+    let request = Request::post(&["containers", id, "wait"]).query_some("condition", condition);
+    let response = client.send(&request).await?;
+    if let Some(registered) = registered {
+        // Nobody listens any more where the start did not wait for it.
+        let _ = registered.send(());
+    }
+    let answer: WaitResponse = response.json().await?;
+    match answer.error {
+        Some(error) => Err(Error::msg(format!(
+            "error waiting for container: {}",
+            error.message
+        ))),
+        None => Ok(exit_code(answer.status_code)),
+    }
+}
+
+/// An exit code as a process can have it.
+pub(crate) fn exit_code(code: i64) -> u8 {
+    u8::try_from(code & 0xff).expect("masked to eight bits")
+}
+
+/// An exit code as the result of a command.
+pub(crate) fn finish(code: u8) -> Result<()> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Error::Exit(code))
+    }
+}

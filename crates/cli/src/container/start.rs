@@ -1,0 +1,97 @@
+//! `hull start`.
+
+use crate::app::{Arity, Command};
+use crate::container::follow::{Follow, finish, start};
+use crate::error::{Error, Result};
+use crate::flags::{Flag, Matches};
+use crate::objects;
+use crate::output;
+use crate::session::Session;
+use crate::stdio::{Attach, Signals};
+use api_types::InspectResponse;
+use client::Request;
+
+const FLAGS: &[Flag] = &[
+    Flag::bool("attach", "Attach stdout and stderr, and pass signals on").short('a'),
+    Flag::text(
+        "checkpoint",
+        "Restore from this checkpoint (not supported yet)",
+    ),
+    Flag::text(
+        "checkpoint-dir",
+        "Directory of checkpoints (not supported yet)",
+    ),
+    Flag::text("detach-keys", "Keys that detach from the container"),
+    Flag::bool("interactive", "Attach stdin").short('i'),
+];
+
+pub(crate) const START: Command = Command {
+    usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+    about: "Start one or more stopped containers",
+    aliases: &["container start", "start"],
+    flags: &[FLAGS],
+    arity: Arity::AtLeast(1),
+    interspersed: true,
+    run: |session, matches| Box::pin(run(session, matches)),
+};
+
+async fn run(session: &Session, matches: &Matches) -> Result<()> {
+    for flag in ["checkpoint", "checkpoint-dir"] {
+        if matches.given(flag) {
+            return Err(Error::msg(format!("--{flag} is not supported yet")));
+        }
+    }
+    if matches.on("attach") || matches.on("interactive") {
+        return attached(session, matches).await;
+    }
+    let client = session.client().await?;
+    let mut failed = Vec::new();
+    for name in &matches.args {
+        match objects::named(name, start(client, name)).await {
+            Ok(()) => output::line(name)?,
+            Err(error) => {
+                output::complain(&crate::error::chain(&error));
+                failed.push(name.as_str());
+            }
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Error::msg(format!(
+            "Error: failed to start containers: {}",
+            failed.join(", ")
+        ))),
+    }
+}
+
+async fn attached(session: &Session, matches: &Matches) -> Result<()> {
+    let [name] = matches.args.as_slice() else {
+        return Err(Error::msg(
+            "you cannot start and attach multiple containers at once",
+        ));
+    };
+    objects::check_name(name)?;
+    let client = session.client().await?;
+    let container: InspectResponse = client
+        .json(&Request::get(&["containers", name, "json"]))
+        .await?;
+    let attach = Attach {
+        tty: container.config.tty,
+        stdin: matches.on("interactive") && container.config.open_stdin,
+        stdout: true,
+        stderr: true,
+        detach_keys: session.detach_keys(matches),
+    };
+    let signals = Signals::catch(!container.config.tty)?;
+    let auto_remove = container.host_config.auto_remove;
+    finish(
+        Follow {
+            client,
+            id: &container.id,
+            attach,
+            auto_remove,
+        }
+        .run(signals)
+        .await?,
+    )
+}

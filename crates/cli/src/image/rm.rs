@@ -1,0 +1,71 @@
+//! `hull rmi`.
+
+use crate::app::{Arity, Command};
+use crate::error::{Error, Result};
+use crate::flags::{Flag, Kind, Matches};
+use crate::objects;
+use crate::output;
+use crate::session::Session;
+use api_types::ImageDeleteItem;
+use client::Request;
+
+const FLAGS: &[Flag] = &[
+    Flag::bool(
+        "force",
+        "Remove also what is in use by stopped containers or has several names",
+    )
+    .short('f'),
+    Flag::bool("no-prune", "Keep parents without a name"),
+    Flag::of(
+        "platform",
+        Kind::Strings,
+        "Remove only this platform (not supported yet)",
+    ),
+];
+
+pub(crate) const RM: Command = Command {
+    usage: "[OPTIONS] IMAGE [IMAGE...]",
+    about: "Remove one or more images",
+    aliases: &["image rm", "image remove", "rmi"],
+    flags: &[FLAGS],
+    arity: Arity::AtLeast(1),
+    interspersed: true,
+    run: |session, matches| Box::pin(run(session, matches)),
+};
+
+async fn run(session: &Session, matches: &Matches) -> Result<()> {
+    if matches.given("platform") {
+        return Err(Error::msg("--platform is not supported yet"));
+    }
+    let client = session.client().await?;
+    let force = matches.on("force");
+    let mut failed = false;
+    for name in &matches.args {
+        let request = Request::delete(&["images", name])
+            .query_flag("force", force)
+            .query_flag("noprune", matches.on("no-prune"));
+        let remove = async {
+            client
+                .json::<Vec<ImageDeleteItem>>(&request)
+                .await
+                .map_err(Error::from)
+        };
+        match objects::named(name, remove).await {
+            Ok(items) => output::print(&items.iter().map(line).collect::<String>())?,
+            Err(error) => {
+                // Forced, it is enough that it is not there.
+                failed |=
+                    !(force && matches!(&error, Error::Client(error) if error.is_not_found()));
+                output::complain(&crate::error::chain(&error));
+            }
+        }
+    }
+    if failed { Err(Error::Exit(1)) } else { Ok(()) }
+}
+
+fn line(item: &ImageDeleteItem) -> String {
+    match item.deleted.as_str() {
+        "" => format!("Untagged: {}\n", item.untagged),
+        deleted => format!("Deleted: {deleted}\n"),
+    }
+}

@@ -1,0 +1,11 @@
+//! A process' streams and this terminal: copying both ways, raw mode, window sizes, detach keys, signals.
+
+mod attach;
+mod detach;
+mod signals;
+mod stdin;
+mod terminal;
+
+pub(crate) use attach::{Attach, End, copy_frames, copy_raw};
+pub(crate) use signals::Signals;
+pub(crate) use terminal::{check_stdin, is_terminal, keep_size, size};

@@ -1,0 +1,16 @@
+//! `hull system`.
+
+mod df;
+pub(crate) mod events;
+pub(crate) mod info;
+pub(crate) mod prune;
+pub(crate) mod version;
+
+use crate::app::Entry;
+
+pub(crate) const ENTRIES: &[Entry] = &[
+    Entry::command("df", &df::DF),
+    Entry::command("events", &events::EVENTS),
+    Entry::command("info", &info::INFO),
+    Entry::command("prune", &prune::PRUNE),
+];
