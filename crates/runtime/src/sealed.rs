@@ -2,14 +2,14 @@
 //!
 //! A process on its way into a container is visible there, and an image can make it execute `/proc/self/exe`; whoever then
 //! opens that file for writing once it runs no more overwrites the runtime on the host. So whatever enters containers runs
-//! from a view of the executable that nobody can write through: a read-only overlay of its directory that is in no mount
-//! table, or where that cannot be had, a sealed copy in memory.
+//! from a view of the executable that nobody can write through: a read-only mount of that one file which is in no mount
+//! namespace, so that nobody can reach it to change it; or where that cannot be had, a sealed copy in memory.
 
 use crate::error::{Doing, Error, Result};
-use crate::mounts::filesystem::Filesystem;
+use crate::mounts::filesystem::{clone_tree, host};
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fcntl_get_seals,
-    fstatvfs, memfd_create, openat,
+    fstatvfs, memfd_create,
 };
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use sys::Context;
+use sys::mount::{Attributes, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, set_attributes};
 use sys::process::exec_fd;
 
 const SELF: &str = "/proc/self/exe";
@@ -25,6 +26,9 @@ const SEALS: SealFlags = SealFlags::WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);
 
+/// Set for the second execution, which must not lead to a third.
+const MARK: &str = "_HULL_SEALED";
+
 /// Makes sure that this process runs from such a view, by executing itself again with the same arguments if need be. To be
 /// called before anything else, by every program that creates containers or executes in them, unless it was executed from
 /// [`executable`] to begin with.
@@ -32,21 +36,26 @@ pub fn ensure() -> Result<()> {
     if is_sealed()? {
         return Ok(());
     }
+    if std::env::var_os(MARK).is_some() {
+        return Err(Error::unsupported("running out of reach of containers"));
+    }
     let executable = executable()?;
     let arguments = strings(std::env::args_os())?;
-    let environment = strings(std::env::vars_os().map(|(name, value)| {
+    let variables = std::env::vars_os().chain([(MARK.into(), "1".into())]);
+    let environment = strings(variables.map(|(name, value)| {
         let mut variable = name.into_vec();
         variable.push(b'=');
         variable.extend(value.as_bytes());
         OsString::from_vec(variable)
     }))?;
     Err(exec_fd(executable.as_fd(), &arguments, &environment))
-        .doing("executing a sealed copy of the runtime")
+        .doing("executing a sealed view of the runtime")
 }
 
 /// The running program's executable, to execute it from (execveat(2), or `/proc/self/fd/<n>`) out of reach of containers.
 pub fn executable() -> Result<OwnedFd> {
-    overlay()
+    // The copy is for kernels before 5.12, and for whoever may not mount.
+    mount()
         .or_else(|_| copy())
         .doing("sealing the runtime's executable")
 }
@@ -61,38 +70,30 @@ pub fn is_sealed() -> Result<bool> {
         return Ok(true);
     }
     let found = fstatvfs(&file).call(|| "fstatvfs").doing(doing)?;
-    // A read-only mount that is in the mount table could be made writable there.
+    if !found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(false);
+    }
+    // A read-only mount of a mount namespace could be made writable there; what is in none has no name but its root's.
     let path = std::fs::read_link(SELF)
         .call(|| format!("readlink({SELF:?})"))
         .doing(doing)?;
-    let listed = rustix::fs::stat(&path).is_ok_and(|stat| {
-        rustix::fs::fstat(&file)
-            .is_ok_and(|own| (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino))
-    });
-    Ok(found.f_flag.contains(StatVfsMountFlags::RDONLY) && !listed)
+    Ok(path == Path::new("/"))
 }
 
-/// The executable in a read-only overlay of its directory.
-fn overlay() -> sys::Result<OwnedFd> {
-    let path = std::fs::read_link(SELF).call(|| format!("readlink({SELF:?})"))?;
-    let invalid = || sys::Error::new(format!("readlink({SELF:?})"), rustix::io::Errno::INVAL);
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(invalid());
-    };
-    let directory = directory.to_str().ok_or_else(invalid)?;
-    let overlay = Filesystem::new("overlay")?;
-    // Without an upper layer there must be two lower ones.
-    let list = format!(
-        "{}:{}",
-        directory.replace('\\', "\\\\").replace(':', "\\:"),
-        "/proc/self/fdinfo"
-    );
-    overlay.set("lowerdir", &list)?;
-    let mount = overlay.mount(sys::mount::MOUNT_ATTR_RDONLY | sys::mount::MOUNT_ATTR_NOSUID)?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(&mount, Path::new(name), flags, Mode::empty())
-        .call(|| format!("openat(<overlay>, {name:?})"))?;
-    Ok(file)
+/// The executable in a read-only mount of its own.
+fn mount() -> sys::Result<OwnedFd> {
+    let file = host(Path::new(SELF), OFlags::empty())?;
+    let mount = clone_tree(file.as_fd(), Path::new(""), false)?;
+    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID;
+    set_attributes(
+        mount.as_fd(),
+        false,
+        &Attributes {
+            set: attributes,
+            ..Attributes::default()
+        },
+    )?;
+    Ok(mount)
 }
 
 /// A sealed copy of the executable in memory.
