@@ -93,6 +93,13 @@ impl Container {
         &self.warnings
     }
 
+    /// Ends it and removes its cgroup.
+    pub fn destroy(&self) -> Result<()> {
+        end(&self.child)?;
+        self.cgroup.kill()?;
+        self.cgroup.destroy()
+    }
+
     /// Opens the gate, and waits until the program was executed or told why not. Init has ended in the latter case.
     pub fn start(&mut self) -> Result<()> {
         let Some(channel) = self.channel.take() else {

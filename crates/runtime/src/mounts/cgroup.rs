@@ -9,7 +9,6 @@ use super::{DIRECTORY_MODE, Site, change_propagation, restrict};
 use crate::cgroup::{Hierarchy, Version, hierarchies, unified};
 use crate::error::{Doing, Result};
 use rustix::fs::CWD;
-use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::Context;
@@ -70,14 +69,10 @@ pub(super) fn mount(site: &Site<'_>, target: OwnedFd, options: &Options) -> Resu
 /// A detached mount of one hierarchy.
 fn view(site: &Site<'_>, hierarchy: &Hierarchy, options: &Options) -> Result<OwnedFd> {
     let doing = || format!("mounting the cgroup hierarchy {}", hierarchy.name());
-    let own_root = site.cgroup_namespace;
-    if own_root || hierarchy.version == Version::V2 {
-        match new_mount(hierarchy, options) {
-            // A user namespace may mount cgroups only from inside a cgroup namespace of its own.
-            Err(error) if matches!(error.errno, Errno::PERM | Errno::BUSY) && !own_root => {}
-            result => return result.doing_with(doing),
-        }
+    if site.cgroup_namespace {
+        return new_mount(hierarchy, options).doing_with(doing);
     }
+    // A new mount from inside the host's cgroup namespace would change the hierarchy's options for the whole host.
     let path = match hierarchy.version {
         Version::V1 => hierarchy.mount.join(site.cgroup),
         Version::V2 => hierarchy.mount.clone(),
@@ -92,12 +87,6 @@ fn new_mount(hierarchy: &Hierarchy, options: &Options) -> sys::Result<OwnedFd> {
     if hierarchy.version == Version::V2 {
         let filesystem = Filesystem::new("cgroup2")?;
         filesystem.set("source", "cgroup")?;
-        for flag in ["nsdelegate", "memory_recursiveprot"] {
-            // The host's own choice for the one hierarchy there is: asked for again so as not to take it back.
-            if options.parameters.iter().any(|(name, _)| name == flag) {
-                filesystem.flag(flag)?;
-            }
-        }
         return filesystem.mount(attributes);
     }
     let filesystem = Filesystem::new("cgroup")?;

@@ -1,0 +1,346 @@
+//! From creation to deletion.
+
+use super::foreground::Foreground;
+use super::streams::{check_console, connect, hand_out, preserved};
+use super::{Invocation, rfc3339, warn};
+use crate::api::{Create, Stdio};
+use crate::create::{Container, cgroup_path, create as create_container, start_at};
+use crate::error::{Doing, Error, Result};
+use crate::hooks;
+use crate::init::hooks as hooks_of;
+use crate::sealed;
+use crate::state::{Known, Record, gate, read_bytes, socket_path, start_ticks};
+use oci::runtime::{NamespaceKind, Spec, Status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use rustix::process::{Signal, geteuid, pidfd_send_signal};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use sys::Context;
+
+/// How long a killed container may take to end.
+const END_TIMEOUT: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+
+pub(super) fn create(invocation: &Invocation) -> Result<u8> {
+    sealed::ensure()?;
+    let new = New::prepare(invocation, true)?;
+    let (_directory, short) = socket_path(&gate(&new.directory))?;
+    let gate = listening(&short);
+    let made = gate.and_then(|gate| new.create(invocation, Some(gate)));
+    made.map(|_| 0)
+        .map_err(|error| error.undone(invocation.store.forget(new.id)))
+}
+
+pub(super) fn run(invocation: &Invocation) -> Result<u8> {
+    sealed::ensure()?;
+    let detached = invocation.arguments.has("detach");
+    let new = New::prepare(invocation, detached)?;
+    let foreground = if detached {
+        None
+    } else {
+        Some(Foreground::prepare())
+    };
+    let foreground = foreground.transpose();
+    let made = foreground.and_then(|foreground| Ok((foreground, new.create(invocation, None)?)));
+    let (foreground, mut container) =
+        made.map_err(|error| error.undone(invocation.store.forget(new.id)))?;
+    let known = invocation.store.find(new.id)?;
+    if let Err(error) = container.start() {
+        return Err(error.undone(destroy(&known)));
+    }
+    let Some(foreground) = foreground else {
+        return Ok(0);
+    };
+    let terminal = container.take_terminal();
+    let code = foreground.attend(container.pid(), container.pidfd(), terminal)?;
+    if !invocation.arguments.has("keep") {
+        destroy(&known)?;
+    }
+    Ok(code)
+}
+
+/// A container about to be created, its id reserved.
+struct New<'a> {
+    id: &'a str,
+    bundle: PathBuf,
+    directory: PathBuf,
+    spec: Spec,
+    preserve_fds: u32,
+}
+
+impl<'a> New<'a> {
+    fn prepare(invocation: &'a Invocation, detached: bool) -> Result<Self> {
+        let id = invocation.id()?;
+        let arguments = &invocation.arguments;
+        if arguments.has("no-pivot") {
+            return Err(Error::unsupported("--no-pivot"));
+        }
+        let bundle = Path::new(arguments.value("bundle").unwrap_or("."));
+        let bundle = std::fs::canonicalize(bundle)
+            .call(|| format!("realpath({bundle:?})"))
+            .doing("finding the bundle")?;
+        let config = read_bytes(&bundle.join("config.json"))?.ok_or_else(|| {
+            Error::invalid(format!("there is no config.json in {}", bundle.display()))
+        })?;
+        let mut spec: Spec = serde_json::from_slice(&config).map_err(|source| Error::Json {
+            doing: "reading config.json".into(),
+            source,
+        })?;
+        let (preserve_fds, variables) = preserved(invocation)?;
+        let process = spec.process.as_mut();
+        let terminal = process.as_ref().is_some_and(|process| process.terminal);
+        if let Some(process) = process {
+            process.env.extend(variables);
+        }
+        check_console(invocation, terminal, detached)?;
+        let directory = invocation.store.reserve(id, &config)?;
+        Ok(Self {
+            id,
+            bundle,
+            directory,
+            spec,
+            preserve_fds,
+        })
+    }
+
+    /// Creates it and puts it on record.
+    fn create(&self, invocation: &Invocation, gate: Option<OwnedFd>) -> Result<Container> {
+        let terminal = self
+            .spec
+            .process
+            .as_ref()
+            .is_some_and(|process| process.terminal);
+        let request = Create {
+            stdio: if terminal {
+                Stdio::Terminal
+            } else {
+                Stdio::Inherit
+            },
+            preserve_fds: self.preserve_fds,
+            gate,
+            new_keyring: !invocation.arguments.has("no-new-keyring"),
+            ..Create::new(self.id, &self.bundle, &self.spec)
+        };
+        let mut container = create_container(request)?;
+        for warning in container.warnings() {
+            warn(warning);
+        }
+        match self.record(invocation, &mut container) {
+            Ok(()) => Ok(container),
+            Err(error) => Err(error.undone(container.destroy())),
+        }
+    }
+
+    fn record(&self, invocation: &Invocation, container: &mut Container) -> Result<()> {
+        let pid = container.pid();
+        let rootfs = self
+            .spec
+            .root
+            .as_ref()
+            .map(|root| self.bundle.join(&root.path));
+        let record = Record {
+            id: self.id.to_owned(),
+            pid: pid.as_raw_nonzero().get(),
+            start_ticks: start_ticks(pid)
+                .ok_or_else(|| Error::State("the container's init has ended".into()))?,
+            bundle: self.bundle.clone(),
+            rootfs: rootfs.unwrap_or_default(),
+            cgroup: cgroup_path(self.id, &self.spec).into(),
+            created: rfc3339(SystemTime::now()),
+            owner: geteuid().as_raw(),
+        };
+        Known::save(&self.directory, &record)?;
+        let detached = invocation.arguments.value("console-socket").is_some();
+        let terminal = if detached {
+            container.take_terminal()
+        } else {
+            None
+        };
+        hand_out(invocation, pid, container.pidfd(), terminal.as_ref())
+    }
+}
+
+fn listening(path: &Path) -> Result<OwnedFd> {
+    let doing = "making the container's gate";
+    let address = SocketAddrUnix::new(path)
+        .call(|| format!("sockaddr({path:?})"))
+        .doing(doing)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .call(|| "socket(AF_UNIX, SOCK_STREAM)")
+    .doing(doing)?;
+    bind(&socket, &address)
+        .call(|| format!("bind({path:?})"))
+        .doing(doing)?;
+    listen(&socket, 1).call(|| "listen").doing(doing)?;
+    Ok(socket)
+}
+
+pub(super) fn start(invocation: &Invocation) -> Result<u8> {
+    let known = invocation.store.find(invocation.id()?)?;
+    match known.status()? {
+        Status::Created => {}
+        Status::Stopped => {
+            return Err(Error::State(
+                "cannot start a container that has stopped".into(),
+            ));
+        }
+        _ => {
+            return Err(Error::State(
+                "cannot start an already running container".into(),
+            ));
+        }
+    }
+    let gate = connect(&known.gate())?;
+    start_at(gate)?;
+    // Whoever looks from now on finds it running.
+    std::fs::remove_file(known.gate())
+        .call(|| "unlink(<gate>)")
+        .doing("removing the container's gate")?;
+    hooks::run(
+        "poststart",
+        &hooks_of(&known.spec).poststart,
+        &known.state()?,
+    )?;
+    Ok(0)
+}
+
+pub(super) fn kill(invocation: &Invocation) -> Result<u8> {
+    let known = invocation.store.find(invocation.id()?)?;
+    let signal = signal(
+        invocation
+            .arguments
+            .words
+            .get(1)
+            .map_or("SIGTERM", String::as_str),
+    )?;
+    let cgroup = known.cgroup()?;
+    if invocation.arguments.has("all") || !own_pids(&known.spec) && signal == Signal::KILL {
+        if signal == Signal::KILL {
+            cgroup.kill()?;
+            return Ok(0);
+        }
+        for pid in cgroup.processes()? {
+            send(rustix::process::kill_process(pid, signal))?;
+        }
+        return Ok(0);
+    }
+    let init = known
+        .init()?
+        .ok_or_else(|| Error::State("container not running".into()))?;
+    send(pidfd_send_signal(&init, signal))?;
+    if signal == Signal::KILL && cgroup.is_frozen()? {
+        cgroup.thaw()?;
+    }
+    Ok(0)
+}
+
+fn send(result: rustix::io::Result<()>) -> Result<()> {
+    match result {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno).call(|| "kill").doing("sending the signal"),
+    }
+}
+
+fn own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    namespaces
+        .into_iter()
+        .any(|namespace| namespace.kind == NamespaceKind::Pid)
+}
+
+/// A signal by number or by name, with or without `SIG`.
+fn signal(word: &str) -> Result<Signal> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let upper = word.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let named = NAMES
+        .iter()
+        .zip(1..)
+        .find(|(known, _)| **known == name)
+        .map(|(_, number)| number);
+    let number = named.or_else(|| word.parse().ok());
+    number
+        .and_then(Signal::from_named_raw)
+        .ok_or_else(|| Error::invalid(format!("unknown signal {word:?}")))
+}
+
+pub(super) fn delete(invocation: &Invocation) -> Result<u8> {
+    let id = invocation.id()?;
+    let force = invocation.arguments.has("force");
+    let known = match invocation.store.find(id) {
+        Err(Error::State(_)) if force => {
+            invocation.store.forget(id)?;
+            return Ok(0);
+        }
+        result => result?,
+    };
+    let status = known.status()?;
+    if !force && !matches!(status, Status::Stopped | Status::Created) {
+        let status = status.as_str();
+        return Err(Error::State(
+            format!("cannot delete container {id} that is not stopped: {status}").into(),
+        ));
+    }
+    destroy(&known)?;
+    Ok(0)
+}
+
+/// Ends what still runs and removes everything.
+fn destroy(known: &Known) -> Result<()> {
+    let cgroup = known.cgroup()?;
+    if let Some(init) = known.init()? {
+        send(pidfd_send_signal(&init, Signal::KILL))?;
+        if cgroup.is_frozen()? {
+            cgroup.thaw()?;
+        }
+        let ended = poll(&mut [PollFd::new(&init, PollFlags::IN)], Some(&END_TIMEOUT))
+            .call(|| "poll(<pidfd>)")
+            .doing("waiting for the container's end")?;
+        if ended == 0 {
+            return Err(Error::State("the container outlives SIGKILL".into()));
+        }
+    }
+    if !own_pids(&known.spec) {
+        cgroup.kill()?;
+    }
+    cgroup.destroy()?;
+    let state = known.state()?;
+    known.remove()?;
+    hooks::run("poststop", &hooks_of(&known.spec).poststop, &state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (word, expected) in [
+            ("TERM", Signal::TERM),
+            ("sigkill", Signal::KILL),
+            ("2", Signal::INT),
+            ("SIGWINCH", Signal::WINCH),
+        ] {
+            assert_eq!(signal(word).unwrap(), expected, "{word}");
+        }
+        for bad in ["", "0", "SIGNAL", "-9", "99"] {
+            assert!(signal(bad).is_err(), "{bad}");
+        }
+    }
+}

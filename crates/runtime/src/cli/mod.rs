@@ -1,0 +1,519 @@
+//! The runtime's command line: runc's words, flags and output, so that its callers need not know the difference.
+//!
+//! The table below is all that is understood, and what help prints. A flag that is known and not supported says so.
+//! Source: runc(8).
+
+mod arguments;
+mod executing;
+mod foreground;
+mod inspect;
+mod lifecycle;
+mod resources;
+mod streams;
+
+use crate::error::{Error, Result};
+use crate::state::Store;
+use arguments::{Arguments, Flag, switch, valued};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The exit code of an invocation that failed.
+const FAILED: u8 = 1;
+/// The exit code of `exec` when the process could not be executed.
+const EXEC_FAILED: u8 = 255;
+
+/// What a command works with.
+#[derive(Debug)]
+struct Invocation {
+    store: Store,
+    arguments: Arguments,
+    /// Behind the words, where another program's words may follow.
+    rest: Vec<String>,
+}
+
+/// A command.
+#[derive(Debug)]
+struct Command {
+    name: &'static str,
+    help: &'static str,
+    words: &'static str,
+    flags: &'static [Flag],
+    /// Whether what follows the first word is another program's.
+    foreign: bool,
+    run: fn(&Invocation) -> Result<u8>,
+}
+
+const GLOBAL: [Flag; 9] = [
+    valued("root", "", "path", "directory of the containers' state"),
+    valued(
+        "log",
+        "",
+        "path",
+        "file to log to, instead of standard error",
+    ),
+    valued("log-format", "", "text|json", "format of the log"),
+    valued(
+        "rootless",
+        "",
+        "auto|true|false",
+        "accepted for runc's callers: rights are found out by use",
+    ),
+    valued("criu", "", "path", "accepted for runc's callers"),
+    switch("debug", "", "accepted for runc's callers"),
+    switch("systemd-cgroup", "", "cgroups by systemd (not supported)"),
+    switch("version", "v", "print the version"),
+    switch("help", "h", "print this"),
+];
+
+const BUNDLE: Flag = valued(
+    "bundle",
+    "b",
+    "path",
+    "the bundle's directory, else the working directory",
+);
+const CONSOLE: Flag = valued(
+    "console-socket",
+    "",
+    "path",
+    "unix socket to send the terminal's master to",
+);
+const PIDFD: Flag = valued(
+    "pidfd-socket",
+    "",
+    "path",
+    "unix socket to send init's pidfd to",
+);
+const PID_FILE: Flag = valued("pid-file", "", "path", "file to write init's process id to");
+const NO_PIVOT: Flag = switch("no-pivot", "", "a root without pivot_root (not supported)");
+const NO_KEYRING: Flag = switch("no-new-keyring", "", "keep the caller's session keyring");
+const PRESERVE: Flag = valued(
+    "preserve-fds",
+    "",
+    "count",
+    "descriptors from 3 on that the process inherits",
+);
+const DETACH: Flag = switch("detach", "d", "do not wait for the process");
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "create",
+        help: "create a container",
+        words: "<id>",
+        flags: &[
+            BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE,
+        ],
+        foreign: false,
+        run: lifecycle::create,
+    },
+    Command {
+        name: "start",
+        help: "execute a created container's process",
+        words: "<id>",
+        flags: &[],
+        foreign: false,
+        run: lifecycle::start,
+    },
+    Command {
+        name: "run",
+        help: "create and start a container, wait for it and delete it",
+        words: "<id>",
+        flags: &[
+            BUNDLE,
+            CONSOLE,
+            PIDFD,
+            PID_FILE,
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE,
+            DETACH,
+            switch("keep", "", "do not delete the container"),
+            switch(
+                "no-subreaper",
+                "",
+                "accepted for runc's callers: there is none",
+            ),
+        ],
+        foreign: false,
+        run: lifecycle::run,
+    },
+    Command {
+        name: "kill",
+        help: "send a signal, SIGTERM by default, to a container's init",
+        words: "<id> [signal]",
+        flags: &[switch("all", "a", "to all of its processes")],
+        foreign: false,
+        run: lifecycle::kill,
+    },
+    Command {
+        name: "delete",
+        help: "delete a stopped container",
+        words: "<id>",
+        flags: &[switch(
+            "force",
+            "f",
+            "kill it first; fine if it does not exist",
+        )],
+        foreign: false,
+        run: lifecycle::delete,
+    },
+    Command {
+        name: "exec",
+        help: "execute a process in a container",
+        words: "<id> [command...]",
+        flags: &executing::FLAGS,
+        foreign: true,
+        run: executing::exec,
+    },
+    Command {
+        name: "state",
+        help: "print a container's state",
+        words: "<id>",
+        flags: &[],
+        foreign: false,
+        run: inspect::state,
+    },
+    Command {
+        name: "list",
+        help: "list containers",
+        words: "",
+        flags: &[
+            valued("format", "f", "table|json", "output format"),
+            switch("quiet", "q", "ids only"),
+        ],
+        foreign: false,
+        run: inspect::list,
+    },
+    Command {
+        name: "ps",
+        help: "list a container's processes",
+        words: "<id>",
+        flags: &[valued("format", "f", "table|json", "output format")],
+        foreign: false,
+        run: inspect::ps,
+    },
+    Command {
+        name: "pause",
+        help: "freeze a container's processes",
+        words: "<id>",
+        flags: &[],
+        foreign: false,
+        run: resources::pause,
+    },
+    Command {
+        name: "resume",
+        help: "let them go on",
+        words: "<id>",
+        flags: &[],
+        foreign: false,
+        run: resources::resume,
+    },
+    Command {
+        name: "update",
+        help: "change a container's limits",
+        words: "<id>",
+        flags: &resources::UPDATE_FLAGS,
+        foreign: false,
+        run: resources::update,
+    },
+    Command {
+        name: "events",
+        help: "print a container's usage and its running out of memory",
+        words: "<id>",
+        flags: &[
+            valued("interval", "", "5s", "time between two prints of the usage"),
+            switch("stats", "", "print the usage once"),
+        ],
+        foreign: false,
+        run: resources::events,
+    },
+    Command {
+        name: "spec",
+        help: "write a configuration to start from",
+        words: "",
+        flags: &[BUNDLE, switch("rootless", "", "for an ordinary user")],
+        foreign: false,
+        run: inspect::spec,
+    },
+    Command {
+        name: "features",
+        help: "print what this runtime can do",
+        words: "",
+        flags: &[],
+        foreign: false,
+        run: inspect::features,
+    },
+    Command {
+        name: "checkpoint",
+        help: "checkpoint a container (not supported)",
+        words: "<id>",
+        flags: &[],
+        foreign: true,
+        run: unsupported,
+    },
+    Command {
+        name: "restore",
+        help: "restore a container (not supported)",
+        words: "<id>",
+        flags: &[],
+        foreign: true,
+        run: unsupported,
+    },
+];
+
+fn unsupported(_: &Invocation) -> Result<u8> {
+    Err(Error::unsupported("checkpoint and restore"))
+}
+
+/// Runs the command line given without the program's own name.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut log = Log::default();
+    let mut failed = FAILED;
+    match dispatch(arguments, &mut log, &mut failed) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log.error(&error.chain());
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn dispatch(
+    arguments: impl Iterator<Item = OsString>,
+    log: &mut Log,
+    failed: &mut u8,
+) -> Result<u8> {
+    let mut arguments = arguments.fuse();
+    let (global, rest) = Arguments::parse(&mut arguments, &GLOBAL, true)?;
+    log.path = global
+        .value("log")
+        .filter(|path| !path.is_empty())
+        .map(str::to_owned);
+    log.json = match global.value("log-format") {
+        None | Some("text" | "") => false,
+        Some("json") => true,
+        Some(other) => return Err(Error::invalid(format!("invalid log format {other:?}"))),
+    };
+    if global.has("version") {
+        let spec = oci::runtime::VERSION;
+        print(&format!(
+            "hull-runtime version {}\nspec: {spec}\n",
+            env!("CARGO_PKG_VERSION")
+        ))?;
+        return Ok(0);
+    }
+    let Some(name) = global.words.first().filter(|_| !global.has("help")) else {
+        print(&help())?;
+        return Ok(0);
+    };
+    if global.has("systemd-cgroup") {
+        return Err(Error::unsupported("--systemd-cgroup"));
+    }
+    let command = COMMANDS.iter().find(|command| command.name == name);
+    let command = command.ok_or_else(|| Error::invalid(format!("unknown command {name:?}")))?;
+    if command.name == "exec" {
+        *failed = EXEC_FAILED;
+    }
+    let mut flags = command.flags.to_vec();
+    flags.push(switch("help", "h", "print this"));
+    let rest = rest.into_iter().map(OsString::from);
+    let (arguments, rest) = Arguments::parse(rest, &flags, command.foreign)?;
+    if arguments.has("help") {
+        print(&usage(command))?;
+        return Ok(0);
+    }
+    let store = Store::new(global.value("root"));
+    let mut invocation = Invocation {
+        store,
+        arguments,
+        rest,
+    };
+    if !command.foreign {
+        invocation.arguments.words.append(&mut invocation.rest);
+        let most = command.words.split_whitespace().count();
+        if invocation.arguments.words.len() > most {
+            return Err(Error::invalid(format!(
+                "{name} takes {most} arguments at most"
+            )));
+        }
+    }
+    (command.run)(&invocation)
+}
+
+impl Invocation {
+    /// The id every command but a few is about.
+    fn id(&self) -> Result<&str> {
+        let first = self.arguments.words.first();
+        first
+            .map(String::as_str)
+            .ok_or_else(|| Error::invalid("a container id is missing"))
+    }
+}
+
+/// Prints to standard output.
+fn print(text: &str) -> Result<()> {
+    use crate::error::Doing;
+    use sys::Context;
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .call(|| "write(1)")
+        .doing("printing")
+}
+
+fn help() -> String {
+    let mut text = "usage: hull-runtime [global flags] <command> [flags] [words]\n\n".to_owned();
+    for Command { name, help, .. } in COMMANDS {
+        text.push_str(&format!("  {name:12}{help}\n"));
+    }
+    text.push_str("\nglobal flags:\n");
+    text.push_str(&flag_lines(&GLOBAL));
+    text
+}
+
+fn usage(command: &Command) -> String {
+    let Command {
+        name,
+        help,
+        words,
+        flags,
+        ..
+    } = command;
+    format!(
+        "usage: hull-runtime {name} [flags] {words}\n\n{help}\n\n{}",
+        flag_lines(flags)
+    )
+}
+
+fn flag_lines(flags: &[Flag]) -> String {
+    let mut text = String::new();
+    for Flag {
+        name,
+        short,
+        value,
+        help,
+    } in flags
+    {
+        let short = if short.is_empty() {
+            String::new()
+        } else {
+            format!(", -{short}")
+        };
+        let names = format!("--{name}{short} {value}");
+        text.push_str(&format!("  {names:34}{help}\n"));
+    }
+    text
+}
+
+/// Where errors and warnings go.
+#[derive(Debug, Default)]
+struct Log {
+    path: Option<String>,
+    json: bool,
+}
+
+impl Log {
+    /// Says why an invocation failed: to the log, and to whoever looks at standard error.
+    fn error(&self, message: &str) {
+        let line = self.line(message);
+        let logged = self.path.as_ref().map(|path| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.and_then(|mut file| file.write_all(line.as_bytes()))
+        });
+        let text = match logged {
+            None => line,
+            Some(Ok(())) => format!("{message}\n"),
+            Some(Err(error)) => format!("{message}\nwriting the log: {error}\n"),
+        };
+        // With standard error gone as well there is nobody left to tell.
+        drop(std::io::stderr().write_all(text.as_bytes()));
+    }
+
+    /// A line as logrus writes it, which runc's callers read.
+    fn line(&self, message: &str) -> String {
+        let time = rfc3339(SystemTime::now());
+        if self.json {
+            let line = serde_json::json!({ "level": "error", "msg": message, "time": time });
+            format!("{line}\n")
+        } else {
+            format!("time={time:?} level=error msg={message:?}\n")
+        }
+    }
+}
+
+/// Says something that is no failure.
+fn warn(message: &str) {
+    // Nobody depends on it.
+    drop(writeln!(std::io::stderr(), "warning: {message}"));
+}
+
+/// A time as RFC 3339 writes it, in UTC and with nanoseconds.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    // Civil date of a day number, by eras of 400 years that begin in March (Howard Hinnant's algorithm).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let nanos = since.subsec_nanos();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_civil() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_827_696, "2000-02-29T12:34:56.000000000Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000000Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_log_line_is_one_line_of_json() {
+        let log = Log {
+            path: None,
+            json: true,
+        };
+        let line = log.line("a \"quoted\"\nmessage");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (value["msg"].as_str(), line.matches('\n').count()),
+            (Some("a \"quoted\"\nmessage"), 1)
+        );
+    }
+
+    #[test]
+    fn no_flag_of_a_command_is_there_twice() {
+        for command in COMMANDS {
+            let mut names: Vec<_> = command.flags.iter().map(|flag| flag.name).collect();
+            names.extend(
+                command
+                    .flags
+                    .iter()
+                    .map(|flag| flag.short)
+                    .filter(|name| !name.is_empty()),
+            );
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "{}", command.name);
+        }
+    }
+}

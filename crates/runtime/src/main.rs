@@ -1,0 +1,7 @@
+//! The runtime alone, as a program of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hull_runtime::main(std::env::args_os().skip(1))
+}
