@@ -1,9 +1,3 @@
-<<<<<<< HEAD
-//! temp
-use std::ffi::OsString; use std::process::ExitCode;
-/// x
-pub fn main(_a: impl IntoIterator<Item=OsString>) -> ExitCode { ExitCode::SUCCESS }
-=======
 //! The docker-style command line: parses, speaks to an engine through `client`, renders.
 //!
 //! ```text
@@ -54,4 +48,3 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     }
 }
->>>>>>> cli

@@ -23,7 +23,8 @@ mod registry;
 mod remove;
 mod restore;
 mod run;
-pub mod seccomp;
+mod seccomp;
+mod seccomp_profile;
 mod spec;
 mod start;
 mod stop;
@@ -104,6 +105,7 @@ impl Engine {
             private_dir(&config.data_root.join(name))?;
         }
         let lock = lock(&config.run_root.join("lock"))?;
+        Self::make_mountpoints(&config.data_root.join("mountpoints"))?;
         let store = Arc::new(store::Store::open(&config.data_root.join("hull.db"))?);
         let records = Arc::new(image_records::ImageRecords::new(Arc::clone(&store)));
         let images = images::Images::open(&config.data_root, records).context(|| "open the image store")?;

@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    async fn auto_remove(&self, container: &Arc<Container>) {
+    pub(crate) async fn auto_remove(&self, container: &Arc<Container>) {
         match self.remove(container.id(), true, true).await {
             // Somebody else was faster.
             Err(error) if error.kind() == crate::Kind::NotFound => {}

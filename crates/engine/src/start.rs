@@ -94,6 +94,11 @@ impl Engine {
                     };
                 });
                 self.save_state(container)?;
+                if container.spec.lifecycle.auto_remove {
+                    // Not awaited: it needs the lock that the caller holds.
+                    let (engine, container) = (self.clone(), Arc::clone(container));
+                    tokio::spawn(async move { engine.auto_remove(&container).await });
+                }
                 Err(error)
             }
         }
@@ -262,7 +267,7 @@ impl Engine {
             version: protocol::VERSION,
             id: spec.id.clone(),
             bundle: self.bundle(&spec.id),
-            lowers: snapshot.lowers.clone(),
+            lowers: snapshot.lowers.iter().cloned().chain([self.mountpoints()]).collect(),
             upper: snapshot.upper.clone(),
             work: snapshot.work.clone(),
             user: Some(spec.process.user.clone()).filter(|user| !user.is_empty()),
@@ -272,6 +277,28 @@ impl Engine {
             reaper: spec.isolation.init,
             log,
         }
+    }
+
+    /// A layer below every image, of what every container has mounted over: without it the mount points would be made in
+    /// the container's own layer, and seem to be changes that the container has made.
+    pub(crate) fn mountpoints(&self) -> PathBuf {
+        self.0.config.data_root.join("mountpoints")
+    }
+
+    /// Makes [`Engine::mountpoints`].
+    pub(crate) fn make_mountpoints(root: &Path) -> Result<()> {
+        let make = || -> std::io::Result<()> {
+            for dir in ["dev", "proc", "sys", "etc"] {
+                std::fs::create_dir_all(root.join(dir))?;
+            }
+            for name in etc::FILES {
+                std::fs::File::create(root.join("etc").join(name))?;
+            }
+            // Container processes that are not root pass through it.
+            let open = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(root, open(0o755))
+        };
+        make().context(|| format!("make {root:?}"))
     }
 
     /// Where a container's log is.

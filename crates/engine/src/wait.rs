@@ -43,7 +43,8 @@ impl Engine {
             // The container, and with it the sender, lives as long as this future.
             let _container = container;
             let state = watch.wait_for(met).await.expect("the state's sender is kept by this future");
-            let error = Some(state.error.clone()).filter(|error| !error.is_empty());
+            // Of one that is gone, whoever started it has been told why.
+            let error = Some(state.error.clone()).filter(|error| !error.is_empty() && !state.removed);
             Exit { code: state.exit_code, error }
         })
     }

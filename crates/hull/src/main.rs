@@ -15,9 +15,9 @@ fn main() -> ExitCode {
     match (name.to_str(), first) {
         (Some("hull-shim"), Some("shim")) | (Some("hull"), Some("shim")) => shim::main(),
         (Some("hulld"), _) => daemon::main(rest),
-        //RT1
+        (Some("hull-runtime"), _) => runtime::main(rest.into_iter()),
         (_, Some("daemon")) => daemon::main(rest.into_iter().skip(1)),
-        //RT2
+        (_, Some("runtime")) => runtime::main(rest.into_iter().skip(1)),
         _ => cli::main(std::iter::once(name).chain(rest)),
     }
 }

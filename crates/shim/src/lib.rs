@@ -39,6 +39,8 @@ pub fn main() -> ExitCode {
 }
 
 fn launch() -> io::Result<()> {
+    // What whoever started the engine had open is not the container's business.
+    sys::process::close_from(3, sys::process::CloseRange::Now)?;
     // A session of its own: no terminal's signals reach it. It is its session's leader already if run by hand.
     let _ = rustix::process::setsid();
     // Orphans of a container in the host's PID namespace become this process's children.

@@ -449,10 +449,9 @@ impl Supervisor {
     /// Brings everything that follows from what has happened to its conclusion.
     fn settle(&mut self) -> io::Result<()> {
         self.reap();
-        self.forget_connections()?;
         self.finish_execs();
         self.finish_init();
-        Ok(())
+        self.forget_connections()
     }
 
     /// Collects every ended child: the processes here, and orphans of a container in the host's PID namespace.
@@ -470,7 +469,7 @@ impl Supervisor {
             connection.socket.set(&self.poll, None)?;
         }
         self.connections.retain(|connection| !connection.is_done());
-        let launcher_gone = self.connections.iter().all(|c| c.socket.token != self.launcher);
+        let launcher_gone = self.recorded.is_none() && self.connections.iter().all(|c| c.socket.token != self.launcher);
         if !self.started && launcher_gone && self.processes[&INIT].exit.is_none() {
             // Nobody is left who could start it.
             let _ = rustix::process::pidfd_send_signal(self.container.pidfd(), Signal::KILL);

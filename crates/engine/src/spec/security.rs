@@ -84,8 +84,19 @@ pub(super) fn all_capabilities() -> rt::Capabilities {
     sets(&ALL)
 }
 
+fn prefixed(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("CAP_{name}")).collect()
+}
+
+fn host() -> crate::seccomp::Host<'static> {
+    crate::seccomp::Host {
+        architecture: std::env::consts::ARCH,
+        lsm_denies_alg: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+    }
+}
+
 fn sets(names: &[&str]) -> rt::Capabilities {
-    let names: Vec<String> = names.iter().map(|name| format!("CAP_{name}")).collect();
+    let names = prefixed(names);
     rt::Capabilities {
         bounding: names.clone(),
         effective: names.clone(),
@@ -96,13 +107,12 @@ fn sets(names: &[&str]) -> rt::Capabilities {
 
 /// The system call filter; None for a privileged or unconfined container.
 pub(super) fn seccomp(isolation: &Isolation) -> Result<Option<rt::Seccomp>> {
+    let names = || granted(isolation).map(|names| prefixed(&names));
     match &isolation.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if isolation.privileged => Ok(None),
-        Seccomp::Default => Ok(crate::seccomp::default_profile(&granted(isolation)?)),
-        Seccomp::Profile(json) => {
-            crate::seccomp::from_docker_profile(json, &granted(isolation)?).map(Some)
-        }
+        Seccomp::Default => Ok(Some(crate::seccomp::default_profile(&names()?, host()))),
+        Seccomp::Profile(json) => crate::seccomp_profile::resolve(json, &names()?).map(Some),
     }
 }
 
