@@ -77,12 +77,7 @@ impl Engine {
         let id = container.id();
         self.0.images.remove_snapshot(id).context(|| format!("remove the writable layer of container {id}"))?;
         for dir in [self.container_dir(id), self.bundle(id)] {
-            match std::fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::system(format!("remove {dir:?}"), error));
-                }
-                _ => {}
-            }
+            crate::start::remove_bundle(&dir).context(|| format!("remove {dir:?}"))?;
         }
         if !volumes {
             return Ok(());

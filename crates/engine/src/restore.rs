@@ -91,7 +91,7 @@ impl Engine {
                 }
                 let path = entry.path();
                 shim::orphan::end(&path).context(|| format!("end what is left of {path:?}"))?;
-                std::fs::remove_dir_all(&path).context(|| format!("remove {path:?}"))?;
+                crate::start::remove_bundle(&path).context(|| format!("remove {path:?}"))?;
             }
         }
         for id in self.0.images.snapshots().context(|| "list the writable layers")? {

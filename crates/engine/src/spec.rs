@@ -22,6 +22,8 @@ pub(crate) struct Prepared {
     pub(crate) peers: Vec<(String, i32)>,
     /// Where the files for `/etc/hosts` and so on are; None: the image's are used.
     pub(crate) etc_dir: Option<PathBuf>,
+    /// The `/dev/shm` that several containers have, mounted on the host.
+    pub(crate) shared_memory: Option<PathBuf>,
     /// Paths of the engine itself that show through a directory used as the root filesystem.
     pub(crate) hidden: Vec<PathBuf>,
     /// The first host id of the container's own user namespace.
@@ -241,6 +243,12 @@ pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> rt::Mo
     rt::Mount { source: Some(source.to_owned()), ..mount("bind", destination, options) }
 }
 
+fn push_shared_memory(mounts: &mut Vec<rt::Mount>, prepared: &Prepared) {
+    if let Some(path) = &prepared.shared_memory {
+        mounts.push(bind(path, "/dev/shm", &["rbind", "rprivate", "nosuid", "noexec", "nodev"]));
+    }
+}
+
 fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
     let isolation = &spec.isolation;
     let writable = if isolation.privileged { "rw" } else { "ro" };
@@ -258,14 +266,13 @@ fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
         }
         Ipc::Container(id) => {
             mounts.push(mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
-            if let Some((_, pid)) = prepared.peers.iter().find(|(peer, _)| peer == id) {
-                let shm = PathBuf::from(format!("/proc/{pid}/root/dev/shm"));
-                mounts.push(bind(&shm, "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
-            }
+            debug_assert!(prepared.peers.iter().any(|(peer, _)| peer == id));
+            push_shared_memory(&mut mounts, prepared);
         }
         Ipc::Private | Ipc::Shareable | Ipc::None => {
             mounts.push(mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
-            if isolation.ipc != Ipc::None {
+            push_shared_memory(&mut mounts, prepared);
+            if isolation.ipc == Ipc::Private {
                 let size = format!("size={}", isolation.shm_bytes);
                 mounts.push(mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
             }

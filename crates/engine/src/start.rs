@@ -121,6 +121,7 @@ impl Engine {
                 mounts,
                 peers: self.peers(spec)?,
                 etc_dir: None,
+                shared_memory: None,
                 hidden: self.hidden_paths(spec),
                 user_namespace_base,
             };
@@ -240,6 +241,11 @@ impl Engine {
         let etc_dir = bundle.join("etc");
         std::fs::create_dir_all(&etc_dir).context(|| format!("make {etc_dir:?}"))?;
         std::fs::create_dir_all(self.container_dir(container.id())).context(|| "make the log directory")?;
+        prepared.shared_memory = match &spec.isolation.ipc {
+            Ipc::Shareable => Some(make_shared_memory(&bundle, spec.isolation.shm_bytes)?),
+            Ipc::Container(peer) => Some(self.bundle(peer).join(SHARED_MEMORY)).filter(|path| path.exists()),
+            _ => None,
+        };
         let address = endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.address));
         let gateway = endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.gateway));
         if let NetworkMode::Container(peer) = &spec.network.mode {
@@ -267,7 +273,7 @@ impl Engine {
             version: protocol::VERSION,
             id: spec.id.clone(),
             bundle: self.bundle(&spec.id),
-            lowers: snapshot.lowers.iter().cloned().chain([self.mountpoints()]).collect(),
+            lowers: snapshot.lowers.iter().cloned().chain(self.mountpoints(spec)).collect(),
             upper: snapshot.upper.clone(),
             work: snapshot.work.clone(),
             user: Some(spec.process.user.clone()).filter(|user| !user.is_empty()),
@@ -280,12 +286,17 @@ impl Engine {
     }
 
     /// A layer below every image, of what every container has mounted over: without it the mount points would be made in
-    /// the container's own layer, and seem to be changes that the container has made.
-    pub(crate) fn mountpoints(&self) -> PathBuf {
-        self.0.config.data_root.join("mountpoints")
+    /// the container's own layer, and seem to be changes that the container has made. A directory of the host that holds
+    /// this one, such as `/`, has those places itself, and overlayfs refuses a layer within another.
+    fn mountpoints(&self, spec: &Spec) -> Option<PathBuf> {
+        let path = self.0.config.data_root.join("mountpoints");
+        match &spec.image {
+            ImageSource::Directory(root) if path.starts_with(root) => None,
+            _ => Some(path),
+        }
     }
 
-    /// Makes [`Engine::mountpoints`].
+    /// Makes what [`Engine::mountpoints`] gives.
     pub(crate) fn make_mountpoints(root: &Path) -> Result<()> {
         let make = || -> std::io::Result<()> {
             for dir in ["dev", "proc", "sys", "etc"] {
@@ -328,11 +339,8 @@ impl Engine {
                 self.0.user_namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(&base);
                 container.change(|state| state.user_namespace_base = None);
             }
-            match std::fs::remove_dir_all(&bundle) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::error!(container = container.id(), %error, "cannot remove a container's bundle");
-                }
-                _ => {}
+            if let Err(error) = remove_bundle(&bundle) {
+                tracing::error!(container = container.id(), %error, "cannot remove a container's bundle");
             }
         });
     }
@@ -340,6 +348,35 @@ impl Engine {
 
 /// The exit code of a container that could not be started, as Docker's.
 const EXIT_NOT_STARTED: i32 = 128;
+
+/// The mount point in the bundle of the `/dev/shm` that other containers may join.
+const SHARED_MEMORY: &str = "shm";
+
+/// Mounts the memory that several containers have as `/dev/shm`. It is the one mount of a container in the host's table:
+/// a mount cannot be taken from another container's mount namespace. The bundle's removal unmounts it.
+fn make_shared_memory(bundle: &Path, bytes: u64) -> Result<PathBuf> {
+    use rustix::mount::MountFlags;
+    let path = bundle.join(SHARED_MEMORY);
+    std::fs::create_dir_all(&path).context(|| format!("make {path:?}"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let options = std::ffi::CString::new(format!("mode=1777,size={bytes}")).context(|| "mount /dev/shm")?;
+    let mounted = rustix::mount::mount("shm", &path, "tmpfs", flags, options.as_c_str());
+    mounted.map_err(std::io::Error::from).context(|| format!("mount a tmpfs on {path:?}"))?;
+    Ok(path)
+}
+
+/// Removes a bundle and what is mounted in it. That it is gone is no error.
+pub(crate) fn remove_bundle(bundle: &Path) -> std::io::Result<()> {
+    use rustix::io::Errno;
+    match rustix::mount::unmount(bundle.join(SHARED_MEMORY), rustix::mount::UnmountFlags::DETACH) {
+        Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    match std::fs::remove_dir_all(bundle) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// Lets a test fail any step.
 mod fault {
