@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::output;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 
 /// How a command names its objects again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,25 +15,54 @@ pub(crate) enum Echo {
     Nothing,
 }
 
-/// Does something to every object in turn. Errors are shown as they come; one makes the command fail at its end.
+/// So many objects are asked for at once.
+const PARALLEL_MAX: usize = 50;
+
+/// Does something to every object, to many at once. Errors are shown in the order of the objects; one makes the command fail
+/// at its end.
 pub(crate) async fn each(
     names: &[String],
     echo: Echo,
     operation: impl AsyncFn(&str) -> Result<()>,
 ) -> Result<()> {
     let mut failed = false;
-    for name in names {
-        match named(name, operation(name)).await {
-            Ok(()) if echo == Echo::Names => output::line(name)?,
-            Ok(()) => {}
-            Err(error @ Error::Io { .. }) => return Err(error),
-            Err(error) => {
-                output::complain(&crate::error::chain(&error));
-                failed = true;
+    for names in names.chunks(PARALLEL_MAX) {
+        let operations = names
+            .iter()
+            .map(|name| Box::pin(named(name, operation(name))))
+            .collect();
+        for (name, result) in names.iter().zip(join_all(operations).await) {
+            match result {
+                Ok(()) if echo == Echo::Names => output::line(name)?,
+                Ok(()) => {}
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => {
+                    output::complain(&crate::error::chain(&error));
+                    failed = true;
+                }
             }
         }
     }
     if failed { Err(Error::Exit(1)) } else { Ok(()) }
+}
+
+/// Runs all futures together and returns their results in order.
+pub(crate) async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+    let mut results: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(move |context| {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(output) = Pin::new(future).poll(context)
+            {
+                *result = Some(output);
+            }
+        }
+        match results.iter().all(Option::is_some) {
+            true => Poll::Ready(results.drain(..).flatten().collect()),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Does something to an object whose name can be one.

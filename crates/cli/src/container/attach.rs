@@ -1,7 +1,7 @@
 //! `hull attach`.
 
 use crate::app::{Arity, Command};
-use crate::container::follow::{self, Follow, finish};
+use crate::container::follow::{Follow, finish};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::objects;
@@ -47,10 +47,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         attach,
         auto_remove: false,
     };
-    let connection = follow.connect().await?;
-    // Without a condition a wait for a container that has ended meanwhile ends at once.
-    let wait = follow::wait(client, id, "", None);
-    finish(follow.stay(connection, wait, signals).await?)
+    finish(follow.join(signals).await?)
 }
 
 async fn inspect_running(client: &Client, name: &str) -> Result<InspectResponse> {

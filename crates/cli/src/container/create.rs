@@ -47,6 +47,18 @@ pub(crate) fn prepare(
             )));
         }
     }
+    for flag in [
+        "cpu-count",
+        "cpu-percent",
+        "io-maxbandwidth",
+        "io-maxiops",
+        "isolation",
+    ] {
+        let default = flag == "isolation" && matches!(matches.text(flag), "" | "default");
+        if matches.given(flag) && !default {
+            return Err(Error::msg(format!("--{flag} is only supported on Windows")));
+        }
+    }
     if !matches.on_unless("disable-content-trust") {
         return Err(Error::msg(
             "--disable-content-trust=false is not supported yet",

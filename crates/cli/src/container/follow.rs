@@ -8,6 +8,7 @@ use api_types::WaitResponse;
 use client::{ApiVersion, Client, Hijacked, Request};
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -33,43 +34,40 @@ pub(crate) struct Follow<'a> {
 
 impl Follow<'_> {
     /// Starts the container and stays until its end, or until the user detaches; returns the exit code.
-    pub(crate) async fn run(&self, signals: Signals) -> Result<u8> {
+    pub(crate) async fn start(&self, signals: Signals) -> Result<u8> {
         let connection = self.connect().await?;
         let condition = if self.auto_remove {
             "removed"
         } else {
             "next-exit"
         };
-        let (registered, mut is_registered) = oneshot::channel();
-        let mut wait = Box::pin(wait(self.client, self.id, condition, Some(registered)));
-        let mut ended = None;
+        let mut wait = Wait::new(self.client, self.id, condition);
         if self.client.version() >= WAIT_HAS_CONDITIONS {
-            tokio::select! {
-                result = &mut wait => ended = Some(result),
-                _ = &mut is_registered => {}
-                () = sleep(WAIT_HEAD_TIMEOUT) => {}
-            }
+            wait.begin().await;
         }
         if let Err(error) = start(self.client, self.id).await {
             drop(connection);
-            if self.auto_remove && ended.is_none() {
+            if self.auto_remove {
                 // The engine removes what did not start; its name is free when this command ends. The start's error is
                 // what matters.
-                let _ = wait.await;
+                let _ = wait.end().await;
             }
             return Err(error);
         }
-        let wait = async move {
-            match ended {
-                Some(result) => result,
-                None => wait.await,
-            }
-        };
+        self.stay(connection, wait, signals).await
+    }
+
+    /// Attaches to the running container and stays, as [`Follow::start`] does.
+    pub(crate) async fn join(&self, signals: Signals) -> Result<u8> {
+        // A container that is removed as it ends could not be waited for any more after that.
+        let mut wait = Wait::new(self.client, self.id, "");
+        wait.begin().await;
+        let connection = self.connect().await?;
         self.stay(connection, wait, signals).await
     }
 
     /// `POST /containers/{id}/attach`.
-    pub(crate) async fn connect(&self) -> Result<Hijacked> {
+    async fn connect(&self) -> Result<Hijacked> {
         let keys = Some(&self.attach.detach_keys).filter(|keys| !keys.is_empty());
         let request = Request::post(&["containers", self.id, "attach"])
             .query_flag("stream", true)
@@ -81,13 +79,8 @@ impl Follow<'_> {
     }
 
     /// Copies streams, forwards signals and sizes, until the container has ended and said everything.
-    pub(crate) async fn stay(
-        &self,
-        connection: Hijacked,
-        wait: impl Future<Output = Result<u8>>,
-        mut signals: Signals,
-    ) -> Result<u8> {
-        let end = self.end(connection, wait);
+    async fn stay(&self, connection: Hijacked, wait: Wait<'_>, mut signals: Signals) -> Result<u8> {
+        let end = self.end(connection, wait.end());
         tokio::pin!(end);
         tokio::select! {
             result = &mut end => result,
@@ -135,20 +128,54 @@ pub(crate) async fn start(client: &Client, id: &str) -> Result<()> {
         .await?)
 }
 
-/// Waits for a container's end. `registered` is told once the engine has begun to wait.
-pub(crate) async fn wait(
+/// A wait for a container's end.
+struct Wait<'a> {
+    answer: Pin<Box<dyn Future<Output = Result<u8>> + 'a>>,
+    /// Told once the engine has begun to wait.
+    registered: oneshot::Receiver<()>,
+    ended: Option<Result<u8>>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(client: &'a Client, id: &'a str, condition: &'a str) -> Self {
+        let (sender, registered) = oneshot::channel();
+        let answer = Box::pin(wait(client, id, condition, sender));
+        Self {
+            answer,
+            registered,
+            ended: None,
+        }
+    }
+
+    /// Sends the request and returns when the engine has begun to wait.
+    async fn begin(&mut self) {
+        tokio::select! {
+            result = &mut self.answer => self.ended = Some(result),
+            _ = &mut self.registered => {}
+            () = sleep(WAIT_HEAD_TIMEOUT) => {}
+        }
+    }
+
+    /// Waits, and returns the exit code.
+    async fn end(self) -> Result<u8> {
+        match self.ended {
+            Some(result) => result,
+            None => self.answer.await,
+        }
+    }
+}
+
+async fn wait(
     client: &Client,
     id: &str,
     condition: &str,
-    registered: Option<oneshot::Sender<()>>,
+    registered: oneshot::Sender<()>,
 ) -> Result<u8> {
     let condition = Some(condition).filter(|condition| !condition.is_empty());
     let request = Request::post(&["containers", id, "wait"]).query_some("condition", condition);
     let response = client.send(&request).await?;
-    if let Some(registered) = registered {
-        // Nobody listens any more where the start did not wait for it.
-        let _ = registered.send(());
-    }
+    // Nobody listens any more where the start did not wait for it.
+    let _ = registered.send(());
     let answer: WaitResponse = response.json().await?;
     match answer.error {
         Some(error) => Err(Error::msg(format!(

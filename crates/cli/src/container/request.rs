@@ -284,11 +284,6 @@ fn resources(matches: &Matches, host: &mut HostConfig) -> Result<(), String> {
     host.oom_kill_disable = Some(matches.on("oom-kill-disable"));
     host.pids_limit = Some(int("pids-limit"));
     host.ulimits = Some(device::ulimits(matches.list("ulimit"))?);
-    host.cpu_count = int("cpu-count");
-    host.cpu_percent = int("cpu-percent");
-    host.io_maximum_iops = matches.get("io-maxiops").map_or(Ok(0), check::uint)?;
-    let bandwidth = u64::try_from(bytes("io-maxbandwidth"));
-    host.io_maximum_bandwidth = bandwidth.map_err(|_| "--io-maxbandwidth cannot be negative")?;
     Ok(())
 }
 

@@ -78,7 +78,7 @@ async fn try_run(session: &Session, matches: &Matches) -> Result<u8> {
         attach,
         auto_remove: matches.on("rm"),
     }
-    .run(signals)
+    .start(signals)
     .await
 }
 

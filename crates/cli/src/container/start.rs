@@ -91,7 +91,7 @@ async fn attached(session: &Session, matches: &Matches) -> Result<()> {
             attach,
             auto_remove,
         }
-        .run(signals)
+        .start(signals)
         .await?,
     )
 }

@@ -12,7 +12,6 @@ use crate::session::Session;
 use api_types::{ContainerSummary, MemoryStats, StatsResponse};
 use client::{Client, Request};
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -122,7 +121,7 @@ async fn read(
         }));
     }
     let mut readings = Vec::new();
-    for (name, result) in names.iter().zip(join_all(requests).await) {
+    for (name, result) in names.iter().zip(objects::join_all(requests).await) {
         match result {
             Ok(stats) => readings.push((name.clone(), stats)),
             Err(error) if one_shot && error.is_not_found() => {}
@@ -130,25 +129,6 @@ async fn read(
         }
     }
     Ok(readings)
-}
-
-/// Runs all futures together and returns their results in order.
-async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
-    let mut results: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(move |context| {
-        for (future, result) in futures.iter_mut().zip(&mut results) {
-            if result.is_none()
-                && let std::task::Poll::Ready(output) = std::pin::Pin::new(future).poll(context)
-            {
-                *result = Some(output);
-            }
-        }
-        match results.iter().all(Option::is_some) {
-            true => std::task::Poll::Ready(results.drain(..).flatten().collect()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a few digits are shown")]

@@ -67,7 +67,7 @@ async fn connect(session: &Session, matches: &Matches) -> Result<()> {
     let endpoint = EndpointSettings {
         ipam_config: Some(addresses),
         links: some("link"),
-        aliases: some("alias"),
+        aliases: Some(matches.list("alias").to_vec()),
         driver_opts: Some(keyvalue::map(matches.list("driver-opt"))),
         gw_priority: matches.int("gw-priority").unwrap_or(0),
         ..EndpointSettings::default()
