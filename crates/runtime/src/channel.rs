@@ -5,7 +5,8 @@
 //! | runtime | `Go` (+ the root mount) | ids are mapped; an idmapped root could only be made now |
 //! | init | `Mounted` | namespaces and mounts are there, the root is not entered: time for the runtime's hooks |
 //! | runtime | `Go` | the hooks have run |
-//! | init | `Ready` (+ terminal) | everything is prepared, the program exists; init waits at the gate |
+//! | init | `Ready` (+ terminal) | everything is prepared, the program exists; init waits at the gate (a process executed
+//! |  |  | in a running container does not wait) |
 //! | runtime | `Start` | the gate is open |
 //! | init | `Executing` | the next thing is execve; the end of the stream then means that it happened |
 //! | in between | `Born` pid (+ pidfd) | init is there, where it takes a process in between to bear it |

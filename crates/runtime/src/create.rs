@@ -115,9 +115,14 @@ pub fn start_at(gate: OwnedFd) -> Result<()> {
     open(&Channel::from_fd(gate), None)
 }
 
-/// Opens the gate for an init that waits at it; the end of the stream after its last word means that it was executed.
-pub(crate) fn open(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
+/// Opens the gate for an init that waits at it.
+fn open(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
     channel.send(&Message::Start)?;
+    await_execution(channel, cgroup)
+}
+
+/// Waits for the end of the stream, which after the last word means that the program was executed.
+pub(crate) fn await_execution(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
     let mut executing = false;
     loop {
         match channel.receive()? {
@@ -349,6 +354,9 @@ fn attend(
     channel: &Channel,
 ) -> Result<Option<OwnedFd>> {
     let spec = birth.spec;
+    birth
+        .launch
+        .give_from_outside(Some(child.pid), &birth.procfs)?;
     if birth.plan.new.contains(Namespaces::USER) {
         let none = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&none);
@@ -384,10 +392,7 @@ fn attend(
                 hooks::run("createRuntime", &hooks.create_runtime, &state)?;
                 channel.send(&Message::Go(None))?;
             }
-            Some(Message::Ready(terminal)) => {
-                birth.launch.limit(child.pid, &birth.procfs)?;
-                return Ok(terminal);
-            }
+            Some(Message::Ready(terminal)) => return Ok(terminal),
             Some(Message::Failed(kind, message)) => return Err(Error::Container { kind, message }),
             Some(_) => {
                 return Err(Error::State(

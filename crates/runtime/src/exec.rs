@@ -7,7 +7,7 @@
 use crate::api::{ExecRequest, Stdio, Target};
 use crate::cgroup::Entry;
 use crate::channel::{Channel, Message};
-use crate::create::{end, hide_from_others, open};
+use crate::create::{await_execution, end, hide_from_others};
 use crate::error::{Doing, Error, Result};
 use crate::init::{become_root, fail, hide_keys, state};
 use crate::launch::{Launch, Overrides};
@@ -74,7 +74,7 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
     hide_from_others()?;
     let (ours, theirs) = Channel::pair()?;
     let child = entering.spawn(&ours, theirs)?;
-    match entering.attend(&child, &ours) {
+    match Entering::attend(&ours) {
         Ok(terminal) => Ok(Exec {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -123,7 +123,7 @@ impl Entering<'_> {
     }
 
     /// The caller's side, until the process was executed.
-    fn attend(&self, child: &Child, channel: &Channel) -> Result<Option<OwnedFd>> {
+    fn attend(channel: &Channel) -> Result<Option<OwnedFd>> {
         let terminal = match channel.receive()? {
             Some(Message::Ready(terminal)) => terminal,
             Some(Message::Failed(kind, message)) => return Err(Error::Container { kind, message }),
@@ -134,8 +134,7 @@ impl Entering<'_> {
                 ));
             }
         };
-        self.launch.limit(child.pid, &self.procfs)?;
-        open(channel, None)?;
+        await_execution(channel, None)?;
         Ok(terminal)
     }
 
@@ -156,6 +155,7 @@ impl Entering<'_> {
         if let Some(cpus) = affinity.and_then(|affinity| affinity.last.as_deref()) {
             set_affinity(cpus)?;
         }
+        self.launch.give_from_outside(None, &self.procfs)?;
         let label = self.launch.label(&self.procfs)?;
         let others = self.namespaces.without(Namespaces::PID);
         setns(self.target.pidfd, others).doing("joining the container's namespaces")?;
@@ -169,10 +169,6 @@ impl Entering<'_> {
         let ready = self.launch.become_user(&root, label)?;
         drop(root);
         channel.send(&Message::Ready(terminal.map(|terminal| terminal.master)))?;
-        match channel.receive()? {
-            Some(Message::Start) => {}
-            _ => return Err(Error::State("the process's creator is gone".into())),
-        }
         let Target {
             id, bundle, spec, ..
         } = *self.target;

@@ -43,6 +43,8 @@ pub(crate) struct Launch<'a> {
     user: Option<&'a str>,
     group_add: &'a [String],
     preserve_fds: u32,
+    /// Whether the container has a user namespace.
+    users: bool,
     limits: Limits,
     capabilities: Sets,
     filter: Option<Filter>,
@@ -102,6 +104,7 @@ impl<'a> Launch<'a> {
             user: overrides.user,
             group_add: overrides.group_add,
             preserve_fds: overrides.preserve_fds,
+            users,
             limits: Limits::parse(process, linux.filter(|_| first))?,
             capabilities: Sets::parse(capabilities, users, missing)?,
             filter,
@@ -110,9 +113,19 @@ impl<'a> Launch<'a> {
         })
     }
 
-    /// Gives the process, which waits for it, what takes rights outside of its user namespace.
-    pub(crate) fn limit(&self, pid: Pid, procfs: &Procfs) -> Result<()> {
-        self.limits.apply_to(pid, procfs)
+    /// Gives a process what takes rights outside of its user namespace: another, named by its id, or the calling one.
+    pub(crate) fn give_from_outside(&self, pid: Option<Pid>, procfs: &Procfs) -> Result<()> {
+        match pid {
+            Some(pid) => self
+                .limits
+                .score(procfs, &pid.as_raw_nonzero().to_string())?,
+            None => self.limits.score(procfs, "self")?,
+        }
+        if self.users {
+            self.limits.raise(pid)
+        } else {
+            Ok(())
+        }
     }
 
     /// The label of the calling process's next execution.

@@ -7,7 +7,7 @@
 use crate::error::{Doing, Error, Result};
 use crate::procfs::Procfs;
 use oci::runtime::{Linux, MemoryPolicy, Process, Scheduler};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sys::Context;
 use sys::process::{
@@ -96,24 +96,45 @@ impl Limits {
         Ok(limits)
     }
 
-    /// Gives another process those that take rights outside of its user namespace.
-    pub(crate) fn apply_to(&self, pid: Pid, procfs: &Procfs) -> Result<()> {
-        let number = pid.as_raw_nonzero();
-        if let Some(score) = self.oom_score_adj {
-            procfs
-                .write(&format!("{number}/oom_score_adj"), &score.to_string())
-                .doing("setting the OOM score")?;
-        }
-        for &(resource, limit) in &self.resources {
-            prlimit(Some(pid), resource, limit)
-                .call(|| format!("prlimit64({number}, {resource:?}, {limit:?})"))
-                .doing_with(|| format!("setting the limit {resource:?}"))?;
+    /// Sets the OOM score of a process, by its directory in procfs.
+    pub(crate) fn score(&self, procfs: &Procfs, process: &str) -> Result<()> {
+        let Some(score) = self.oom_score_adj else {
+            return Ok(());
+        };
+        procfs
+            .write(&format!("{process}/oom_score_adj"), &score.to_string())
+            .doing("setting the OOM score")
+    }
+
+    /// Raises hard limits that are below those asked for, of the calling process or another, while there are rights over it
+    /// from outside of its user namespace. What is lowered waits for [`Self::apply`]: setting up may take more.
+    pub(crate) fn raise(&self, pid: Option<Pid>) -> Result<()> {
+        for &(resource, wanted) in &self.resources {
+            let own = getrlimit(resource);
+            let higher = match (wanted.maximum, own.maximum) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some(wanted), Some(own)) => wanted > own,
+            };
+            if higher {
+                set(
+                    pid,
+                    resource,
+                    Rlimit {
+                        maximum: wanted.maximum,
+                        ..own
+                    },
+                )?;
+            }
         }
         Ok(())
     }
 
-    /// Applies the others to the calling process.
+    /// Applies everything else to the calling process.
     pub(crate) fn apply(&self) -> Result<()> {
+        for &(resource, limit) in &self.resources {
+            set(None, resource, limit)?;
+        }
         if let Some(attributes) = &self.scheduling {
             set_scheduling(attributes).doing("setting the scheduling policy")?;
         }
@@ -128,6 +149,13 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+fn set(pid: Option<Pid>, resource: Resource, limit: Rlimit) -> Result<()> {
+    prlimit(pid, resource, limit)
+        .call(|| format!("prlimit64({pid:?}, {resource:?}, {limit:?})"))
+        .doing_with(|| format!("setting the limit {resource:?}"))
+        .map(drop)
 }
 
 fn resource(name: &str) -> Result<Resource> {
