@@ -3,7 +3,7 @@
 use crate::error::{Context, Error, Kind, Result};
 use shim::protocol::{self, Event, Launch, Message, Reply, Request, Status};
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -142,7 +142,12 @@ fn unexpected(reply: &Reply) -> Error {
 
 async fn connect(bundle: &Path) -> Result<Option<UnixStream>> {
     let path = bundle.join(protocol::SOCKET);
-    match UnixStream::connect(&path).await {
+    let connect = async || {
+        // By way of a descriptor: the path of a socket is limited to 107 bytes, that of a bundle is not.
+        let dir = std::fs::File::open(bundle)?;
+        UnixStream::connect(sys::root::fd_path(dir.as_fd()).join(protocol::SOCKET)).await
+    };
+    match connect().await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Ok(None),

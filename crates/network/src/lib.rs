@@ -243,7 +243,7 @@ impl Network {
         }
         let elements: Vec<nft::Element<'_>> =
             endpoints.iter().flat_map(|e| e.ports.iter().map(|mapping| (mapping, e.address))).collect();
-        bridge.firewall.rebuild(&self.config.name, bridge.pool.subnet(), &elements)?;
+        bridge.firewall.rebuild(bridge.pool.subnet(), &elements)?;
         for name in link::ports_of(&mut bridge.links, bridge.index)? {
             if name.starts_with("veth") && endpoints.iter().all(|endpoint| endpoint.host_interface != name) {
                 link::delete(&mut bridge.links, &name)?;
@@ -272,7 +272,7 @@ impl Network {
     fn ensure<'a>(&self, state: &'a mut State) -> Result<&'a mut Bridge> {
         if state.bridge.is_none() {
             let mut bridge = self.open_bridge()?;
-            bridge.firewall.rebuild(&self.config.name, bridge.pool.subnet(), &[])?;
+            bridge.firewall.rebuild(bridge.pool.subnet(), &[])?;
             state.bridge = Some(bridge);
         }
         Ok(state.bridge.as_mut().expect("it was made above"))
@@ -303,7 +303,7 @@ impl Network {
         setting("ipv4/ip_forward", "1")?;
         setting(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
         optional_setting(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-        Ok(Bridge { index, pool: Pool::new(subnet), links, firewall: Firewall::open()? })
+        Ok(Bridge { index, pool: Pool::new(subnet), links, firewall: Firewall::open(name)? })
     }
 
     fn choose_subnet(&self, links: &mut netlink::Socket) -> Result<Subnet> {

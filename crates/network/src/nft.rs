@@ -1,7 +1,7 @@
-//! The firewall table: nf_tables over netlink, one transaction for every change.
+//! A bridge's firewall table, which has the bridge's name: nf_tables over netlink, one transaction for every change.
 //!
 //! ```text
-//! table ip hull {
+//! table ip BRIDGE {
 //!   map published_at { type inet_proto . inet_service . ipv4_addr : ipv4_addr . inet_service; }
 //!   map published    { type inet_proto . inet_service             : ipv4_addr . inet_service; }
 //!   chain guard       { type filter hook prerouting priority -300;
@@ -30,8 +30,6 @@ use crate::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Soc
 use crate::{PortMapping, Protocol, Subnet};
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr};
-
-const TABLE: &str = "hull";
 
 /// Elements in one message: a nest holds at most 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 512;
@@ -103,36 +101,40 @@ pub(crate) type Element<'a> = (&'a PortMapping, Ipv4Addr);
 #[derive(Debug)]
 pub(crate) struct Firewall {
     socket: Socket,
+    /// The bridge's name, and the table's.
+    bridge: String,
 }
 
 impl Firewall {
-    pub(crate) fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Some(rustix::net::netlink::NETFILTER))? })
+    pub(crate) fn open(bridge: &str) -> Result<Self, Error> {
+        let socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
+        Ok(Self { socket, bridge: bridge.to_owned() })
     }
 
     /// Makes the table anew with exactly these elements: in one transaction, so that there is no moment without it.
-    pub(crate) fn rebuild(&mut self, bridge: &str, subnet: Subnet, elements: &[Element<'_>]) -> Result<(), Error> {
+    pub(crate) fn rebuild(&mut self, subnet: Subnet, elements: &[Element<'_>]) -> Result<(), Error> {
+        let bridge = self.bridge.clone();
         let mut messages = vec![
             // Made first, so that deleting it cannot fail, whether it was there or not.
-            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table ip hull").text(1, TABLE),
-            message(NFT_MSG_DELTABLE, 0, "delete table ip hull").text(1, TABLE),
-            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table ip hull").text(1, TABLE),
-            map(PUBLISHED_AT),
-            map(PUBLISHED),
+            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, &bridge, "add table"),
+            message(NFT_MSG_DELTABLE, 0, &bridge, "delete table"),
+            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, &bridge, "add table"),
+            map(&bridge, PUBLISHED_AT),
+            map(&bridge, PUBLISHED),
         ];
-        messages.extend(chains(bridge, subnet));
-        messages.extend(element_messages(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, elements));
+        messages.extend(chains(&bridge, subnet));
+        messages.extend(element_messages(&self.bridge, NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, elements));
         self.transaction(messages)
     }
 
     /// Publishes.
     pub(crate) fn add(&mut self, elements: &[Element<'_>]) -> Result<(), Error> {
-        self.transaction(element_messages(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, elements))
+        self.transaction(element_messages(&self.bridge, NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, elements))
     }
 
     /// Takes back what was published. What is not there any more is no error.
     pub(crate) fn remove(&mut self, elements: &[Element<'_>]) -> Result<(), Error> {
-        match self.transaction(element_messages(NFT_MSG_DELSETELEM, 0, elements)) {
+        match self.transaction(element_messages(&self.bridge, NFT_MSG_DELSETELEM, 0, elements)) {
             Err(error) if error.errno == Errno::NOENT && elements.len() > 1 => {
                 // One that is missing fails them all: each by itself, then.
                 elements.iter().try_for_each(|element| self.remove(&[*element]))
@@ -155,18 +157,20 @@ fn boundary(kind: u16) -> Message {
     Message::unacknowledged(kind, 0, "nf_tables transaction").fixed(&[0, 0, 0, 10])
 }
 
-fn message(kind: u16, flags: u16, what: impl Into<String>) -> Message {
-    Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what).fixed(&[NFPROTO_IPV4, 0, 0, 0])
+/// A message about something in a table, whose name is the first attribute of every kind.
+fn message(kind: u16, flags: u16, table: &str, what: &str) -> Message {
+    const NFTA_TABLE: u16 = 1;
+    let what = format!("{what} in table ip {table}");
+    Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what).fixed(&[NFPROTO_IPV4, 0, 0, 0]).text(NFTA_TABLE, table)
 }
 
-fn map(map: Map) -> Message {
+fn map(table: &str, map: Map) -> Message {
     const NFT_SET_MAP: u32 = 8;
     const DATA_BYTES: u32 = 8;
     /// nft's own numbers of types, six bits each, are only for its listing: inet_proto 12, inet_service 13, ipv4_addr 7.
     const SERVICE_TYPES: u32 = (12 << 6) | 13;
     let key_type = if map.key_bytes == PUBLISHED.key_bytes { SERVICE_TYPES } else { (SERVICE_TYPES << 6) | 7 };
-    message(NFT_MSG_NEWSET, NLM_F_CREATE, format!("add map {}", map.name))
-        .text(1, TABLE)
+    message(NFT_MSG_NEWSET, NLM_F_CREATE, table, &format!("add map {}", map.name))
         .text(2, map.name)
         .be32(3, NFT_SET_MAP)
         .be32(4, key_type)
@@ -178,39 +182,38 @@ fn map(map: Map) -> Message {
 
 fn chains(bridge: &str, subnet: Subnet) -> Vec<Message> {
     let mut messages = vec![
-        chain("guard", "filter", NF_INET_PRE_ROUTING, -300),
-        chain("prerouting", "nat", NF_INET_PRE_ROUTING, -100),
-        chain("output", "nat", NF_INET_LOCAL_OUT, -100),
-        chain("postrouting", "nat", NF_INET_POST_ROUTING, 100),
-        chain("forward", "filter", NF_INET_FORWARD, 0),
+        chain(bridge, "guard", ("filter", NF_INET_PRE_ROUTING), -300),
+        chain(bridge, "prerouting", ("nat", NF_INET_PRE_ROUTING), -100),
+        chain(bridge, "output", ("nat", NF_INET_LOCAL_OUT), -100),
+        chain(bridge, "postrouting", ("nat", NF_INET_POST_ROUTING), 100),
+        chain(bridge, "forward", ("filter", NF_INET_FORWARD), 0),
     ];
     let into = || vec![interface(NFT_META_OIFNAME), compare_name(NFT_CMP_EQ, bridge)];
     let outside = || vec![interface(NFT_META_OIFNAME), compare_name(NFT_CMP_NEQ, bridge)];
     let loopback = |offset| address_in(offset, Ipv4Addr::new(127, 0, 0, 0), 8);
     let ours = || address_in(SADDR, subnet.network(), subnet.prefix);
-    messages.push(rule("guard", [
+    messages.push(rule(bridge, "guard", [
         vec![interface(NFT_META_IIFNAME), compare_name(NFT_CMP_EQ, bridge)], loopback(DADDR), vec![verdict(NF_DROP)],
     ]));
     for chain in ["prerouting", "output"] {
         for map in [PUBLISHED_AT, PUBLISHED] {
-            messages.push(rule(chain, [to_local(), look_up(map), vec![dnat()]]));
+            messages.push(rule(bridge, chain, [to_local(), look_up(map), vec![dnat()]]));
         }
     }
-    messages.push(rule("postrouting", [outside(), ours(), vec![expression("masq", |data| data)]]));
-    messages.push(rule("postrouting", [into(), loopback(SADDR), vec![expression("masq", |data| data)]]));
+    messages.push(rule(bridge, "postrouting", [outside(), ours(), vec![expression("masq", |data| data)]]));
+    messages.push(rule(bridge, "postrouting", [into(), loopback(SADDR), vec![expression("masq", |data| data)]]));
     let by_port = [ours(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), vec![expression("masq", |data| data)]].concat();
-    messages.push(rule("postrouting", [into(), by_port, vec![]]));
+    messages.push(rule(bridge, "postrouting", [into(), by_port, vec![]]));
     let accept = || vec![verdict(NF_ACCEPT)];
-    messages.push(rule("forward", [into(), conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED), accept()]));
-    messages.push(rule("forward", [into(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), accept()]));
+    messages.push(rule(bridge, "forward", [into(), conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED), accept()]));
+    messages.push(rule(bridge, "forward", [into(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), accept()]));
     let from_outside = vec![interface(NFT_META_IIFNAME), compare_name(NFT_CMP_NEQ, bridge)];
-    messages.push(rule("forward", [into(), from_outside, vec![verdict(NF_DROP)]]));
+    messages.push(rule(bridge, "forward", [into(), from_outside, vec![verdict(NF_DROP)]]));
     messages
 }
 
-fn chain(name: &str, kind: &str, hook: u32, priority: i32) -> Message {
-    message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, format!("add chain {name}"))
-        .text(1, TABLE)
+fn chain(table: &str, name: &str, (kind, hook): (&str, u32), priority: i32) -> Message {
+    message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, table, &format!("add chain {name}"))
         .text(3, name)
         .nest(4, |nest| nest.be32(1, hook).attribute(2, &priority.to_be_bytes()))
         .be32(5, NF_ACCEPT)
@@ -248,9 +251,10 @@ fn expression(name: &'static str, fill: impl FnOnce(Data) -> Data) -> Expression
     (name, fill(Data(Vec::new())).0)
 }
 
-fn rule<const N: usize>(chain: &str, expressions: [Vec<Expression>; N]) -> Message {
-    let message = message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, format!("add rule to chain {chain}"));
-    message.text(1, TABLE).text(2, chain).nest(4, |list| {
+fn rule<const N: usize>(table: &str, chain: &str, expressions: [Vec<Expression>; N]) -> Message {
+    let flags = NLM_F_CREATE | NLM_F_APPEND;
+    let message = message(NFT_MSG_NEWRULE, flags, table, &format!("add rule to chain {chain}"));
+    message.text(2, chain).nest(4, |list| {
         expressions.into_iter().flatten().fold(list, |list, (name, data)| {
             list.nest(NFTA_LIST_ELEM, |element| {
                 element.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, |nest| data.into_iter().fold(nest, append))
@@ -343,7 +347,7 @@ fn verdict(code: u32) -> Expression {
     ("immediate", vec![(1, Value::Number(NFT_REG_VERDICT)), (2, Value::Verdict(code))])
 }
 
-fn element_messages(kind: u16, flags: u16, elements: &[Element<'_>]) -> Vec<Message> {
+fn element_messages(bridge: &str, kind: u16, flags: u16, elements: &[Element<'_>]) -> Vec<Message> {
     let specific = |element: &&Element<'_>| !element.0.host_ip.is_unspecified();
     let (at, any): (Vec<_>, Vec<_>) = elements.iter().partition(specific);
     let with_data = kind == NFT_MSG_NEWSETELEM;
@@ -354,7 +358,7 @@ fn element_messages(kind: u16, flags: u16, elements: &[Element<'_>]) -> Vec<Mess
                 [(mapping, _)] => format!("publish {}:{}", mapping.host_ip, mapping.host_port),
                 _ => format!("publish {} ports", chunk.len()),
             };
-            messages.push(message(kind, flags, what).text(1, TABLE).text(2, map.name).nest(3, |list| {
+            messages.push(message(kind, flags, bridge, &what).text(2, map.name).nest(3, |list| {
                 chunk.iter().fold(list, |list, element| list.nest(NFTA_LIST_ELEM, |nest| push_element(nest, element, with_data)))
             }));
         }

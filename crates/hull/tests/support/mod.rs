@@ -1,0 +1,248 @@
+//! An engine of its own for each test: own directories, own bridge, own network. Needs root and busybox.
+//!
+//! Invariant: when a test ends, well or not, its engine and its containers are gone, and [`Engine::assert_nothing_left`]
+//! can say so at any time before.
+
+#![allow(dead_code, reason = "each test file uses what it needs")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long any command may take.
+const COMMAND_TIMEOUT_S: &str = "30";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A running engine.
+pub struct Engine {
+    root: tempfile::TempDir,
+    bridge: String,
+    bip: String,
+    child: Option<Child>,
+}
+
+/// What a command has said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Engine {
+    /// Starts an engine without images.
+    pub fn empty() -> Self {
+        assert!(rustix::process::getuid().is_root(), "these tests make containers: run them as root");
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let unique = std::process::id() % 250;
+        let mut engine = Self {
+            root: tempfile::Builder::new().prefix("hull-test").tempdir().unwrap(),
+            bridge: format!("ht{:x}x{n}", std::process::id()),
+            bip: format!("10.{}.{n}.1/24", unique + 1),
+            child: None,
+        };
+        engine.start();
+        engine
+    }
+
+    /// Starts an engine with the image `busybox`.
+    pub fn new() -> Self {
+        let engine = Self::empty();
+        let tar = busybox_tar();
+        engine.ok_with_input(&["import", "--change", "CMD [\"sh\"]", "-", "busybox"], &tar);
+        engine
+    }
+
+    /// Starts the engine's process, and waits until it serves.
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_hull"))
+            .args(["daemon", "--bridge", &self.bridge, "--bip", &self.bip, "--data-root"])
+            .arg(self.path("data"))
+            .arg("--run-root")
+            .arg(self.path("run"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while std::os::unix::net::UnixStream::connect(self.path("run/hull.sock")).is_err() {
+            assert!(Instant::now() < deadline, "the engine does not serve: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the engine's process as kill -9 does; its containers go on.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// What the engine has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub fn socket(&self) -> String {
+        format!("unix://{}", self.path("run/hull.sock").display())
+    }
+
+    /// A client's command, `hull` or another.
+    pub fn client(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.arg(COMMAND_TIMEOUT_S).arg(program).args(arguments);
+        command.env("HULL_HOST", self.socket()).env("DOCKER_HOST", self.socket()).current_dir(self.root.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn hull(&self, arguments: &[&str]) -> Command {
+        self.client(env!("CARGO_BIN_EXE_hull"), arguments)
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        said(self.hull(arguments).output().unwrap())
+    }
+
+    /// A command that has to succeed; its output without the last newline.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments);
+        assert_eq!(said.code, 0, "hull {arguments:?}: {said:?}\nengine: {}", self.log());
+        said.stdout.trim_end().to_owned()
+    }
+
+    /// As [`Engine::ok`], by Docker's client.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let said = said(self.client("docker", arguments).output().unwrap());
+        assert_eq!(said.code, 0, "docker {arguments:?}: {said:?}\nengine: {}", self.log());
+        said.stdout.trim_end().to_owned()
+    }
+
+    pub fn ok_with_input(&self, arguments: &[&str], input: &[u8]) -> String {
+        let mut child = self.hull(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        // A command that ends before it has read everything breaks the pipe; its own code tells why.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let said = said(child.wait_with_output().unwrap());
+        assert_eq!(said.code, 0, "hull {arguments:?}: {said:?}\nengine: {}", self.log());
+        said.stdout.trim_end().to_owned()
+    }
+
+    /// Waits until something is so.
+    pub fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "in vain: {what}\nengine: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Everything of containers that exists outside of the database: processes, mounts, links, cgroups, directories.
+    pub fn traces(&self) -> Vec<String> {
+        let root = self.root.path().display().to_string();
+        let mut traces = Vec::new();
+        for dir in ["run/containers", "data/containers", "data/snapshots"] {
+            let entries = std::fs::read_dir(self.path(dir)).into_iter().flatten().flatten();
+            traces.extend(entries.map(|entry| format!("directory {}", entry.path().display())));
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        traces.extend(mounts.lines().filter(|line| line.contains(&root)).map(|line| format!("mount {line}")));
+        let links = Command::new("ip").args(["-o", "link", "show", "master", &self.bridge]).output().unwrap();
+        traces.extend(String::from_utf8_lossy(&links.stdout).lines().map(|line| format!("link {line}")));
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            if cmdline.starts_with(b"hull-shim") && cwd.starts_with(self.root.path()) {
+                traces.push(format!("shim {}", entry.path().display()));
+            }
+        }
+        traces
+    }
+
+    /// The cgroups of containers with these ids.
+    pub fn cgroups(ids: &[String]) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+        for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            directories.push(entry.path());
+        }
+        for directory in directories {
+            found.extend(ids.iter().map(|id| directory.join("hull").join(id)).filter(|path| path.exists()));
+        }
+        found
+    }
+
+    /// Fails when anything of a container is left.
+    pub fn assert_nothing_left(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let traces = self.traces();
+            if traces.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left: {traces:#?}\nengine: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.child.is_none() {
+            self.start();
+        }
+        let ids = self.run(&["ps", "-aq", "--no-trunc"]).stdout;
+        let mut arguments = vec!["rm", "-f", "-v"];
+        arguments.extend(ids.lines());
+        if arguments.len() > 3 {
+            self.run(&arguments);
+        }
+        self.kill();
+        let _ = Command::new("ip").args(["link", "del", &self.bridge]).stderr(Stdio::null()).status();
+        let _ = Command::new("nft").args(["delete", "table", "ip", &self.bridge]).stderr(Stdio::null()).status();
+    }
+}
+
+fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A root filesystem of busybox and its applets.
+pub fn busybox_tar() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for name in ["bin", "etc", "tmp", "root"] {
+        std::fs::create_dir(root.join(name)).unwrap();
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    std::fs::copy(busybox.expect("busybox-static is installed"), root.join("bin/busybox")).unwrap();
+    let applets = Command::new(root.join("bin/busybox")).arg("--list").output().unwrap();
+    for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n").unwrap();
+    std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n").unwrap();
+    Command::new("tar").arg("-C").arg(root).args(["-c", "."]).output().unwrap().stdout
+}
