@@ -61,6 +61,9 @@ pub(crate) enum Error {
         message: String,
         code: u8,
     },
+    /// The engine did not start a container.
+    #[error(transparent)]
+    NotStarted(client::Error),
     /// The engine refused, or could not be reached.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -112,10 +115,27 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        text = match cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            Some(errno) => format!("{text}: {}", errno_text(errno)),
+            None => format!("{text}: {cause}"),
+        };
         source = cause.source();
     }
     text
+}
+
+/// An errno as other tools write it: `no such file or directory`.
+fn errno_text(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    let text = text
+        .rsplit_once(" (os error")
+        .map_or(text.as_str(), |(text, _)| text);
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
 }
 
 /// Names what was done to a file.
@@ -139,5 +159,37 @@ impl<T> IoContext<T> for rustix::io::Result<T> {
             call: call().into(),
             source: errno.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_follow_in_one_line() {
+        let source = io::Error::from_raw_os_error(2);
+        let error = Error::Io {
+            call: "open /x".to_owned(),
+            source,
+        };
+        assert_eq!(
+            error.report().unwrap(),
+            "open /x: no such file or directory"
+        );
+        assert_eq!(error.exit_code(), 1);
+        let source = io::ErrorKind::BrokenPipe.into();
+        assert_eq!(
+            Error::Io {
+                call: "write".to_owned(),
+                source
+            }
+            .report(),
+            None
+        );
+        assert_eq!(
+            (Error::Exit(7).report(), Error::Exit(7).exit_code()),
+            (None, 7)
+        );
     }
 }

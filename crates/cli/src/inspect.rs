@@ -3,7 +3,7 @@
 use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
-use crate::go::template::{Template, from_struct};
+use crate::go::template::Template;
 use crate::json;
 use crate::objects;
 use crate::output;
@@ -121,7 +121,7 @@ async fn inspect(session: &Session, matches: &Matches, kinds: &[Kind]) -> Result
         return Err(Error::msg("--platform is not supported yet"));
     }
     let template = match matches.text("format") {
-        "" | "json" => None,
+        "" | "json" | "{{json .}}" => None,
         text => Some(Template::parse(text).map_err(Error::InspectTemplate)?),
     };
     let client = session.client().await?;
@@ -134,6 +134,10 @@ async fn inspect(session: &Session, matches: &Matches, kinds: &[Kind]) -> Result
         }
     }
     let text = match (&template, matches.text("format")) {
+        (None, "{{json .}}") => documents
+            .iter()
+            .map(|document| json::compact(document) + "\n")
+            .collect(),
         (None, "json") => json::compact(&format!("[{}]", documents.join(","))) + "\n",
         (None, _) => json::indent(&format!("[{}]", documents.join(","))) + "\n",
         (Some(template), _) => render(template, &documents, &mut errors)?,
@@ -171,7 +175,7 @@ fn render(template: &Template, documents: &[String], errors: &mut Vec<Error>) ->
     for document in documents {
         let json: serde_json::Value = serde_json::from_str(document)
             .map_err(|error| Error::msg(format!("cannot decode the engine's answer: {error}")))?;
-        match template.render(&from_struct(&json)) {
+        match template.render_struct(&json) {
             Ok(line) => text.push_str(&(line + "\n")),
             Err(error) => errors.push(Error::Template(error)),
         }

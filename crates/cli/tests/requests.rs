@@ -7,6 +7,11 @@
 //! Left out of the comparison: the API version, the order of requests, and questions that make no difference (`is_aside`).
 //! `Env` and `Binds` are compared without their order, which Docker's client leaves to chance.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy takes only test functions for tests"
+)]
+
 mod support;
 
 use std::io::Write;

@@ -57,10 +57,14 @@ async fn inspect_running(client: &Client, name: &str) -> Result<InspectResponse>
         .await?;
     let refuse = |text: &str| Err(Error::msg(text));
     match &container.state {
-        state if !state.running => refuse("cannot attach to a stopped container, start it first"),
-        state if state.paused => refuse("cannot attach to a paused container, unpause it first"),
+        state if !state.running => {
+            refuse("You cannot attach to a stopped container, start it first")
+        }
+        state if state.paused => {
+            refuse("You cannot attach to a paused container, unpause it first")
+        }
         state if state.restarting => {
-            refuse("cannot attach to a restarting container, wait until it is running")
+            refuse("You cannot attach to a restarting container, wait until it is running")
         }
         _ => Ok(container),
     }

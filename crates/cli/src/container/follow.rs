@@ -123,9 +123,8 @@ impl Follow<'_> {
 
 /// `POST /containers/{id}/start`.
 pub(crate) async fn start(client: &Client, id: &str) -> Result<()> {
-    Ok(client
-        .call(&Request::post(&["containers", id, "start"]))
-        .await?)
+    let request = Request::post(&["containers", id, "start"]);
+    client.call(&request).await.map_err(Error::NotStarted)
 }
 
 /// A wait for a container's end.

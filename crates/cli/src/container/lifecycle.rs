@@ -1,7 +1,7 @@
 //! The commands that are one request for each container: `kill`, `pause`, `unpause`, `stop`, `restart`, `rm`, `rename`, `wait`.
 
 use crate::app::{Arity, Command};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
 use crate::objects::{self, Echo};
 use crate::output;
@@ -165,7 +165,7 @@ async fn wait(session: &Session, matches: &Matches) -> Result<()> {
             .json(&Request::post(&["containers", name, "wait"]))
             .await?;
         match answer.error {
-            Some(error) => Err(crate::error::Error::Message(error.message)),
+            Some(error) => Err(Error::Message(error.message)),
             None => output::line(&answer.status_code.to_string()),
         }
     })
@@ -177,5 +177,15 @@ async fn rename(session: &Session, matches: &Matches) -> Result<()> {
     objects::check_name(old)?;
     objects::check_name(new)?;
     let request = Request::post(&["containers", old, "rename"]).query("name", new);
-    Ok(session.client().await?.call(&request).await?)
+    session
+        .client()
+        .await?
+        .call(&request)
+        .await
+        .map_err(|error| {
+            let error = crate::error::chain(&error);
+            Error::msg(format!(
+                "{error}\nError: failed to rename container named {old}"
+            ))
+        })
 }

@@ -31,25 +31,22 @@ pub(crate) const RUN: Command = Command {
 };
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    match try_run(session, matches).await {
-        Ok(code) => finish(code),
-        Err(error @ (Error::Exit(_) | Error::Io { .. })) => Err(error),
-        Err(error) => {
-            let code = exit_code(&crate::error::chain(&error));
-            Err(not_run(session, "run", code, &error))
-        }
-    }
-}
-
-async fn try_run(session: &Session, matches: &Matches) -> Result<u8> {
-    let client = session.client().await?;
-    let mut request = prepare(session, client, matches)?;
+    let failed = |error: Error| {
+        not_run(
+            session,
+            "run",
+            exit_code(&crate::error::chain(&error)),
+            &error,
+        )
+    };
+    let client = session.client().await.map_err(failed)?;
+    let mut request = prepare(session, client, matches)
+        .map_err(|error| not_run(session, "run", EXIT_NOT_RUN, &error))?;
     let detach = matches.on("detach");
     if detach {
         if matches.given("attach") {
-            return Err(Error::msg(
-                "conflicting options: cannot specify both --attach and --detach",
-            ));
+            let problem = "conflicting options: cannot specify both --attach and --detach";
+            return Err(Error::msg(problem));
         }
         request.attach_stdin = false;
         request.attach_stdout = false;
@@ -65,21 +62,27 @@ async fn try_run(session: &Session, matches: &Matches) -> Result<u8> {
         stderr: request.attach_stderr,
         detach_keys: session.detach_keys(matches),
     };
-    let id = send(client, matches, request).await?;
+    let id = send(client, matches, request).await.map_err(failed)?;
     let signals = Signals::catch(!detach && matches.on_unless("sig-proxy"))?;
-    if !(attach.stdin || attach.stdout || attach.stderr) {
-        start(client, &id).await?;
-        output::line(&id)?;
-        return Ok(0);
+    let code = match attach.stdin || attach.stdout || attach.stderr {
+        true => {
+            let follow = Follow {
+                client,
+                id: &id,
+                attach,
+                auto_remove: matches.on("rm"),
+            };
+            follow.start(signals).await
+        }
+        false => start(client, &id)
+            .await
+            .and_then(|()| output::line(&id))
+            .map(|()| 0),
+    };
+    match code {
+        Err(error @ Error::NotStarted(_)) => Err(failed(error)),
+        code => finish(code?),
     }
-    Follow {
-        client,
-        id: &id,
-        attach,
-        auto_remove: matches.on("rm"),
-    }
-    .start(signals)
-    .await
 }
 
 /// Docker's exit code for a failed start, from the engine's words: there is no other sign of it on the wire.

@@ -9,6 +9,7 @@ const LABELS: &str = "\0labels";
 /// A parsed template.
 pub(crate) struct Template {
     engine: Engine,
+    text: String,
 }
 
 impl Template {
@@ -28,14 +29,43 @@ impl Template {
         engine
             .parse(call_label(text))
             .map_err(|error| error.to_string())?;
-        Ok(Self { engine })
+        Ok(Self {
+            engine,
+            text: text.to_owned(),
+        })
     }
 
     /// Renders one value.
     pub(crate) fn render(&self, value: &Value) -> Result<String, String> {
         self.engine
             .render(&Context::from(value.clone()))
-            .map_err(|error| error.to_string())
+            .map_err(|error| {
+                // The engine shows the whole value that lacks a field, which may be pages.
+                let text = error.to_string();
+                match text.find(" in map[") {
+                    Some(end) => text[..end].to_owned(),
+                    None => text,
+                }
+            })
+    }
+
+    /// Renders a JSON document that is one of Docker's structs: an unknown field is an error, one that is merely absent is
+    /// nil, and Go's spelling of a field works as well as JSON's.
+    pub(crate) fn render_struct(&self, json: &serde_json::Value) -> Result<String, String> {
+        let named = |name: &str| self.text.contains(name);
+        let extras = Extras {
+            optional: OPTIONAL
+                .iter()
+                .copied()
+                .filter(|name| named(name))
+                .collect(),
+            aliases: ALIASES
+                .iter()
+                .copied()
+                .filter(|(_, go)| named(go))
+                .collect(),
+        };
+        self.render(&extras.value(json))
     }
 }
 
@@ -157,36 +187,47 @@ const MAPS: &[&str] = &[
     "status",
 ];
 
-/// A template's value of a JSON document that is one of Docker's structs: an unknown field is an error, one that is merely
-/// absent is nil, and Go's spelling of a field works as well as JSON's.
-pub(crate) fn from_struct(json: &serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Array(values) => Value::Array(values.iter().map(from_struct).collect()),
-        serde_json::Value::Object(entries) => {
-            let mut fields: HashMap<String, Value> = OPTIONAL
-                .iter()
-                .map(|name| ((*name).to_owned(), Value::Nil))
-                .collect();
-            for (name, value) in entries {
-                let value = match (MAPS.contains(&name.as_str()), value) {
-                    (true, serde_json::Value::Object(entries)) => Value::Map(
-                        entries
-                            .iter()
-                            .map(|(key, value)| (key.clone(), from_struct(value)))
-                            .collect(),
-                    ),
-                    (_, value) => from_struct(value),
-                };
-                fields.insert(name.clone(), value);
+/// What a template asks for beyond what JSON has.
+struct Extras {
+    optional: Vec<&'static str>,
+    aliases: Vec<(&'static str, &'static str)>,
+}
+
+impl Extras {
+    fn value(&self, json: &serde_json::Value) -> Value {
+        match json {
+            serde_json::Value::Array(values) => {
+                Value::Array(values.iter().map(|value| self.value(value)).collect())
             }
-            for (wire, go) in ALIASES {
-                if let Some(value) = entries.get(*wire) {
-                    fields.insert((*go).to_owned(), from_struct(value));
-                }
-            }
-            Value::Object(fields)
+            serde_json::Value::Object(entries) => self.fields(entries),
+            scalar => from_json(scalar),
         }
-        scalar => from_json(scalar),
+    }
+
+    fn fields(&self, entries: &serde_json::Map<String, serde_json::Value>) -> Value {
+        let mut fields: HashMap<String, Value> = self
+            .optional
+            .iter()
+            .map(|name| ((*name).to_owned(), Value::Nil))
+            .collect();
+        for (name, value) in entries {
+            let value = match (MAPS.contains(&name.as_str()), value) {
+                (true, serde_json::Value::Object(entries)) => Value::Map(
+                    entries
+                        .iter()
+                        .map(|(key, value)| (key.clone(), self.value(value)))
+                        .collect(),
+                ),
+                (_, value) => self.value(value),
+            };
+            fields.insert(name.clone(), value);
+        }
+        for (wire, go) in &self.aliases {
+            if let Some(value) = entries.get(*wire) {
+                fields.insert((*go).to_owned(), self.value(value));
+            }
+        }
+        Value::Object(fields)
     }
 }
 
@@ -463,7 +504,7 @@ mod tests {
     fn structs_have_gos_names_and_absent_fields() {
         let json = serde_json::json!({"Id": "x", "State": {"Pid": 7}, "HostConfig": {"NanoCpus": 5, "Init": true},
             "Config": {"Labels": {"a.b": "c"}}, "NetworkSettings": {"Ports": {"80/tcp": [{"HostPort": "8080"}]}}});
-        let value = from_struct(&json);
+        let render = |template: &str| Template::parse(template)?.render_struct(&json);
         for (template, expected) in [
             (
                 "{{.ID}} {{.Id}} {{.State.Pid}} {{.HostConfig.NanoCPUs}}",
@@ -490,14 +531,13 @@ mod tests {
                 r#"{"Pid":7} {"Init":true,"NanoCpus":5}"#,
             ),
         ] {
-            assert_eq!(
-                render(template, &value).as_deref(),
-                Ok(expected),
-                "{template}"
-            );
+            assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
         }
-        assert!(render("{{.Nope}}", &value).is_err());
-        assert!(render("{{.State.Nope}}", &value).is_err());
+        assert_eq!(
+            render("{{.Nope}}").unwrap_err(),
+            "template: :1:3:5:no field `Nope`"
+        );
+        assert!(render("{{.State.Nope}}").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Times as Docker's command line prints and reads them.
 
 use crate::go::{duration, units};
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, civil};
 
 /// `2006-01-02 15:04:05 -0700 MST` in the local time zone.
@@ -17,6 +17,28 @@ pub(crate) fn local(seconds: i64) -> String {
         }
         Err(_) => seconds.to_string(),
     }
+}
+
+/// An RFC 3339 time as Go prints one, in its own offset: `2006-01-02 15:04:05.999999999 -0700 MST`. Other text stays.
+pub(crate) fn go_string(text: &str) -> String {
+    let Ok(time) = text.parse::<Timestamp>() else {
+        return text.to_owned();
+    };
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok();
+    let offset = pieces
+        .and_then(|pieces| pieces.to_numeric_offset())
+        .unwrap_or(Offset::UTC);
+    let zoned = time.to_zoned(TimeZone::fixed(offset));
+    let numeric = zoned.strftime("%z").to_string();
+    let name = if offset == Offset::UTC {
+        "UTC"
+    } else {
+        &numeric
+    };
+    format!(
+        "{} {numeric} {name}",
+        zoned.strftime("%Y-%m-%d %H:%M:%S%.f")
+    )
 }
 
 /// RFC 3339 in the local time zone, with nanoseconds.
@@ -55,6 +77,12 @@ pub(crate) fn ago(seconds: i64) -> String {
         "{} ago",
         units::human_duration(Timestamp::now().as_second() - seconds)
     )
+}
+
+/// As [`ago`] for an RFC 3339 time. Other text stays.
+pub(crate) fn since(text: &str) -> String {
+    text.parse::<Timestamp>()
+        .map_or_else(|_| text.to_owned(), |time| ago(time.as_second()))
 }
 
 /// Reads `--since` and `--until`: seconds since the epoch (with a fraction), a duration before now, or a date and time. The
@@ -106,6 +134,23 @@ fn wire(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_print_as_gos() {
+        for (text, expected) in [
+            (
+                "2026-11-21T08:35:13.393749190Z",
+                "2026-11-21 08:35:13.39374919 +0000 UTC",
+            ),
+            (
+                "2026-11-21T08:35:13+01:00",
+                "2026-11-21 08:35:13 +0100 +0100",
+            ),
+            ("never", "never"),
+        ] {
+            assert_eq!(go_string(text), expected);
+        }
+    }
 
     #[test]
     fn moments_in_all_forms() {

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::flags::{Flag, Kind, Matches};
 use crate::format::{Columns, short_id, yes_no};
 use crate::go::template::Row;
+use crate::go::time;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
@@ -86,6 +87,6 @@ fn row(network: &Network, truncate: bool) -> Row {
         .set("IPv4", yes_no(network.enable_ipv4))
         .set("IPv6", yes_no(network.enable_ipv6))
         .set("Internal", yes_no(network.internal))
-        .set("CreatedAt", network.created.as_str())
+        .set("CreatedAt", time::go_string(&network.created))
         .labels(network.labels.as_ref())
 }

@@ -74,7 +74,7 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
 
 /// CPUs as a decimal or a fraction (`1.5`, `3/2`) to 10^-9 CPUs.
 pub(crate) fn nano_cpus(text: &str) -> Result<i64, String> {
-    let malformed = || format!("{text:?} is not a decimal number");
+    let malformed = || format!("failed to parse {text} as a rational number");
     let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
     let denominator: i128 = denominator.parse::<u32>().map_err(|_| malformed())?.into();
     let (negative, digits) = match numerator.strip_prefix('-') {

@@ -4,14 +4,14 @@ use crate::app::{Arity, Command};
 use crate::container::ls::row as container_row;
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
-use crate::format::Columns;
+use crate::format::{Columns, short_id, yes_no};
 use crate::go::template::Row;
-use crate::go::units;
+use crate::go::{time, units};
 use crate::image::ls::{Options, rows as image_rows};
 use crate::output;
 use crate::session::Session;
 use crate::volume;
-use api_types::DiskUsage;
+use api_types::{CacheRecord, ContainerSummary, DiskUsage};
 use client::Request;
 
 const FLAGS: &[Flag] = &[
@@ -77,6 +77,19 @@ const VOLUMES: Columns = Columns {
         ("Name", "VOLUME NAME"),
         ("Links", "LINKS"),
         ("Size", "SIZE"),
+    ],
+};
+
+const CACHE: Columns = Columns {
+    table: "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}",
+    titles: &[
+        ("ID", "CACHE ID"),
+        ("CacheType", "CACHE TYPE"),
+        ("Size", "SIZE"),
+        ("CreatedSince", "CREATED"),
+        ("LastUsedSince", "LAST USED"),
+        ("UsageCount", "USAGE"),
+        ("Shared", "SHARED"),
     ],
 };
 
@@ -192,6 +205,7 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
     totals.iter().map(Total::row).collect()
 }
 
+#[allow(clippy::cast_precision_loss, reason = "four digits are shown")]
 fn details(usage: &DiskUsage) -> Result<String> {
     let options = Options {
         digests: false,
@@ -202,24 +216,54 @@ fn details(usage: &DiskUsage) -> Result<String> {
         .iter()
         .flatten()
         .flat_map(|image| image_rows(image, options));
-    let containers = usage
-        .containers
-        .iter()
-        .flatten()
-        .map(|container| container_row(container, true));
+    let containers = usage.containers.iter().flatten().map(|container| {
+        // The image's part is counted with the images.
+        container_row(
+            &ContainerSummary {
+                size_root_fs: 0,
+                ..container.clone()
+            },
+            true,
+        )
+    });
     let volumes = usage.volumes.iter().flatten().map(volume::row);
-    #[allow(clippy::cast_precision_loss, reason = "four digits are shown")]
-    let cache: f64 = usage
-        .build_cache
+    let cache = usage.build_cache.as_deref().unwrap_or_default();
+    let cache_bytes: i64 = cache
         .iter()
-        .flatten()
-        .map(|record| record.size as f64)
+        .filter(|record| !record.shared)
+        .map(|record| record.size)
         .sum();
-    Ok(format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: {}\n",
-        IMAGES.render("", images.collect())?,
-        CONTAINERS.render("", containers.collect())?,
-        VOLUMES.render("", volumes.collect())?,
-        units::human_size(cache),
-    ))
+    Ok([
+        format!(
+            "Images space usage:\n\n{}",
+            IMAGES.render("", images.collect())?
+        ),
+        format!(
+            "Containers space usage:\n\n{}",
+            CONTAINERS.render("", containers.collect())?
+        ),
+        format!(
+            "Local Volumes space usage:\n\n{}",
+            VOLUMES.render("", volumes.collect())?
+        ),
+        format!(
+            "Build cache usage: {}\n",
+            units::human_size(cache_bytes as f64)
+        ),
+        CACHE.render("", cache.iter().map(cache_row).collect())?,
+    ]
+    .join("\n"))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn cache_row(record: &CacheRecord) -> Row {
+    let last_used = record.last_used_at.as_deref().map(time::since);
+    Row::default()
+        .set("ID", short_id(&record.id))
+        .set("CacheType", record.kind.as_str())
+        .set("Size", units::human_size_precision(record.size as f64, 3))
+        .set("CreatedSince", time::since(&record.created_at))
+        .set("LastUsedSince", last_used.unwrap_or_default())
+        .set("UsageCount", record.usage_count.to_string())
+        .set("Shared", yes_no(record.shared))
 }

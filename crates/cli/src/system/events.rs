@@ -3,7 +3,7 @@
 use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
-use crate::go::template::{Template, from_struct};
+use crate::go::template::Template;
 use crate::go::time;
 use crate::output;
 use crate::parse::keyvalue;
@@ -39,15 +39,13 @@ pub(crate) const EVENTS: Command = Command {
 };
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    let template = match matches.text("format") {
-        "" => None,
-        "json" => Some("{{json .}}"),
-        text => Some(text),
+    let format = match matches.text("format") {
+        "" => Format::Line,
+        "json" | "{{json .}}" => Format::Json,
+        text => Format::Template(Box::new(
+            Template::parse(text).map_err(Error::InspectTemplate)?,
+        )),
     };
-    let template = template
-        .map(Template::parse)
-        .transpose()
-        .map_err(Error::InspectTemplate)?;
     let now = Timestamp::now();
     let moment = |flag| match matches.text(flag) {
         "" => Ok(None),
@@ -70,18 +68,27 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         .await?
         .lines::<EventMessage>();
     while let Some(event) = events.next().await? {
-        output::line(&match &template {
-            None => line(&event),
-            Some(template) => {
-                let json =
-                    serde_json::to_value(&event).map_err(|error| Error::msg(error.to_string()))?;
-                template
-                    .render(&from_struct(&json))
-                    .map_err(Error::Template)?
-            }
-        })?;
+        output::line(&format.render(&event)?)?;
     }
     Ok(())
+}
+
+enum Format {
+    Line,
+    Json,
+    Template(Box<Template>),
+}
+
+impl Format {
+    fn render(&self, event: &EventMessage) -> Result<String> {
+        let json = || serde_json::to_value(event).expect("an event has only string keys");
+        match self {
+            Self::Line => Ok(line(event)),
+            // Not by way of a value, which would sort the fields.
+            Self::Json => Ok(serde_json::to_string(event).expect("an event has only string keys")),
+            Self::Template(template) => template.render_struct(&json()).map_err(Error::Template),
+        }
+    }
 }
 
 fn line(event: &EventMessage) -> String {
@@ -122,13 +129,16 @@ mod tests {
             "{}",
             line(&event)
         );
-        let value = from_struct(&serde_json::to_value(&event).unwrap());
-        let render = |text: &str| Template::parse(text).unwrap().render(&value).unwrap();
+        let template = "{{.Type}} {{.ID}} {{.Actor.ID}} {{.TimeNano}} {{json .Actor}}";
+        let text = Format::Template(Box::new(Template::parse(template).unwrap()))
+            .render(&event)
+            .unwrap();
         assert_eq!(
-            render("{{.Type}} {{.Action}} {{.ID}} {{.Actor.ID}} {{.TimeNano}}"),
-            "container die abc abc 5000000001"
+            text,
+            r#"container abc abc 5000000001 {"Attributes":{"exitCode":"0","name":"n"},"ID":"abc"}"#
         );
-        let json: serde_json::Value = serde_json::from_str(&render("{{json .}}")).unwrap();
-        assert_eq!(json, serde_json::to_value(&event).unwrap());
+        let json = Format::Json.render(&event).unwrap();
+        let expected = r#"{"status":"die","id":"abc","from":"x","Type":"container","#;
+        assert!(json.starts_with(expected), "{json}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
-use crate::go::template::{Template, from_struct};
+use crate::go::template::Template;
 use crate::go::units;
 use crate::output;
 use crate::session::Session;
@@ -45,11 +45,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "Plugins": [],
             "Warnings": null,
         });
-        return output::line(
-            &template
-                .render(&from_struct(&json))
-                .map_err(Error::Template)?,
-        );
+        return output::line(&template.render_struct(&json).map_err(Error::Template)?);
     }
     // The client can say something of itself in any case.
     let version = env!("CARGO_PKG_VERSION");

@@ -4,7 +4,7 @@ use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::go::tabwriter;
-use crate::go::template::{Template, from_struct};
+use crate::go::template::Template;
 use crate::output;
 use crate::session::Session;
 use api_types::{ComponentVersion, Version};
@@ -81,11 +81,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         Some(template) => {
             let json =
                 serde_json::to_value(&versions).map_err(|error| Error::msg(error.to_string()))?;
-            output::line(
-                &template
-                    .render(&from_struct(&json))
-                    .map_err(Error::Template)?,
-            )?;
+            output::line(&template.render_struct(&json).map_err(Error::Template)?)?;
         }
     }
     problem.map_or(Ok(()), Err)

@@ -1,6 +1,10 @@
 //! What tests of the command line need: the program, and an engine that is a script.
 
 #![allow(dead_code, reason = "every test file uses its own part of this module")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not take this module for a test"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
