@@ -1,6 +1,9 @@
 //! `/containers` and `/commit`.
 
-use crate::http::{BodyReader, Error, PieceWriter, Pieces, Reply, empty, json, json_with, read_json, send_line, stream};
+use crate::http::{
+    BodyReader, Error, PieceWriter, Pieces, Reply, empty, json, json_with, read_json, send_line,
+    stream,
+};
 use crate::server::Call;
 use crate::streams;
 use crate::wire::{self, summary::Selection};
@@ -28,13 +31,26 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
             times.insert(name, call.engine.inspect(key)?.spec.created);
         }
     }
-    let limit = call.query.number::<i64>("limit")?.filter(|limit| *limit > 0);
+    let limit = call
+        .query
+        .number::<i64>("limit")?
+        .filter(|limit| *limit > 0);
     let with_size = call.query.flag("size");
-    let wanted = call.engine.list().into_iter().filter(|container| selection.wants(container, &times));
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let wanted = call
+        .engine
+        .list()
+        .into_iter()
+        .filter(|container| selection.wants(container, &times));
+    let limit = limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX);
     let mut summaries = Vec::new();
     for container in wanted.take(limit) {
-        let sizes = if with_size { Some(call.engine.size(&container.spec.id)?) } else { None };
+        let sizes = if with_size {
+            Some(call.engine.size(&container.spec.id)?)
+        } else {
+            None
+        };
         summaries.push(wire::summary::summary(call.engine, &container, sizes));
     }
     json(&summaries)
@@ -48,7 +64,13 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
     let request = wire::create::request(call.query.get("name"), body)?;
     let container = call.engine.create(request)?;
     let warnings = Vec::new();
-    json_with(StatusCode::CREATED, &types::CreateResponse { id: container.spec.id.clone(), warnings })
+    json_with(
+        StatusCode::CREATED,
+        &types::CreateResponse {
+            id: container.spec.id.clone(),
+            warnings,
+        },
+    )
 }
 
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
@@ -57,12 +79,16 @@ pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
 }
 
 pub(crate) async fn stop(call: &Call<'_>, id: &str) -> Reply {
-    call.engine.stop(id, call.query.get("signal"), call.query.number("t")?).await?;
+    call.engine
+        .stop(id, call.query.get("signal"), call.query.number("t")?)
+        .await?;
     Ok(empty(NO_CONTENT))
 }
 
 pub(crate) async fn restart(call: &Call<'_>, id: &str) -> Reply {
-    call.engine.restart(id, call.query.get("signal"), call.query.number("t")?).await?;
+    call.engine
+        .restart(id, call.query.get("signal"), call.query.number("t")?)
+        .await?;
     Ok(empty(NO_CONTENT))
 }
 
@@ -82,7 +108,8 @@ pub(crate) async fn unpause(call: &Call<'_>, id: &str) -> Reply {
 }
 
 pub(crate) fn rename(call: &Call<'_>, id: &str) -> Reply {
-    call.engine.rename(id, call.query.get("name").unwrap_or_default())?;
+    call.engine
+        .rename(id, call.query.get("name").unwrap_or_default())?;
     Ok(empty(NO_CONTENT))
 }
 
@@ -94,32 +121,46 @@ pub(crate) async fn resize(call: &Call<'_>, id: &str) -> Reply {
 
 /// The parameters `h` and `w`.
 pub(crate) fn size(call: &Call<'_>) -> Result<(u16, u16), Error> {
-    Ok((call.query.number("h")?.unwrap_or(0), call.query.number("w")?.unwrap_or(0)))
+    Ok((
+        call.query.number("h")?.unwrap_or(0),
+        call.query.number("w")?.unwrap_or(0),
+    ))
 }
 
 pub(crate) async fn remove(call: &Call<'_>, id: &str) -> Reply {
     if call.query.flag("link") {
         return Err(Error::unsupported("removing a link"));
     }
-    call.engine.remove(id, call.query.flag("force"), call.query.flag("v")).await?;
+    call.engine
+        .remove(id, call.query.flag("force"), call.query.flag("v"))
+        .await?;
     Ok(empty(NO_CONTENT))
 }
 
 pub(crate) async fn prune(call: &Call<'_>) -> Reply {
     let filters = call.query.filters(&["label", "label!", "until"])?;
     if filters.contains("until") || filters.contains("label!") {
-        return Err(Error::unsupported("pruning containers by the filters until and label!"));
+        return Err(Error::unsupported(
+            "pruning containers by the filters until and label!",
+        ));
     }
     let mut response = types::ContainerPruneResponse::default();
     let deleted = response.containers_deleted.get_or_insert_default();
     for container in call.engine.list() {
         use engine::model::Phase;
         let labels = &container.spec.labels;
-        let labelled = filters.get("label").all(|filter| match filter.split_once('=') {
-            Some((name, value)) => labels.get(name).is_some_and(|label| label == value),
-            None => labels.contains_key(filter),
-        });
-        if !labelled || !matches!(container.state.phase, Phase::Created | Phase::Exited | Phase::Dead) {
+        let labelled = filters
+            .get("label")
+            .all(|filter| match filter.split_once('=') {
+                Some((name, value)) => labels.get(name).is_some_and(|label| label == value),
+                None => labels.contains_key(filter),
+            });
+        if !labelled
+            || !matches!(
+                container.state.phase,
+                Phase::Created | Phase::Exited | Phase::Dead
+            )
+        {
             continue;
         }
         let (own, _) = call.engine.size(&container.spec.id)?;
@@ -129,7 +170,11 @@ pub(crate) async fn prune(call: &Call<'_>) -> Reply {
                 response.space_reclaimed += own;
             }
             // It was started or removed meanwhile.
-            Err(error) if matches!(error.kind(), engine::Kind::Conflict | engine::Kind::NotFound) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    engine::Kind::Conflict | engine::Kind::NotFound
+                ) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -138,7 +183,11 @@ pub(crate) async fn prune(call: &Call<'_>) -> Reply {
 
 pub(crate) fn inspect(call: &Call<'_>, id: &str) -> Reply {
     let container = call.engine.inspect(id)?;
-    let sizes = if call.query.flag("size") { Some(call.engine.size(id)?) } else { None };
+    let sizes = if call.query.flag("size") {
+        Some(call.engine.size(id)?)
+    } else {
+        None
+    };
     let mut response = wire::inspect::inspect(call.engine, &container, sizes);
     let execs = call.engine.running_execs(id)?;
     response.exec_ids = (!execs.is_empty()).then_some(execs);
@@ -146,8 +195,14 @@ pub(crate) fn inspect(call: &Call<'_>, id: &str) -> Reply {
 }
 
 pub(crate) async fn top(call: &Call<'_>, id: &str) -> Reply {
-    let table = call.engine.top(id, call.query.get("ps_args").unwrap_or("-ef")).await?;
-    json(&types::TopResponse { processes: Some(table.rows), titles: Some(table.titles) })
+    let table = call
+        .engine
+        .top(id, call.query.get("ps_args").unwrap_or("-ef"))
+        .await?;
+    json(&types::TopResponse {
+        processes: Some(table.rows),
+        titles: Some(table.titles),
+    })
 }
 
 /// Answers at once, with a body that comes when the wait is over: the client knows that nothing is missed.
@@ -166,7 +221,14 @@ pub(crate) fn wait(call: &Call<'_>, id: &str) -> Reply {
             () = pieces.closed() => return,
         };
         let error = exit.error.map(|message| types::WaitExitError { message });
-        send_line(&pieces, &types::WaitResponse { error, status_code: exit.code.into() }).await;
+        send_line(
+            &pieces,
+            &types::WaitResponse {
+                error,
+                status_code: exit.code.into(),
+            },
+        )
+        .await;
     });
     Ok(response)
 }
@@ -185,13 +247,22 @@ pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
         stdout: live && call.query.flag("stdout"),
         stderr: live && call.query.flag("stderr"),
     };
-    let before = if call.query.flag("logs") { past_output(call.engine, id, &call, terminal).await? } else { Vec::new() };
+    let before = if call.query.flag("logs") {
+        past_output(call.engine, id, &call, terminal).await?
+    } else {
+        Vec::new()
+    };
     let framed = is_framed(&call, terminal);
     let (on_upgrade, response) = streams::upgrade(&mut call.request, framed)?;
     if !wanted.any() {
         // Only what has been said already is wanted.
         let (_, none) = tokio::sync::oneshot::channel();
-        tokio::spawn(streams::serve_attached(on_upgrade, engine::Attached::WhenStarted(none), keys, before));
+        tokio::spawn(streams::serve_attached(
+            on_upgrade,
+            engine::Attached::WhenStarted(none),
+            keys,
+            before,
+        ));
         return Ok(response);
     }
     let attached = call.engine.attach(id, wanted).await?;
@@ -202,7 +273,12 @@ pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
 /// How much past output an attach with `logs` gets at most; the rest is for `logs`.
 const PAST_BYTES_MAX: usize = 16 << 20;
 
-async fn past_output(engine: &Engine, id: &str, call: &Call<'_>, terminal: bool) -> Result<Vec<u8>, Error> {
+async fn past_output(
+    engine: &Engine,
+    id: &str,
+    call: &Call<'_>,
+    terminal: bool,
+) -> Result<Vec<u8>, Error> {
     let mut log = engine.logs(id, LogOptions::default(), false)?;
     let mut output = Vec::new();
     let wanted = wanted_sources(call);
@@ -211,7 +287,9 @@ async fn past_output(engine: &Engine, id: &str, call: &Call<'_>, terminal: bool)
             push_entry(&mut output, &entry, terminal, false);
         }
         if output.len() > PAST_BYTES_MAX {
-            return Err(Error::bad_request("the log is too long to attach with: read it with logs"));
+            return Err(Error::bad_request(
+                "the log is too long to attach with: read it with logs",
+            ));
         }
     }
     Ok(output)
@@ -219,12 +297,20 @@ async fn past_output(engine: &Engine, id: &str, call: &Call<'_>, terminal: bool)
 
 fn wanted_sources(call: &Call<'_>) -> Vec<LogSource> {
     let sources = [("stdout", LogSource::Stdout), ("stderr", LogSource::Stderr)];
-    sources.into_iter().filter(|(name, _)| call.query.flag(name)).map(|(_, source)| source).collect()
+    sources
+        .into_iter()
+        .filter(|(name, _)| call.query.flag(name))
+        .map(|(_, source)| source)
+        .collect()
 }
 
 /// Appends an entry as clients expect it: framed unless there is a terminal.
 fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, terminal: bool, timestamps: bool) {
-    let stamp = if timestamps { format!("{:.9} ", entry.time) } else { String::new() };
+    let stamp = if timestamps {
+        format!("{:.9} ", entry.time)
+    } else {
+        String::new()
+    };
     if !terminal {
         let length = u32::try_from(stamp.len() + entry.log.len()).unwrap_or(u32::MAX);
         output.extend_from_slice(&[entry.stream.number(), 0, 0, 0]);
@@ -237,7 +323,9 @@ fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, terminal: bool, timestamps
 pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
     let wanted = wanted_sources(call);
     if wanted.is_empty() {
-        return Err(Error::bad_request("Bad parameters: you must choose at least one stream"));
+        return Err(Error::bad_request(
+            "Bad parameters: you must choose at least one stream",
+        ));
     }
     let container = call.engine.inspect(id)?;
     let terminal = container.spec.process.terminal;
@@ -246,17 +334,31 @@ pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
         // As Docker: what is no number means all.
         Some(number) => number.parse::<u64>().ok(),
     };
-    let options = LogOptions { since: call.query.time("since")?, until: call.query.time("until")?, tail };
+    let options = LogOptions {
+        since: call.query.time("since")?,
+        until: call.query.time("until")?,
+        tail,
+    };
     let log = call.engine.logs(id, options, call.query.flag("follow"))?;
     let framed = is_framed(call, terminal);
-    let content_type = if framed { types::MEDIA_TYPE_MULTIPLEXED_STREAM } else { types::MEDIA_TYPE_RAW_STREAM };
+    let content_type = if framed {
+        types::MEDIA_TYPE_MULTIPLEXED_STREAM
+    } else {
+        types::MEDIA_TYPE_RAW_STREAM
+    };
     let (pieces, response) = stream(content_type);
     let timestamps = call.query.flag("timestamps");
     tokio::spawn(send_log(pieces, log, wanted, terminal, timestamps));
     Ok(response)
 }
 
-async fn send_log(pieces: Pieces, mut log: LogStream, wanted: Vec<LogSource>, terminal: bool, timestamps: bool) {
+async fn send_log(
+    pieces: Pieces,
+    mut log: LogStream,
+    wanted: Vec<LogSource>,
+    terminal: bool,
+    timestamps: bool,
+) {
     loop {
         let entry = tokio::select! {
             entry = log.next() => entry,
@@ -307,13 +409,22 @@ pub(crate) fn export(call: &Call<'_>, id: &str) -> Reply {
 }
 
 fn archive_path<'a>(call: &'a Call<'_>) -> Result<&'a Path, Error> {
-    let path = call.query.get("path").ok_or_else(|| Error::bad_request("missing parameter: path"))?;
+    let path = call
+        .query
+        .get("path")
+        .ok_or_else(|| Error::bad_request("missing parameter: path"))?;
     Ok(Path::new(path))
 }
 
 /// Describes the path in a header, as the client's `cp` wants to know it.
-fn with_stat(mut response: http::Response<crate::http::Body>, stat: &engine::images::archive::Stat) -> Reply {
-    let modified = jiff::Timestamp::new(stat.modified.tv_sec, i32::try_from(stat.modified.tv_nsec).unwrap_or(0));
+fn with_stat(
+    mut response: http::Response<crate::http::Body>,
+    stat: &engine::images::archive::Stat,
+) -> Reply {
+    let modified = jiff::Timestamp::new(
+        stat.modified.tv_sec,
+        i32::try_from(stat.modified.tv_nsec).unwrap_or(0),
+    );
     let stat = types::PathStat {
         name: stat.name.display().to_string(),
         size: i64::try_from(stat.size).unwrap_or(i64::MAX),
@@ -322,8 +433,11 @@ fn with_stat(mut response: http::Response<crate::http::Body>, stat: &engine::ima
         link_target: stat.link_target.display().to_string(),
     };
     let text = serde_json::to_vec(&stat).map_err(|error| Error::bad_request(error.to_string()))?;
-    let value = HeaderValue::from_str(&BASE64.encode(&text)).map_err(|error| Error::bad_request(error.to_string()))?;
-    response.headers_mut().insert(types::HEADER_PATH_STAT, value);
+    let value = HeaderValue::from_str(&BASE64.encode(&text))
+        .map_err(|error| Error::bad_request(error.to_string()))?;
+    response
+        .headers_mut()
+        .insert(types::HEADER_PATH_STAT, value);
     Ok(response)
 }
 
@@ -341,7 +455,9 @@ pub(crate) fn archive_get(call: &Call<'_>, id: &str) -> Reply {
     let (pieces, response) = stream("application/x-tar");
     tokio::task::spawn_blocking(move || {
         let mut writer = PieceWriter::new(pieces);
-        let result = archive.read(&path, &mut writer).map_err(|error| error.chain());
+        let result = archive
+            .read(&path, &mut writer)
+            .map_err(|error| error.chain());
         writer.finish(result);
     });
     with_stat(response, &stat)
@@ -351,31 +467,50 @@ pub(crate) async fn archive_put(call: Call<'_>, id: &str) -> Reply {
     let archive = call.engine.archive(id)?;
     let path = archive_path(&call)?.to_owned();
     if call.query.flag("copyUIDGID") {
-        return Err(Error::unsupported("copying with the container's user (copyUIDGID)"));
+        return Err(Error::unsupported(
+            "copying with the container's user (copyUIDGID)",
+        ));
     }
     let options = ExtractOptions {
         no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"),
         ..ExtractOptions::default()
     };
     let body = BodyReader::new(call.request.into_body());
-    let extracted = tokio::task::spawn_blocking(move || archive.extract(&path, body, &options)).await;
-    extracted.map_err(|error| Error::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    let extracted =
+        tokio::task::spawn_blocking(move || archive.extract(&path, body, &options)).await;
+    extracted
+        .map_err(|error| Error::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
     Ok(empty(StatusCode::OK))
 }
 
 pub(crate) async fn commit(call: Call<'_>) -> Reply {
-    let id = call.query.get("container").ok_or_else(|| Error::bad_request("missing parameter: container"))?.to_owned();
+    let id = call
+        .query
+        .get("container")
+        .ok_or_else(|| Error::bad_request("missing parameter: container"))?
+        .to_owned();
     let reference = crate::images::target(&call.query)?;
     let options = CommitOptions {
         author: call.query.get("author").unwrap_or_default().to_owned(),
         message: call.query.get("comment").unwrap_or_default().to_owned(),
-        changes: call.query.all("changes").iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect(),
+        changes: call
+            .query
+            .all("changes")
+            .iter()
+            .flat_map(|lines| lines.lines())
+            .map(str::to_owned)
+            .collect(),
         reference,
         ..CommitOptions::default()
     };
     let pause = call.query.flag_or("pause", true);
     let image = call.engine.commit(&id, options, pause).await?;
-    json_with(StatusCode::CREATED, &types::IdResponse { id: image.to_string() })
+    json_with(
+        StatusCode::CREATED,
+        &types::IdResponse {
+            id: image.to_string(),
+        },
+    )
 }
 
 pub(crate) async fn stats(call: &Call<'_>, id: &str) -> Reply {
@@ -407,7 +542,11 @@ pub(crate) async fn stats(call: &Call<'_>, id: &str) -> Reply {
 }
 
 /// One measurement; of a container that does not run, an empty one, as Docker's.
-async fn sample(engine: &Engine, id: &str, before: Option<&types::StatsResponse>) -> Result<types::StatsResponse, Error> {
+async fn sample(
+    engine: &Engine,
+    id: &str,
+    before: Option<&types::StatsResponse>,
+) -> Result<types::StatsResponse, Error> {
     let container = engine.inspect(id)?;
     let mut response = types::StatsResponse {
         name: format!("/{}", container.name),

@@ -19,15 +19,27 @@ pub(crate) async fn create(call: Call<'_>, id: &str) -> Reply {
         terminal: body.tty,
         console_size: body.console_size.map(console_size),
         privileged: body.privileged,
-        streams: Streams { stdin: body.attach_stdin, stdout: body.attach_stdout, stderr: body.attach_stderr },
+        streams: Streams {
+            stdin: body.attach_stdin,
+            stdout: body.attach_stdout,
+            stderr: body.attach_stderr,
+        },
         detach_keys: body.detach_keys,
     };
     let exec = call.engine.exec_create(id, config)?;
-    json_with(StatusCode::CREATED, &types::IdResponse { id: exec.id.clone() })
+    json_with(
+        StatusCode::CREATED,
+        &types::IdResponse {
+            id: exec.id.clone(),
+        },
+    )
 }
 
 fn console_size([rows, columns]: [u32; 2]) -> (u16, u16) {
-    (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))
+    (
+        u16::try_from(rows).unwrap_or(0),
+        u16::try_from(columns).unwrap_or(0),
+    )
 }
 
 pub(crate) async fn route(method: &Method, id: &str, action: &str, call: Call<'_>) -> Reply {
@@ -44,7 +56,12 @@ pub(crate) async fn route(method: &Method, id: &str, action: &str, call: Call<'_
 }
 
 async fn start(call: Call<'_>, id: &str) -> Reply {
-    let Call { engine, request, version, .. } = call;
+    let Call {
+        engine,
+        request,
+        version,
+        ..
+    } = call;
     let exec = engine.exec(id)?;
     // The body has to be read before the connection can be upgraded.
     let (parts, body) = request.into_parts();
@@ -55,8 +72,12 @@ async fn start(call: Call<'_>, id: &str) -> Reply {
     }
     let keys = streams::detach_keys(Some(&exec.config.detach_keys))?;
     let framed = !exec.config.terminal && version >= (1, 42);
-    let (on_upgrade, response) = streams::upgrade(&mut http::Request::from_parts(parts, ()), framed)?;
-    match engine.exec_start(id, false, body.console_size.map(console_size)).await? {
+    let (on_upgrade, response) =
+        streams::upgrade(&mut http::Request::from_parts(parts, ()), framed)?;
+    match engine
+        .exec_start(id, false, body.console_size.map(console_size))
+        .await?
+    {
         Some(stream) => {
             tokio::spawn(streams::serve_exec(on_upgrade, stream, keys, exec));
         }

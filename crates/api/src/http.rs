@@ -42,9 +42,9 @@ impl HttpBody for Body {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Pieces(receiver) => {
-                receiver.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-            }
+            Self::Pieces(receiver) => receiver
+                .poll_recv(context)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -54,7 +54,9 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Pieces(_) => SizeHint::default(),
         }
     }
@@ -72,7 +74,10 @@ pub(crate) struct Error {
 
 impl Error {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -84,14 +89,19 @@ impl Error {
     }
 
     pub(crate) fn unsupported(what: &str) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, format!("{what} is not supported yet"))
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("{what} is not supported yet"),
+        )
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
         if self.status == StatusCode::NOT_MODIFIED {
             return empty(self.status);
         }
-        let body = api_types::ErrorResponse { message: self.message };
+        let body = api_types::ErrorResponse {
+            message: self.message,
+        };
         json_with(self.status, &body).unwrap_or_else(|error| empty(error.status))
     }
 }
@@ -100,7 +110,9 @@ impl Error {
 impl From<engine::Error> for Error {
     fn from(error: engine::Error) -> Self {
         let status = match error.kind() {
-            Kind::Invalid | Kind::CommandNotFound | Kind::CommandNotExecutable => StatusCode::BAD_REQUEST,
+            Kind::Invalid | Kind::CommandNotFound | Kind::CommandNotExecutable => {
+                StatusCode::BAD_REQUEST
+            }
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::NotModified => StatusCode::NOT_MODIFIED,
@@ -145,12 +157,19 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Reply {
 
 /// A JSON response with a status.
 pub(crate) fn json_with<T: Serialize>(status: StatusCode, value: &T) -> Reply {
-    let mut body = serde_json::to_vec(value)
-        .map_err(|error| Error::new(StatusCode::INTERNAL_SERVER_ERROR, format!("encode the response: {error}")))?;
+    let mut body = serde_json::to_vec(value).map_err(|error| {
+        Error::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("encode the response: {error}"),
+        )
+    })?;
     body.push(b'\n');
     let mut response = Response::new(Body::Whole(Some(body.into())));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
@@ -161,7 +180,9 @@ pub(crate) type Pieces = mpsc::Sender<io::Result<Bytes>>;
 pub(crate) fn stream(content_type: &'static str) -> (Pieces, Response<Body>) {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     let mut response = Response::new(Body::Pieces(receiver));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     (sender, response)
 }
 
@@ -184,7 +205,10 @@ pub(crate) struct PieceWriter {
 
 impl PieceWriter {
     pub(crate) fn new(pieces: Pieces) -> Self {
-        Self { pieces, buffer: Vec::new() }
+        Self {
+            pieces,
+            buffer: Vec::new(),
+        }
     }
 
     /// Sends the rest, or breaks the body off with the error.
@@ -217,7 +241,9 @@ impl io::Write for PieceWriter {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.pieces
+            .blocking_send(Ok(piece))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -245,7 +271,10 @@ impl BodyReader {
                 }
             }
         });
-        Self { pieces, piece: Bytes::new() }
+        Self {
+            pieces,
+            piece: Bytes::new(),
+        }
     }
 }
 
@@ -267,13 +296,16 @@ impl io::Read for BodyReader {
 pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, Error> {
     let limited = http_body_util::Limited::new(body, JSON_BYTES_MAX);
     let bytes = limited.collect().await.map_err(|error| {
-        Error::bad_request(format!("cannot read the request's body (at most {JSON_BYTES_MAX} bytes): {error}"))
+        Error::bad_request(format!(
+            "cannot read the request's body (at most {JSON_BYTES_MAX} bytes): {error}"
+        ))
     })?;
     let bytes = bytes.to_bytes();
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    api_types::from_slice(&bytes).map_err(|error| Error::bad_request(format!("invalid JSON: {error}")))
+    api_types::from_slice(&bytes)
+        .map_err(|error| Error::bad_request(format!("invalid JSON: {error}")))
 }
 
 /// A request's query parameters.
@@ -284,14 +316,20 @@ impl Query {
     pub(crate) fn parse(query: &str) -> Self {
         let mut parameters: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            parameters.entry(name.into_owned()).or_default().push(value.into_owned());
+            parameters
+                .entry(name.into_owned())
+                .or_default()
+                .push(value.into_owned());
         }
         Self(parameters)
     }
 
     /// The first value; empty ones count as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).first().map(String::as_str).filter(|value| !value.is_empty())
+        self.all(name)
+            .first()
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// Every value.
@@ -301,19 +339,31 @@ impl Query {
 
     /// As Docker reads booleans: anything but nothing, 0, no, false, none is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        let value = self.get(name).unwrap_or_default().trim().to_ascii_lowercase();
+        let value = self
+            .get(name)
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 
     /// As [`Query::flag`], with another default.
     pub(crate) fn flag_or(&self, name: &str, default: bool) -> bool {
-        if self.get(name).is_some() { self.flag(name) } else { default }
+        if self.get(name).is_some() {
+            self.flag(name)
+        } else {
+            default
+        }
     }
 
     /// A number.
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
         let parse = |value: &str| {
-            value.parse().map_err(|_| Error::bad_request(format!("bad parameter {name}: {value:?} is no number it can be")))
+            value.parse().map_err(|_| {
+                Error::bad_request(format!(
+                    "bad parameter {name}: {value:?} is no number it can be"
+                ))
+            })
         };
         self.get(name).map(parse).transpose()
     }
@@ -322,24 +372,39 @@ impl Query {
     pub(crate) fn filters(&self, known: &[&str]) -> Result<api_types::Filters, Error> {
         let filters = api_types::Filters::from_query(self.get("filters").unwrap_or_default())
             .map_err(|error| Error::bad_request(format!("invalid filters: {error}")))?;
-        let unknown = filters.names().find(|name| !known.contains(name)).map(str::to_owned);
-        unknown.map_or(Ok(filters), |name| Err(Error::bad_request(format!("invalid filter '{name}'"))))
+        let unknown = filters
+            .names()
+            .find(|name| !known.contains(name))
+            .map(str::to_owned);
+        unknown.map_or(Ok(filters), |name| {
+            Err(Error::bad_request(format!("invalid filter '{name}'")))
+        })
     }
 
     /// A time as seconds since 1970, with or without a fraction.
     pub(crate) fn time(&self, name: &str) -> Result<Option<jiff::Timestamp>, Error> {
-        self.get(name).filter(|value| *value != "0").map(parse_time).transpose()
+        self.get(name)
+            .filter(|value| *value != "0")
+            .map(parse_time)
+            .transpose()
     }
 }
 
 fn parse_time(value: &str) -> Result<jiff::Timestamp, Error> {
-    let bad = || Error::bad_request(format!("bad time {value:?}: it is seconds since 1970, or RFC 3339"));
+    let bad = || {
+        Error::bad_request(format!(
+            "bad time {value:?}: it is seconds since 1970, or RFC 3339"
+        ))
+    };
     if let Ok(time) = value.parse::<jiff::Timestamp>() {
         return Ok(time);
     }
     let (seconds, fraction) = value.split_once('.').unwrap_or((value, ""));
     let nanoseconds = format!("{fraction:0<9}");
-    let nanoseconds = nanoseconds.get(..9).and_then(|digits| digits.parse().ok()).ok_or_else(bad)?;
+    let nanoseconds = nanoseconds
+        .get(..9)
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(bad)?;
     jiff::Timestamp::new(seconds.parse().map_err(|_| bad())?, nanoseconds).map_err(|_| bad())
 }
 
@@ -350,14 +415,19 @@ mod tests {
     #[test]
     fn booleans_are_read_as_docker_does() {
         let query = Query::parse("a=1&b=0&c=&d=True&e=no&f=x");
-        let flags: Vec<bool> = ["a", "b", "c", "d", "e", "f", "g"].map(|name| query.flag(name)).to_vec();
+        let flags: Vec<bool> = ["a", "b", "c", "d", "e", "f", "g"]
+            .map(|name| query.flag(name))
+            .to_vec();
         assert_eq!(flags, [true, false, false, true, false, true, false]);
     }
 
     #[test]
     fn times_have_fractions() {
         let time = parse_time("1136073600.000000001").unwrap();
-        assert_eq!((time.as_second(), time.subsec_nanosecond()), (1_136_073_600, 1));
+        assert_eq!(
+            (time.as_second(), time.subsec_nanosecond()),
+            (1_136_073_600, 1)
+        );
         assert_eq!(parse_time("10").unwrap().as_second(), 10);
         assert!(parse_time("x").is_err() && parse_time("1.x").is_err());
     }

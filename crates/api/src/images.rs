@@ -32,18 +32,30 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
 
 /// The reference that the parameters `repo` and `tag` name, if they do.
 pub(crate) fn target(query: &Query) -> Result<Option<Reference>, Error> {
-    let Some(repository) = query.get("repo") else { return Ok(None) };
+    let Some(repository) = query.get("repo") else {
+        return Ok(None);
+    };
     let text = match query.get("tag") {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository.to_owned(),
     };
-    let bad = |error: oci::reference::ReferenceError| Error::bad_request(format!("invalid reference format: {text:?}: {error}"));
+    let bad = |error: oci::reference::ReferenceError| {
+        Error::bad_request(format!("invalid reference format: {text:?}: {error}"))
+    };
     let reference: Reference = text.parse().map_err(bad)?;
     Ok(Some(reference.to_target()))
 }
 
 fn list(call: &Call<'_>) -> Reply {
-    let filters = call.query.filters(&["dangling", "label", "label!", "reference", "before", "since", "until"])?;
+    let filters = call.query.filters(&[
+        "dangling",
+        "label",
+        "label!",
+        "reference",
+        "before",
+        "since",
+        "until",
+    ])?;
     let pair = |text: &str| match text.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => (text.to_owned(), None),
@@ -51,7 +63,9 @@ fn list(call: &Call<'_>) -> Reply {
     let dangling = filters.get("dangling").next().map(|value| match value {
         "1" | "true" => Ok(true),
         "0" | "false" => Ok(false),
-        other => Err(Error::bad_request(format!("invalid filter 'dangling={other}'"))),
+        other => Err(Error::bad_request(format!(
+            "invalid filter 'dangling={other}'"
+        ))),
     });
     if filters.contains("until") {
         return Err(Error::unsupported("listing images by the filter until"));
@@ -66,7 +80,10 @@ fn list(call: &Call<'_>) -> Reply {
         until: None,
     };
     let images = block_in_place(|| call.engine.images().list(&filter))?;
-    let mut summaries: Vec<_> = images.iter().map(|image| summary(call.engine, image)).collect();
+    let mut summaries: Vec<_> = images
+        .iter()
+        .map(|image| summary(call.engine, image))
+        .collect();
     summaries.sort_by(|a, b| b.created.cmp(&a.created));
     json(&summaries)
 }
@@ -103,15 +120,22 @@ fn inspect(call: &Call<'_>, name: &str) -> Reply {
     let image = block_in_place(|| call.engine.images().get(name))?;
     let file = &image.config;
     let config = &file.config;
-    let set = |keys: &std::collections::BTreeSet<String>| keys.iter().map(|key| (key.clone(), types::Empty {})).collect();
-    let health = config.healthcheck.as_ref().map(|check| types::HealthConfig {
-        test: check.test.clone(),
-        interval: check.interval,
-        timeout: check.timeout,
-        start_period: check.start_period,
-        start_interval: check.start_interval,
-        retries: check.retries,
-    });
+    let set = |keys: &std::collections::BTreeSet<String>| {
+        keys.iter()
+            .map(|key| (key.clone(), types::Empty {}))
+            .collect()
+    };
+    let health = config
+        .healthcheck
+        .as_ref()
+        .map(|check| types::HealthConfig {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        });
     json(&types::ImageInspect {
         id: image.id.to_string(),
         repo_tags: names(&image.tags),
@@ -140,10 +164,18 @@ fn inspect(call: &Call<'_>, name: &str) -> Reply {
         os: file.platform.os.clone(),
         os_version: file.platform.os_version.clone().unwrap_or_default(),
         size: signed(image.size),
-        graph_driver: types::DriverData { name: "overlayfs".to_owned(), data: None },
+        graph_driver: types::DriverData {
+            name: "overlayfs".to_owned(),
+            data: None,
+        },
         root_fs: types::RootFs {
             kind: file.rootfs.kind.clone(),
-            layers: file.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+            layers: file
+                .rootfs
+                .diff_ids
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         },
         ..types::ImageInspect::default()
     })
@@ -156,16 +188,25 @@ fn history(call: &Call<'_>, name: &str) -> Reply {
     })?;
     let count = entries.len();
     let items = entries.iter().enumerate().map(|(at, (entry, size))| {
-        let time = entry.created.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        let time = entry
+            .created
+            .as_deref()
+            .and_then(|time| time.parse::<jiff::Timestamp>().ok());
         // Only the newest entry is an image of its own.
         let newest = at == 0;
         types::HistoryItem {
             comment: entry.comment.clone(),
             created: time.map_or(0, jiff::Timestamp::as_second),
             created_by: entry.created_by.clone(),
-            id: if newest { image.id.to_string() } else { "<missing>".to_owned() },
+            id: if newest {
+                image.id.to_string()
+            } else {
+                "<missing>".to_owned()
+            },
             size: signed(*size),
-            tags: newest.then(|| names(&image.tags)).filter(|tags| !tags.is_empty()),
+            tags: newest
+                .then(|| names(&image.tags))
+                .filter(|tags| !tags.is_empty()),
         }
     });
     let items: Vec<_> = items.collect();
@@ -174,10 +215,12 @@ fn history(call: &Call<'_>, name: &str) -> Reply {
 }
 
 fn tag(call: &Call<'_>, name: &str) -> Reply {
-    let target = target(&call.query)?.ok_or_else(|| Error::bad_request("missing parameter: repo"))?;
+    let target =
+        target(&call.query)?.ok_or_else(|| Error::bad_request("missing parameter: repo"))?;
     block_in_place(|| call.engine.images().tag(name, &target))?;
     let image = block_in_place(|| call.engine.images().get(name))?;
-    call.engine.image_event("tag", &image.id.to_string(), attributes(&target.familiar()));
+    call.engine
+        .image_event("tag", &image.id.to_string(), attributes(&target.familiar()));
     Ok(empty(StatusCode::CREATED))
 }
 
@@ -189,11 +232,17 @@ fn removal_items(engine: &Engine, name: &str, removed: &[Removed]) -> Vec<types:
     let item = |removed: &Removed| match removed {
         Removed::Untagged(reference) => {
             engine.image_event("untag", name, attributes(&reference.familiar()));
-            types::ImageDeleteItem { untagged: reference.familiar(), ..types::ImageDeleteItem::default() }
+            types::ImageDeleteItem {
+                untagged: reference.familiar(),
+                ..types::ImageDeleteItem::default()
+            }
         }
         Removed::Deleted(id) => {
             engine.image_event("delete", &id.to_string(), attributes(&id.to_string()));
-            types::ImageDeleteItem { deleted: id.to_string(), ..types::ImageDeleteItem::default() }
+            types::ImageDeleteItem {
+                deleted: id.to_string(),
+                ..types::ImageDeleteItem::default()
+            }
         }
     };
     removed.iter().map(item).collect()
@@ -203,18 +252,29 @@ fn remove(call: &Call<'_>, name: &str) -> Reply {
     // `noprune` keeps untagged parents; images have none here, only layers, which go with the last image that has them.
     let users = |id: &ImageId| call.engine.image_users(id);
     let removed = block_in_place(|| {
-        call.engine.images().remove(name, call.query.flag("force"), &users)
+        call.engine
+            .images()
+            .remove(name, call.query.flag("force"), &users)
     })?;
     json(&removal_items(call.engine, name, &removed))
 }
 
 fn prune(call: &Call<'_>) -> Reply {
     let filters = call.query.filters(&["dangling"])?;
-    let all = filters.get("dangling").any(|value| matches!(value, "0" | "false"));
+    let all = filters
+        .get("dangling")
+        .any(|value| matches!(value, "0" | "false"));
     let users = |id: &ImageId| call.engine.image_users(id);
-    let (removed, bytes) = block_in_place(|| call.engine.images().prune(all, &ListFilter::default(), &users))?;
+    let (removed, bytes) = block_in_place(|| {
+        call.engine
+            .images()
+            .prune(all, &ListFilter::default(), &users)
+    })?;
     let items = removal_items(call.engine, "prune", &removed);
-    json(&types::ImagePruneResponse { images_deleted: Some(items), space_reclaimed: bytes })
+    json(&types::ImagePruneResponse {
+        images_deleted: Some(items),
+        space_reclaimed: bytes,
+    })
 }
 
 fn save(call: &Call<'_>, names: Vec<String>) -> Reply {
@@ -243,13 +303,23 @@ fn line(message: &types::JsonMessage) -> Bytes {
 }
 
 fn said(text: String) -> types::JsonMessage {
-    types::JsonMessage { stream: text, ..types::JsonMessage::default() }
+    types::JsonMessage {
+        stream: text,
+        ..types::JsonMessage::default()
+    }
 }
 
 /// A failure after the status was sent.
 fn failed(error: Error) -> types::JsonMessage {
-    let detail = types::JsonError { code: 0, message: error.message.clone() };
-    types::JsonMessage { error: Some(detail), error_message: error.message, ..types::JsonMessage::default() }
+    let detail = types::JsonError {
+        code: 0,
+        message: error.message.clone(),
+    };
+    types::JsonMessage {
+        error: Some(detail),
+        error_message: error.message,
+        ..types::JsonMessage::default()
+    }
 }
 
 fn load(call: Call<'_>) -> Reply {
@@ -265,10 +335,19 @@ fn load(call: Call<'_>) -> Reply {
             if quiet || progress.read < last + PROGRESS_BYTES && progress.read < progress.size {
                 return;
             }
-            last = if progress.read >= progress.size { 0 } else { progress.read };
+            last = if progress.read >= progress.size {
+                0
+            } else {
+                progress.read
+            };
             send(&types::JsonMessage {
                 status: "Loading layer".to_owned(),
-                id: progress.layer.trim_start_matches("sha256:").chars().take(12).collect(),
+                id: progress
+                    .layer
+                    .trim_start_matches("sha256:")
+                    .chars()
+                    .take(12)
+                    .collect(),
                 progress: Some(types::JsonProgress {
                     current: signed(progress.read),
                     total: signed(progress.size),
@@ -303,7 +382,9 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 /// `POST /images/create`: an import; a pull is for later.
 fn create(call: Call<'_>) -> Reply {
     if let Some(image) = call.query.get("fromImage") {
-        return Err(Error::unsupported(&format!("pulling {image}: load it with 'load' or 'import'; pulling from a registry")));
+        return Err(Error::unsupported(&format!(
+            "pulling {image}: load it with 'load' or 'import'; pulling from a registry"
+        )));
     }
     match call.query.get("fromSrc") {
         Some("-") => {}
@@ -315,7 +396,13 @@ fn create(call: Call<'_>) -> Reply {
     }
     let options = ImportOptions {
         reference: target(&call.query)?,
-        changes: call.query.all("changes").iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect(),
+        changes: call
+            .query
+            .all("changes")
+            .iter()
+            .flat_map(|lines| lines.lines())
+            .map(str::to_owned)
+            .collect(),
         message: call.query.get("message").unwrap_or_default().to_owned(),
         platform: None,
     };
@@ -325,9 +412,15 @@ fn create(call: Call<'_>) -> Reply {
     tokio::task::spawn_blocking(move || {
         let message = match engine.images().import(body, &options) {
             Ok(id) => {
-                let name = options.reference.as_ref().map_or_else(|| id.to_string(), Reference::familiar);
+                let name = options
+                    .reference
+                    .as_ref()
+                    .map_or_else(|| id.to_string(), Reference::familiar);
                 engine.image_event("import", &id.to_string(), attributes(&name));
-                types::JsonMessage { status: id.to_string(), ..types::JsonMessage::default() }
+                types::JsonMessage {
+                    status: id.to_string(),
+                    ..types::JsonMessage::default()
+                }
             }
             Err(error) => failed(error.into()),
         };

@@ -79,10 +79,16 @@ async fn respond(engine: &Engine, request: Request<Incoming>) -> Response<Body> 
         error.into_response()
     });
     let headers = response.headers_mut();
-    headers.insert("Api-Version", HeaderValue::from_static(api_types::API_VERSION));
+    headers.insert(
+        "Api-Version",
+        HeaderValue::from_static(api_types::API_VERSION),
+    );
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
-    headers.insert(http::header::SERVER, HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(
+        http::header::SERVER,
+        HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"))),
+    );
     if is_head {
         *response.body_mut() = Body::Whole(None);
     }
@@ -91,11 +97,18 @@ async fn respond(engine: &Engine, request: Request<Incoming>) -> Response<Body> 
 
 /// A request's version and the rest of its path.
 fn split_version(path: &str) -> Result<((u32, u32), &str), Error> {
-    let Some((version, rest)) = path.strip_prefix("/v").and_then(|rest| rest.split_once('/')) else {
+    let Some((version, rest)) = path
+        .strip_prefix("/v")
+        .and_then(|rest| rest.split_once('/'))
+    else {
         return Ok((VERSION_MAX, path));
     };
-    let number = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    let Some(number) = number else { return Ok((VERSION_MAX, path)) };
+    let number = version
+        .split_once('.')
+        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let Some(number) = number else {
+        return Ok((VERSION_MAX, path));
+    };
     if number < VERSION_MIN {
         return Err(Error::bad_request(format!(
             "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
@@ -116,7 +129,10 @@ fn split_version(path: &str) -> Result<((u32, u32), &str), Error> {
 fn decode(segment: &str) -> String {
     // A plus is a plus in a path.
     let escaped = segment.replace('+', "%2B");
-    form_urlencoded::parse(escaped.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+    form_urlencoded::parse(escaped.as_bytes())
+        .next()
+        .map(|(name, _)| name.into_owned())
+        .unwrap_or_default()
 }
 
 /// A request on its way to its handler.
@@ -130,11 +146,20 @@ pub(crate) struct Call<'a> {
 async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let (version, rest) = split_version(&path)?;
-    let segments: Vec<String> = rest.split('/').filter(|segment| !segment.is_empty()).map(decode).collect();
+    let segments: Vec<String> = rest
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(decode)
+        .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let method = request.method().clone();
-    let call = Call { engine, query, request, version };
+    let call = Call {
+        engine,
+        query,
+        request,
+        version,
+    };
     match (&method, &segments[..]) {
         (&Method::GET | &Method::HEAD, ["_ping"]) => system::ping(),
         (_, ["containers" | "commit", ..]) => route_containers(&method, &segments, call).await,
@@ -149,12 +174,22 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
         (&Method::OPTIONS, _) => Ok(empty(StatusCode::OK)),
         (&Method::GET, ["plugins"]) => crate::http::json(&Vec::<()>::new()),
         (_, ["plugins", ..]) => Err(Error::unsupported("a managed plugin")),
-        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(Error::new(
+        (
+            _,
+            [
+                "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs",
+                ..,
+            ],
+        ) => Err(Error::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
-        (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => Err(Error::unsupported("building images")),
-        (&Method::POST, ["auth"]) | (&Method::GET, ["distribution", ..]) => Err(Error::unsupported("talking to a registry")),
+        (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => {
+            Err(Error::unsupported("building images"))
+        }
+        (&Method::POST, ["auth"]) | (&Method::GET, ["distribution", ..]) => {
+            Err(Error::unsupported("talking to a registry"))
+        }
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -186,7 +221,9 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::HEAD, ["containers", id, "archive"]) => containers::archive_stat(&call, id),
         (&Method::GET, ["containers", id, "archive"]) => containers::archive_get(&call, id),
         (&Method::PUT, ["containers", id, "archive"]) => containers::archive_put(call, id).await,
-        (&Method::POST, ["containers", _, "update"]) => Err(Error::unsupported("updating a container")),
+        (&Method::POST, ["containers", _, "update"]) => {
+            Err(Error::unsupported("updating a container"))
+        }
         (_, ["containers", _, "attach", "ws"]) => Err(Error::unsupported("attaching by websocket")),
         (_, ["containers", _, "checkpoints", ..]) => Err(Error::unsupported("a checkpoint")),
         _ => Err(Error::not_found("page not found")),
@@ -199,9 +236,18 @@ mod tests {
 
     #[test]
     fn versions_are_split_off_and_checked() {
-        assert_eq!(split_version("/v1.43/containers/json").unwrap(), ((1, 43), "/containers/json"));
-        assert_eq!(split_version("/containers/json").unwrap(), (VERSION_MAX, "/containers/json"));
-        assert_eq!(split_version("/volumes/v1").unwrap(), (VERSION_MAX, "/volumes/v1"));
+        assert_eq!(
+            split_version("/v1.43/containers/json").unwrap(),
+            ((1, 43), "/containers/json")
+        );
+        assert_eq!(
+            split_version("/containers/json").unwrap(),
+            (VERSION_MAX, "/containers/json")
+        );
+        assert_eq!(
+            split_version("/volumes/v1").unwrap(),
+            (VERSION_MAX, "/volumes/v1")
+        );
         assert!(split_version("/v1.23/info").is_err() && split_version("/v1.99/info").is_err());
     }
 

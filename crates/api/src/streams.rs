@@ -28,13 +28,22 @@ const DETACH_KEYS: [u8; 2] = [0x10, 0x11];
 const DETACH_KEYS_MAX: usize = 16;
 
 /// The answer that turns a connection into streams, and the connection once it was sent.
-pub(crate) fn upgrade<B>(request: &mut Request<B>, framed: bool) -> Result<(OnUpgrade, Response<Body>), Error> {
+pub(crate) fn upgrade<B>(
+    request: &mut Request<B>,
+    framed: bool,
+) -> Result<(OnUpgrade, Response<Body>), Error> {
     if !request.headers().contains_key(header::UPGRADE) {
-        return Err(Error::bad_request("attach needs the headers 'Connection: Upgrade' and 'Upgrade: tcp'"));
+        return Err(Error::bad_request(
+            "attach needs the headers 'Connection: Upgrade' and 'Upgrade: tcp'",
+        ));
     }
     let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
-    let content_type = if framed { api_types::MEDIA_TYPE_MULTIPLEXED_STREAM } else { api_types::MEDIA_TYPE_RAW_STREAM };
+    let content_type = if framed {
+        api_types::MEDIA_TYPE_MULTIPLEXED_STREAM
+    } else {
+        api_types::MEDIA_TYPE_RAW_STREAM
+    };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
@@ -43,7 +52,8 @@ pub(crate) fn upgrade<B>(request: &mut Request<B>, framed: bool) -> Result<(OnUp
 
 /// Reads the parameter `detachKeys`, such as `ctrl-p,ctrl-q` or `ctrl-@,a`.
 pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>, Error> {
-    text.filter(|text| !text.is_empty()).map_or(Ok(DETACH_KEYS.to_vec()), parse_keys)
+    text.filter(|text| !text.is_empty())
+        .map_or(Ok(DETACH_KEYS.to_vec()), parse_keys)
 }
 
 fn parse_keys(text: &str) -> Result<Vec<u8>, Error> {
@@ -53,7 +63,9 @@ fn parse_keys(text: &str) -> Result<Vec<u8>, Error> {
         match (key.strip_prefix("ctrl-"), key.len()) {
             (None, 1) => bytes.next().ok_or_else(|| bad(key)),
             (Some(letter), 6) => match letter.as_bytes().first() {
-                Some(letter @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')) => Ok(letter.to_ascii_uppercase() & 0x1f),
+                Some(letter @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')) => {
+                    Ok(letter.to_ascii_uppercase() & 0x1f)
+                }
                 _ => Err(bad(key)),
             },
             (None, 3) if key == "DEL" => Ok(0x7f),
@@ -62,14 +74,23 @@ fn parse_keys(text: &str) -> Result<Vec<u8>, Error> {
     });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     if keys.len() > DETACH_KEYS_MAX {
-        return Err(Error::bad_request(format!("invalid detach keys: more than {DETACH_KEYS_MAX}")));
+        return Err(Error::bad_request(format!(
+            "invalid detach keys: more than {DETACH_KEYS_MAX}"
+        )));
     }
     Ok(keys)
 }
 
 /// Connects the client with an attached container until either ends.
-pub(crate) async fn serve_attached(on_upgrade: OnUpgrade, attached: Attached, keys: Vec<u8>, before: Vec<u8>) {
-    let Some(mut client) = upgraded(on_upgrade).await else { return };
+pub(crate) async fn serve_attached(
+    on_upgrade: OnUpgrade,
+    attached: Attached,
+    keys: Vec<u8>,
+    before: Vec<u8>,
+) {
+    let Some(mut client) = upgraded(on_upgrade).await else {
+        return;
+    };
     if client.write_all(&before).await.is_err() {
         return;
     }
@@ -88,9 +109,18 @@ pub(crate) async fn serve_attached(on_upgrade: OnUpgrade, attached: Attached, ke
 }
 
 /// Connects the client with an exec, and ends only when its exit code is known.
-pub(crate) async fn serve_exec(on_upgrade: OnUpgrade, stream: Stream, keys: Vec<u8>, exec: std::sync::Arc<engine::exec::Exec>) {
-    let Some(client) = upgraded(on_upgrade).await else { return };
-    let Some(client) = copy(client, stream, &keys).await else { return };
+pub(crate) async fn serve_exec(
+    on_upgrade: OnUpgrade,
+    stream: Stream,
+    keys: Vec<u8>,
+    exec: std::sync::Arc<engine::exec::Exec>,
+) {
+    let Some(client) = upgraded(on_upgrade).await else {
+        return;
+    };
+    let Some(client) = copy(client, stream, &keys).await else {
+        return;
+    };
     exec.wait().await;
     drop(client);
 }
@@ -175,7 +205,10 @@ async fn gone(client: &UnixStream) {
 fn has_hung_up(fd: impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(&fd, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     let ready: io::Result<_> = poll(&mut fds, Some(&now)).map_err(Into::into);
     ready.is_err() || fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
@@ -216,7 +249,10 @@ mod tests {
 
     #[test]
     fn detach_keys_are_held_back_until_they_are_none() {
-        let mut scanner = Scanner { keys: &[1, 2], matched: 0 };
+        let mut scanner = Scanner {
+            keys: &[1, 2],
+            matched: 0,
+        };
         let mut forward = Vec::new();
         assert!(!scanner.scan(&[7, 1], &mut forward));
         assert_eq!(forward, [7]);

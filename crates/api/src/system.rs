@@ -20,8 +20,14 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) fn ping() -> Reply {
     let mut response = Response::new(Body::Whole(Some("OK".into())));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-store, must-revalidate"),
+    );
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     // The classic builder's version: clients then do not try BuildKit.
     headers.insert("Builder-Version", HeaderValue::from_static("1"));
@@ -38,7 +44,10 @@ fn architecture() -> &'static str {
 
 fn kernel() -> (String, String) {
     let uname = rustix::system::uname();
-    (uname.release().to_string_lossy().into_owned(), uname.machine().to_string_lossy().into_owned())
+    (
+        uname.release().to_string_lossy().into_owned(),
+        uname.machine().to_string_lossy().into_owned(),
+    )
 }
 
 pub(crate) fn version() -> Reply {
@@ -47,12 +56,21 @@ pub(crate) fn version() -> Reply {
         ("ApiVersion".to_owned(), types::API_VERSION.to_owned()),
         ("Arch".to_owned(), architecture().to_owned()),
         ("KernelVersion".to_owned(), release.clone()),
-        ("MinAPIVersion".to_owned(), types::API_VERSION_MIN.to_owned()),
+        (
+            "MinAPIVersion".to_owned(),
+            types::API_VERSION_MIN.to_owned(),
+        ),
         ("Os".to_owned(), "linux".to_owned()),
     ]);
     json(&types::Version {
-        platform: types::PlatformName { name: "hull".to_owned() },
-        components: vec![types::ComponentVersion { name: "Engine".to_owned(), version: VERSION.to_owned(), details }],
+        platform: types::PlatformName {
+            name: "hull".to_owned(),
+        },
+        components: vec![types::ComponentVersion {
+            name: "Engine".to_owned(),
+            version: VERSION.to_owned(),
+            details,
+        }],
         version: VERSION.to_owned(),
         api_version: types::API_VERSION.to_owned(),
         min_api_version: types::API_VERSION_MIN.to_owned(),
@@ -66,12 +84,14 @@ pub(crate) fn version() -> Reply {
 pub(crate) fn info(call: &Call<'_>) -> Reply {
     let containers = call.engine.list();
     let count = |wanted: &dyn Fn(Phase) -> bool| {
-        i64::try_from(containers.iter().filter(|c| wanted(c.state.phase)).count()).unwrap_or(i64::MAX)
+        i64::try_from(containers.iter().filter(|c| wanted(c.state.phase)).count())
+            .unwrap_or(i64::MAX)
     };
     let images = block_in_place(|| call.engine.images().list(&ListFilter::default()))?;
     let (release, machine) = kernel();
     let sysinfo = rustix::system::sysinfo();
-    let unified = rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC);
+    let unified =
+        rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC);
     let config = call.engine.config();
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     json(&types::Info {
@@ -94,7 +114,8 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         cpu_shares: true,
         cpu_set: true,
         pids_limit: true,
-        ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.starts_with(b"1")),
+        ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward")
+            .is_ok_and(|value| value.starts_with(b"1")),
         oom_kill_disable: !unified,
         system_time: jiff::Timestamp::now().to_string(),
         logging_driver: "json-file".to_owned(),
@@ -104,14 +125,22 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         operating_system: operating_system(),
         os_type: "linux".to_owned(),
         architecture: machine,
-        n_cpu: std::thread::available_parallelism().map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
-        mem_total: i64::try_from(sysinfo.totalram.saturating_mul(sysinfo.mem_unit.into())).unwrap_or(i64::MAX),
+        n_cpu: std::thread::available_parallelism()
+            .map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
+        mem_total: i64::try_from(sysinfo.totalram.saturating_mul(sysinfo.mem_unit.into()))
+            .unwrap_or(i64::MAX),
         docker_root_dir: config.data_root.display().to_string(),
-        name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        name: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
         server_version: VERSION.to_owned(),
         runtimes: BTreeMap::from([("hull".to_owned(), types::Runtime::default())]),
         default_runtime: "hull".to_owned(),
-        swarm: types::SwarmInfo { local_node_state: "inactive".to_owned(), ..types::SwarmInfo::default() },
+        swarm: types::SwarmInfo {
+            local_node_state: "inactive".to_owned(),
+            ..types::SwarmInfo::default()
+        },
         // Containers always outlive the engine here.
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
@@ -126,38 +155,76 @@ const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 /// `PRETTY_NAME` of os-release(5).
 fn operating_system() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(
+        || "Linux".to_owned(),
+        |name| name.trim_matches('"').to_owned(),
+    )
 }
 
 pub(crate) fn disk_usage(call: &Call<'_>) -> Reply {
     let kinds = call.query.all("type");
     let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
-    if let Some(unknown) = kinds.iter().find(|kind| !matches!(kind.as_str(), "container" | "image" | "volume" | "build-cache")) {
-        return Err(Error::bad_request(format!("unknown object type: {unknown}")));
+    if let Some(unknown) = kinds.iter().find(|kind| {
+        !matches!(
+            kind.as_str(),
+            "container" | "image" | "volume" | "build-cache"
+        )
+    }) {
+        return Err(Error::bad_request(format!(
+            "unknown object type: {unknown}"
+        )));
     }
     block_in_place(|| {
-        let mut usage = types::DiskUsage { build_cache: wants("build-cache").then(Vec::new), ..Default::default() };
+        let mut usage = types::DiskUsage {
+            build_cache: wants("build-cache").then(Vec::new),
+            ..Default::default()
+        };
         if wants("image") {
             let images = call.engine.images().list(&ListFilter::default())?;
-            usage.layers_size = i64::try_from(call.engine.images().layers_bytes()?).unwrap_or(i64::MAX);
-            usage.images = Some(images.iter().map(|image| crate::images::summary(call.engine, image)).collect());
+            usage.layers_size =
+                i64::try_from(call.engine.images().layers_bytes()?).unwrap_or(i64::MAX);
+            usage.images = Some(
+                images
+                    .iter()
+                    .map(|image| crate::images::summary(call.engine, image))
+                    .collect(),
+            );
         }
         if wants("container") {
             let with_size = |container: &engine::model::Snapshot| {
                 let sizes = call.engine.size(&container.spec.id)?;
                 Ok::<_, Error>(summary::summary(call.engine, container, Some(sizes)))
             };
-            usage.containers = Some(call.engine.list().iter().map(with_size).collect::<Result<_, _>>()?);
+            usage.containers = Some(
+                call.engine
+                    .list()
+                    .iter()
+                    .map(with_size)
+                    .collect::<Result<_, _>>()?,
+            );
         }
         if wants("volume") {
             let with_size = |volume: &engine::Volume| {
-                let size = i64::try_from(call.engine.volume_bytes(&volume.name)?).unwrap_or(i64::MAX);
-                let ref_count = i64::try_from(call.engine.volume_users(&volume.name).len()).unwrap_or(i64::MAX);
+                let size =
+                    i64::try_from(call.engine.volume_bytes(&volume.name)?).unwrap_or(i64::MAX);
+                let ref_count =
+                    i64::try_from(call.engine.volume_users(&volume.name).len()).unwrap_or(i64::MAX);
                 let usage_data = Some(types::VolumeUsage { ref_count, size });
-                Ok::<_, Error>(types::Volume { usage_data, ..crate::volumes::wire(call.engine, volume) })
+                Ok::<_, Error>(types::Volume {
+                    usage_data,
+                    ..crate::volumes::wire(call.engine, volume)
+                })
             };
-            usage.volumes = Some(call.engine.volumes()?.iter().map(with_size).collect::<Result<_, _>>()?);
+            usage.volumes = Some(
+                call.engine
+                    .volumes()?
+                    .iter()
+                    .map(with_size)
+                    .collect::<Result<_, _>>()?,
+            );
         }
         json(&usage)
     })
@@ -172,8 +239,26 @@ struct Wanted {
 
 impl Wanted {
     fn read(query: &Query) -> Result<Self, Error> {
-        let known = ["config", "container", "daemon", "event", "id", "image", "label", "network", "node", "plugin", "scope", "type", "volume"];
-        Ok(Self { filters: query.filters(&known)?, since: query.time("since")?, until: query.time("until")? })
+        let known = [
+            "config",
+            "container",
+            "daemon",
+            "event",
+            "id",
+            "image",
+            "label",
+            "network",
+            "node",
+            "plugin",
+            "scope",
+            "type",
+            "volume",
+        ];
+        Ok(Self {
+            filters: query.filters(&known)?,
+            since: query.time("since")?,
+            until: query.time("until")?,
+        })
     }
 
     fn matches(&self, event: &Event) -> bool {
@@ -181,9 +266,15 @@ impl Wanted {
             !self.filters.contains(name) || self.filters.get(name).any(matches)
         };
         let name = event.attributes.get("name").map_or("", String::as_str);
-        let object = |kind: EventKind, wanted: &str| event.kind == kind && (event.id.starts_with(wanted) || name == wanted);
+        let object = |kind: EventKind, wanted: &str| {
+            event.kind == kind && (event.id.starts_with(wanted) || name == wanted)
+        };
         let image = |wanted: &str| {
-            object(EventKind::Image, wanted) || event.attributes.get("image").is_some_and(|image| image == wanted)
+            object(EventKind::Image, wanted)
+                || event
+                    .attributes
+                    .get("image")
+                    .is_some_and(|image| image == wanted)
         };
         any("type", &|kind| kind == event.kind.as_str())
             // "exec_start: ls" is found as exec_start.
@@ -202,12 +293,23 @@ impl Wanted {
 
 fn message(event: &Event) -> types::EventMessage {
     types::EventMessage {
-        status: if matches!(event.kind, EventKind::Container | EventKind::Image) { event.action.clone() } else { String::new() },
-        id: if matches!(event.kind, EventKind::Container | EventKind::Image) { event.id.clone() } else { String::new() },
+        status: if matches!(event.kind, EventKind::Container | EventKind::Image) {
+            event.action.clone()
+        } else {
+            String::new()
+        },
+        id: if matches!(event.kind, EventKind::Container | EventKind::Image) {
+            event.id.clone()
+        } else {
+            String::new()
+        },
         from: event.attributes.get("image").cloned().unwrap_or_default(),
         kind: event.kind.as_str().to_owned(),
         action: event.action.clone(),
-        actor: types::Actor { id: event.id.clone(), attributes: Some(event.attributes.clone()) },
+        actor: types::Actor {
+            id: event.id.clone(),
+            attributes: Some(event.attributes.clone()),
+        },
         scope: "local".to_owned(),
         time: event.time.as_second(),
         time_nano: i64::try_from(event.time.as_nanosecond()).unwrap_or(i64::MAX),
@@ -221,14 +323,17 @@ pub(crate) fn events(call: &Call<'_>) -> Reply {
     let now = jiff::Timestamp::now();
     tokio::spawn(async move {
         let in_past = |event: &&Arc<Event>| {
-            wanted.since.is_some_and(|since| event.time >= since) && wanted.until.is_none_or(|until| event.time <= until)
+            wanted.since.is_some_and(|since| event.time >= since)
+                && wanted.until.is_none_or(|until| event.time <= until)
         };
         for event in past.iter().filter(in_past) {
             if wanted.matches(event) && !send_line(&pieces, &message(event)).await {
                 return;
             }
         }
-        let left = wanted.until.map(|until| until.duration_since(now).unsigned_abs());
+        let left = wanted
+            .until
+            .map(|until| until.duration_since(now).unsigned_abs());
         let end = async {
             match left {
                 Some(_) if wanted.until.is_some_and(|until| until <= now) => {}
@@ -262,8 +367,12 @@ pub(crate) fn events(call: &Call<'_>) -> Reply {
 pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> Reply {
     match (method, segments) {
         (&Method::GET, []) => {
-            let filters = call.query.filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-            let any = |name: &str, matches: &dyn Fn(&str) -> bool| !filters.contains(name) || filters.get(name).any(matches);
+            let filters = call
+                .query
+                .filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+            let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
+                !filters.contains(name) || filters.get(name).any(matches)
+            };
             let mut networks = builtin(call);
             networks.retain(|network| {
                 any("name", &|part| network.name.contains(part))
@@ -277,7 +386,9 @@ pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> R
             json(&networks)
         }
         (&Method::GET, [name]) => {
-            let found = builtin(call).into_iter().find(|network| network.name == *name || network.id.starts_with(name));
+            let found = builtin(call)
+                .into_iter()
+                .find(|network| network.name == *name || network.id.starts_with(name));
             match found {
                 Some(network) => json(&network),
                 None => Err(Error::not_found(format!("network {name} not found"))),
@@ -285,11 +396,15 @@ pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> R
         }
         (&Method::POST, ["prune"]) => json(&types::NetworkPruneResponse::default()),
         (&Method::POST, ["create"]) => Err(Error::unsupported("a user-defined network")),
-        (&Method::POST, [_, "connect" | "disconnect"]) => Err(Error::unsupported("connecting a container that exists")),
-        (&Method::DELETE, [name]) if builtin(call).iter().any(|network| network.name == *name) => Err(Error::new(
-            StatusCode::FORBIDDEN,
-            format!("{name} is a pre-defined network and cannot be removed"),
-        )),
+        (&Method::POST, [_, "connect" | "disconnect"]) => {
+            Err(Error::unsupported("connecting a container that exists"))
+        }
+        (&Method::DELETE, [name]) if builtin(call).iter().any(|network| network.name == *name) => {
+            Err(Error::new(
+                StatusCode::FORBIDDEN,
+                format!("{name} is a pre-defined network and cannot be removed"),
+            ))
+        }
         (&Method::DELETE, [name]) => Err(Error::not_found(format!("network {name} not found"))),
         (&Method::OPTIONS, _) => Ok(empty(StatusCode::OK)),
         _ => Err(Error::not_found("page not found")),
@@ -298,47 +413,84 @@ pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> R
 
 fn builtin(call: &Call<'_>) -> Vec<types::Network> {
     let containers = call.engine.list();
-    let network = |name: &str, driver: &str, id: String, ipam: Vec<types::IpamConfig>, mode: &NetworkMode| {
-        let members = containers.iter().filter(|c| c.state.phase.is_running() && c.spec.network.mode == *mode);
-        let member = |container: &engine::model::Snapshot| {
-            let endpoint = container.state.endpoint.as_ref();
-            let resource = types::EndpointResource {
-                name: container.name.clone(),
-                endpoint_id: endpoint.map(|e| e.id.clone()).unwrap_or_default(),
-                mac_address: endpoint.map(|e| mac_name(e.mac)).unwrap_or_default(),
-                ipv4_address: endpoint.map(|e| format!("{}/{}", e.address, e.prefix)).unwrap_or_default(),
-                ..types::EndpointResource::default()
+    let network =
+        |name: &str, driver: &str, id: String, ipam: Vec<types::IpamConfig>, mode: &NetworkMode| {
+            let members = containers
+                .iter()
+                .filter(|c| c.state.phase.is_running() && c.spec.network.mode == *mode);
+            let member = |container: &engine::model::Snapshot| {
+                let endpoint = container.state.endpoint.as_ref();
+                let resource = types::EndpointResource {
+                    name: container.name.clone(),
+                    endpoint_id: endpoint.map(|e| e.id.clone()).unwrap_or_default(),
+                    mac_address: endpoint.map(|e| mac_name(e.mac)).unwrap_or_default(),
+                    ipv4_address: endpoint
+                        .map(|e| format!("{}/{}", e.address, e.prefix))
+                        .unwrap_or_default(),
+                    ..types::EndpointResource::default()
+                };
+                (container.spec.id.clone(), resource)
             };
-            (container.spec.id.clone(), resource)
+            types::Network {
+                name: name.to_owned(),
+                id,
+                created: "1970-01-01T00:00:00Z".to_owned(),
+                scope: "local".to_owned(),
+                driver: driver.to_owned(),
+                enable_ipv4: true,
+                ipam: types::Ipam {
+                    driver: "default".to_owned(),
+                    options: None,
+                    config: Some(ipam),
+                },
+                containers: Some(members.map(member).collect()),
+                options: Some(BTreeMap::new()),
+                labels: Some(BTreeMap::new()),
+                ..types::Network::default()
+            }
         };
-        types::Network {
-            name: name.to_owned(),
-            id,
-            created: "1970-01-01T00:00:00Z".to_owned(),
-            scope: "local".to_owned(),
-            driver: driver.to_owned(),
-            enable_ipv4: true,
-            ipam: types::Ipam { driver: "default".to_owned(), options: None, config: Some(ipam) },
-            containers: Some(members.map(member).collect()),
-            options: Some(BTreeMap::new()),
-            labels: Some(BTreeMap::new()),
-            ..types::Network::default()
-        }
-    };
-    let subnet = call.engine.network().subnet().map(|subnet| types::IpamConfig {
-        subnet: format!("{}/{}", subnet.network(), subnet.prefix),
-        gateway: subnet.gateway.to_string(),
-        ..types::IpamConfig::default()
-    });
-    let mut bridge = network("bridge", "bridge", BRIDGE_ID.to_owned(), subnet.into_iter().collect(), &NetworkMode::Bridge);
+    let subnet = call
+        .engine
+        .network()
+        .subnet()
+        .map(|subnet| types::IpamConfig {
+            subnet: format!("{}/{}", subnet.network(), subnet.prefix),
+            gateway: subnet.gateway.to_string(),
+            ..types::IpamConfig::default()
+        });
+    let mut bridge = network(
+        "bridge",
+        "bridge",
+        BRIDGE_ID.to_owned(),
+        subnet.into_iter().collect(),
+        &NetworkMode::Bridge,
+    );
     bridge.options = Some(BTreeMap::from([
-        ("com.docker.network.bridge.default_bridge".to_owned(), "true".to_owned()),
-        ("com.docker.network.bridge.name".to_owned(), call.engine.network().config().name.clone()),
+        (
+            "com.docker.network.bridge.default_bridge".to_owned(),
+            "true".to_owned(),
+        ),
+        (
+            "com.docker.network.bridge.name".to_owned(),
+            call.engine.network().config().name.clone(),
+        ),
     ]));
     vec![
         bridge,
-        network("host", "host", fixed_id("4057"), Vec::new(), &NetworkMode::Host),
-        network("none", "null", fixed_id("0e00"), Vec::new(), &NetworkMode::None),
+        network(
+            "host",
+            "host",
+            fixed_id("4057"),
+            Vec::new(),
+            &NetworkMode::Host,
+        ),
+        network(
+            "none",
+            "null",
+            fixed_id("0e00"),
+            Vec::new(),
+            &NetworkMode::None,
+        ),
     ]
 }
 

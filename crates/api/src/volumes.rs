@@ -40,30 +40,46 @@ pub(crate) fn wire(engine: &Engine, volume: &Volume) -> types::Volume {
 }
 
 fn matches(engine: &Engine, volume: &Volume, filters: &types::Filters) -> bool {
-    let labels = filters.get("label").all(|filter| match filter.split_once('=') {
-        Some((name, value)) => volume.labels.get(name).is_some_and(|label| label == value),
-        None => volume.labels.contains_key(filter),
-    });
-    let names = !filters.contains("name") || filters.get("name").any(|part| volume.name.contains(part));
-    let driver = !filters.contains("driver") || filters.get("driver").any(|driver| driver == "local");
+    let labels = filters
+        .get("label")
+        .all(|filter| match filter.split_once('=') {
+            Some((name, value)) => volume.labels.get(name).is_some_and(|label| label == value),
+            None => volume.labels.contains_key(filter),
+        });
+    let names =
+        !filters.contains("name") || filters.get("name").any(|part| volume.name.contains(part));
+    let driver =
+        !filters.contains("driver") || filters.get("driver").any(|driver| driver == "local");
     let unused = engine.volume_users(&volume.name).is_empty();
     let dangling = !filters.contains("dangling")
-        || filters.get("dangling").any(|value| matches!(value, "1" | "true") == unused);
+        || filters
+            .get("dangling")
+            .any(|value| matches!(value, "1" | "true") == unused);
     labels && names && driver && dangling
 }
 
 fn list(call: &Call<'_>) -> Reply {
-    let filters = call.query.filters(&["label", "name", "driver", "dangling"])?;
+    let filters = call
+        .query
+        .filters(&["label", "name", "driver", "dangling"])?;
     let volumes = call.engine.volumes()?;
-    let wanted = volumes.iter().filter(|volume| matches(call.engine, volume, &filters));
+    let wanted = volumes
+        .iter()
+        .filter(|volume| matches(call.engine, volume, &filters));
     let volumes = wanted.map(|volume| wire(call.engine, volume)).collect();
-    json(&types::VolumeListResponse { volumes: Some(volumes), warnings: None })
+    json(&types::VolumeListResponse {
+        volumes: Some(volumes),
+        warnings: None,
+    })
 }
 
 async fn create(call: Call<'_>) -> Reply {
     let body: types::VolumeCreateRequest = read_json(call.request.into_body()).await?;
     if !matches!(body.driver.as_str(), "" | "local") {
-        return Err(Error::unsupported(&format!("the volume driver {:?}", body.driver)));
+        return Err(Error::unsupported(&format!(
+            "the volume driver {:?}",
+            body.driver
+        )));
     }
     if !body.driver_opts.is_empty() {
         return Err(Error::unsupported("an option of the volume driver (--opt)"));
@@ -79,7 +95,9 @@ async fn create(call: Call<'_>) -> Reply {
 /// Removes volumes that no container mounts: anonymous ones, or all of them with the filter `all`.
 fn prune(call: &Call<'_>) -> Reply {
     let filters = call.query.filters(&["label", "all"])?;
-    let all = filters.get("all").any(|value| matches!(value, "1" | "true"));
+    let all = filters
+        .get("all")
+        .any(|value| matches!(value, "1" | "true"));
     let mut response = types::VolumePruneResponse::default();
     let deleted = response.volumes_deleted.get_or_insert_default();
     for volume in call.engine.volumes()? {

@@ -26,11 +26,16 @@ impl Engine {
         let container = self.0.registry.find(key)?;
         let attached = match container.phase() {
             Phase::Running => {
-                let (_, stream) = container.running_link()?.open(&Request::Attach(streams)).await?;
+                let (_, stream) = container
+                    .running_link()?
+                    .open(&Request::Attach(streams))
+                    .await?;
                 Attached::Now(stream)
             }
             Phase::Paused => {
-                return Err(Error::conflict(format!("container {key} is paused, unpause the container before attach")));
+                return Err(Error::conflict(format!(
+                    "container {key} is paused, unpause the container before attach"
+                )));
             }
             Phase::Created | Phase::Exited | Phase::Restarting => {
                 let (ready, receiver) = oneshot::channel();

@@ -4,8 +4,8 @@ use crate::container::{Container, record};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::model::{
-    CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec, Protocol,
-    SPEC_VERSION, Snapshot, Spec, State,
+    CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec,
+    Protocol, SPEC_VERSION, Snapshot, Spec, State,
 };
 use crate::{Engine, ids};
 use jiff::Timestamp;
@@ -44,19 +44,33 @@ impl Engine {
 
     fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {
         if reference.starts_with(['/', '.']) {
-            let path = std::fs::canonicalize(reference)
-                .map_err(|error| Error::invalid(format!("cannot use {reference} as a root filesystem: {error}")))?;
+            let path = std::fs::canonicalize(reference).map_err(|error| {
+                Error::invalid(format!(
+                    "cannot use {reference} as a root filesystem: {error}"
+                ))
+            })?;
             if !path.is_dir() {
-                return Err(Error::invalid(format!("cannot use {reference} as a root filesystem: not a directory")));
+                return Err(Error::invalid(format!(
+                    "cannot use {reference} as a root filesystem: not a directory"
+                )));
             }
             return Ok((ImageSource::Directory(path), ImageConfig::default()));
         }
-        let image = self.0.images.get(reference).map_err(|error| match error.kind() {
-            images::ErrorKind::NotFound => Error::not_found(format!("No such image: {reference}")),
-            images::ErrorKind::Invalid => Error::invalid(error.to_string()),
-            _ => Error::system(format!("look up image {reference}"), error),
-        })?;
-        Ok((ImageSource::Image(image.id.to_string()), image.config.config.clone()))
+        let image = self
+            .0
+            .images
+            .get(reference)
+            .map_err(|error| match error.kind() {
+                images::ErrorKind::NotFound => {
+                    Error::not_found(format!("No such image: {reference}"))
+                }
+                images::ErrorKind::Invalid => Error::invalid(error.to_string()),
+                _ => Error::system(format!("look up image {reference}"), error),
+            })?;
+        Ok((
+            ImageSource::Image(image.id.to_string()),
+            image.config.config.clone(),
+        ))
     }
 
     /// Replaces the names of other containers by their ids.
@@ -74,7 +88,11 @@ impl Engine {
             }
             find(name)?;
         }
-        for namespace in [&mut spec.isolation.pid, &mut spec.isolation.uts, &mut spec.isolation.cgroup] {
+        for namespace in [
+            &mut spec.isolation.pid,
+            &mut spec.isolation.uts,
+            &mut spec.isolation.cgroup,
+        ] {
             if let Namespace::Container(name) = namespace {
                 find(name)?;
             }
@@ -102,7 +120,11 @@ impl Engine {
             };
             match self.0.store.insert_container(&row) {
                 Ok(()) => break,
-                Err(store::Error::Taken { .. }) if wanted.is_none() && attempts < NAME_ATTEMPTS_MAX => attempts += 1,
+                Err(store::Error::Taken { .. })
+                    if wanted.is_none() && attempts < NAME_ATTEMPTS_MAX =>
+                {
+                    attempts += 1
+                }
                 Err(store::Error::Taken { .. }) => return Err(self.name_taken(&row.name)),
                 Err(error) => return Err(error.into()),
             }
@@ -113,7 +135,12 @@ impl Engine {
     }
 
     fn name_taken(&self, name: &str) -> Error {
-        let owner = self.0.registry.find(name).map(|owner| owner.id().to_owned()).unwrap_or_default();
+        let owner = self
+            .0
+            .registry
+            .find(name)
+            .map(|owner| owner.id().to_owned())
+            .unwrap_or_default();
         Error::conflict(format!(
             "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
         ))
@@ -129,7 +156,9 @@ impl Engine {
         ids::check_name("container", name)?;
         let old = container.name();
         if old == name {
-            return Err(Error::invalid("Renaming a container with the same name as its current name"));
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
         }
         match self.0.store.rename_container(container.id(), name) {
             Err(store::Error::Taken { .. }) => return Err(self.name_taken(name)),
@@ -150,8 +179,13 @@ impl Engine {
         let mut attributes: BTreeMap<String, String> = container.spec.labels.clone();
         attributes.insert("image".to_owned(), container.spec.image_reference.clone());
         attributes.insert("name".to_owned(), container.name());
-        attributes.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        self.0.events.emit(EventKind::Container, action, container.id(), attributes);
+        attributes.extend(
+            more.into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        self.0
+            .events
+            .emit(EventKind::Container, action, container.id(), attributes);
     }
 }
 
@@ -209,9 +243,19 @@ fn merge_process(
     // The image's command is made for the image's entrypoint: another entrypoint goes without it.
     let inherits = entrypoint.is_none();
     let entrypoint = entrypoint.unwrap_or_else(|| config.entrypoint.unwrap_or_default());
-    let entrypoint = if entrypoint.iter().all(String::is_empty) { Vec::new() } else { entrypoint };
+    let entrypoint = if entrypoint.iter().all(String::is_empty) {
+        Vec::new()
+    } else {
+        entrypoint
+    };
     let command = command.filter(|command| !command.is_empty());
-    let command = command.unwrap_or_else(|| if inherits { config.cmd.unwrap_or_default() } else { Vec::new() });
+    let command = command.unwrap_or_else(|| {
+        if inherits {
+            config.cmd.unwrap_or_default()
+        } else {
+            Vec::new()
+        }
+    });
     let or = |own: String, image: String| if own.is_empty() { image } else { own };
     ProcessSpec {
         entrypoint,
@@ -228,16 +272,30 @@ fn parse_port(text: &str) -> Result<Port> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
-        other => return Err(Error::unsupported(format!("the image exposes port {text}: protocol {other} is not supported"))),
+        other => {
+            return Err(Error::unsupported(format!(
+                "the image exposes port {text}: protocol {other} is not supported"
+            )));
+        }
     };
     let number = number.parse().ok().filter(|number| *number > 0);
-    let number = number.ok_or_else(|| Error::invalid(format!("the image exposes port {text:?}, which is none")))?;
+    let number = number
+        .ok_or_else(|| Error::invalid(format!("the image exposes port {text:?}, which is none")))?;
     Ok(Port { number, protocol })
 }
 
 fn anonymous_volume(target: &str) -> Result<Mount> {
-    let source = MountSource::Volume { name: ids::random_id()?, anonymous: true, no_copy: false, mode: String::new() };
-    Ok(Mount { target: target.to_owned(), source, read_only: false })
+    let source = MountSource::Volume {
+        name: ids::random_id()?,
+        anonymous: true,
+        no_copy: false,
+        mode: String::new(),
+    };
+    Ok(Mount {
+        target: target.to_owned(),
+        source,
+        read_only: false,
+    })
 }
 
 fn same_path(a: &str, b: &str) -> bool {
@@ -249,14 +307,23 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
         let target = Path::new(&mount.target);
         if !target.is_absolute() {
             return Err(Error::invalid(format!(
-                "invalid mount path: '{}' mount path must be absolute", mount.target
+                "invalid mount path: '{}' mount path must be absolute",
+                mount.target
             )));
         }
         if target.components().eq(Path::new("/").components()) {
-            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+            return Err(Error::invalid(
+                "invalid specification: destination can't be '/'",
+            ));
         }
-        if mounts[..at].iter().any(|other| same_path(&other.target, &mount.target)) {
-            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+        if mounts[..at]
+            .iter()
+            .any(|other| same_path(&other.target, &mount.target))
+        {
+            return Err(Error::invalid(format!(
+                "Duplicate mount point: {}",
+                mount.target
+            )));
         }
     }
     Ok(())
@@ -272,10 +339,24 @@ mod tests {
 
     #[test]
     fn entrypoint_and_command_merge_as_docker_does() {
-        let image = || ImageConfig { entrypoint: Some(words("entry")), cmd: Some(words("cmd")), ..Default::default() };
+        let image = || ImageConfig {
+            entrypoint: Some(words("entry")),
+            cmd: Some(words("cmd")),
+            ..Default::default()
+        };
         let merged = |entrypoint: Option<&str>, command: Option<&str>| {
-            let process = merge_process(entrypoint.map(words), command.map(words), ProcessSpec::default(), image());
-            process.entrypoint.into_iter().chain(process.command).collect::<Vec<_>>().join(" ")
+            let process = merge_process(
+                entrypoint.map(words),
+                command.map(words),
+                ProcessSpec::default(),
+                image(),
+            );
+            process
+                .entrypoint
+                .into_iter()
+                .chain(process.command)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(merged(None, None), "entry cmd");
         assert_eq!(merged(None, Some("own args")), "entry own args");
@@ -288,11 +369,17 @@ mod tests {
     fn mounts_are_checked() {
         let tmpfs = |target: &str| Mount {
             target: target.to_owned(),
-            source: MountSource::Tmpfs { options: Vec::new() },
+            source: MountSource::Tmpfs {
+                options: Vec::new(),
+            },
             read_only: false,
         };
         check_mounts(&[tmpfs("/a"), tmpfs("/a/b")]).unwrap();
-        for bad in [vec![tmpfs("a")], vec![tmpfs("/")], vec![tmpfs("/a"), tmpfs("/a/")]] {
+        for bad in [
+            vec![tmpfs("a")],
+            vec![tmpfs("/")],
+            vec![tmpfs("/a"), tmpfs("/a/")],
+        ] {
             assert!(check_mounts(&bad).is_err());
         }
     }

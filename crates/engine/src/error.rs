@@ -37,7 +37,11 @@ pub struct Error {
 impl Error {
     /// A failure of a class.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// A request that makes no sense.
@@ -65,7 +69,11 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind: Kind::System, message: message.into(), source: Some(source.into()) }
+        Self {
+            kind: Kind::System,
+            message: message.into(),
+            source: Some(source.into()),
+        }
     }
 
     /// The class.
@@ -124,7 +132,9 @@ pub(crate) trait Context<T> {
     fn context<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T>;
 }
 
-impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T>
+    for std::result::Result<T, E>
+{
     fn context<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|error| Error::system(doing(), error))
     }

@@ -16,14 +16,27 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const HOST_GATEWAY: &str = "host-gateway";
 
 /// Writes the files into `dir`. `address`: the container's own, `gateway`: the host's in its network.
-pub(crate) fn write(dir: &Path, spec: &Spec, address: Option<IpAddr>, gateway: Option<IpAddr>) -> Result<()> {
+pub(crate) fn write(
+    dir: &Path,
+    spec: &Spec,
+    address: Option<IpAddr>,
+    gateway: Option<IpAddr>,
+) -> Result<()> {
     let hostname = crate::spec::hostname(spec);
     let write = |name: &str, text: String| {
-        std::fs::write(dir.join(name), text).context(|| format!("write /etc/{name} of the container"))
+        std::fs::write(dir.join(name), text)
+            .context(|| format!("write /etc/{name} of the container"))
     };
     let shares_host = spec.network.mode == NetworkMode::Host;
-    let hosts = if shares_host { read_host("/etc/hosts")? } else { LOCAL_HOSTS.to_owned() };
-    write("hosts", self::hosts(hosts, spec, &hostname, address, gateway)?)?;
+    let hosts = if shares_host {
+        read_host("/etc/hosts")?
+    } else {
+        LOCAL_HOSTS.to_owned()
+    };
+    write(
+        "hosts",
+        self::hosts(hosts, spec, &hostname, address, gateway)?,
+    )?;
     write("hostname", format!("{hostname}\n"))?;
     let resolv = read_host("/etc/resolv.conf")?;
     write("resolv.conf", resolv_conf(&resolv, spec, shares_host))
@@ -38,7 +51,9 @@ fn read_host(path: &str) -> Result<String> {
     let mut text = String::new();
     match std::fs::File::open(path) {
         Ok(file) => {
-            file.take(FILE_BYTES_MAX).read_to_string(&mut text).context(|| format!("read the host's {path}"))?;
+            file.take(FILE_BYTES_MAX)
+                .read_to_string(&mut text)
+                .context(|| format!("read the host's {path}"))?;
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::system(format!("read the host's {path}"), error)),
@@ -61,7 +76,9 @@ fn hosts(
         let target = match (target, gateway) {
             (HOST_GATEWAY, Some(gateway)) => gateway.to_string(),
             (HOST_GATEWAY, None) => {
-                return Err(Error::invalid(format!("{line:?}: this container's network has no gateway to the host")));
+                return Err(Error::invalid(format!(
+                    "{line:?}: this container's network has no gateway to the host"
+                )));
             }
             (target, _) => target.trim_matches(['[', ']']).to_owned(),
         };
@@ -69,7 +86,11 @@ fn hosts(
     }
     if let Some(address) = address {
         let domain = &spec.isolation.domainname;
-        let full = if domain.is_empty() { String::new() } else { format!("{hostname}.{domain} ") };
+        let full = if domain.is_empty() {
+            String::new()
+        } else {
+            format!("{hostname}.{domain} ")
+        };
         let _ = writeln!(text, "{address}\t{full}{hostname}");
     }
     Ok(text)
@@ -92,7 +113,11 @@ fn resolv_conf(host: &str, spec: &Spec, shares_host: bool) -> String {
         }
     }
     let reachable = |server: &String| {
-        let address = server.split('%').next().unwrap_or_default().parse::<IpAddr>();
+        let address = server
+            .split('%')
+            .next()
+            .unwrap_or_default()
+            .parse::<IpAddr>();
         shares_host || !address.is_ok_and(|address| address.is_loopback())
     };
     servers.retain(reachable);
@@ -100,7 +125,12 @@ fn resolv_conf(host: &str, spec: &Spec, shares_host: bool) -> String {
         servers = network.dns.iter().map(IpAddr::to_string).collect();
     }
     if !network.dns_search.is_empty() {
-        search = network.dns_search.iter().filter(|domain| *domain != ".").cloned().collect();
+        search = network
+            .dns_search
+            .iter()
+            .filter(|domain| *domain != ".")
+            .cloned()
+            .collect();
     }
     if !network.dns_options.is_empty() {
         options.clone_from(&network.dns_options);
@@ -119,10 +149,17 @@ fn resolv_conf(host: &str, spec: &Spec, shares_host: bool) -> String {
 
 /// Checks an `--add-host` line when it is asked for, so that the start cannot fail for it.
 pub(crate) fn check_extra_host(line: &str) -> Result<()> {
-    let invalid = || Error::invalid(format!("bad format for add-host: {line:?}: it reads like 'name:address'"));
+    let invalid = || {
+        Error::invalid(format!(
+            "bad format for add-host: {line:?}: it reads like 'name:address'"
+        ))
+    };
     let (name, target) = line.split_once([':', '=']).ok_or_else(invalid)?;
     let target = target.trim_matches(['[', ']']);
-    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let is_name = !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if is_name && (target == HOST_GATEWAY || target.parse::<IpAddr>().is_ok()) {
         Ok(())
     } else {
@@ -136,10 +173,22 @@ mod tests {
 
     #[test]
     fn an_extra_host_cannot_smuggle_a_line() {
-        for bad in ["a", "a:b", "a\n6.6.6.6 b:1.2.3.4", ":1.2.3.4", "a:1.2.3.4\n5.6.7.8 c", "a b:1.2.3.4"] {
+        for bad in [
+            "a",
+            "a:b",
+            "a\n6.6.6.6 b:1.2.3.4",
+            ":1.2.3.4",
+            "a:1.2.3.4\n5.6.7.8 c",
+            "a b:1.2.3.4",
+        ] {
             assert!(check_extra_host(bad).is_err(), "{bad:?}");
         }
-        for good in ["a:1.2.3.4", "a=::1", "a:[::1]", "host.docker.internal:host-gateway"] {
+        for good in [
+            "a:1.2.3.4",
+            "a=::1",
+            "a:[::1]",
+            "host.docker.internal:host-gateway",
+        ] {
             check_extra_host(good).unwrap();
         }
     }

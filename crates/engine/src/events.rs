@@ -60,7 +60,10 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self { past: Mutex::default(), sender: broadcast::Sender::new(LAG_MAX) }
+        Self {
+            past: Mutex::default(),
+            sender: broadcast::Sender::new(LAG_MAX),
+        }
     }
 
     pub(crate) fn emit(
@@ -71,7 +74,13 @@ impl Events {
         attributes: BTreeMap<String, String>,
     ) {
         let (action, id) = (action.into(), id.to_owned());
-        let event = Arc::new(Event { time: Timestamp::now(), kind, action, id, attributes });
+        let event = Arc::new(Event {
+            time: Timestamp::now(),
+            kind,
+            action,
+            id,
+            attributes,
+        });
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         if past.len() == PAST_EVENTS_MAX {
             past.pop_front();

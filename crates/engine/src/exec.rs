@@ -60,7 +60,12 @@ pub struct Exec {
 
 impl Exec {
     pub(crate) fn new(id: String, container: String, config: ExecConfig, state: ExecState) -> Self {
-        Self { id, container, config, state: watch::Sender::new(state) }
+        Self {
+            id,
+            container,
+            config,
+            state: watch::Sender::new(state),
+        }
     }
 
     /// How far it is.
@@ -71,7 +76,9 @@ impl Exec {
     /// Waits for its end and returns the exit code.
     pub async fn wait(&self) -> i32 {
         let mut state = self.state.subscribe();
-        let ended = state.wait_for(|state| matches!(state, ExecState::Exited(_))).await;
+        let ended = state
+            .wait_for(|state| matches!(state, ExecState::Exited(_)))
+            .await;
         match ended.map(|state| *state) {
             Ok(ExecState::Exited(code)) => code,
             // The sender is in `self`.
@@ -94,15 +101,27 @@ impl Engine {
         match container.phase() {
             Phase::Running => {}
             Phase::Paused => {
-                return Err(Error::conflict(format!("container {key} is paused, unpause the container before exec")));
+                return Err(Error::conflict(format!(
+                    "container {key} is paused, unpause the container before exec"
+                )));
             }
-            _ => return Err(Error::conflict(format!("container {} is not running", container.id()))),
+            _ => {
+                return Err(Error::conflict(format!(
+                    "container {} is not running",
+                    container.id()
+                )));
+            }
         }
         if config.command.iter().all(String::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
         let action = format!("exec_create: {}", config.command.join(" "));
-        let exec = Exec::new(ids::random_id()?, container.id().to_owned(), config, ExecState::Created);
+        let exec = Exec::new(
+            ids::random_id()?,
+            container.id().to_owned(),
+            config,
+            ExecState::Created,
+        );
         let exec = Arc::new(exec);
         remember(&container, Arc::clone(&exec))?;
         self.exec_event(&container, action, &exec, None);
@@ -124,7 +143,9 @@ impl Engine {
     pub fn running_execs(&self, key: &str) -> Result<Vec<String>> {
         let container = self.0.registry.find(key)?;
         let execs = container.execs();
-        let running = execs.values().filter(|exec| matches!(exec.state(), ExecState::Running(_)));
+        let running = execs
+            .values()
+            .filter(|exec| matches!(exec.state(), ExecState::Running(_)));
         Ok(running.map(|exec| exec.id.clone()).collect())
     }
 
@@ -157,7 +178,11 @@ impl Engine {
             user: Some(config.user.clone())
                 .filter(|user| !user.is_empty())
                 .or_else(|| Some(container.spec.process.user.clone())),
-            streams: if detached { Streams::default() } else { config.streams },
+            streams: if detached {
+                Streams::default()
+            } else {
+                config.streams
+            },
         }));
         // Whoever claims it starts it: a second start of the same exec finds it taken.
         let claimed = exec.state.send_if_modified(|state| {
@@ -168,7 +193,9 @@ impl Engine {
             free
         });
         if !claimed {
-            return Err(Error::conflict(format!("exec command {id} is already running or has ended")));
+            return Err(Error::conflict(format!(
+                "exec command {id} is already running or has ended"
+            )));
         }
         let action = format!("exec_start: {}", config.command.join(" "));
         match link.open(&request).await {
@@ -186,7 +213,10 @@ impl Engine {
             }
             Ok((other, _)) => {
                 exec.end(EXIT_CANNOT_EXECUTE);
-                Err(Error::new(crate::Kind::System, format!("the container's shim answered something else: {other:?}")))
+                Err(Error::new(
+                    crate::Kind::System,
+                    format!("the container's shim answered something else: {other:?}"),
+                ))
             }
             Err(error) => {
                 exec.end(match error.kind() {
@@ -208,7 +238,14 @@ impl Engine {
             return Err(Error::conflict(format!("exec {id} is not running")));
         }
         let exec = Some(exec.id.clone());
-        container.running_link()?.tell(Request::Resize { exec, rows, columns }).await
+        container
+            .running_link()?
+            .tell(Request::Resize {
+                exec,
+                rows,
+                columns,
+            })
+            .await
     }
 
     /// Sends an exec a signal.
@@ -218,7 +255,10 @@ impl Engine {
     pub async fn exec_signal(&self, id: &str, signal: i32) -> Result<()> {
         let (container, exec) = self.find_exec(id)?;
         let to = Target::Exec(exec.id.clone());
-        container.running_link()?.tell(Request::Signal { signal, to }).await
+        container
+            .running_link()?
+            .tell(Request::Signal { signal, to })
+            .await
     }
 
     /// An exec's end, told by the shim.
@@ -237,7 +277,12 @@ impl Engine {
                 Some(code) => ExecState::Exited(code),
                 None => ExecState::Running(status.pid),
             };
-            let exec = Exec::new(status.id.clone(), container.id().to_owned(), ExecConfig::default(), state);
+            let exec = Exec::new(
+                status.id.clone(),
+                container.id().to_owned(),
+                ExecConfig::default(),
+                state,
+            );
             container.execs().insert(status.id.clone(), Arc::new(exec));
         }
     }
@@ -259,10 +304,15 @@ pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
 fn remember(container: &Container, exec: Arc<Exec>) -> Result<()> {
     let mut execs = container.execs();
     if execs.len() >= EXECS_MAX {
-        let ended = execs.iter().find(|(_, exec)| matches!(exec.state(), ExecState::Exited(_)));
+        let ended = execs
+            .iter()
+            .find(|(_, exec)| matches!(exec.state(), ExecState::Exited(_)));
         let ended = ended.map(|(id, _)| id.clone());
         let ended = ended.ok_or_else(|| {
-            Error::conflict(format!("container {} has {EXECS_MAX} execs that have not ended", container.id()))
+            Error::conflict(format!(
+                "container {} has {EXECS_MAX} execs that have not ended",
+                container.id()
+            ))
         })?;
         execs.remove(&ended);
     }

@@ -40,7 +40,12 @@ impl Archive {
     ///
     /// # Errors
     /// No such directory, a tar that is none, the reader's.
-    pub fn extract(&self, dir: &Path, tar: impl Read + Send, options: &ExtractOptions) -> Result<()> {
+    pub fn extract(
+        &self,
+        dir: &Path,
+        tar: impl Read + Send,
+        options: &ExtractOptions,
+    ) -> Result<()> {
         archive::extract(&self.root, dir, tar, options).map_err(|error| path_error(error, dir))
     }
 
@@ -55,9 +60,10 @@ impl Archive {
 
 fn path_error(error: images::Error, path: &Path) -> Error {
     match error.kind() {
-        images::ErrorKind::NotFound => {
-            Error::not_found(format!("Could not find the file {} in container", path.display()))
-        }
+        images::ErrorKind::NotFound => Error::not_found(format!(
+            "Could not find the file {} in container",
+            path.display()
+        )),
         images::ErrorKind::Invalid => Error::invalid(chain(&error)),
         _ => Error::system(format!("access {} in the container", path.display()), error),
     }
@@ -95,7 +101,9 @@ impl Engine {
         }
         let snapshot = self.ensure_layer(&container.spec)?;
         let mounted = self.0.images.mount_detached(&snapshot);
-        Ok(Archive { root: Root::from_fd(mounted.context(|| "mount the container's filesystem")?) })
+        Ok(Archive {
+            root: Root::from_fd(mounted.context(|| "mount the container's filesystem")?),
+        })
     }
 
     /// What the container has changed in its filesystem.
@@ -106,7 +114,10 @@ impl Engine {
         let container = self.0.registry.find(key)?;
         block_in_place(|| {
             let snapshot = self.ensure_layer(&container.spec)?;
-            self.0.images.diff(&snapshot).context(|| "compare the container's filesystem with its image's")
+            self.0
+                .images
+                .diff(&snapshot)
+                .context(|| "compare the container's filesystem with its image's")
         })
     }
 
@@ -117,8 +128,17 @@ impl Engine {
     pub fn size(&self, key: &str) -> Result<(u64, u64)> {
         let container = self.0.registry.find(key)?;
         block_in_place(|| {
-            let own = match self.0.images.snapshot(container.id()).context(|| "find the writable layer")? {
-                Some(snapshot) => self.0.images.usage(&snapshot).context(|| "measure the writable layer")?,
+            let own = match self
+                .0
+                .images
+                .snapshot(container.id())
+                .context(|| "find the writable layer")?
+            {
+                Some(snapshot) => self
+                    .0
+                    .images
+                    .usage(&snapshot)
+                    .context(|| "measure the writable layer")?,
                 None => 0,
             };
             let image = match &container.spec.image {
@@ -133,9 +153,16 @@ impl Engine {
     ///
     /// # Errors
     /// No such container, bad options.
-    pub async fn commit(&self, key: &str, mut options: CommitOptions, pause: bool) -> Result<ImageId> {
+    pub async fn commit(
+        &self,
+        key: &str,
+        mut options: CommitOptions,
+        pause: bool,
+    ) -> Result<ImageId> {
         let container = self.0.registry.find(key)?;
-        let link = container.link().filter(|_| pause && container.phase() == crate::model::Phase::Running);
+        let link = container
+            .link()
+            .filter(|_| pause && container.phase() == crate::model::Phase::Running);
         if let Some(link) = &link {
             link.tell(Request::Pause).await?;
         }
@@ -145,7 +172,11 @@ impl Engine {
         if let Some(link) = &link {
             // The image is made, whether or not the container has ended meanwhile.
             if let Err(error) = link.tell(Request::Resume).await {
-                tracing::warn!(container = container.id(), error = error.chain(), "cannot resume after a commit");
+                tracing::warn!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot resume after a commit"
+                );
             }
         }
         let id = made?;
@@ -156,7 +187,9 @@ impl Engine {
     fn commit_blocking(&self, container: &Container, options: &CommitOptions) -> Result<ImageId> {
         let snapshot = self.ensure_layer(&container.spec)?;
         let base = match &container.spec.image {
-            ImageSource::Image(id) => Some(id.parse().context(|| format!("read the image id {id}"))?),
+            ImageSource::Image(id) => {
+                Some(id.parse().context(|| format!("read the image id {id}"))?)
+            }
             ImageSource::Directory(_) => None,
         };
         let made = self.0.images.commit(&snapshot, base.as_ref(), options);
@@ -170,18 +203,27 @@ impl Engine {
     pub fn image_users(&self, id: &ImageId) -> Vec<images::User> {
         let source = ImageSource::Image(id.to_string());
         let containers = self.0.registry.all();
-        let users = containers.iter().filter(|container| container.spec.image == source);
+        let users = containers
+            .iter()
+            .filter(|container| container.spec.image == source);
         users
             .map(|container| images::User {
                 container: container.id().to_owned(),
-                running: container.phase().is_running() || container.phase() == crate::model::Phase::Restarting,
+                running: container.phase().is_running()
+                    || container.phase() == crate::model::Phase::Restarting,
             })
             .collect()
     }
 
     /// All containers, the youngest first.
     pub fn list(&self) -> Vec<crate::model::Snapshot> {
-        let mut all: Vec<_> = self.0.registry.all().iter().map(|container| container.snapshot()).collect();
+        let mut all: Vec<_> = self
+            .0
+            .registry
+            .all()
+            .iter()
+            .map(|container| container.snapshot())
+            .collect();
         all.sort_by(|a, b| b.spec.created.cmp(&a.spec.created));
         all
     }

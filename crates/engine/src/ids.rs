@@ -32,8 +32,11 @@ pub(crate) fn random_id() -> Result<String> {
 /// Checks a name that the user chose.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.len() > 1 && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let first = bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest =
+        name.len() > 1 && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && name.len() <= NAME_BYTES_MAX {
         return Ok(());
     }
@@ -45,14 +48,16 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 /// A name for a container without one, made of its random id.
 pub(crate) fn made_up_name(id: &str) -> String {
     const FIRST: [&str; 32] = [
-        "amber", "brisk", "calm", "clear", "copper", "dapper", "eager", "early", "fair", "fleet", "fresh", "gentle",
-        "golden", "hardy", "jolly", "keen", "lively", "lucky", "mellow", "merry", "nimble", "patient", "plucky",
-        "proud", "quiet", "ready", "silver", "steady", "sunny", "swift", "tidy", "witty",
+        "amber", "brisk", "calm", "clear", "copper", "dapper", "eager", "early", "fair", "fleet",
+        "fresh", "gentle", "golden", "hardy", "jolly", "keen", "lively", "lucky", "mellow",
+        "merry", "nimble", "patient", "plucky", "proud", "quiet", "ready", "silver", "steady",
+        "sunny", "swift", "tidy", "witty",
     ];
     const SECOND: [&str; 32] = [
-        "anchor", "barge", "beacon", "boom", "bowline", "buoy", "capstan", "clipper", "compass", "cutter", "dinghy",
-        "ferry", "galley", "halyard", "harbour", "helm", "jetty", "keel", "ketch", "lantern", "mast", "mooring",
-        "pilot", "quay", "rudder", "sail", "schooner", "sextant", "sloop", "tiller", "trawler", "yawl",
+        "anchor", "barge", "beacon", "boom", "bowline", "buoy", "capstan", "clipper", "compass",
+        "cutter", "dinghy", "ferry", "galley", "halyard", "harbour", "helm", "jetty", "keel",
+        "ketch", "lantern", "mast", "mooring", "pilot", "quay", "rudder", "sail", "schooner",
+        "sextant", "sloop", "tiller", "trawler", "yawl",
     ];
     let pick = |at: usize| usize::from(u8::from_str_radix(&id[at..at + 2], 16).unwrap_or(0)) % 32;
     format!("{}_{}_{}", FIRST[pick(0)], SECOND[pick(2)], &id[4..8])

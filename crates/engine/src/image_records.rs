@@ -1,6 +1,8 @@
 //! The image store's records in the engine's database.
 
-use images::records::{ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update};
+use images::records::{
+    ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update,
+};
 use oci::Reference;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ impl ImageRecords {
 
     fn list<T: DeserializeOwned>(&self, kind: Kind) -> Result<Vec<T>, RecordsError> {
         let rows = self.store.list(kind)?;
-        rows.iter().map(|(_, record)| Ok(serde_json::from_str(record)?)).collect()
+        rows.iter()
+            .map(|(_, record)| Ok(serde_json::from_str(record)?))
+            .collect()
     }
 }
 
@@ -30,7 +34,9 @@ impl Records for ImageRecords {
 
     fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, RecordsError> {
         let record = self.store.get(Kind::Image, &id.to_string())?;
-        Ok(record.map(|record| serde_json::from_str(&record)).transpose()?)
+        Ok(record
+            .map(|record| serde_json::from_str(&record))
+            .transpose()?)
     }
 
     fn layers(&self) -> Result<Vec<LayerRecord>, RecordsError> {
@@ -47,25 +53,33 @@ impl Records for ImageRecords {
         let Some(record) = self.store.get(Kind::Reference, &reference.to_string())? else {
             return Ok(None);
         };
-        Ok(Some(serde_json::from_str::<ReferenceRecord>(&record)?.image))
+        Ok(Some(
+            serde_json::from_str::<ReferenceRecord>(&record)?.image,
+        ))
     }
 
     fn update(&self, updates: &[Update]) -> Result<(), RecordsError> {
         let change = |update: &Update| -> Result<Change, RecordsError> {
             Ok(match update {
-                Update::PutImage(record) => {
-                    Change::Put(Kind::Image, record.id.to_string(), serde_json::to_string(record)?)
-                }
+                Update::PutImage(record) => Change::Put(
+                    Kind::Image,
+                    record.id.to_string(),
+                    serde_json::to_string(record)?,
+                ),
                 Update::RemoveImage(id) => Change::Remove(Kind::Image, id.to_string()),
-                Update::PutLayer(record) => {
-                    Change::Put(Kind::Layer, record.diff_id.to_string(), serde_json::to_string(record)?)
-                }
+                Update::PutLayer(record) => Change::Put(
+                    Kind::Layer,
+                    record.diff_id.to_string(),
+                    serde_json::to_string(record)?,
+                ),
                 Update::RemoveLayer(id) => Change::Remove(Kind::Layer, id.to_string()),
                 Update::SetReference(record) => {
                     let key = record.reference.to_string();
                     Change::Put(Kind::Reference, key, serde_json::to_string(record)?)
                 }
-                Update::RemoveReference(reference) => Change::Remove(Kind::Reference, reference.to_string()),
+                Update::RemoveReference(reference) => {
+                    Change::Remove(Kind::Reference, reference.to_string())
+                }
             })
         };
         let changes = updates.iter().map(change).collect::<Result<Vec<_>, _>>()?;

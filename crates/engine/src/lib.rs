@@ -14,8 +14,8 @@ mod create;
 mod error;
 mod etc;
 mod files;
-mod image_records;
 mod ids;
+mod image_records;
 mod link;
 mod logs;
 mod net;
@@ -33,14 +33,14 @@ mod volumes;
 mod wait;
 
 pub use attach::Attached;
-pub use images;
-pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
-pub use shim::protocol::Streams;
-pub use shim::Stats;
 pub use error::{Error, Kind, Result};
 pub use files::Archive;
+pub use images;
 pub use link::Stream;
 pub use logs::LogStream;
+pub use shim::Stats;
+pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
+pub use shim::protocol::Streams;
 pub use top::Table;
 pub use volumes::Volume;
 pub use wait::{Condition, Exit};
@@ -108,8 +108,10 @@ impl Engine {
         Self::make_mountpoints(&config.data_root.join("mountpoints"))?;
         let store = Arc::new(store::Store::open(&config.data_root.join("hull.db"))?);
         let records = Arc::new(image_records::ImageRecords::new(Arc::clone(&store)));
-        let images = images::Images::open(&config.data_root, records).context(|| "open the image store")?;
-        let network = network::Network::open(config.bridge.clone()).context(|| "set up the default network")?;
+        let images =
+            images::Images::open(&config.data_root, records).context(|| "open the image store")?;
+        let network = network::Network::open(config.bridge.clone())
+            .context(|| "set up the default network")?;
         Ok(Self(Arc::new(Inner {
             config,
             store,
@@ -139,7 +141,12 @@ impl Engine {
     }
 
     /// The remembered events, oldest first, and a receiver of those that come.
-    pub fn events(&self) -> (Vec<Arc<Event>>, tokio::sync::broadcast::Receiver<Arc<Event>>) {
+    pub fn events(
+        &self,
+    ) -> (
+        Vec<Arc<Event>>,
+        tokio::sync::broadcast::Receiver<Arc<Event>>,
+    ) {
         self.0.events.subscribe()
     }
 
@@ -168,7 +175,10 @@ impl Engine {
 
 /// Makes a directory that only root enters (CVE-2021-41091), or checks that it is one.
 fn private_dir(path: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
     made.context(|| format!("make the directory {path:?}"))?;
     let metadata = std::fs::metadata(path).context(|| format!("stat {path:?}"))?;
     if metadata.permissions().mode() & 0o027 != 0 {
@@ -181,7 +191,10 @@ fn private_dir(path: &Path) -> Result<()> {
 fn lock(path: &Path) -> Result<std::fs::File> {
     let file = std::fs::File::create(path).context(|| format!("create {path:?}"))?;
     file.try_lock().map_err(|_| {
-        Error::conflict(format!("another engine uses {}: stop it first, or give this one other directories", path.display()))
+        Error::conflict(format!(
+            "another engine uses {}: stop it first, or give this one other directories",
+            path.display()
+        ))
     })?;
     Ok(file)
 }

@@ -45,7 +45,8 @@ pub struct Stream {
 impl Link {
     /// Starts a shim and has it make the container.
     pub(crate) async fn launch(launch: &Launch) -> Result<(Self, Status, EventReceiver)> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().context(|| "make a socket pair")?;
+        let (ours, theirs) =
+            std::os::unix::net::UnixStream::pair().context(|| "make a socket pair")?;
         ours.set_nonblocking(true).context(|| "set up a socket")?;
         // The binary this engine was started from, even when another has taken its place on disk meanwhile.
         let mut child = tokio::process::Command::new("/proc/self/exe")
@@ -66,20 +67,27 @@ impl Link {
             stream.write_all(&frame).await?;
             read_reply(&mut stream, &mut input).await
         });
-        let reply = reply.await.map_err(|_| Error::new(Kind::System, "the container's shim does not answer"))?;
+        let reply = reply
+            .await
+            .map_err(|_| Error::new(Kind::System, "the container's shim does not answer"))?;
         let reply = reply.context(|| "the container's shim ended before it made the container")?;
         Self::established(stream, input, reply, launch.bundle.clone())
     }
 
     /// Finds the shim of a container that an earlier engine started. None: there is none any more.
     pub(crate) async fn find(bundle: &Path) -> Result<Option<(Self, Status, EventReceiver)>> {
-        let Some(mut stream) = connect(bundle).await? else { return Ok(None) };
+        let Some(mut stream) = connect(bundle).await? else {
+            return Ok(None);
+        };
         let mut input = Vec::new();
         match ask_once(&mut stream, &mut input, &Request::Status).await {
             Ok(reply) => Self::established(stream, input, reply, bundle.to_owned()).map(Some),
             // It was just ending.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) => Err(Error::system("ask a container's shim for its status", error)),
+            Err(error) => Err(Error::system(
+                "ask a container's shim for its status",
+                error,
+            )),
         }
     }
 
@@ -105,10 +113,15 @@ impl Link {
         let gone = || Error::conflict("the container's shim has ended");
         let (sender, receiver) = oneshot::channel();
         let answer = tokio::time::timeout(REPLY_TIMEOUT, async {
-            self.requests.send((request, sender)).await.map_err(|_| gone())?;
+            self.requests
+                .send((request, sender))
+                .await
+                .map_err(|_| gone())?;
             receiver.await.map_err(|_| gone())
         });
-        let answer = answer.await.map_err(|_| Error::new(Kind::System, "the container's shim does not answer"))?;
+        let answer = answer
+            .await
+            .map_err(|_| Error::new(Kind::System, "the container's shim does not answer"))?;
         match answer? {
             Reply::Failed(failure) => Err(failure.into()),
             reply => Ok(reply),
@@ -137,7 +150,10 @@ impl Link {
 }
 
 fn unexpected(reply: &Reply) -> Error {
-    Error::new(Kind::System, format!("the container's shim answered something else: {reply:?}"))
+    Error::new(
+        Kind::System,
+        format!("the container's shim answered something else: {reply:?}"),
+    )
 }
 
 async fn connect(bundle: &Path) -> Result<Option<UnixStream>> {
@@ -156,13 +172,19 @@ async fn connect(bundle: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-async fn ask_once(stream: &mut UnixStream, input: &mut Vec<u8>, request: &Request) -> std::io::Result<Reply> {
+async fn ask_once(
+    stream: &mut UnixStream,
+    input: &mut Vec<u8>,
+    request: &Request,
+) -> std::io::Result<Reply> {
     let frame = protocol::encode(request).map_err(std::io::Error::other)?;
     let answer = tokio::time::timeout(REPLY_TIMEOUT, async {
         stream.write_all(&frame).await?;
         read_reply(stream, input).await
     });
-    answer.await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+    answer
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
 }
 
 /// Reads until a reply is there; what follows it stays in `input`.
@@ -191,7 +213,9 @@ async fn serve(
     let mut next = Some((Request::Subscribe, subscribed));
     loop {
         if let Some((request, sender)) = next.take() {
-            let Ok(frame) = protocol::encode(&request) else { continue };
+            let Ok(frame) = protocol::encode(&request) else {
+                continue;
+            };
             if stream.write_all(&frame).await.is_err() {
                 return;
             }

@@ -33,18 +33,32 @@ impl Engine {
     pub fn logs(&self, key: &str, options: ReadOptions, follow: bool) -> Result<LogStream> {
         let container = self.0.registry.find(key)?;
         if container.spec.log.driver == LogDriver::None {
-            return Err(Error::invalid("configured logging driver does not support reading"));
+            return Err(Error::invalid(
+                "configured logging driver does not support reading",
+            ));
         }
         let state = container.watch();
         let dir = self.container_dir(container.id());
         std::fs::create_dir_all(&dir).context(|| format!("make {dir:?}"))?;
-        let reader = Reader::open(&self.log_path(container.id()), options).context(|| "open the log")?;
+        let reader =
+            Reader::open(&self.log_path(container.id()), options).context(|| "open the log")?;
         let follow = match follow {
             true => {
-                let fd = reader.wait_fd().try_clone_to_owned().context(|| "follow the log")?;
-                #[expect(deprecated, reason = "its successor is unsafe for descriptors that are not owned; this one is")]
-                let changed = AsyncFd::with_interest(fd, Interest::READABLE).context(|| "follow the log")?;
-                Some(Follow { changed, state, ended: false })
+                let fd = reader
+                    .wait_fd()
+                    .try_clone_to_owned()
+                    .context(|| "follow the log")?;
+                #[expect(
+                    deprecated,
+                    reason = "its successor is unsafe for descriptors that are not owned; this one is"
+                )]
+                let changed =
+                    AsyncFd::with_interest(fd, Interest::READABLE).context(|| "follow the log")?;
+                Some(Follow {
+                    changed,
+                    state,
+                    ended: false,
+                })
             }
             false => None,
         };
@@ -63,7 +77,9 @@ impl LogStream {
             if let Some(entry) = self.reader.next().context(|| "read the log")? {
                 return Ok(Some(entry));
             }
-            let Some(follow) = self.follow.as_mut().filter(|follow| !follow.ended) else { return Ok(None) };
+            let Some(follow) = self.follow.as_mut().filter(|follow| !follow.ended) else {
+                return Ok(None);
+            };
             let over = |state: &State| !state.phase.is_running() || state.removed;
             tokio::select! {
                 ready = follow.changed.readable() => {

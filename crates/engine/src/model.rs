@@ -620,8 +620,13 @@ mod tests {
     #[test]
     fn nothing_leaves_removing_but_a_failure() {
         let all = [
-            Phase::Created, Phase::Running, Phase::Paused, Phase::Restarting, Phase::Exited,
-            Phase::Removing, Phase::Dead,
+            Phase::Created,
+            Phase::Running,
+            Phase::Paused,
+            Phase::Restarting,
+            Phase::Exited,
+            Phase::Removing,
+            Phase::Dead,
         ];
         for to in all {
             assert_eq!(Phase::Removing.may_become(to), to == Phase::Dead, "{to:?}");

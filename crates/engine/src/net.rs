@@ -3,8 +3,8 @@
 use crate::Engine;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
-use crate::model::{Endpoint, NetworkMode, PortMapping, Protocol, PublishedPort};
 use crate::ids;
+use crate::model::{Endpoint, NetworkMode, PortMapping, Protocol, PublishedPort};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
@@ -15,8 +15,17 @@ impl Engine {
         if spec.network.mode != NetworkMode::Bridge {
             return Ok(());
         }
-        let mac = spec.network.mac_address.as_deref().map(parse_mac).transpose()?;
-        let lease = self.0.network.reserve(mac).context(|| "reserve an address for the container")?;
+        let mac = spec
+            .network
+            .mac_address
+            .as_deref()
+            .map(parse_mac)
+            .transpose()?;
+        let lease = self
+            .0
+            .network
+            .reserve(mac)
+            .context(|| "reserve an address for the container")?;
         let id = ids::random_id()?;
         container.change(|state| {
             state.endpoint = Some(Endpoint {
@@ -42,22 +51,36 @@ impl Engine {
         let netns = std::fs::File::open(&path).context(|| format!("open {path}"))?;
         match container.state().endpoint {
             Some(endpoint) => {
-                let connected = self.0.network.connect(netns.as_fd(), &to_network(&endpoint));
+                let connected = self
+                    .0
+                    .network
+                    .connect(netns.as_fd(), &to_network(&endpoint));
                 connected.context(|| "connect the container to the bridge")
             }
-            None => network::loopback_up(netns.as_fd()).context(|| "bring the loopback interface up"),
+            None => {
+                network::loopback_up(netns.as_fd()).context(|| "bring the loopback interface up")
+            }
         }
     }
 
     /// Publishes the ports that the container asks for.
     pub(crate) fn publish(&self, container: &Container) -> Result<()> {
         let network = &container.spec.network;
-        let Some(endpoint) = container.state().endpoint else { return Ok(()) };
+        let Some(endpoint) = container.state().endpoint else {
+            return Ok(());
+        };
         let mut wanted = network.published.clone();
         if network.publish_all {
-            let missing = network.exposed.iter().filter(|port| wanted.iter().all(|w| w.port != **port));
+            let missing = network
+                .exposed
+                .iter()
+                .filter(|port| wanted.iter().all(|w| w.port != **port));
             let missing: Vec<_> = missing
-                .map(|port| PublishedPort { port: *port, host_ip: None, host_ports: (0, 0) })
+                .map(|port| PublishedPort {
+                    port: *port,
+                    host_ip: None,
+                    host_ports: (0, 0),
+                })
                 .collect();
             wanted.extend(missing);
         }
@@ -68,7 +91,8 @@ impl Engine {
         let published = self.0.network.publish(endpoint.address, &requests);
         let ports = published.map_err(|error| match error.kind() {
             network::ErrorKind::PortTaken => Error::conflict(format!(
-                "driver failed programming external connectivity on endpoint {}: {error}", container.name()
+                "driver failed programming external connectivity on endpoint {}: {error}",
+                container.name()
             )),
             network::ErrorKind::Invalid => Error::invalid(error.to_string()),
             network::ErrorKind::System => Error::system("publish the container's ports", error),
@@ -83,7 +107,9 @@ impl Engine {
 
     /// Takes a container's endpoint away, as far as it exists. What fails is logged: the engine's next start sweeps it.
     pub(crate) fn disconnect(&self, container: &Container) {
-        let Some(endpoint) = container.state().endpoint else { return };
+        let Some(endpoint) = container.state().endpoint else {
+            return;
+        };
         for error in self.0.network.disconnect(&to_network(&endpoint)) {
             tracing::error!(container = container.id(), %error, "cannot take a container's endpoint away");
         }
@@ -93,9 +119,14 @@ impl Engine {
     /// Tells the network of the endpoints that exist, and has it remove everything else that looks like one.
     pub(crate) fn adopt_endpoints(&self) -> Result<()> {
         let containers = self.0.registry.all();
-        let endpoints = containers.iter().filter_map(|container| container.state().endpoint);
+        let endpoints = containers
+            .iter()
+            .filter_map(|container| container.state().endpoint);
         let endpoints: Vec<_> = endpoints.map(|endpoint| to_network(&endpoint)).collect();
-        self.0.network.adopt(&endpoints).context(|| "restore the network")
+        self.0
+            .network
+            .adopt(&endpoints)
+            .context(|| "restore the network")
     }
 }
 
@@ -131,8 +162,15 @@ fn from_mapping(mapping: &network::PortMapping) -> PortMapping {
         network::Protocol::Tcp => Protocol::Tcp,
         network::Protocol::Udp => Protocol::Udp,
     };
-    let port = crate::model::Port { number: mapping.container_port, protocol };
-    PortMapping { port, host_ip: mapping.host_ip, host_port: mapping.host_port }
+    let port = crate::model::Port {
+        number: mapping.container_port,
+        protocol,
+    };
+    PortMapping {
+        port,
+        host_ip: mapping.host_ip,
+        host_port: mapping.host_port,
+    }
 }
 
 fn to_publish(wanted: &PublishedPort) -> network::Publish {
@@ -150,8 +188,15 @@ pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
+        let part = parts
+            .next()
+            .filter(|part| part.len() == 2)
+            .ok_or_else(invalid)?;
         *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
     }
-    if parts.next().is_some() || mac[0] & 1 == 1 { Err(invalid()) } else { Ok(mac) }
+    if parts.next().is_some() || mac[0] & 1 == 1 {
+        Err(invalid())
+    } else {
+        Ok(mac)
+    }
 }

@@ -13,28 +13,43 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn insert(&self, container: Arc<Container>) {
-        let mut containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut containers = self
+            .containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         containers.insert(container.id().to_owned(), container);
     }
 
     pub(crate) fn remove(&self, id: &str) {
-        self.containers.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     /// Every container, in no order that means anything.
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
-        let containers = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        let containers = self
+            .containers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         containers.values().cloned().collect()
     }
 
     /// The container with this id, this name, or the only one whose id begins so.
     pub(crate) fn find(&self, key: &str) -> Result<Arc<Container>> {
-        let containers = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        let containers = self
+            .containers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(container) = containers.get(key) {
             return Ok(Arc::clone(container));
         }
         let name = key.strip_prefix('/').unwrap_or(key);
-        if let Some(container) = containers.values().find(|container| container.name() == name) {
+        if let Some(container) = containers
+            .values()
+            .find(|container| container.name() == name)
+        {
             return Ok(Arc::clone(container));
         }
         let is_hex = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -44,9 +59,9 @@ impl Registry {
             .map(|(_, container)| container);
         match (matches.next(), matches.next()) {
             (Some(container), None) => Ok(Arc::clone(container)),
-            (Some(_), Some(_)) => {
-                Err(Error::invalid(format!("multiple IDs found with provided prefix: {key}")))
-            }
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "multiple IDs found with provided prefix: {key}"
+            ))),
             _ => Err(Error::not_found(format!("No such container: {key}"))),
         }
     }

@@ -52,7 +52,8 @@ impl Engine {
             if !force {
                 return Err(Error::conflict(format!(
                     "cannot remove container \"{}\": container is {}: stop the container before removing or force remove",
-                    container.name(), phase.as_str()
+                    container.name(),
+                    phase.as_str()
                 )));
             }
             container.change(|state| state.stopped_by_hand = true);
@@ -61,7 +62,13 @@ impl Engine {
             container.no_restart.notify_one();
         } else if phase.is_running() {
             if let Some(link) = container.link() {
-                match link.tell(Request::Signal { signal: 9, to: Target::Init }).await {
+                match link
+                    .tell(Request::Signal {
+                        signal: 9,
+                        to: Target::Init,
+                    })
+                    .await
+                {
                     // It has ended meanwhile.
                     Err(error) if error.kind() == Kind::Conflict => {}
                     result => result?,
@@ -75,7 +82,10 @@ impl Engine {
     /// Removes the files of a container that does not run. What is gone already is no error.
     pub(crate) fn remove_files(&self, container: &Container, volumes: bool) -> Result<()> {
         let id = container.id();
-        self.0.images.remove_snapshot(id).context(|| format!("remove the writable layer of container {id}"))?;
+        self.0
+            .images
+            .remove_snapshot(id)
+            .context(|| format!("remove the writable layer of container {id}"))?;
         for dir in [self.container_dir(id), self.bundle(id)] {
             crate::start::remove_bundle(&dir).context(|| format!("remove {dir:?}"))?;
         }
@@ -83,7 +93,14 @@ impl Engine {
             return Ok(());
         }
         for mount in &container.spec.mounts {
-            let MountSource::Volume { name, anonymous: true, .. } = &mount.source else { continue };
+            let MountSource::Volume {
+                name,
+                anonymous: true,
+                ..
+            } = &mount.source
+            else {
+                continue;
+            };
             let others = self.volume_users(name).iter().any(|user| user != id);
             if !others {
                 self.remove_anonymous_volume(name)?;

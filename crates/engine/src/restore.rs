@@ -21,13 +21,21 @@ impl Engine {
         let mut adopted = Vec::new();
         for container in &containers {
             if let Some(base) = container.state().user_namespace_base {
-                self.0.user_namespaces.lock().unwrap_or_else(PoisonError::into_inner).insert(base);
+                self.0
+                    .user_namespaces
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(base);
             }
             let found = Link::find(&self.bundle(container.id())).await?;
             // One that was never told to start ends by itself, now that its launcher is gone.
             if let Some((link, status, events)) = found.filter(|(_, status, _)| status.started) {
                 container.change(|state| {
-                    state.phase = if status.paused { Phase::Paused } else { Phase::Running };
+                    state.phase = if status.paused {
+                        Phase::Paused
+                    } else {
+                        Phase::Running
+                    };
                     state.pid = Some(status.pid);
                     state.oom_killed = status.oom;
                     state.started_at = state.started_at.or(Some(jiff::Timestamp::now()));
@@ -40,13 +48,20 @@ impl Engine {
             }
         }
         block_in_place(|| self.adopt_endpoints())?;
-        for container in containers.iter().filter(|container| !adopted.iter().any(|id| id == container.id())) {
+        for container in containers
+            .iter()
+            .filter(|container| !adopted.iter().any(|id| id == container.id()))
+        {
             self.settle(container).await?;
         }
         block_in_place(|| self.sweep())?;
         for container in &containers {
             if let Err(error) = self.start_by_policy(container).await {
-                tracing::error!(container = container.id(), error = error.chain(), "cannot start a container as its policy says");
+                tracing::error!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot start a container as its policy says"
+                );
             }
         }
         Ok(())
@@ -81,9 +96,17 @@ impl Engine {
     /// Removes directories that no record knows.
     fn sweep(&self) -> Result<()> {
         let known = |name: &std::ffi::OsStr| {
-            name.to_str().is_some_and(|name| self.0.registry.find(name).is_ok_and(|found| found.id() == name))
+            name.to_str().is_some_and(|name| {
+                self.0
+                    .registry
+                    .find(name)
+                    .is_ok_and(|found| found.id() == name)
+            })
         };
-        for dir in [self.0.config.run_root.join("containers"), self.0.config.data_root.join("containers")] {
+        for dir in [
+            self.0.config.run_root.join("containers"),
+            self.0.config.data_root.join("containers"),
+        ] {
             for entry in std::fs::read_dir(&dir).context(|| format!("list {dir:?}"))? {
                 let entry = entry.context(|| format!("list {dir:?}"))?;
                 if known(&entry.file_name()) {
@@ -94,9 +117,17 @@ impl Engine {
                 crate::start::remove_bundle(&path).context(|| format!("remove {path:?}"))?;
             }
         }
-        for id in self.0.images.snapshots().context(|| "list the writable layers")? {
+        for id in self
+            .0
+            .images
+            .snapshots()
+            .context(|| "list the writable layers")?
+        {
             if !known(id.as_ref()) {
-                self.0.images.remove_snapshot(&id).context(|| format!("remove the writable layer {id}"))?;
+                self.0
+                    .images
+                    .remove_snapshot(&id)
+                    .context(|| format!("remove the writable layer {id}"))?;
             }
         }
         self.sweep_volumes()

@@ -40,7 +40,11 @@ pub(crate) fn supervise(
 }
 
 /// Serves the shim's events until the last one. None: the shim ended without telling.
-async fn follow(engine: &Engine, container: &Container, mut events: EventReceiver) -> Option<ExitRecord> {
+async fn follow(
+    engine: &Engine,
+    container: &Container,
+    mut events: EventReceiver,
+) -> Option<ExitRecord> {
     while let Some(event) = events.recv().await {
         match event {
             Event::Exit(record) => return Some(record),
@@ -65,7 +69,9 @@ impl Engine {
                 finished_at: Timestamp::now(),
                 error: Some(match other {
                     Err(error) => format!("the exit record cannot be read: {error}"),
-                    Ok(_) => "the container's shim was killed, and the container with it".to_owned(),
+                    Ok(_) => {
+                        "the container's shim was killed, and the container with it".to_owned()
+                    }
                 }),
             },
         }
@@ -81,7 +87,11 @@ impl Engine {
         }
         let delay = self.restart_delay(container, &record);
         container.change(|state| {
-            state.phase = if delay.is_some() { Phase::Restarting } else { Phase::Exited };
+            state.phase = if delay.is_some() {
+                Phase::Restarting
+            } else {
+                Phase::Exited
+            };
             state.pid = None;
             state.exit_code = record.code;
             state.oom_killed |= record.oom;
@@ -100,7 +110,11 @@ impl Engine {
 
     pub(crate) fn save_or_log(&self, container: &Container) {
         if let Err(error) = self.save_state(container) {
-            tracing::error!(container = container.id(), error = error.chain(), "cannot write a container's state");
+            tracing::error!(
+                container = container.id(),
+                error = error.chain(),
+                "cannot write a container's state"
+            );
         }
     }
 
@@ -109,7 +123,11 @@ impl Engine {
             // Somebody else was faster.
             Err(error) if error.kind() == crate::Kind::NotFound => {}
             Err(error) => {
-                tracing::error!(container = container.id(), error = error.chain(), "cannot remove a container");
+                tracing::error!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot remove a container"
+                );
             }
             Ok(()) => {}
         }
@@ -126,8 +144,14 @@ impl Engine {
         if !wanted || state.stopped_by_hand {
             return None;
         }
-        let ran_s = state.started_at.map_or(0, |started| record.finished_at.as_second() - started.as_second());
-        let doublings = if ran_s >= RESTART_RESET_AFTER_S { 0 } else { state.restart_count.min(16) };
+        let ran_s = state.started_at.map_or(0, |started| {
+            record.finished_at.as_second() - started.as_second()
+        });
+        let doublings = if ran_s >= RESTART_RESET_AFTER_S {
+            0
+        } else {
+            state.restart_count.min(16)
+        };
         Some((RESTART_DELAY_MIN * 2_u32.pow(doublings)).min(RESTART_DELAY_MAX))
     }
 
@@ -143,7 +167,11 @@ impl Engine {
         }
         container.change(|state| state.restart_count += 1);
         if let Err(error) = self.start_locked(container).await {
-            tracing::error!(container = container.id(), error = error.chain(), "cannot restart a container");
+            tracing::error!(
+                container = container.id(),
+                error = error.chain(),
+                "cannot restart a container"
+            );
             container.change(|state| state.phase = Phase::Exited);
             self.save_or_log(container);
         }

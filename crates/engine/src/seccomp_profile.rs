@@ -40,9 +40,13 @@ struct Architecture {
 /// # Errors
 /// What is no profile.
 pub(crate) fn resolve(json: &str, capabilities: &[String]) -> Result<Seccomp> {
-    let bad = |error: &dyn std::fmt::Display| Error::invalid(format!("decoding seccomp profile failed: {error}"));
+    let bad = |error: &dyn std::fmt::Display| {
+        Error::invalid(format!("decoding seccomp profile failed: {error}"))
+    };
     if json.len() > PROFILE_BYTES_MAX {
-        return Err(bad(&format_args!("it is longer than {PROFILE_BYTES_MAX} bytes")));
+        return Err(bad(&format_args!(
+            "it is longer than {PROFILE_BYTES_MAX} bytes"
+        )));
     }
     let Profile { mut filter } = serde_json::from_str(json).map_err(|error| bad(&error))?;
     let rules = match filter.remove("syscalls") {
@@ -51,13 +55,20 @@ pub(crate) fn resolve(json: &str, capabilities: &[String]) -> Result<Seccomp> {
         Some(_) => return Err(bad(&"syscalls is no list")),
     };
     if let Some(map) = filter.remove("archMap").filter(|map| !map.is_null()) {
-        if filter.get("architectures").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
-            return Err(bad(&"both architectures and archMap are given: use one of them"));
+        if filter
+            .get("architectures")
+            .and_then(Value::as_array)
+            .is_some_and(|list| !list.is_empty())
+        {
+            return Err(bad(
+                &"both architectures and archMap are given: use one of them",
+            ));
         }
         let map: Vec<Architecture> = serde_json::from_value(map).map_err(|error| bad(&error))?;
         filter.insert("architectures".to_owned(), architectures(map).into());
     }
-    let mut seccomp: Seccomp = serde_json::from_value(Value::Object(filter)).map_err(|error| bad(&error))?;
+    let mut seccomp: Seccomp =
+        serde_json::from_value(Value::Object(filter)).map_err(|error| bad(&error))?;
     for mut rule in rules {
         let mut take = |name: &str| -> Result<Condition> {
             match rule.as_object_mut().and_then(|rule| rule.remove(name)) {
@@ -67,9 +78,12 @@ pub(crate) fn resolve(json: &str, capabilities: &[String]) -> Result<Seccomp> {
         };
         let (includes, excludes) = (take("includes")?, take("excludes")?);
         if let Some(rule) = rule.as_object_mut()
-            && let Some(name) = rule.remove("name").filter(|name| name.as_str().is_some_and(|name| !name.is_empty()))
+            && let Some(name) = rule
+                .remove("name")
+                .filter(|name| name.as_str().is_some_and(|name| !name.is_empty()))
         {
-            rule.entry("names").or_insert_with(|| Value::Array(vec![name]));
+            rule.entry("names")
+                .or_insert_with(|| Value::Array(vec![name]));
         }
         let rule: SyscallRule = serde_json::from_value(rule).map_err(|error| bad(&error))?;
         if includes.is_met(capabilities) && !excludes.is_hit(capabilities) {
@@ -89,7 +103,9 @@ fn architectures(map: Vec<Architecture>) -> Vec<String> {
     };
     let entry = map.into_iter().find(|entry| entry.architecture == native);
     entry.map_or_else(Vec::new, |entry| {
-        std::iter::once(entry.architecture).chain(entry.sub_architectures.unwrap_or_default()).collect()
+        std::iter::once(entry.architecture)
+            .chain(entry.sub_architectures.unwrap_or_default())
+            .collect()
     })
 }
 
@@ -97,7 +113,8 @@ impl Condition {
     /// Every part of it holds.
     fn is_met(&self, capabilities: &[String]) -> bool {
         self.caps.iter().all(|cap| capabilities.contains(cap))
-            && (self.arches.is_empty() || self.arches.iter().any(|arch| arch == docker_architecture()))
+            && (self.arches.is_empty()
+                || self.arches.iter().any(|arch| arch == docker_architecture()))
             && self.min_kernel.as_deref().is_none_or(kernel_is_at_least)
     }
 
@@ -119,7 +136,10 @@ fn docker_architecture() -> &'static str {
 
 fn kernel_is_at_least(wanted: &str) -> bool {
     let numbers = |text: &str| -> Vec<u32> {
-        text.split(['.', '-']).take(2).filter_map(|number| number.parse().ok()).collect()
+        text.split(['.', '-'])
+            .take(2)
+            .filter_map(|number| number.parse().ok())
+            .collect()
     };
     let release = rustix::system::uname();
     numbers(&release.release().to_string_lossy()) >= numbers(wanted)
@@ -142,8 +162,14 @@ mod tests {
         ]}"#;
 
     fn names(capabilities: &[&str]) -> Vec<String> {
-        let capabilities: Vec<String> = capabilities.iter().map(|name| (*name).to_owned()).collect();
-        resolve(PROFILE, &capabilities).unwrap().syscalls.into_iter().flat_map(|rule| rule.names).collect()
+        let capabilities: Vec<String> =
+            capabilities.iter().map(|name| (*name).to_owned()).collect();
+        resolve(PROFILE, &capabilities)
+            .unwrap()
+            .syscalls
+            .into_iter()
+            .flat_map(|rule| rule.names)
+            .collect()
     }
 
     #[test]
@@ -154,8 +180,16 @@ mod tests {
 
     #[test]
     fn what_is_no_profile_is_refused() {
-        let both = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"archMap":[]}"#;
-        for bad in ["", "[]", "{}", r#"{"defaultAction":"NONSENSE"}"#, r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":1}"#, both] {
+        let both =
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"archMap":[]}"#;
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"defaultAction":"NONSENSE"}"#,
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":1}"#,
+            both,
+        ] {
             assert!(resolve(bad, &[]).is_err(), "{bad}");
         }
     }

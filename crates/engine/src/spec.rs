@@ -41,7 +41,11 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
     let isolation = &spec.isolation;
     let mappings: Vec<rt::IdMapping> = prepared
         .user_namespace_base
-        .map(|host_id| rt::IdMapping { container_id: 0, host_id, size: USER_NAMESPACE_IDS })
+        .map(|host_id| rt::IdMapping {
+            container_id: 0,
+            host_id,
+            size: USER_NAMESPACE_IDS,
+        })
         .into_iter()
         .collect();
     let hostname = match isolation.uts {
@@ -54,7 +58,10 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
     Ok(rt::Spec {
         oci_version: rt::VERSION.to_owned(),
         process: Some(process(spec)?),
-        root: Some(rt::Root { path: PathBuf::from("rootfs"), readonly: isolation.read_only }),
+        root: Some(rt::Root {
+            path: PathBuf::from("rootfs"),
+            readonly: isolation.read_only,
+        }),
         domainname: hostname.as_ref().and(non_empty(&isolation.domainname)),
         hostname,
         mounts: mounts(spec, prepared),
@@ -69,7 +76,10 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
             devices,
             seccomp: security::seccomp(isolation)?,
             rootfs_propagation: propagation(prepared),
-            masked_paths: masked.into_iter().chain(prepared.hidden.iter().cloned()).collect(),
+            masked_paths: masked
+                .into_iter()
+                .chain(prepared.hidden.iter().cloned())
+                .collect(),
             readonly_paths: read_only,
             ..rt::Linux::default()
         }),
@@ -116,7 +126,12 @@ pub(crate) fn exec_process(spec: &Spec, exec: &crate::exec::ExecConfig) -> Resul
 
 fn process(spec: &Spec) -> Result<rt::Process> {
     let config = &spec.process;
-    let args: Vec<String> = config.entrypoint.iter().chain(&config.command).cloned().collect();
+    let args: Vec<String> = config
+        .entrypoint
+        .iter()
+        .chain(&config.command)
+        .cloned()
+        .collect();
     if args.is_empty() {
         return Err(Error::invalid("no command specified"));
     }
@@ -201,7 +216,9 @@ fn namespaces(spec: &Spec, prepared: &Prepared) -> Result<Vec<rt::Namespace>> {
             Namespace::Container(id) => {
                 let peer = prepared.peers.iter().find(|(peer, _)| peer == id);
                 let (_, pid) = peer.ok_or_else(|| {
-                    Error::conflict(format!("cannot join the namespaces of container {id}: it is not running"))
+                    Error::conflict(format!(
+                        "cannot join the namespaces of container {id}: it is not running"
+                    ))
                 })?;
                 Some(PathBuf::from(format!("/proc/{pid}/ns/{file}")))
             }
@@ -209,7 +226,10 @@ fn namespaces(spec: &Spec, prepared: &Prepared) -> Result<Vec<rt::Namespace>> {
         namespaces.push(rt::Namespace { kind, path });
     }
     if prepared.user_namespace_base.is_some() {
-        namespaces.push(rt::Namespace { kind: Kind::User, path: None });
+        namespaces.push(rt::Namespace {
+            kind: Kind::User,
+            path: None,
+        });
     }
     Ok(namespaces)
 }
@@ -217,7 +237,11 @@ fn namespaces(spec: &Spec, prepared: &Prepared) -> Result<Vec<rt::Namespace>> {
 /// A shared or slave bind mount needs a root that is not private.
 fn propagation(prepared: &Prepared) -> Option<String> {
     let has = |names: [&str; 2]| {
-        prepared.mounts.iter().flat_map(|mount| &mount.options).any(|option| names.contains(&option.as_str()))
+        prepared
+            .mounts
+            .iter()
+            .flat_map(|mount| &mount.options)
+            .any(|option| names.contains(&option.as_str()))
     };
     if has(["shared", "rshared"]) {
         Some("shared".to_owned())
@@ -240,12 +264,19 @@ fn mount(kind: &str, destination: &str, options: &[&str]) -> rt::Mount {
 
 /// A bind mount of the host's `source`.
 pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> rt::Mount {
-    rt::Mount { source: Some(source.to_owned()), ..mount("bind", destination, options) }
+    rt::Mount {
+        source: Some(source.to_owned()),
+        ..mount("bind", destination, options)
+    }
 }
 
 fn push_shared_memory(mounts: &mut Vec<rt::Mount>, prepared: &Prepared) {
     if let Some(path) = &prepared.shared_memory {
-        mounts.push(bind(path, "/dev/shm", &["rbind", "rprivate", "nosuid", "noexec", "nodev"]));
+        mounts.push(bind(
+            path,
+            "/dev/shm",
+            &["rbind", "rprivate", "nosuid", "noexec", "nodev"],
+        ));
     }
 }
 
@@ -254,27 +285,66 @@ fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
     let writable = if isolation.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
-        mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "tmpfs",
+            "/dev",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "devpts",
+            "/dev/pts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
         mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", writable]),
-        mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]),
+        mount(
+            "cgroup",
+            "/sys/fs/cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", writable],
+        ),
     ];
     match &isolation.ipc {
         Ipc::Host => {
-            mounts.push(bind(Path::new("/dev/mqueue"), "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
-            mounts.push(bind(Path::new("/dev/shm"), "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
+            mounts.push(bind(
+                Path::new("/dev/mqueue"),
+                "/dev/mqueue",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
+            mounts.push(bind(
+                Path::new("/dev/shm"),
+                "/dev/shm",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
         }
         Ipc::Container(id) => {
-            mounts.push(mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
+            mounts.push(mount(
+                "mqueue",
+                "/dev/mqueue",
+                &["nosuid", "noexec", "nodev"],
+            ));
             debug_assert!(prepared.peers.iter().any(|(peer, _)| peer == id));
             push_shared_memory(&mut mounts, prepared);
         }
         Ipc::Private | Ipc::Shareable | Ipc::None => {
-            mounts.push(mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
+            mounts.push(mount(
+                "mqueue",
+                "/dev/mqueue",
+                &["nosuid", "noexec", "nodev"],
+            ));
             push_shared_memory(&mut mounts, prepared);
             if isolation.ipc == Ipc::Private {
                 let size = format!("size={}", isolation.shm_bytes);
-                mounts.push(mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+                mounts.push(mount(
+                    "tmpfs",
+                    "/dev/shm",
+                    &["nosuid", "noexec", "nodev", "mode=1777", &size],
+                ));
             }
         }
     }
@@ -288,7 +358,12 @@ fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
         }
     }
     // What the user mounts over one of the defaults replaces it.
-    mounts.retain(|default| prepared.mounts.iter().all(|mount| mount.destination != default.destination));
+    mounts.retain(|default| {
+        prepared
+            .mounts
+            .iter()
+            .all(|mount| mount.destination != default.destination)
+    });
     mounts.extend(prepared.mounts.iter().cloned());
     mounts
 }
@@ -300,7 +375,12 @@ mod tests {
     #[test]
     fn the_environment_is_merged_by_name() {
         let base = ["A=1".to_owned(), "B=2".to_owned(), "C=3".to_owned()];
-        let over = ["B=two".to_owned(), "C".to_owned(), "D=".to_owned(), "E".to_owned()];
+        let over = [
+            "B=two".to_owned(),
+            "C".to_owned(),
+            "D=".to_owned(),
+            "E".to_owned(),
+        ];
         assert_eq!(merge_environment(&base, &over), ["A=1", "B=two", "D="]);
     }
 }

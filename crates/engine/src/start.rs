@@ -60,12 +60,18 @@ impl Engine {
         match container.phase() {
             Phase::Created | Phase::Exited => {}
             Phase::Restarting => container.no_restart.notify_one(),
-            Phase::Running => return Err(Error::new(Kind::NotModified, "the container runs already")),
+            Phase::Running => {
+                return Err(Error::new(Kind::NotModified, "the container runs already"));
+            }
             Phase::Paused => {
-                return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                return Err(Error::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
             }
             Phase::Removing | Phase::Dead => {
-                return Err(Error::conflict("container is marked for removal and cannot be started"));
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
             }
         }
         container.change(|state| state.restart_count = 0);
@@ -77,7 +83,12 @@ impl Engine {
         match self.try_start(container).await {
             Ok((link, events)) => {
                 let engine = self.clone();
-                tokio::spawn(crate::run::supervise(engine, Arc::clone(container), link, events));
+                tokio::spawn(crate::run::supervise(
+                    engine,
+                    Arc::clone(container),
+                    link,
+                    events,
+                ));
                 Ok(())
             }
             Err(error) => {
@@ -170,7 +181,10 @@ impl Engine {
     /// The container's writable layer, made when it is not there yet.
     pub(crate) fn ensure_layer(&self, spec: &Spec) -> Result<Snapshot> {
         let images = &self.0.images;
-        if let Some(snapshot) = images.snapshot(&spec.id).context(|| "find the writable layer")? {
+        if let Some(snapshot) = images
+            .snapshot(&spec.id)
+            .context(|| "find the writable layer")?
+        {
             return Ok(snapshot);
         }
         let made = match &spec.image {
@@ -204,7 +218,9 @@ impl Engine {
             let peer = self.0.registry.find(id)?;
             let pid = peer.state().pid.filter(|_| peer.phase().is_running());
             let pid = pid.ok_or_else(|| {
-                Error::conflict(format!("cannot join the namespaces of container {id}: it is not running"))
+                Error::conflict(format!(
+                    "cannot join the namespaces of container {id}: it is not running"
+                ))
             })?;
             Ok((id.clone(), pid))
         };
@@ -213,9 +229,13 @@ impl Engine {
 
     /// The engine's own directories, where a directory of the host that holds them is the root filesystem.
     fn hidden_paths(&self, spec: &Spec) -> Vec<PathBuf> {
-        let ImageSource::Directory(root) = &spec.image else { return Vec::new() };
+        let ImageSource::Directory(root) = &spec.image else {
+            return Vec::new();
+        };
         let own = [&self.0.config.data_root, &self.0.config.run_root];
-        let inside = own.into_iter().filter_map(|path| path.strip_prefix(root).ok());
+        let inside = own
+            .into_iter()
+            .filter_map(|path| path.strip_prefix(root).ok());
         inside.map(|path| Path::new("/").join(path)).collect()
     }
 
@@ -223,10 +243,15 @@ impl Engine {
         if !container.spec.isolation.user_namespace {
             return Ok(None);
         }
-        let mut taken = self.0.user_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self
+            .0
+            .user_namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let bases = (0..USER_NAMESPACES_MAX).map(|n| USER_NAMESPACES_BASE + n * USER_NAMESPACE_IDS);
         let base = { bases }.find(|base| !taken.contains(base));
-        let base = base.ok_or_else(|| Error::conflict("every range of ids for user namespaces is in use"))?;
+        let base = base
+            .ok_or_else(|| Error::conflict("every range of ids for user namespaces is in use"))?;
         taken.insert(base);
         drop(taken);
         container.change(|state| state.user_namespace_base = Some(base));
@@ -240,19 +265,27 @@ impl Engine {
         let endpoint = container.state().endpoint;
         let etc_dir = bundle.join("etc");
         std::fs::create_dir_all(&etc_dir).context(|| format!("make {etc_dir:?}"))?;
-        std::fs::create_dir_all(self.container_dir(container.id())).context(|| "make the log directory")?;
+        std::fs::create_dir_all(self.container_dir(container.id()))
+            .context(|| "make the log directory")?;
         prepared.shared_memory = match &spec.isolation.ipc {
             Ipc::Shareable => Some(make_shared_memory(&bundle, spec.isolation.shm_bytes)?),
-            Ipc::Container(peer) => Some(self.bundle(peer).join(SHARED_MEMORY)).filter(|path| path.exists()),
+            Ipc::Container(peer) => {
+                Some(self.bundle(peer).join(SHARED_MEMORY)).filter(|path| path.exists())
+            }
             _ => None,
         };
-        let address = endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.address));
-        let gateway = endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.gateway));
+        let address = endpoint
+            .as_ref()
+            .map(|endpoint| IpAddr::V4(endpoint.address));
+        let gateway = endpoint
+            .as_ref()
+            .map(|endpoint| IpAddr::V4(endpoint.gateway));
         if let NetworkMode::Container(peer) = &spec.network.mode {
             // Whoever shares a network shares its names.
             let peer_dir = self.bundle(peer).join("etc");
             for name in etc::FILES {
-                std::fs::copy(peer_dir.join(name), etc_dir.join(name)).context(|| format!("copy /etc/{name}"))?;
+                std::fs::copy(peer_dir.join(name), etc_dir.join(name))
+                    .context(|| format!("copy /etc/{name}"))?;
             }
         } else {
             etc::write(&etc_dir, spec, address, gateway)?;
@@ -273,7 +306,12 @@ impl Engine {
             version: protocol::VERSION,
             id: spec.id.clone(),
             bundle: self.bundle(&spec.id),
-            lowers: snapshot.lowers.iter().cloned().chain(self.mountpoints(spec)).collect(),
+            lowers: snapshot
+                .lowers
+                .iter()
+                .cloned()
+                .chain(self.mountpoints(spec))
+                .collect(),
             upper: snapshot.upper.clone(),
             work: snapshot.work.clone(),
             user: Some(spec.process.user.clone()).filter(|user| !user.is_empty()),
@@ -331,12 +369,20 @@ impl Engine {
         .map_err(|error| error.to_string())
         .and_then(|result| result.map_err(|error| error.to_string()))
         {
-            tracing::error!(container = container.id(), error, "cannot end what is left of a container");
+            tracing::error!(
+                container = container.id(),
+                error,
+                "cannot end what is left of a container"
+            );
         }
         block_in_place(|| {
             self.disconnect(container);
             if let Some(base) = container.state().user_namespace_base {
-                self.0.user_namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(&base);
+                self.0
+                    .user_namespaces
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&base);
                 container.change(|state| state.user_namespace_base = None);
             }
             if let Err(error) = remove_bundle(&bundle) {
@@ -359,16 +405,22 @@ fn make_shared_memory(bundle: &Path, bytes: u64) -> Result<PathBuf> {
     let path = bundle.join(SHARED_MEMORY);
     std::fs::create_dir_all(&path).context(|| format!("make {path:?}"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = std::ffi::CString::new(format!("mode=1777,size={bytes}")).context(|| "mount /dev/shm")?;
+    let options =
+        std::ffi::CString::new(format!("mode=1777,size={bytes}")).context(|| "mount /dev/shm")?;
     let mounted = rustix::mount::mount("shm", &path, "tmpfs", flags, options.as_c_str());
-    mounted.map_err(std::io::Error::from).context(|| format!("mount a tmpfs on {path:?}"))?;
+    mounted
+        .map_err(std::io::Error::from)
+        .context(|| format!("mount a tmpfs on {path:?}"))?;
     Ok(path)
 }
 
 /// Removes a bundle and what is mounted in it. That it is gone is no error.
 pub(crate) fn remove_bundle(bundle: &Path) -> std::io::Result<()> {
     use rustix::io::Errno;
-    match rustix::mount::unmount(bundle.join(SHARED_MEMORY), rustix::mount::UnmountFlags::DETACH) {
+    match rustix::mount::unmount(
+        bundle.join(SHARED_MEMORY),
+        rustix::mount::UnmountFlags::DETACH,
+    ) {
         Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -389,7 +441,10 @@ mod fault {
     #[cfg(test)]
     pub(super) fn check(step: Step) -> Result<()> {
         match *FAIL_AT.lock().unwrap() {
-            Some(failing) if failing == step => Err(crate::Error::new(crate::Kind::System, format!("{step:?} was made to fail"))),
+            Some(failing) if failing == step => Err(crate::Error::new(
+                crate::Kind::System,
+                format!("{step:?} was made to fail"),
+            )),
             _ => Ok(()),
         }
     }

@@ -47,28 +47,102 @@ struct Process {
 }
 
 const COLUMNS: [Column; 17] = [
-    Column { name: "user", title: "USER", value: |p| user(p.uid) },
-    Column { name: "uid", title: "UID", value: |p| p.uid.to_string() },
-    Column { name: "pid", title: "PID", value: |p| p.pid.to_string() },
-    Column { name: "ppid", title: "PPID", value: |p| p.ppid.to_string() },
-    Column { name: "c", title: "C", value: |p| (cpu_tenths(p) / 10).to_string() },
-    Column { name: "%cpu", title: "%CPU", value: |p| tenths(cpu_tenths(p)) },
-    Column { name: "%mem", title: "%MEM", value: |p| tenths(resident(p).saturating_mul(1000) / p.memory_bytes.max(1)) },
-    Column { name: "vsz", title: "VSZ", value: |p| (p.virtual_bytes >> 10).to_string() },
-    Column { name: "rss", title: "RSS", value: |p| (resident(p) >> 10).to_string() },
-    Column { name: "tty", title: "TTY", value: terminal },
-    Column { name: "stat", title: "STAT", value: |p| p.state.to_string() },
-    Column { name: "stime", title: "STIME", value: started },
-    Column { name: "start", title: "START", value: started },
-    Column { name: "time", title: "TIME", value: cpu_time },
-    Column { name: "ni", title: "NI", value: |p| p.nice.to_string() },
-    Column { name: "comm", title: "COMMAND", value: |p| p.comm.clone() },
-    Column { name: "cmd", title: "CMD", value: |p| p.command.clone() },
+    Column {
+        name: "user",
+        title: "USER",
+        value: |p| user(p.uid),
+    },
+    Column {
+        name: "uid",
+        title: "UID",
+        value: |p| p.uid.to_string(),
+    },
+    Column {
+        name: "pid",
+        title: "PID",
+        value: |p| p.pid.to_string(),
+    },
+    Column {
+        name: "ppid",
+        title: "PPID",
+        value: |p| p.ppid.to_string(),
+    },
+    Column {
+        name: "c",
+        title: "C",
+        value: |p| (cpu_tenths(p) / 10).to_string(),
+    },
+    Column {
+        name: "%cpu",
+        title: "%CPU",
+        value: |p| tenths(cpu_tenths(p)),
+    },
+    Column {
+        name: "%mem",
+        title: "%MEM",
+        value: |p| tenths(resident(p).saturating_mul(1000) / p.memory_bytes.max(1)),
+    },
+    Column {
+        name: "vsz",
+        title: "VSZ",
+        value: |p| (p.virtual_bytes >> 10).to_string(),
+    },
+    Column {
+        name: "rss",
+        title: "RSS",
+        value: |p| (resident(p) >> 10).to_string(),
+    },
+    Column {
+        name: "tty",
+        title: "TTY",
+        value: terminal,
+    },
+    Column {
+        name: "stat",
+        title: "STAT",
+        value: |p| p.state.to_string(),
+    },
+    Column {
+        name: "stime",
+        title: "STIME",
+        value: started,
+    },
+    Column {
+        name: "start",
+        title: "START",
+        value: started,
+    },
+    Column {
+        name: "time",
+        title: "TIME",
+        value: cpu_time,
+    },
+    Column {
+        name: "ni",
+        title: "NI",
+        value: |p| p.nice.to_string(),
+    },
+    Column {
+        name: "comm",
+        title: "COMMAND",
+        value: |p| p.comm.clone(),
+    },
+    Column {
+        name: "cmd",
+        title: "CMD",
+        value: |p| p.command.clone(),
+    },
 ];
 
 /// Other names of columns.
-const ALIASES: [(&str, &str); 6] =
-    [("args", "cmd"), ("command", "cmd"), ("ucmd", "comm"), ("pcpu", "%cpu"), ("pmem", "%mem"), ("s", "stat")];
+const ALIASES: [(&str, &str); 6] = [
+    ("args", "cmd"),
+    ("command", "cmd"),
+    ("ucmd", "comm"),
+    ("pcpu", "%cpu"),
+    ("pmem", "%mem"),
+    ("s", "stat"),
+];
 
 impl Engine {
     /// The processes of a running container.
@@ -81,14 +155,23 @@ impl Engine {
         let pids = match container.running_link()?.ask(Request::Processes).await? {
             Reply::Processes { pids } => pids,
             other => {
-                return Err(Error::new(Kind::System, format!("the container's shim answered something else: {other:?}")));
+                return Err(Error::new(
+                    Kind::System,
+                    format!("the container's shim answered something else: {other:?}"),
+                ));
             }
         };
         // A process may end while it is looked at.
         let processes = pids.into_iter().filter_map(read);
         let row = |process: Process| columns.iter().map(|(_, value)| value(&process)).collect();
-        let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
-        Ok(Table { titles, rows: processes.map(row).collect() })
+        let titles = columns
+            .iter()
+            .map(|(title, _)| (*title).to_owned())
+            .collect();
+        Ok(Table {
+            titles,
+            rows: processes.map(row).collect(),
+        })
     }
 }
 
@@ -102,7 +185,9 @@ fn columns(arguments: &str) -> Result<Selected> {
             return Ok(std::iter::once(user_column).chain(rest).collect());
         }
         "aux" | "-aux" => {
-            let names = ["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "cmd"];
+            let names = [
+                "user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "cmd",
+            ];
             let mut selected = select(&names)?;
             if let Some(last) = selected.last_mut() {
                 last.0 = "COMMAND";
@@ -110,11 +195,19 @@ fn columns(arguments: &str) -> Result<Selected> {
             return Ok(selected);
         }
         other => {
-            let list = other.strip_prefix("-eo").or_else(|| other.strip_prefix("-o")).or_else(|| other.strip_prefix("o "));
+            let list = other
+                .strip_prefix("-eo")
+                .or_else(|| other.strip_prefix("-o"))
+                .or_else(|| other.strip_prefix("o "));
             let list = list.ok_or_else(|| {
-                Error::unsupported(format!("ps arguments {other:?} are not supported: use -ef, aux, or -o column,column"))
+                Error::unsupported(format!(
+                    "ps arguments {other:?} are not supported: use -ef, aux, or -o column,column"
+                ))
             })?;
-            list.split([',', ' ']).map(str::trim).filter(|name| !name.is_empty()).collect()
+            list.split([',', ' '])
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .collect()
         }
     };
     select(&names)
@@ -122,19 +215,31 @@ fn columns(arguments: &str) -> Result<Selected> {
 
 fn select(names: &[&str]) -> Result<Selected> {
     let find = |name: &&str| {
-        let canonical = ALIASES.iter().find(|(alias, _)| alias == name).map_or(*name, |(_, column)| *column);
+        let canonical = ALIASES
+            .iter()
+            .find(|(alias, _)| alias == name)
+            .map_or(*name, |(_, column)| *column);
         let column = COLUMNS.iter().find(|column| column.name == canonical);
-        column.map(|column| (column.title, column.value)).ok_or_else(|| {
-            let known: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
-            Error::unsupported(format!("ps column {name:?} is not supported: there are {}", known.join(", ")))
-        })
+        column
+            .map(|column| (column.title, column.value))
+            .ok_or_else(|| {
+                let known: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+                Error::unsupported(format!(
+                    "ps column {name:?} is not supported: there are {}",
+                    known.join(", ")
+                ))
+            })
     };
     names.iter().map(find).collect()
 }
 
 /// A user's number: names of the host mean nothing in a container.
 fn user(uid: u32) -> String {
-    if uid == 0 { "root".to_owned() } else { uid.to_string() }
+    if uid == 0 {
+        "root".to_owned()
+    } else {
+        uid.to_string()
+    }
 }
 
 fn tenths(value: u64) -> String {
@@ -143,12 +248,17 @@ fn tenths(value: u64) -> String {
 
 /// CPU use over the process's life in tenths of a percent.
 fn cpu_tenths(process: &Process) -> u64 {
-    let lived = process.uptime_ticks.saturating_sub(process.started_ticks).max(1);
+    let lived = process
+        .uptime_ticks
+        .saturating_sub(process.started_ticks)
+        .max(1);
     process.ticks.saturating_mul(1000) / lived
 }
 
 fn resident(process: &Process) -> u64 {
-    process.resident_pages.saturating_mul(rustix::param::page_size() as u64)
+    process
+        .resident_pages
+        .saturating_mul(rustix::param::page_size() as u64)
 }
 
 fn terminal(process: &Process) -> String {
@@ -169,7 +279,12 @@ fn started(process: &Process) -> String {
 
 fn cpu_time(process: &Process) -> String {
     let seconds = process.ticks / TICKS_PER_S;
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 fn read(pid: i32) -> Option<Process> {
@@ -180,7 +295,9 @@ fn read(pid: i32) -> Option<Process> {
     process.pid = pid;
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     process.uid = uid.split_whitespace().nth(1)?.parse().ok()?;
-    let words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let words = command
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy);
     process.command = words.collect::<Vec<_>>().join(" ").trim_end().to_owned();
     if process.command.is_empty() {
         process.command = format!("[{}]", process.comm);
@@ -218,7 +335,15 @@ mod tests {
     fn a_command_name_may_contain_anything() {
         let stat = "7 (a) b) S 1 7 7 34816 7 0 0 0 0 0 150 50 0 0 20 5 1 0 1000 4096 3 0";
         let process = parse_stat(stat).unwrap();
-        assert_eq!((process.comm.as_str(), process.ppid, process.ticks, process.nice), ("a) b", 1, 200, 5));
+        assert_eq!(
+            (
+                process.comm.as_str(),
+                process.ppid,
+                process.ticks,
+                process.nice
+            ),
+            ("a) b", 1, 200, 5)
+        );
         assert_eq!(terminal(&process), "pts/0");
     }
 

@@ -31,31 +31,58 @@ pub struct Volume {
 impl Engine {
     /// Where a volume's files are.
     pub fn volume_path(&self, name: &str) -> PathBuf {
-        self.0.config.data_root.join("volumes").join(name).join("_data")
+        self.0
+            .config
+            .data_root
+            .join("volumes")
+            .join(name)
+            .join("_data")
     }
 
     fn lock_volumes(&self) -> MutexGuard<'_, ()> {
-        self.0.volumes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .volumes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a volume, or returns the one with that name. None: a name is made up.
     ///
     /// # Errors
     /// A bad name.
-    pub fn create_volume(&self, name: Option<&str>, labels: BTreeMap<String, String>) -> Result<Volume> {
-        let made_up = if name.is_none() { Some(ids::random_id()?) } else { None };
+    pub fn create_volume(
+        &self,
+        name: Option<&str>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Volume> {
+        let made_up = if name.is_none() {
+            Some(ids::random_id()?)
+        } else {
+            None
+        };
         let name = name.or(made_up.as_deref()).unwrap_or_default();
         let _guard = self.lock_volumes();
         self.ensure_volume(name, labels, made_up.is_some())
     }
 
     /// Needs the volumes' lock.
-    fn ensure_volume(&self, name: &str, labels: BTreeMap<String, String>, anonymous: bool) -> Result<Volume> {
+    fn ensure_volume(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        anonymous: bool,
+    ) -> Result<Volume> {
         ids::check_name("volume", name)?;
         if let Some(record) = self.0.store.get(store::Kind::Volume, name)? {
-            return serde_json::from_str(&record).context(|| format!("read the record of volume {name}"));
+            return serde_json::from_str(&record)
+                .context(|| format!("read the record of volume {name}"));
         }
-        let volume = Volume { name: name.to_owned(), created: Timestamp::now(), labels, anonymous };
+        let volume = Volume {
+            name: name.to_owned(),
+            created: Timestamp::now(),
+            labels,
+            anonymous,
+        };
         let data = self.volume_path(name);
         // A directory without a record is the rest of a crash; it never had anything in it, or was to be removed.
         std::fs::create_dir_all(&data).context(|| format!("make {data:?}"))?;
@@ -67,7 +94,9 @@ impl Engine {
 
     fn volume_event(&self, action: &str, name: &str) {
         let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-        self.0.events.emit(EventKind::Volume, action, name, attributes);
+        self.0
+            .events
+            .emit(EventKind::Volume, action, name, attributes);
     }
 
     /// All volumes, by name.
@@ -88,7 +117,8 @@ impl Engine {
     /// No such volume.
     pub fn volume(&self, name: &str) -> Result<Volume> {
         let record = self.0.store.get(store::Kind::Volume, name)?;
-        let record = record.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))?;
+        let record =
+            record.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))?;
         serde_json::from_str(&record).context(|| format!("read the record of volume {name}"))
     }
 
@@ -100,11 +130,14 @@ impl Engine {
         let mut total = 0;
         let mut directories = vec![self.volume_path(name)];
         while let Some(directory) = directories.pop() {
-            let entries = std::fs::read_dir(&directory).context(|| format!("list {directory:?}"))?;
+            let entries =
+                std::fs::read_dir(&directory).context(|| format!("list {directory:?}"))?;
             for entry in entries {
                 let entry = entry.context(|| format!("list {directory:?}"))?;
                 // A file that has gone meanwhile has no size.
-                let Ok(metadata) = entry.metadata() else { continue };
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
                 if metadata.is_dir() {
                     directories.push(entry.path());
                 } else {
@@ -119,7 +152,9 @@ impl Engine {
     pub fn volume_users(&self, name: &str) -> Vec<String> {
         let uses = |mount: &Mount| matches!(&mount.source, MountSource::Volume { name: n, .. } if n == name);
         let containers = self.0.registry.all();
-        let users = containers.iter().filter(|container| container.spec.mounts.iter().any(uses));
+        let users = containers
+            .iter()
+            .filter(|container| container.spec.mounts.iter().any(uses));
         users.map(|container| container.id().to_owned()).collect()
     }
 
@@ -135,7 +170,10 @@ impl Engine {
         };
         let users = self.volume_users(name);
         if !users.is_empty() {
-            return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
         }
         self.delete_volume(name)
     }
@@ -148,7 +186,9 @@ impl Engine {
 
     /// Needs the volumes' lock.
     fn delete_volume(&self, name: &str) -> Result<()> {
-        self.0.store.apply(&[store::Change::Remove(store::Kind::Volume, name.to_owned())])?;
+        self.0
+            .store
+            .apply(&[store::Change::Remove(store::Kind::Volume, name.to_owned())])?;
         let dir = self.0.config.data_root.join("volumes").join(name);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -166,7 +206,10 @@ impl Engine {
         let known = self.volumes()?;
         for entry in std::fs::read_dir(&root).context(|| format!("list {root:?}"))? {
             let entry = entry.context(|| format!("list {root:?}"))?;
-            if known.iter().all(|volume| *volume.name != *entry.file_name()) {
+            if known
+                .iter()
+                .all(|volume| *volume.name != *entry.file_name())
+            {
                 let path = entry.path();
                 std::fs::remove_dir_all(&path).context(|| format!("remove {path:?}"))?;
             }
@@ -178,7 +221,10 @@ impl Engine {
     pub(crate) fn create_volumes_of(&self, spec: &Spec) -> Result<()> {
         let _guard = self.lock_volumes();
         for mount in &spec.mounts {
-            if let MountSource::Volume { name, anonymous, .. } = &mount.source {
+            if let MountSource::Volume {
+                name, anonymous, ..
+            } = &mount.source
+            {
                 self.ensure_volume(name, BTreeMap::new(), *anonymous)?;
             }
         }
@@ -186,17 +232,31 @@ impl Engine {
     }
 
     /// What a start has to mount; empty volumes are filled with what the image has in their place.
-    pub(crate) fn prepare_mounts(&self, spec: &Spec, snapshot: &Snapshot) -> Result<Vec<rt::Mount>> {
+    pub(crate) fn prepare_mounts(
+        &self,
+        spec: &Spec,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<rt::Mount>> {
         let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
         // A mount below another comes after it, whatever the order of the request.
         mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
-        mounts.into_iter().map(|mount| self.prepare_mount(mount, spec, snapshot)).collect()
+        mounts
+            .into_iter()
+            .map(|mount| self.prepare_mount(mount, spec, snapshot))
+            .collect()
     }
 
     fn prepare_mount(&self, mount: &Mount, spec: &Spec, snapshot: &Snapshot) -> Result<rt::Mount> {
         let mode = if mount.read_only { "ro" } else { "rw" };
         match &mount.source {
-            MountSource::Bind { path, propagation, non_recursive, recursive_read_only, create, .. } => {
+            MountSource::Bind {
+                path,
+                propagation,
+                non_recursive,
+                recursive_read_only,
+                create,
+                ..
+            } => {
                 prepare_bind_source(path, *create)?;
                 let bind = if *non_recursive { "bind" } else { "rbind" };
                 let mut options = vec![bind, mode, propagation.as_deref().unwrap_or("rprivate")];
@@ -213,12 +273,21 @@ impl Engine {
                 if !no_copy {
                     self.fill_volume(&data, &mount.target, spec, snapshot)?;
                 }
-                Ok(crate::spec::bind(&data, &mount.target, &["rbind", mode, "rprivate"]))
+                Ok(crate::spec::bind(
+                    &data,
+                    &mount.target,
+                    &["rbind", mode, "rprivate"],
+                ))
             }
             MountSource::Tmpfs { options } => {
-                let mut all: Vec<String> = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+                let mut all: Vec<String> =
+                    ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
                 // What is asked for wins over the default of the same kind.
-                all.retain(|default| !options.iter().any(|option| default.strip_prefix("no") == Some(option)));
+                all.retain(|default| {
+                    !options
+                        .iter()
+                        .any(|option| default.strip_prefix("no") == Some(option))
+                });
                 all.extend(options.iter().filter(|option| !option.is_empty()).cloned());
                 if mount.read_only {
                     all.push("ro".to_owned());
@@ -235,7 +304,13 @@ impl Engine {
     }
 
     /// Copies what the image has at `target` into an empty volume, owner and mode of the directory included.
-    fn fill_volume(&self, data: &Path, target: &str, spec: &Spec, snapshot: &Snapshot) -> Result<()> {
+    fn fill_volume(
+        &self,
+        data: &Path,
+        target: &str,
+        spec: &Spec,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         if matches!(spec.image, ImageSource::Directory(_)) {
             return Ok(());
         }
@@ -258,7 +333,9 @@ impl Engine {
 fn copy_tree(source: &Root, target: &Path) -> Result<()> {
     let (reader, mut writer) = std::io::pipe().context(|| "make a pipe")?;
     let target_root = Root::open(target).context(|| "open the volume")?;
-    let metadata = rustix::fs::fstat(source).map_err(std::io::Error::from).context(|| "stat the image's directory")?;
+    let metadata = rustix::fs::fstat(source)
+        .map_err(std::io::Error::from)
+        .context(|| "stat the image's directory")?;
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || {
             images::archive::export(source, &mut writer).context(|| "read the original")?;
@@ -266,12 +343,15 @@ fn copy_tree(source: &Root, target: &Path) -> Result<()> {
         });
         let options = images::archive::ExtractOptions::default();
         let received = images::archive::extract(&target_root, Path::new("/"), reader, &options);
-        let sent = sender.join().map_err(|_| Error::new(Kind::System, "the copying thread panicked"))?;
+        let sent = sender
+            .join()
+            .map_err(|_| Error::new(Kind::System, "the copying thread panicked"))?;
         received.context(|| "write the copy")?;
         sent
     })?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(metadata.st_mode & 0o7777);
-    std::os::unix::fs::chown(target, Some(metadata.st_uid), Some(metadata.st_gid)).context(|| "chown the volume")?;
+    std::os::unix::fs::chown(target, Some(metadata.st_uid), Some(metadata.st_gid))
+        .context(|| "chown the volume")?;
     std::fs::set_permissions(target, mode).context(|| "chmod the volume")
 }
 
@@ -279,11 +359,16 @@ fn prepare_bind_source(path: &Path, create: bool) -> Result<()> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-            std::fs::create_dir_all(path).context(|| format!("error while creating mount source path {path:?}"))
+            std::fs::create_dir_all(path)
+                .context(|| format!("error while creating mount source path {path:?}"))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::invalid(format!(
-            "invalid mount config for type \"bind\": bind source path does not exist: {}", path.display()
+            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+            path.display()
         ))),
-        Err(error) => Err(Error::system(format!("stat the mount source {path:?}"), error)),
+        Err(error) => Err(Error::system(
+            format!("stat the mount source {path:?}"),
+            error,
+        )),
     }
 }

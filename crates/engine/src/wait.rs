@@ -29,7 +29,11 @@ impl Engine {
     ///
     /// # Errors
     /// No such container.
-    pub fn wait(&self, key: &str, condition: Condition) -> Result<impl Future<Output = Exit> + Send + use<>> {
+    pub fn wait(
+        &self,
+        key: &str,
+        condition: Condition,
+    ) -> Result<impl Future<Output = Exit> + Send + use<>> {
         let container = self.0.registry.find(key)?;
         let mut watch = container.watch();
         let exits = watch.borrow().exits;
@@ -42,10 +46,17 @@ impl Engine {
         Ok(async move {
             // The container, and with it the sender, lives as long as this future.
             let _container = container;
-            let state = watch.wait_for(met).await.expect("the state's sender is kept by this future");
+            let state = watch
+                .wait_for(met)
+                .await
+                .expect("the state's sender is kept by this future");
             // Of one that is gone, whoever started it has been told why.
-            let error = Some(state.error.clone()).filter(|error| !error.is_empty() && !state.removed);
-            Exit { code: state.exit_code, error }
+            let error =
+                Some(state.error.clone()).filter(|error| !error.is_empty() && !state.removed);
+            Exit {
+                code: state.exit_code,
+                error,
+            }
         })
     }
 }

@@ -26,7 +26,11 @@ const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 fn command() -> Command {
     let path = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("PATH").default_value(default).help(help)
+        Arg::new(name)
+            .long(name)
+            .value_name("PATH")
+            .default_value(default)
+            .help(help)
     };
     Command::new("hull daemon")
         .about("Run the engine in the foreground")
@@ -70,7 +74,11 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(matches) => matches,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(125) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(125)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match run(&matches) {
@@ -84,8 +92,14 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(matches: &clap::ArgMatches) -> Result<(), String> {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let level = text("log-level").parse::<tracing::Level>().map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    let level = text("log-level")
+        .parse::<tracing::Level>()
+        .map_err(|error| error.to_string())?;
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let run_root = PathBuf::from(text("run-root"));
     let socket = match matches.get_one::<String>("host") {
         Some(host) => socket_path(host)?,
@@ -96,17 +110,27 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         run_root,
         bridge: network::BridgeConfig {
             name: text("bridge"),
-            subnet: matches.get_one::<String>("bip").map(|bip| subnet(bip)).transpose()?,
+            subnet: matches
+                .get_one::<String>("bip")
+                .map(|bip| subnet(bip))
+                .transpose()?,
             mtu: matches.get_one::<u32>("mtu").copied(),
         },
     };
     sys::process::limit_arenas(ARENAS_MAX);
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(WORKERS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let workers = std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(WORKERS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
     let idle_exit = matches.get_flag("idle-exit");
     // The work is spawned, so that it runs on the workers, as everything it calls expects.
-    runtime.block_on(async move { tokio::spawn(serve(config, socket, idle_exit)).await }).map_err(|error| error.to_string())?
+    runtime
+        .block_on(async move { tokio::spawn(serve(config, socket, idle_exit)).await })
+        .map_err(|error| error.to_string())?
 }
 
 fn socket_path(host: &str) -> Result<PathBuf, String> {
@@ -115,14 +139,19 @@ fn socket_path(host: &str) -> Result<PathBuf, String> {
         Some(("tcp", _)) => Err(format!(
             "will not listen on {host}: whoever reaches an engine over TCP is root on this host, and TLS with client certificates is not supported yet"
         )),
-        _ => Err(format!("cannot listen on {host:?}: it reads like unix:///run/hull/hull.sock")),
+        _ => Err(format!(
+            "cannot listen on {host:?}: it reads like unix:///run/hull/hull.sock"
+        )),
     }
 }
 
 fn subnet(bip: &str) -> Result<network::Subnet, String> {
     let bad = || format!("--bip {bip:?}: it reads like 172.17.0.1/16, with a prefix of 8 to 30");
     let (address, prefix) = bip.split_once('/').ok_or_else(bad)?;
-    let (gateway, prefix) = (address.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
+    let (gateway, prefix) = (
+        address.parse().map_err(|_| bad())?,
+        prefix.parse().map_err(|_| bad())?,
+    );
     let network = network::Subnet::new(gateway, prefix).ok_or_else(bad)?;
     Ok(network::Subnet { gateway, ..network })
 }
@@ -159,11 +188,14 @@ fn listen(path: &Path) -> Result<UnixListener, String> {
     let old = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(path);
     rustix::process::umask(old);
-    let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
+    let listener =
+        listener.map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
     if let Some(group) = group_id("hull") {
         let opened = std::os::unix::fs::chown(path, None, Some(group))
             .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)));
-        opened.map_err(|error| format!("cannot open {} to the group hull: {error}", path.display()))?;
+        opened.map_err(|error| {
+            format!("cannot open {} to the group hull: {error}", path.display())
+        })?;
     }
     Ok(listener)
 }
@@ -173,7 +205,9 @@ fn group_id(name: &str) -> Option<u32> {
     let text = std::fs::read_to_string("/etc/group").ok()?;
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next() == Some(name))
+            .then(|| fields.nth(1)?.parse().ok())
+            .flatten()
     })
 }
 

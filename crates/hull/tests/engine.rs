@@ -10,13 +10,41 @@ use support::Engine;
 fn containers_outlive_the_engine() {
     let mut engine = Engine::new();
     let script = "trap 'exit 4' TERM; n=0; while true; do echo $n; n=$((n+1)); sleep 0.05; done";
-    engine.ok(&["run", "-d", "--name", "counter", "-p", "127.0.0.1:0:80", "busybox", "sh", "-c", script]);
-    engine.ok(&["run", "-d", "--name", "short", "busybox", "sh", "-c", "sleep 1; exit 9"]);
+    engine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "counter",
+        "-p",
+        "127.0.0.1:0:80",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    engine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "short",
+        "busybox",
+        "sh",
+        "-c",
+        "sleep 1; exit 9",
+    ]);
     let port = engine.ok(&["port", "counter", "80"]);
     engine.kill();
     std::thread::sleep(Duration::from_millis(1500));
     engine.start();
-    assert_eq!(engine.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "short"]), "exited 9");
+    assert_eq!(
+        engine.ok(&[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "short"
+        ]),
+        "exited 9"
+    );
     assert_eq!(engine.ok(&["wait", "short"]), "9");
     assert_eq!(engine.ok(&["port", "counter", "80"]), port);
     assert_eq!(engine.ok(&["exec", "counter", "echo", "in"]), "in");
@@ -29,7 +57,10 @@ fn containers_outlive_the_engine() {
     let log = String::from_utf8(follow.wait_with_output().unwrap().stdout).unwrap();
     let numbers: Vec<u32> = log.lines().map(|line| line.parse().unwrap()).collect();
     // Without an engine nothing was lost either: every number is there, in order.
-    assert!(numbers.len() > 20 && numbers.iter().zip(0..).all(|(a, b)| *a == b), "{numbers:?}");
+    assert!(
+        numbers.len() > 20 && numbers.iter().zip(0..).all(|(a, b)| *a == b),
+        "{numbers:?}"
+    );
     engine.ok(&["rm", "counter", "short"]);
     engine.assert_nothing_left();
 }
@@ -38,12 +69,33 @@ fn containers_outlive_the_engine() {
 fn a_killed_shim_takes_its_container_with_it() {
     let engine = Engine::new();
     let id = engine.ok(&["run", "-d", "--name", "lost", "busybox", "sleep", "600"]);
-    let pid: u32 = engine.ok(&["inspect", "-f", "{{.State.Pid}}", "lost"]).parse().unwrap();
+    let pid: u32 = engine
+        .ok(&["inspect", "-f", "{{.State.Pid}}", "lost"])
+        .parse()
+        .unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let shim = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
-    assert!(std::process::Command::new("kill").args(["-9", &shim]).status().unwrap().success());
+    let shim = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &shim])
+            .status()
+            .unwrap()
+            .success()
+    );
     engine.until("the end of the container", || {
-        engine.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "lost"]) == "exited 137"
+        engine.ok(&[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "lost",
+        ]) == "exited 137"
     });
     // Whoever adopted it may not have reaped it yet.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -61,7 +113,16 @@ fn killed_at_random_moments_it_leaves_no_orphan() {
     for round in 0..ROUNDS {
         let name = format!("round{round}");
         let commands: [Vec<&str>; 4] = [
-            vec!["create", "--name", &name, "-p", "127.0.0.1:0:80", "busybox", "sleep", "600"],
+            vec![
+                "create",
+                "--name",
+                &name,
+                "-p",
+                "127.0.0.1:0:80",
+                "busybox",
+                "sleep",
+                "600",
+            ],
             vec!["start", &name],
             vec!["stop", "-t", "0", &name],
             vec!["rm", "-f", &name],
@@ -71,7 +132,10 @@ fn killed_at_random_moments_it_leaves_no_orphan() {
         let after = Duration::from_micros(round * 7919 % 60_000);
         let killer = std::thread::spawn(move || {
             std::thread::sleep(after);
-            std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+            std::process::Command::new("kill")
+                .args(["-9", &pid])
+                .status()
+                .unwrap();
         });
         for command in &commands {
             let output = engine.hull(command).stderr(Stdio::null()).output().unwrap();
@@ -92,9 +156,15 @@ fn killed_at_random_moments_it_leaves_no_orphan() {
     }
     let cgroups = Engine::cgroups(&ids);
     assert!(cgroups.is_empty(), "{cgroups:?}");
-    let table = std::process::Command::new("nft").args(["list", "table", "ip", engine.bridge()]).output().unwrap();
+    let table = std::process::Command::new("nft")
+        .args(["list", "table", "ip", engine.bridge()])
+        .output()
+        .unwrap();
     let table = String::from_utf8_lossy(&table.stdout);
-    assert!(table.contains("published_at") && !table.contains("elements"), "{table}");
+    assert!(
+        table.contains("published_at") && !table.contains("elements"),
+        "{table}"
+    );
 }
 
 #[test]

@@ -17,7 +17,10 @@ impl Subnet {
     pub fn new(network: Ipv4Addr, prefix: u8) -> Option<Self> {
         (8..=30).contains(&prefix).then(|| {
             let base = network.to_bits() & !host_mask(prefix);
-            Self { gateway: Ipv4Addr::from_bits(base + 1), prefix }
+            Self {
+                gateway: Ipv4Addr::from_bits(base + 1),
+                prefix,
+            }
         })
     }
 
@@ -52,7 +55,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(subnet: Subnet) -> Self {
-        Self { subnet, used: BTreeSet::new(), last: subnet.gateway.to_bits() }
+        Self {
+            subnet,
+            used: BTreeSet::new(),
+            last: subnet.gateway.to_bits(),
+        }
     }
 
     pub(crate) fn subnet(&self) -> Subnet {
@@ -63,8 +70,12 @@ impl Pool {
     pub(crate) fn take(&mut self) -> Option<Ipv4Addr> {
         let first = self.subnet.network().to_bits() + 1;
         let end = self.subnet.network().to_bits() | host_mask(self.subnet.prefix);
-        let free = |address: &u32| *address != self.subnet.gateway.to_bits() && !self.used.contains(address);
-        let found = (self.last + 1..end).chain(first..end.min(self.last + 1)).find(free)?;
+        let free = |address: &u32| {
+            *address != self.subnet.gateway.to_bits() && !self.used.contains(address)
+        };
+        let found = (self.last + 1..end)
+            .chain(first..end.min(self.last + 1))
+            .find(free)?;
         self.used.insert(found);
         self.last = found;
         Some(Ipv4Addr::from_bits(found))
@@ -91,7 +102,9 @@ mod tests {
     #[test]
     fn a_small_network_is_used_up_and_reused() {
         let mut pool = Pool::new(Subnet::new(Ipv4Addr::new(10, 0, 0, 0), 29).unwrap());
-        let all: Vec<_> = std::iter::from_fn(|| pool.take()).map(|address| address.octets()[3]).collect();
+        let all: Vec<_> = std::iter::from_fn(|| pool.take())
+            .map(|address| address.octets()[3])
+            .collect();
         assert_eq!(all, [2, 3, 4, 5, 6]);
         pool.give_back(Ipv4Addr::new(10, 0, 0, 4));
         assert_eq!(pool.take(), Some(Ipv4Addr::new(10, 0, 0, 4)));

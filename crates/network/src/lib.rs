@@ -201,9 +201,17 @@ impl Network {
     pub fn open(config: BridgeConfig) -> Result<Self> {
         let name = &config.name;
         if name.is_empty() || name.len() > 15 || name.contains(['/', ' ', '\0']) {
-            return Err(Failure::Invalid(format!("{name:?} is no name for an interface: it has 1 to 15 bytes, no slash and no space")));
+            return Err(Failure::Invalid(format!(
+                "{name:?} is no name for an interface: it has 1 to 15 bytes, no slash and no space"
+            )));
         }
-        Ok(Self { config, state: Mutex::new(State { bridge: None, ports: Ports::new() }) })
+        Ok(Self {
+            config,
+            state: Mutex::new(State {
+                bridge: None,
+                ports: Ports::new(),
+            }),
+        })
     }
 
     /// How it was asked to be.
@@ -213,7 +221,10 @@ impl Network {
 
     /// The bridge's network, once it exists.
     pub fn subnet(&self) -> Option<Subnet> {
-        self.lock().bridge.as_ref().map(|bridge| bridge.pool.subnet())
+        self.lock()
+            .bridge
+            .as_ref()
+            .map(|bridge| bridge.pool.subnet())
     }
 
     /// A panic in between leaves at most an address or port marked that nobody has.
@@ -239,13 +250,22 @@ impl Network {
         };
         for endpoint in endpoints {
             bridge.pool.mark(endpoint.address);
-            endpoint.ports.iter().for_each(|mapping| ports.mark(mapping));
+            endpoint
+                .ports
+                .iter()
+                .for_each(|mapping| ports.mark(mapping));
         }
-        let elements: Vec<nft::Element<'_>> =
-            endpoints.iter().flat_map(|e| e.ports.iter().map(|mapping| (mapping, e.address))).collect();
+        let elements: Vec<nft::Element<'_>> = endpoints
+            .iter()
+            .flat_map(|e| e.ports.iter().map(|mapping| (mapping, e.address)))
+            .collect();
         bridge.firewall.rebuild(bridge.pool.subnet(), &elements)?;
         for name in link::ports_of(&mut bridge.links, bridge.index)? {
-            if name.starts_with("veth") && endpoints.iter().all(|endpoint| endpoint.host_interface != name) {
+            if name.starts_with("veth")
+                && endpoints
+                    .iter()
+                    .all(|endpoint| endpoint.host_interface != name)
+            {
                 link::delete(&mut bridge.links, &name)?;
             }
         }
@@ -261,12 +281,21 @@ impl Network {
         let bridge = self.ensure(&mut state)?;
         let subnet = bridge.pool.subnet();
         let address = bridge.pool.take().ok_or_else(|| {
-            Failure::Exhausted(format!("no free address in {}/{}", subnet.network(), subnet.prefix))
+            Failure::Exhausted(format!(
+                "no free address in {}/{}",
+                subnet.network(),
+                subnet.prefix
+            ))
         })?;
         // A hardware address derived from the address: what neighbours remember of it stays true for the next owner.
         let [a, b, c, d] = address.octets();
         let mac = mac.unwrap_or([0x02, 0x42, a, b, c, d]);
-        Ok(Lease { address, prefix: subnet.prefix, gateway: subnet.gateway, mac })
+        Ok(Lease {
+            address,
+            prefix: subnet.prefix,
+            gateway: subnet.gateway,
+            mac,
+        })
     }
 
     fn ensure<'a>(&self, state: &'a mut State) -> Result<&'a mut Bridge> {
@@ -292,18 +321,32 @@ impl Network {
                 let subnet = self.choose_subnet(&mut links)?;
                 // One without an address is the rest of a crash.
                 link::delete(&mut links, name)?;
-                link::create_bridge(&mut links, name, subnet.gateway, subnet.prefix, self.config.mtu)?;
+                link::create_bridge(
+                    &mut links,
+                    name,
+                    subnet.gateway,
+                    subnet.prefix,
+                    self.config.mtu,
+                )?;
                 subnet
             }
         };
-        let missing = || NetlinkError { what: format!("index of bridge {name}"), errno: rustix::io::Errno::NODEV };
+        let missing = || NetlinkError {
+            what: format!("index of bridge {name}"),
+            errno: rustix::io::Errno::NODEV,
+        };
         let index = link::index(&links, name)?.ok_or_else(missing)?;
         // Packets are forwarded; published ports are reached from the loopback network, too; and no router advertisement
         // of a container is listened to (CVE-2020-13401).
         setting("ipv4/ip_forward", "1")?;
         setting(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
         optional_setting(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-        Ok(Bridge { index, pool: Pool::new(subnet), links, firewall: Firewall::open(name)? })
+        Ok(Bridge {
+            index,
+            pool: Pool::new(subnet),
+            links,
+            firewall: Firewall::open(name)?,
+        })
     }
 
     fn choose_subnet(&self, links: &mut netlink::Socket) -> Result<Subnet> {
@@ -311,9 +354,14 @@ impl Network {
             return Ok(subnet);
         }
         let routed = link::routed_networks(links)?;
-        let free = SUBNETS.iter().filter_map(|(network, prefix)| Subnet::new(*network, *prefix)).find(|subnet| {
-            routed.iter().all(|(network, prefix)| !subnet.overlaps(*network, *prefix))
-        });
+        let free = SUBNETS
+            .iter()
+            .filter_map(|(network, prefix)| Subnet::new(*network, *prefix))
+            .find(|subnet| {
+                routed
+                    .iter()
+                    .all(|(network, prefix)| !subnet.overlaps(*network, *prefix))
+            });
         free.ok_or_else(|| Failure::Exhausted(
             "every default network, 172.17.0.0/16 to 172.31.0.0/16, overlaps a route of the host: choose one with --bip".to_owned(),
         ))
@@ -332,12 +380,22 @@ impl Network {
         drop(state);
         let configured = link::inside(netns, || {
             // An IPv4-only network has no IPv6 (CVE-2024-32473). Without IPv6 in the kernel there is nothing to disable.
-            let setting = optional_setting(&format!("ipv6/conf/{}/disable_ipv6", link::CONTAINER_INTERFACE), "1");
+            let setting = optional_setting(
+                &format!("ipv6/conf/{}/disable_ipv6", link::CONTAINER_INTERFACE),
+                "1",
+            );
             let mut links = link::open()?;
-            link::configure_container(&mut links, endpoint.address, endpoint.prefix, endpoint.gateway)?;
+            link::configure_container(
+                &mut links,
+                endpoint.address,
+                endpoint.prefix,
+                endpoint.gateway,
+            )?;
             Ok(setting)
         });
-        let result = configured.map_err(Failure::from).and_then(|setting| setting);
+        let result = configured
+            .map_err(Failure::from)
+            .and_then(|setting| setting);
         if result.is_err()
             && let Some(bridge) = &mut self.lock().bridge
         {
@@ -356,8 +414,11 @@ impl Network {
         self.ensure(&mut state)?;
         let State { bridge, ports } = &mut *state;
         let chosen = ports.choose(requests)?;
-        let elements: Vec<nft::Element<'_>> = chosen.iter().map(|mapping| (mapping, address)).collect();
-        let Some(bridge) = bridge else { return Ok(Vec::new()) };
+        let elements: Vec<nft::Element<'_>> =
+            chosen.iter().map(|mapping| (mapping, address)).collect();
+        let Some(bridge) = bridge else {
+            return Ok(Vec::new());
+        };
         if let Err(error) = bridge.firewall.add(&elements) {
             chosen.iter().for_each(|mapping| ports.give_back(mapping));
             return Err(error.into());
@@ -373,10 +434,16 @@ impl Network {
         let State { bridge, ports } = &mut *state;
         let Some(bridge) = bridge else { return errors };
         if !endpoint.ports.is_empty() {
-            let elements: Vec<nft::Element<'_>> =
-                endpoint.ports.iter().map(|mapping| (mapping, endpoint.address)).collect();
+            let elements: Vec<nft::Element<'_>> = endpoint
+                .ports
+                .iter()
+                .map(|mapping| (mapping, endpoint.address))
+                .collect();
             match bridge.firewall.remove(&elements) {
-                Ok(()) => endpoint.ports.iter().for_each(|mapping| ports.give_back(mapping)),
+                Ok(()) => endpoint
+                    .ports
+                    .iter()
+                    .for_each(|mapping| ports.give_back(mapping)),
                 Err(error) => errors.push(error.into()),
             }
         }
@@ -393,7 +460,9 @@ impl Network {
 /// # Errors
 /// As the kernel.
 pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
-    Ok(link::inside(netns, || link::loopback_up(&mut link::open()?))?)
+    Ok(link::inside(netns, || {
+        link::loopback_up(&mut link::open()?)
+    })?)
 }
 
 /// Writes a setting of the calling thread's network namespace unless it is so already.
@@ -408,7 +477,9 @@ fn setting(name: &str, value: &str) -> Result<()> {
 /// As [`setting`], where a kernel without the setting does not need it either.
 fn optional_setting(name: &str, value: &str) -> Result<()> {
     match setting(name, value) {
-        Err(Failure::Setting { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(Failure::Setting { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
         result => result,
     }
 }

@@ -1,6 +1,8 @@
 //! Bridges, veth pairs, addresses and routes: rtnetlink(7).
 
-use crate::netlink::{self, Error, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket, attributes};
+use crate::netlink::{
+    self, Error, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket, attributes,
+};
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use std::net::Ipv4Addr;
@@ -63,7 +65,10 @@ pub(crate) fn index(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
     match name_to_index(socket.fd(), name) {
         Ok(index) => Ok(Some(index)),
         Err(Errno::NODEV) => Ok(None),
-        Err(errno) => Err(Error { what: format!("index of link {name}"), errno }),
+        Err(errno) => Err(Error {
+            what: format!("index of link {name}"),
+            errno,
+        }),
     }
 }
 
@@ -79,18 +84,32 @@ pub(crate) fn create_bridge(
     prefix: u8,
     mtu: Option<u32>,
 ) -> Result<(), Error> {
-    let mut bridge = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, format!("create bridge {name}"))
-        .fixed(&ifinfo(0, 0))
-        .text(IFLA_IFNAME, name)
-        .nest(IFLA_LINKINFO, |info| info.attribute(IFLA_INFO_KIND, b"bridge"));
+    let mut bridge = Message::new(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        format!("create bridge {name}"),
+    )
+    .fixed(&ifinfo(0, 0))
+    .text(IFLA_IFNAME, name)
+    .nest(IFLA_LINKINFO, |info| {
+        info.attribute(IFLA_INFO_KIND, b"bridge")
+    });
     if let Some(mtu) = mtu {
         bridge = bridge.number(IFLA_MTU, mtu);
     }
     socket.send(vec![bridge])?;
     let made = index(socket, name)?.ok_or(Errno::NODEV);
     let configured = made
-        .map_err(|errno| Error { what: format!("index of bridge {name}"), errno })
-        .and_then(|index| socket.send(vec![add_address(index, name, address, prefix), up(index, name)]));
+        .map_err(|errno| Error {
+            what: format!("index of bridge {name}"),
+            errno,
+        })
+        .and_then(|index| {
+            socket.send(vec![
+                add_address(index, name, address, prefix),
+                up(index, name),
+            ])
+        });
     if configured.is_err() {
         // The first error is the one to tell.
         let _ = delete(socket, name);
@@ -102,11 +121,15 @@ fn add_address(index: u32, name: &str, address: Ipv4Addr, prefix: u8) -> Message
     let mut ifaddr = [AF_INET, prefix, 0, 0, 0, 0, 0, 0];
     ifaddr[4..].copy_from_slice(&index.to_ne_bytes());
     let mask = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-    Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, format!("add address {address}/{prefix} to {name}"))
-        .fixed(&ifaddr)
-        .attribute(IFA_LOCAL, &address.octets())
-        .attribute(IFA_ADDRESS, &address.octets())
-        .attribute(IFA_BROADCAST, &(address.to_bits() | mask).to_be_bytes())
+    Message::new(
+        RTM_NEWADDR,
+        NLM_F_CREATE | NLM_F_EXCL,
+        format!("add address {address}/{prefix} to {name}"),
+    )
+    .fixed(&ifaddr)
+    .attribute(IFA_LOCAL, &address.octets())
+    .attribute(IFA_ADDRESS, &address.octets())
+    .attribute(IFA_BROADCAST, &(address.to_bits() | mask).to_be_bytes())
 }
 
 /// Makes a veth pair: one end on the bridge and up, the other in the network namespace.
@@ -128,16 +151,17 @@ pub(crate) fn create_veth(
         .text(IFLA_IFNAME, host_name)
         .number(IFLA_MASTER, bridge);
     let message = with_mtu(message).nest(IFLA_LINKINFO, |info| {
-        info.attribute(IFLA_INFO_KIND, b"veth").nest(IFLA_INFO_DATA, |data| {
-            data.nest(VETH_INFO_PEER, |peer| {
-                let peer = peer
-                    .fixed(&ifinfo(0, 0))
-                    .text(IFLA_IFNAME, CONTAINER_INTERFACE)
-                    .attribute(IFLA_ADDRESS, &mac)
-                    .attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
-                with_mtu(peer)
+        info.attribute(IFLA_INFO_KIND, b"veth")
+            .nest(IFLA_INFO_DATA, |data| {
+                data.nest(VETH_INFO_PEER, |peer| {
+                    let peer = peer
+                        .fixed(&ifinfo(0, 0))
+                        .text(IFLA_IFNAME, CONTAINER_INTERFACE)
+                        .attribute(IFLA_ADDRESS, &mac)
+                        .attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
+                    with_mtu(peer)
+                })
             })
-        })
     });
     // A container that reaches its own published port by way of the host: where br_netfilter is loaded, the bridge sees
     // the translated packet and would not send it back out of the port it came from.
@@ -146,7 +170,9 @@ pub(crate) fn create_veth(
         .text(IFLA_IFNAME, host_name)
         .nest(IFLA_LINKINFO, |info| {
             info.attribute(IFLA_INFO_SLAVE_KIND, b"bridge")
-                .nest(IFLA_INFO_SLAVE_DATA, |data| data.attribute(IFLA_BRPORT_MODE, &[1]))
+                .nest(IFLA_INFO_SLAVE_DATA, |data| {
+                    data.attribute(IFLA_BRPORT_MODE, &[1])
+                })
         });
     socket.send(vec![message, hairpin])
 }
@@ -172,12 +198,31 @@ pub(crate) fn configure_container(
     prefix: u8,
     gateway: Ipv4Addr,
 ) -> Result<(), Error> {
-    let index = index(socket, CONTAINER_INTERFACE)?
-        .ok_or_else(|| Error { what: format!("index of link {CONTAINER_INTERFACE}"), errno: Errno::NODEV })?;
-    let rtmsg = [AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-    let route = Message::new(RTM_NEWROUTE, NLM_F_CREATE, format!("add the default route by {gateway}"))
-        .fixed(&rtmsg)
-        .attribute(RTA_GATEWAY, &gateway.octets());
+    let index = index(socket, CONTAINER_INTERFACE)?.ok_or_else(|| Error {
+        what: format!("index of link {CONTAINER_INTERFACE}"),
+        errno: Errno::NODEV,
+    })?;
+    let rtmsg = [
+        AF_INET,
+        0,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_BOOT,
+        0,
+        RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let route = Message::new(
+        RTM_NEWROUTE,
+        NLM_F_CREATE,
+        format!("add the default route by {gateway}"),
+    )
+    .fixed(&rtmsg)
+    .attribute(RTA_GATEWAY, &gateway.octets());
     socket.send(vec![
         up(LOOPBACK_INDEX, "lo"),
         add_address(index, CONTAINER_INTERFACE, address, prefix),
@@ -189,14 +234,23 @@ pub(crate) fn configure_container(
 /// The names of the interfaces on a bridge.
 pub(crate) fn ports_of(socket: &mut Socket, bridge: u32) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    let message = Message::unacknowledged(RTM_GETLINK, NLM_F_DUMP, "list links").fixed(&ifinfo(0, 0));
+    let message =
+        Message::unacknowledged(RTM_GETLINK, NLM_F_DUMP, "list links").fixed(&ifinfo(0, 0));
     socket.dump(message, |body| {
         let mut name = None;
         let mut master = None;
         for (kind, value) in attributes(body.get(16..).unwrap_or_default()) {
             match kind {
-                IFLA_IFNAME => name = std::str::from_utf8(value).ok().map(|name| name.trim_end_matches('\0')),
-                IFLA_MASTER => master = value.first_chunk::<4>().map(|index| u32::from_ne_bytes(*index)),
+                IFLA_IFNAME => {
+                    name = std::str::from_utf8(value)
+                        .ok()
+                        .map(|name| name.trim_end_matches('\0'))
+                }
+                IFLA_MASTER => {
+                    master = value
+                        .first_chunk::<4>()
+                        .map(|index| u32::from_ne_bytes(*index))
+                }
                 _ => {}
             }
         }
@@ -210,9 +264,12 @@ pub(crate) fn ports_of(socket: &mut Socket, bridge: u32) -> Result<Vec<String>, 
 /// The IPv4 addresses of an interface, with their prefix lengths.
 pub(crate) fn addresses_of(socket: &mut Socket, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, Error> {
     let mut found = Vec::new();
-    let message = Message::unacknowledged(RTM_GETADDR, NLM_F_DUMP, "list addresses").fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+    let message = Message::unacknowledged(RTM_GETADDR, NLM_F_DUMP, "list addresses")
+        .fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
     socket.dump(message, |body| {
-        let Some(fixed) = body.first_chunk::<8>() else { return };
+        let Some(fixed) = body.first_chunk::<8>() else {
+            return;
+        };
         if u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]) != index {
             return;
         }
@@ -231,8 +288,11 @@ pub(crate) fn routed_networks(socket: &mut Socket) -> Result<Vec<(Ipv4Addr, u8)>
     rtmsg[0] = AF_INET;
     let message = Message::unacknowledged(RTM_GETROUTE, NLM_F_DUMP, "list routes").fixed(&rtmsg);
     socket.dump(message, |body| {
-        let Some(prefix) = body.get(1).copied().filter(|prefix| *prefix > 0) else { return };
-        let destination = attributes(body.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_DST);
+        let Some(prefix) = body.get(1).copied().filter(|prefix| *prefix > 0) else {
+            return;
+        };
+        let destination =
+            attributes(body.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_DST);
         if let Some(octets) = destination.and_then(|(_, value)| value.first_chunk::<4>()) {
             found.push((Ipv4Addr::from(*octets), prefix));
         }
@@ -249,10 +309,16 @@ pub(crate) fn inside<T: Send>(
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
-                .map_err(|errno| netlink::Error { what: "setns(CLONE_NEWNET)".to_owned(), errno })?;
+            move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(
+                |errno| netlink::Error {
+                    what: "setns(CLONE_NEWNET)".to_owned(),
+                    errno,
+                },
+            )?;
             work()
         });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

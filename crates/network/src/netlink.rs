@@ -54,7 +54,11 @@ impl Message {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-        Self { what: what.into(), bytes, wants_ack: true }
+        Self {
+            what: what.into(),
+            bytes,
+            wants_ack: true,
+        }
     }
 
     /// A request that is not acknowledged: a dump, or a batch's begin and end.
@@ -73,7 +77,8 @@ impl Message {
 
     fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
+        self.bytes
+            .resize(self.bytes.len().next_multiple_of(ALIGN), 0);
     }
 
     /// Appends an attribute.
@@ -106,15 +111,18 @@ impl Message {
     pub(crate) fn nest(mut self, kind: u16, content: impl FnOnce(Self) -> Self) -> Self {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        self.bytes
+            .extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
         let mut message = content(self);
-        let length = u16::try_from(message.bytes.len() - start).expect("callers keep nests below 64 KiB");
+        let length =
+            u16::try_from(message.bytes.len() - start).expect("callers keep nests below 64 KiB");
         message.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         message
     }
 
     fn finish(&mut self, sequence: u32) {
-        let length = u32::try_from(self.bytes.len()).expect("messages are bounded by what a nest may hold");
+        let length =
+            u32::try_from(self.bytes.len()).expect("messages are bounded by what a nest may hold");
         self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
         self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     }
@@ -135,7 +143,10 @@ impl Socket {
             SocketFlags::CLOEXEC,
             protocol,
         );
-        let fd = opened.map_err(|errno| Error { what: "socket(AF_NETLINK)".to_owned(), errno })?;
+        let fd = opened.map_err(|errno| Error {
+            what: "socket(AF_NETLINK)".to_owned(),
+            errno,
+        })?;
         Ok(Self { fd, sequence: 0 })
     }
 
@@ -155,20 +166,30 @@ impl Socket {
             bytes.extend_from_slice(&message.bytes);
         }
         self.make_room(bytes.len())?;
-        let all = |errno| Error { what: messages.first().map(|m| m.what.clone()).unwrap_or_default(), errno };
+        let all = |errno| Error {
+            what: messages.first().map(|m| m.what.clone()).unwrap_or_default(),
+            errno,
+        };
         rustix::net::send(&self.fd, &bytes, SendFlags::empty()).map_err(all)?;
         let mut waiting = messages.iter().filter(|message| message.wants_ack).count();
         let mut failed = None;
         while waiting > 0 {
             self.receive(|kind, sequence, body| {
                 let at = sequence.wrapping_sub(first) as usize;
-                let Some(message) = messages.get(at).filter(|_| kind == NLMSG_ERROR) else { return };
-                let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                let Some(message) = messages.get(at).filter(|_| kind == NLMSG_ERROR) else {
+                    return;
+                };
+                let code = body
+                    .first_chunk::<4>()
+                    .map_or(0, |code| i32::from_ne_bytes(*code));
                 if message.wants_ack {
                     waiting = waiting.saturating_sub(1);
                 }
                 if code != 0 && failed.is_none() {
-                    failed = Some(Error { what: message.what.clone(), errno: Errno::from_raw_os_error(-code) });
+                    failed = Some(Error {
+                        what: message.what.clone(),
+                        errno: Errno::from_raw_os_error(-code),
+                    });
                     // A message without acknowledgement fails alone: the kernel has stopped at it.
                     if !message.wants_ack {
                         waiting = 0;
@@ -187,17 +208,27 @@ impl Socket {
         if bytes <= DEFAULT_BYTES {
             return Ok(());
         }
-        let refused = |errno| Error { what: format!("make room for {bytes} bytes"), errno };
+        let refused = |errno| Error {
+            what: format!("make room for {bytes} bytes"),
+            errno,
+        };
         let bytes = i32::try_from(bytes).map_err(|_| refused(Errno::MSGSIZE))?;
         sys::socket::set_send_buffer(&self.fd, bytes).map_err(|error| refused(error.errno))
     }
 
     /// Sends a dump request and hands every answer's kind and body to `each`.
-    pub(crate) fn dump(&mut self, mut message: Message, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub(crate) fn dump(
+        &mut self,
+        mut message: Message,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let wanted = self.sequence;
         message.finish(wanted);
-        let failed = |errno| Error { what: message.what.clone(), errno };
+        let failed = |errno| Error {
+            what: message.what.clone(),
+            errno,
+        };
         rustix::net::send(&self.fd, &message.bytes, SendFlags::empty()).map_err(failed)?;
         let mut done = false;
         let mut error = None;
@@ -210,7 +241,9 @@ impl Socket {
                     NLMSG_DONE => done = true,
                     NLMSG_ERROR => {
                         done = true;
-                        let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                        let code = body
+                            .first_chunk::<4>()
+                            .map_or(0, |code| i32::from_ne_bytes(*code));
                         error = (code != 0).then(|| failed(Errno::from_raw_os_error(-code)));
                     }
                     _ => each(body),
@@ -232,12 +265,16 @@ impl Socket {
         let mut rest = &buffer[..count];
         while let Some((header, length)) = rest.first_chunk::<HEADER_BYTES>().and_then(|header| {
             let length = u32::from_ne_bytes(*header.first_chunk::<4>()?) as usize;
-            (HEADER_BYTES..=rest.len()).contains(&length).then_some((header, length))
+            (HEADER_BYTES..=rest.len())
+                .contains(&length)
+                .then_some((header, length))
         }) {
             let kind = u16::from_ne_bytes([header[4], header[5]]);
             let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
             each(kind, sequence, &rest[HEADER_BYTES..length]);
-            rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+            rest = rest
+                .get(length.next_multiple_of(ALIGN)..)
+                .unwrap_or_default();
         }
         Ok(())
     }
@@ -251,7 +288,9 @@ pub(crate) fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
         let kind = u16::from_ne_bytes([header[2], header[3]]) & NLA_TYPE_MASK;
         let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        rest = rest
+            .get(length.next_multiple_of(ALIGN)..)
+            .unwrap_or_default();
         Some((kind, value))
     })
 }
@@ -263,8 +302,12 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_and_nested() {
-        let message = Message::new(1, 0, "test").fixed(&[9]).nest(2, |m| m.text(3, "abc").number(4, 5));
-        let (kind, nested) = attributes(&message.bytes[HEADER_BYTES + 4..]).next().unwrap();
+        let message = Message::new(1, 0, "test")
+            .fixed(&[9])
+            .nest(2, |m| m.text(3, "abc").number(4, 5));
+        let (kind, nested) = attributes(&message.bytes[HEADER_BYTES + 4..])
+            .next()
+            .unwrap();
         assert_eq!(kind, 2);
         let inner: Vec<_> = attributes(nested).collect();
         assert_eq!(inner, [(3, &b"abc\0"[..]), (4, &5_u32.to_ne_bytes()[..])]);
@@ -274,9 +317,14 @@ mod tests {
     fn an_error_names_its_message() {
         let mut socket = Socket::open(None).unwrap();
         const RTM_DELLINK: u16 = 17;
-        let message = Message::new(RTM_DELLINK, 0, "delete link nowhere0").fixed(&[0; 16]).text(3, "nowhere0");
+        let message = Message::new(RTM_DELLINK, 0, "delete link nowhere0")
+            .fixed(&[0; 16])
+            .text(3, "nowhere0");
         let error = socket.send(vec![message]).unwrap_err();
-        assert_eq!((error.what.as_str(), error.errno), ("delete link nowhere0", Errno::NODEV));
+        assert_eq!(
+            (error.what.as_str(), error.errno),
+            ("delete link nowhere0", Errno::NODEV)
+        );
     }
 
     proptest! {

@@ -91,8 +91,16 @@ struct Map {
     key_bytes: u32,
 }
 
-const PUBLISHED_AT: Map = Map { name: "published_at", id: 1, key_bytes: 12 };
-const PUBLISHED: Map = Map { name: "published", id: 2, key_bytes: 8 };
+const PUBLISHED_AT: Map = Map {
+    name: "published_at",
+    id: 1,
+    key_bytes: 12,
+};
+const PUBLISHED: Map = Map {
+    name: "published",
+    id: 2,
+    key_bytes: 8,
+};
 
 /// A mapping and the container it leads to.
 pub(crate) type Element<'a> = (&'a PortMapping, Ipv4Addr);
@@ -108,11 +116,18 @@ pub(crate) struct Firewall {
 impl Firewall {
     pub(crate) fn open(bridge: &str) -> Result<Self, Error> {
         let socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
-        Ok(Self { socket, bridge: bridge.to_owned() })
+        Ok(Self {
+            socket,
+            bridge: bridge.to_owned(),
+        })
     }
 
     /// Makes the table anew with exactly these elements: in one transaction, so that there is no moment without it.
-    pub(crate) fn rebuild(&mut self, subnet: Subnet, elements: &[Element<'_>]) -> Result<(), Error> {
+    pub(crate) fn rebuild(
+        &mut self,
+        subnet: Subnet,
+        elements: &[Element<'_>],
+    ) -> Result<(), Error> {
         let bridge = self.bridge.clone();
         let mut messages = vec![
             // Made first, so that deleting it cannot fail, whether it was there or not.
@@ -123,21 +138,38 @@ impl Firewall {
             map(&bridge, PUBLISHED),
         ];
         messages.extend(chains(&bridge, subnet));
-        messages.extend(element_messages(&self.bridge, NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, elements));
+        messages.extend(element_messages(
+            &self.bridge,
+            NFT_MSG_NEWSETELEM,
+            NLM_F_CREATE | NLM_F_EXCL,
+            elements,
+        ));
         self.transaction(messages)
     }
 
     /// Publishes.
     pub(crate) fn add(&mut self, elements: &[Element<'_>]) -> Result<(), Error> {
-        self.transaction(element_messages(&self.bridge, NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, elements))
+        self.transaction(element_messages(
+            &self.bridge,
+            NFT_MSG_NEWSETELEM,
+            NLM_F_CREATE | NLM_F_EXCL,
+            elements,
+        ))
     }
 
     /// Takes back what was published. What is not there any more is no error.
     pub(crate) fn remove(&mut self, elements: &[Element<'_>]) -> Result<(), Error> {
-        match self.transaction(element_messages(&self.bridge, NFT_MSG_DELSETELEM, 0, elements)) {
+        match self.transaction(element_messages(
+            &self.bridge,
+            NFT_MSG_DELSETELEM,
+            0,
+            elements,
+        )) {
             Err(error) if error.errno == Errno::NOENT && elements.len() > 1 => {
                 // One that is missing fails them all: each by itself, then.
-                elements.iter().try_for_each(|element| self.remove(&[*element]))
+                elements
+                    .iter()
+                    .try_for_each(|element| self.remove(&[*element]))
             }
             Err(error) if error.errno == Errno::NOENT => Ok(()),
             result => result,
@@ -161,7 +193,9 @@ fn boundary(kind: u16) -> Message {
 fn message(kind: u16, flags: u16, table: &str, what: &str) -> Message {
     const NFTA_TABLE: u16 = 1;
     let what = format!("{what} in table ip {table}");
-    Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what).fixed(&[NFPROTO_IPV4, 0, 0, 0]).text(NFTA_TABLE, table)
+    Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what)
+        .fixed(&[NFPROTO_IPV4, 0, 0, 0])
+        .text(NFTA_TABLE, table)
 }
 
 fn map(table: &str, map: Map) -> Message {
@@ -169,15 +203,24 @@ fn map(table: &str, map: Map) -> Message {
     const DATA_BYTES: u32 = 8;
     /// nft's own numbers of types, six bits each, are only for its listing: inet_proto 12, inet_service 13, ipv4_addr 7.
     const SERVICE_TYPES: u32 = (12 << 6) | 13;
-    let key_type = if map.key_bytes == PUBLISHED.key_bytes { SERVICE_TYPES } else { (SERVICE_TYPES << 6) | 7 };
-    message(NFT_MSG_NEWSET, NLM_F_CREATE, table, &format!("add map {}", map.name))
-        .text(2, map.name)
-        .be32(3, NFT_SET_MAP)
-        .be32(4, key_type)
-        .be32(5, map.key_bytes)
-        .be32(6, (7 << 6) | 13)
-        .be32(7, DATA_BYTES)
-        .be32(10, map.id)
+    let key_type = if map.key_bytes == PUBLISHED.key_bytes {
+        SERVICE_TYPES
+    } else {
+        (SERVICE_TYPES << 6) | 7
+    };
+    message(
+        NFT_MSG_NEWSET,
+        NLM_F_CREATE,
+        table,
+        &format!("add map {}", map.name),
+    )
+    .text(2, map.name)
+    .be32(3, NFT_SET_MAP)
+    .be32(4, key_type)
+    .be32(5, map.key_bytes)
+    .be32(6, (7 << 6) | 13)
+    .be32(7, DATA_BYTES)
+    .be32(10, map.id)
 }
 
 fn chains(bridge: &str, subnet: Subnet) -> Vec<Message> {
@@ -188,36 +231,102 @@ fn chains(bridge: &str, subnet: Subnet) -> Vec<Message> {
         chain(bridge, "postrouting", ("nat", NF_INET_POST_ROUTING), 100),
         chain(bridge, "forward", ("filter", NF_INET_FORWARD), 0),
     ];
-    let into = || vec![interface(NFT_META_OIFNAME), compare_name(NFT_CMP_EQ, bridge)];
-    let outside = || vec![interface(NFT_META_OIFNAME), compare_name(NFT_CMP_NEQ, bridge)];
+    let into = || {
+        vec![
+            interface(NFT_META_OIFNAME),
+            compare_name(NFT_CMP_EQ, bridge),
+        ]
+    };
+    let outside = || {
+        vec![
+            interface(NFT_META_OIFNAME),
+            compare_name(NFT_CMP_NEQ, bridge),
+        ]
+    };
     let loopback = |offset| address_in(offset, Ipv4Addr::new(127, 0, 0, 0), 8);
     let ours = || address_in(SADDR, subnet.network(), subnet.prefix);
-    messages.push(rule(bridge, "guard", [
-        vec![interface(NFT_META_IIFNAME), compare_name(NFT_CMP_EQ, bridge)], loopback(DADDR), vec![verdict(NF_DROP)],
-    ]));
+    messages.push(rule(
+        bridge,
+        "guard",
+        [
+            vec![
+                interface(NFT_META_IIFNAME),
+                compare_name(NFT_CMP_EQ, bridge),
+            ],
+            loopback(DADDR),
+            vec![verdict(NF_DROP)],
+        ],
+    ));
     for chain in ["prerouting", "output"] {
         for map in [PUBLISHED_AT, PUBLISHED] {
-            messages.push(rule(bridge, chain, [to_local(), look_up(map), vec![dnat()]]));
+            messages.push(rule(
+                bridge,
+                chain,
+                [to_local(), look_up(map), vec![dnat()]],
+            ));
         }
     }
-    messages.push(rule(bridge, "postrouting", [outside(), ours(), vec![expression("masq", |data| data)]]));
-    messages.push(rule(bridge, "postrouting", [into(), loopback(SADDR), vec![expression("masq", |data| data)]]));
-    let by_port = [ours(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), vec![expression("masq", |data| data)]].concat();
+    messages.push(rule(
+        bridge,
+        "postrouting",
+        [outside(), ours(), vec![expression("masq", |data| data)]],
+    ));
+    messages.push(rule(
+        bridge,
+        "postrouting",
+        [
+            into(),
+            loopback(SADDR),
+            vec![expression("masq", |data| data)],
+        ],
+    ));
+    let by_port = [
+        ours(),
+        conntrack(NFT_CT_STATUS, IPS_DST_NAT),
+        vec![expression("masq", |data| data)],
+    ]
+    .concat();
     messages.push(rule(bridge, "postrouting", [into(), by_port, vec![]]));
     let accept = || vec![verdict(NF_ACCEPT)];
-    messages.push(rule(bridge, "forward", [into(), conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED), accept()]));
-    messages.push(rule(bridge, "forward", [into(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), accept()]));
-    let from_outside = vec![interface(NFT_META_IIFNAME), compare_name(NFT_CMP_NEQ, bridge)];
-    messages.push(rule(bridge, "forward", [into(), from_outside, vec![verdict(NF_DROP)]]));
+    messages.push(rule(
+        bridge,
+        "forward",
+        [
+            into(),
+            conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED),
+            accept(),
+        ],
+    ));
+    messages.push(rule(
+        bridge,
+        "forward",
+        [into(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), accept()],
+    ));
+    let from_outside = vec![
+        interface(NFT_META_IIFNAME),
+        compare_name(NFT_CMP_NEQ, bridge),
+    ];
+    messages.push(rule(
+        bridge,
+        "forward",
+        [into(), from_outside, vec![verdict(NF_DROP)]],
+    ));
     messages
 }
 
 fn chain(table: &str, name: &str, (kind, hook): (&str, u32), priority: i32) -> Message {
-    message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, table, &format!("add chain {name}"))
-        .text(3, name)
-        .nest(4, |nest| nest.be32(1, hook).attribute(2, &priority.to_be_bytes()))
-        .be32(5, NF_ACCEPT)
-        .text(7, kind)
+    message(
+        NFT_MSG_NEWCHAIN,
+        NLM_F_CREATE,
+        table,
+        &format!("add chain {name}"),
+    )
+    .text(3, name)
+    .nest(4, |nest| {
+        nest.be32(1, hook).attribute(2, &priority.to_be_bytes())
+    })
+    .be32(5, NF_ACCEPT)
+    .text(7, kind)
 }
 
 /// One expression of a rule, yet to be appended.
@@ -253,13 +362,23 @@ fn expression(name: &'static str, fill: impl FnOnce(Data) -> Data) -> Expression
 
 fn rule<const N: usize>(table: &str, chain: &str, expressions: [Vec<Expression>; N]) -> Message {
     let flags = NLM_F_CREATE | NLM_F_APPEND;
-    let message = message(NFT_MSG_NEWRULE, flags, table, &format!("add rule to chain {chain}"));
+    let message = message(
+        NFT_MSG_NEWRULE,
+        flags,
+        table,
+        &format!("add rule to chain {chain}"),
+    );
     message.text(2, chain).nest(4, |list| {
-        expressions.into_iter().flatten().fold(list, |list, (name, data)| {
-            list.nest(NFTA_LIST_ELEM, |element| {
-                element.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, |nest| data.into_iter().fold(nest, append))
+        expressions
+            .into_iter()
+            .flatten()
+            .fold(list, |list, (name, data)| {
+                list.nest(NFTA_LIST_ELEM, |element| {
+                    element
+                        .text(NFTA_EXPR_NAME, name)
+                        .nest(NFTA_EXPR_DATA, |nest| data.into_iter().fold(nest, append))
+                })
             })
-        })
     })
 }
 
@@ -268,9 +387,9 @@ fn append(message: Message, (kind, value): (u16, Value)) -> Message {
         Value::Number(number) => message.be32(kind, number),
         Value::Text(text) => message.text(kind, text),
         Value::Bytes(bytes) => message.nest(kind, |nest| nest.attribute(NFTA_DATA_VALUE, &bytes)),
-        Value::Verdict(code) => {
-            message.nest(kind, |nest| nest.nest(NFTA_DATA_VERDICT, |v| v.be32(NFTA_VERDICT_CODE, code)))
-        }
+        Value::Verdict(code) => message.nest(kind, |nest| {
+            nest.nest(NFTA_DATA_VERDICT, |v| v.be32(NFTA_VERDICT_CODE, code))
+        }),
     }
 }
 
@@ -285,52 +404,81 @@ fn interface(which: u32) -> Expression {
 fn compare_name(operator: u32, name: &str) -> Expression {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(IFNAME_BYTES, 0);
-    expression("cmp", |data| data.number(1, KEY).number(2, operator).bytes(3, &bytes))
+    expression("cmp", |data| {
+        data.number(1, KEY).number(2, operator).bytes(3, &bytes)
+    })
 }
 
 fn compare(operator: u32, value: &[u8]) -> Expression {
-    expression("cmp", |data| data.number(1, KEY).number(2, operator).bytes(3, value))
+    expression("cmp", |data| {
+        data.number(1, KEY).number(2, operator).bytes(3, value)
+    })
 }
 
 fn bitwise(mask: &[u8]) -> Expression {
     let length = u32::try_from(mask.len()).expect("a register is 16 bytes");
     let zero = vec![0; mask.len()];
-    expression("bitwise", |data| data.number(1, KEY).number(2, KEY).number(3, length).bytes(4, mask).bytes(5, &zero))
+    expression("bitwise", |data| {
+        data.number(1, KEY)
+            .number(2, KEY)
+            .number(3, length)
+            .bytes(4, mask)
+            .bytes(5, &zero)
+    })
 }
 
 fn payload(register: u32, base: u32, offset: u32, length: u32) -> Expression {
-    expression("payload", |data| data.number(1, register).number(2, base).number(3, offset).number(4, length))
+    expression("payload", |data| {
+        data.number(1, register)
+            .number(2, base)
+            .number(3, offset)
+            .number(4, length)
+    })
 }
 
 fn address_in(offset: u32, network: Ipv4Addr, prefix: u8) -> Vec<Expression> {
     let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
     let load = payload(KEY, NFT_PAYLOAD_NETWORK_HEADER, offset, 4);
-    vec![load, bitwise(&mask.to_be_bytes()), compare(NFT_CMP_EQ, &network.octets())]
+    vec![
+        load,
+        bitwise(&mask.to_be_bytes()),
+        compare(NFT_CMP_EQ, &network.octets()),
+    ]
 }
 
 /// Any of the bits is set in what connection tracking knows.
 fn conntrack(what: u32, bits: u32) -> Vec<Expression> {
     let load = expression("ct", |data| data.number(1, KEY).number(2, what));
-    vec![load, bitwise(&bits.to_ne_bytes()), compare(NFT_CMP_NEQ, &[0; 4])]
+    vec![
+        load,
+        bitwise(&bits.to_ne_bytes()),
+        compare(NFT_CMP_NEQ, &[0; 4]),
+    ]
 }
 
 /// The destination is an address of this host.
 fn to_local() -> Vec<Expression> {
     let fib = expression("fib", |data| {
-        data.number(1, KEY).number(2, NFT_FIB_RESULT_ADDRTYPE).number(3, NFTA_FIB_F_DADDR)
+        data.number(1, KEY)
+            .number(2, NFT_FIB_RESULT_ADDRTYPE)
+            .number(3, NFTA_FIB_F_DADDR)
     });
     vec![fib, compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes())]
 }
 
 fn look_up(map: Map) -> Vec<Expression> {
     let mut key = vec![
-        expression("meta", |data| data.number(1, KEY).number(2, NFT_META_L4PROTO)),
+        expression("meta", |data| {
+            data.number(1, KEY).number(2, NFT_META_L4PROTO)
+        }),
         payload(KEY + 1, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
     ];
     if map.key_bytes == PUBLISHED_AT.key_bytes {
         key.push(payload(KEY + 2, NFT_PAYLOAD_NETWORK_HEADER, DADDR, 4));
     }
-    let (name, mut data) = expression("lookup", |data| data.number(2, KEY).number(3, RESULT).number(4, map.id));
+    let (name, mut data) = expression("lookup", |data| {
+        data.number(2, KEY).number(3, RESULT).number(4, map.id)
+    });
     data.insert(0, (1, Value::Text(map.name)));
     key.push((name, data));
     key
@@ -339,12 +487,21 @@ fn look_up(map: Map) -> Vec<Expression> {
 fn dnat() -> Expression {
     const NFT_NAT_DNAT: u32 = 1;
     expression("nat", |data| {
-        data.number(1, NFT_NAT_DNAT).number(2, NFPROTO_IPV4.into()).number(3, RESULT).number(5, RESULT + 1)
+        data.number(1, NFT_NAT_DNAT)
+            .number(2, NFPROTO_IPV4.into())
+            .number(3, RESULT)
+            .number(5, RESULT + 1)
     })
 }
 
 fn verdict(code: u32) -> Expression {
-    ("immediate", vec![(1, Value::Number(NFT_REG_VERDICT)), (2, Value::Verdict(code))])
+    (
+        "immediate",
+        vec![
+            (1, Value::Number(NFT_REG_VERDICT)),
+            (2, Value::Verdict(code)),
+        ],
+    )
 }
 
 fn element_messages(bridge: &str, kind: u16, flags: u16, elements: &[Element<'_>]) -> Vec<Message> {
@@ -358,9 +515,17 @@ fn element_messages(bridge: &str, kind: u16, flags: u16, elements: &[Element<'_>
                 [(mapping, _)] => format!("publish {}:{}", mapping.host_ip, mapping.host_port),
                 _ => format!("publish {} ports", chunk.len()),
             };
-            messages.push(message(kind, flags, bridge, &what).text(2, map.name).nest(3, |list| {
-                chunk.iter().fold(list, |list, element| list.nest(NFTA_LIST_ELEM, |nest| push_element(nest, element, with_data)))
-            }));
+            messages.push(
+                message(kind, flags, bridge, &what)
+                    .text(2, map.name)
+                    .nest(3, |list| {
+                        chunk.iter().fold(list, |list, element| {
+                            list.nest(NFTA_LIST_ELEM, |nest| {
+                                push_element(nest, element, with_data)
+                            })
+                        })
+                    }),
+            );
         }
     }
     messages
@@ -384,5 +549,7 @@ fn push_element(nest: Message, (mapping, address): &Element<'_>, with_data: bool
     }
     let [a, b, c, d] = address.octets();
     let [high, low] = mapping.container_port.to_be_bytes();
-    nest.nest(2, |nest| nest.attribute(NFTA_DATA_VALUE, &[a, b, c, d, high, low, 0, 0]))
+    nest.nest(2, |nest| {
+        nest.attribute(NFTA_DATA_VALUE, &[a, b, c, d, high, low, 0, 0])
+    })
 }

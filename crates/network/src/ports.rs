@@ -19,15 +19,20 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn new() -> Self {
-        Self { taken: BTreeSet::new(), last: EPHEMERAL.1 }
+        Self {
+            taken: BTreeSet::new(),
+            last: EPHEMERAL.1,
+        }
     }
 
     pub(crate) fn mark(&mut self, mapping: &PortMapping) {
-        self.taken.insert((mapping.protocol, mapping.host_port, mapping.host_ip));
+        self.taken
+            .insert((mapping.protocol, mapping.host_port, mapping.host_ip));
     }
 
     pub(crate) fn give_back(&mut self, mapping: &PortMapping) {
-        self.taken.remove(&(mapping.protocol, mapping.host_port, mapping.host_ip));
+        self.taken
+            .remove(&(mapping.protocol, mapping.host_port, mapping.host_ip));
     }
 
     /// Chooses a host port for each request, all or none.
@@ -60,11 +65,20 @@ impl Ports {
             return self.check(request, first);
         }
         let (first, last) = if first == 0 { EPHEMERAL } else { (first, last) };
-        let start = if (first..last).contains(&self.last) && request.host_ports.0 == 0 { self.last + 1 } else { first };
-        let found = (start..=last).chain(first..start).find_map(|port| self.check(request, port).ok());
-        let found = found.ok_or_else(|| Failure::PortTaken(format!(
-            "all ports from {first} to {last} of {} are taken", request.host_ip
-        )))?;
+        let start = if (first..last).contains(&self.last) && request.host_ports.0 == 0 {
+            self.last + 1
+        } else {
+            first
+        };
+        let found = (start..=last)
+            .chain(first..start)
+            .find_map(|port| self.check(request, port).ok());
+        let found = found.ok_or_else(|| {
+            Failure::PortTaken(format!(
+                "all ports from {first} to {last} of {} are taken",
+                request.host_ip
+            ))
+        })?;
         if request.host_ports.0 == 0 {
             self.last = found.host_port;
         }
@@ -73,10 +87,15 @@ impl Ports {
 
     fn check(&self, request: &Publish, port: u16) -> Result<PortMapping, Failure> {
         let ip = request.host_ip;
-        let here = self.taken.range((request.protocol, port, IpAddr::from([0, 0, 0, 0]))..);
-        let mut here = here.take_while(|(protocol, number, _)| (*protocol, *number) == (request.protocol, port));
+        let here = self
+            .taken
+            .range((request.protocol, port, IpAddr::from([0, 0, 0, 0]))..);
+        let mut here = here
+            .take_while(|(protocol, number, _)| (*protocol, *number) == (request.protocol, port));
         if here.any(|(_, _, other)| *other == ip || other.is_unspecified() || ip.is_unspecified()) {
-            return Err(Failure::PortTaken(format!("Bind for {ip}:{port} failed: port is already allocated")));
+            return Err(Failure::PortTaken(format!(
+                "Bind for {ip}:{port} failed: port is already allocated"
+            )));
         }
         is_free(request.protocol, SocketAddr::new(ip, port)).map_err(|errno| {
             let text = match errno {
@@ -84,9 +103,17 @@ impl Ports {
                 Errno::ADDRNOTAVAIL => "cannot assign requested address".to_owned(),
                 other => other.to_string(),
             };
-            Failure::PortTaken(format!("failed to bind host port for {ip}:{port}/{}: {text}", request.protocol))
+            Failure::PortTaken(format!(
+                "failed to bind host port for {ip}:{port}/{}: {text}",
+                request.protocol
+            ))
         })?;
-        Ok(PortMapping { protocol: request.protocol, container_port: request.container_port, host_ip: ip, host_port: port })
+        Ok(PortMapping {
+            protocol: request.protocol,
+            container_port: request.container_port,
+            host_ip: ip,
+            host_port: port,
+        })
     }
 }
 
@@ -110,17 +137,38 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     fn publish(host_ip: Ipv4Addr, host_ports: (u16, u16)) -> Publish {
-        Publish { protocol: Protocol::Tcp, container_port: 80, host_ip: host_ip.into(), host_ports }
+        Publish {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: host_ip.into(),
+            host_ports,
+        }
     }
 
     #[test]
     fn a_port_is_given_once_for_overlapping_addresses() {
         let mut ports = Ports::new();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        ports.choose(&[publish(Ipv4Addr::LOCALHOST, (free, free))]).unwrap();
-        assert!(ports.choose(&[publish(Ipv4Addr::UNSPECIFIED, (free, free))]).is_err());
-        assert!(ports.choose(&[publish(Ipv4Addr::LOCALHOST, (free, free))]).is_err());
-        ports.choose(&[publish(Ipv4Addr::new(127, 0, 0, 2), (free, free))]).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        ports
+            .choose(&[publish(Ipv4Addr::LOCALHOST, (free, free))])
+            .unwrap();
+        assert!(
+            ports
+                .choose(&[publish(Ipv4Addr::UNSPECIFIED, (free, free))])
+                .is_err()
+        );
+        assert!(
+            ports
+                .choose(&[publish(Ipv4Addr::LOCALHOST, (free, free))])
+                .is_err()
+        );
+        ports
+            .choose(&[publish(Ipv4Addr::new(127, 0, 0, 2), (free, free))])
+            .unwrap();
     }
 
     #[test]
@@ -128,9 +176,15 @@ mod tests {
         let mut ports = Ports::new();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let requests = [publish(Ipv4Addr::LOCALHOST, (0, 0)), publish(Ipv4Addr::LOCALHOST, (port, port))];
+        let requests = [
+            publish(Ipv4Addr::LOCALHOST, (0, 0)),
+            publish(Ipv4Addr::LOCALHOST, (port, port)),
+        ];
         let failure = ports.choose(&requests).unwrap_err();
-        assert!(failure.to_string().contains("address already in use"), "{failure}");
+        assert!(
+            failure.to_string().contains("address already in use"),
+            "{failure}"
+        );
         assert!(ports.taken.is_empty());
     }
 

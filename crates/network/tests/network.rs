@@ -19,10 +19,17 @@ struct Namespace {
 impl Namespace {
     fn new() -> Self {
         let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-c", "echo ready; exec sleep 60"]).stdout(Stdio::piped());
+        command
+            .args(["--net", "sh", "-c", "echo ready; exec sleep 60"])
+            .stdout(Stdio::piped());
         let mut holder = command.spawn().expect("unshare, as root");
         let mut ready = [0; 6];
-        holder.stdout.as_mut().unwrap().read_exact(&mut ready).expect("a network namespace, as root");
+        holder
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut ready)
+            .expect("a network namespace, as root");
         let netns = File::open(format!("/proc/{}/ns/net", holder.id())).unwrap();
         Self { holder, netns }
     }
@@ -30,10 +37,13 @@ impl Namespace {
     fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                move_into_link_name_space(self.netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                move_into_link_name_space(self.netns.as_fd(), Some(LinkNameSpaceType::Network))
+                    .unwrap();
                 work()
             });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }
@@ -46,7 +56,12 @@ impl Drop for Namespace {
 }
 
 fn network() -> Network {
-    Network::open(BridgeConfig { name: "hull0".to_owned(), subnet: None, mtu: None }).unwrap()
+    Network::open(BridgeConfig {
+        name: "hull0".to_owned(),
+        subnet: None,
+        mtu: None,
+    })
+    .unwrap()
 }
 
 fn endpoint(network: &Network, name: &str) -> Endpoint {
@@ -62,7 +77,12 @@ fn endpoint(network: &Network, name: &str) -> Endpoint {
 }
 
 fn publish(protocol: Protocol, container_port: u16, host_ip: Ipv4Addr, host_port: u16) -> Publish {
-    Publish { protocol, container_port, host_ip: host_ip.into(), host_ports: (host_port, host_port) }
+    Publish {
+        protocol,
+        container_port,
+        host_ip: host_ip.into(),
+        host_ports: (host_port, host_port),
+    }
 }
 
 /// Serves one connection: tells the client its address.
@@ -85,7 +105,14 @@ fn links() -> String {
 }
 
 fn ruleset() -> String {
-    String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout).unwrap()
+    String::from_utf8(
+        Command::new("nft")
+            .args(["list", "ruleset"])
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap()
 }
 
 fn listen(container: &Namespace, port: u16) -> TcpListener {
@@ -140,7 +167,10 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
             assert!(asked.is_ok(), "{who}: {asked:?} {}", ruleset());
             server.join().unwrap();
         }
-        let gone = Endpoint { ports, ..served.clone() };
+        let gone = Endpoint {
+            ports,
+            ..served.clone()
+        };
         assert!(network.disconnect(&gone).is_empty());
         assert!(ask_tcp((Ipv4Addr::LOCALHOST, 8080).into()).is_err());
         // The port is free again.
@@ -180,7 +210,12 @@ fn udp_is_published_and_answers_come_back() {
         let network = network();
         let served = endpoint(&network, "vetha");
         network.connect(container.netns.as_fd(), &served).unwrap();
-        network.publish(served.address, &[publish(Protocol::Udp, 53, Ipv4Addr::UNSPECIFIED, 5353)]).unwrap();
+        network
+            .publish(
+                served.address,
+                &[publish(Protocol::Udp, 53, Ipv4Addr::UNSPECIFIED, 5353)],
+            )
+            .unwrap();
         let server = container.inside(|| UdpSocket::bind("0.0.0.0:53").unwrap());
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 16];
@@ -188,7 +223,9 @@ fn udp_is_published_and_answers_come_back() {
             server.send_to(&buffer[..count], peer).unwrap();
         });
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
         client.send_to(b"ping", "127.0.0.1:5353").unwrap();
         let mut buffer = [0; 16];
         let (count, _) = client.recv_from(&mut buffer).unwrap();
@@ -205,14 +242,28 @@ fn a_new_engine_restores_what_is_recorded_and_sweeps_the_rest() {
         let first = network();
         let mut served = endpoint(&first, "vetha");
         first.connect(container.netns.as_fd(), &served).unwrap();
-        served.ports = first.publish(served.address, &[publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8082)]).unwrap();
+        served.ports = first
+            .publish(
+                served.address,
+                &[publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8082)],
+            )
+            .unwrap();
         let lost = endpoint(&first, "vethb");
         first.connect(orphan.netns.as_fd(), &lost).unwrap();
-        first.publish(lost.address, &[publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8083)]).unwrap();
+        first
+            .publish(
+                lost.address,
+                &[publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8083)],
+            )
+            .unwrap();
         drop(first);
         let second = network();
         second.adopt(std::slice::from_ref(&served)).unwrap();
-        assert!(links().contains("vetha") && !links().contains("vethb"), "{}", links());
+        assert!(
+            links().contains("vetha") && !links().contains("vethb"),
+            "{}",
+            links()
+        );
         let listener = listen(&container, 80);
         let server = std::thread::spawn(move || serve_tcp(listener));
         ask_tcp((Ipv4Addr::LOCALHOST, 8082).into()).unwrap();
@@ -220,8 +271,20 @@ fn a_new_engine_restores_what_is_recorded_and_sweeps_the_rest() {
         assert_ne!(second.reserve(None).unwrap().address, served.address);
         // The lost one's port can be had again, the kept one's cannot.
         let unspecified = Ipv4Addr::UNSPECIFIED;
-        second.publish(lost.address, &[publish(Protocol::Tcp, 80, unspecified, 8083)]).unwrap();
-        assert!(second.publish(lost.address, &[publish(Protocol::Tcp, 80, unspecified, 8082)]).is_err());
+        second
+            .publish(
+                lost.address,
+                &[publish(Protocol::Tcp, 80, unspecified, 8083)],
+            )
+            .unwrap();
+        assert!(
+            second
+                .publish(
+                    lost.address,
+                    &[publish(Protocol::Tcp, 80, unspecified, 8082)]
+                )
+                .is_err()
+        );
     });
 }
 
@@ -233,8 +296,9 @@ fn ten_thousand_ports_are_two_map_operations() {
         let network = network();
         let mut served = endpoint(&network, "vetha");
         network.connect(container.netns.as_fd(), &served).unwrap();
-        let requests: Vec<_> =
-            (20000..30000).map(|port| publish(Protocol::Tcp, port, Ipv4Addr::UNSPECIFIED, port)).collect();
+        let requests: Vec<_> = (20000..30000)
+            .map(|port| publish(Protocol::Tcp, port, Ipv4Addr::UNSPECIFIED, port))
+            .collect();
         served.ports = network.publish(served.address, &requests).unwrap();
         let listener = listen(&container, 29999);
         let server = std::thread::spawn(move || serve_tcp(listener));

@@ -19,7 +19,10 @@ pub(crate) enum Mode {
     /// Requests and replies, and events when subscribed.
     Frames { subscribed: bool },
     /// The streams of a process.
-    Streams { process: ProcessKey, streams: Streams },
+    Streams {
+        process: ProcessKey,
+        streams: Streams,
+    },
 }
 
 /// A connection.
@@ -115,7 +118,10 @@ impl Connection {
     fn send(&mut self, pieces: &[&[u8]]) {
         let mut skip = 0;
         if self.output.is_empty() {
-            let slices: Vec<_> = pieces.iter().map(|piece| std::io::IoSlice::new(piece)).collect();
+            let slices: Vec<_> = pieces
+                .iter()
+                .map(|piece| std::io::IoSlice::new(piece))
+                .collect();
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             let sent = rustix::net::sendmsg(&self.socket, &slices, &mut Default::default(), flags);
             match sent {
@@ -133,7 +139,11 @@ impl Connection {
 
     /// Sends what is waiting.
     pub(crate) fn flush(&mut self) {
-        match rustix::net::send(&self.socket, &self.output, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        match rustix::net::send(
+            &self.socket,
+            &self.output,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        ) {
             Ok(count) => {
                 self.output.drain(..count);
                 if self.output.is_empty() {

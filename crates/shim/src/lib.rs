@@ -77,6 +77,7 @@ fn read_launch(launcher: &mut UnixStream) -> io::Result<Launch> {
 
 fn refuse(launcher: &mut UnixStream, failure: Failure) -> io::Result<()> {
     launcher.set_nonblocking(false)?;
-    let frame = protocol::encode(&Message::Reply(Reply::Failed(failure))).map_err(io::Error::other)?;
+    let frame =
+        protocol::encode(&Message::Reply(Reply::Failed(failure))).map_err(io::Error::other)?;
     launcher.write_all(&frame)
 }

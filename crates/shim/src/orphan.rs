@@ -28,14 +28,19 @@ pub fn end(bundle: &Path) -> io::Result<()> {
     if state::read_exit(bundle)?.is_some() {
         return Ok(());
     }
-    let Some(record) = state::read_state(bundle)? else { return Ok(()) };
+    let Some(record) = state::read_state(bundle)? else {
+        return Ok(());
+    };
     // A launched shim whose launcher has gone is ending already. The number may have been given to another process by
     // now: the shim is recognised by what it is called.
     if let Some(shim) = Pid::from_raw(record.shim_pid)
         && let Ok(pidfd) = pidfd_open(shim, PidfdFlags::empty())
         && is_shim(shim)
     {
-        let timeout = Timespec { tv_sec: ENDING_TIMEOUT_S, tv_nsec: 0 };
+        let timeout = Timespec {
+            tv_sec: ENDING_TIMEOUT_S,
+            tv_nsec: 0,
+        };
         let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))?;
         if ended == 0 {
             match pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -58,6 +63,7 @@ pub fn end(bundle: &Path) -> io::Result<()> {
 
 /// Whether a process is one of our shims.
 fn is_shim(pid: Pid) -> bool {
-    let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+    let arguments =
+        std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
     arguments.starts_with(crate::NAME.as_bytes())
 }

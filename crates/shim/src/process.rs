@@ -3,12 +3,12 @@
 use crate::connection::ProcessKey;
 use crate::log::{Stream, Writer};
 use crate::watch::{EventFlags, Poll, Token, Watched};
+use runtime::Stdio;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::termios::Winsize;
-use runtime::Stdio;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -37,16 +37,36 @@ pub(crate) fn pipes(stdin: bool) -> io::Result<(Stdio, Ends)> {
         rustix::io::ioctl_fionbio(&write, true)?;
         (read, Some(write))
     } else {
-        (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+        (
+            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+            None,
+        )
     };
-    Ok((Stdio::Fds { stdin, stdout, stderr }, Ends { stdin: ours, outputs: vec![out, err] }))
+    Ok((
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        },
+        Ends {
+            stdin: ours,
+            outputs: vec![out, err],
+        },
+    ))
 }
 
 /// The shim's ends of a terminal.
 pub(crate) fn terminal(master: OwnedFd, stdin: bool) -> io::Result<Ends> {
     rustix::io::ioctl_fionbio(&master, true)?;
-    let stdin = if stdin { Some(master.try_clone()?) } else { None };
-    Ok(Ends { stdin, outputs: vec![(Stream::Stdout, master)] })
+    let stdin = if stdin {
+        Some(master.try_clone()?)
+    } else {
+        None
+    };
+    Ok(Ends {
+        stdin,
+        outputs: vec![(Stream::Stdout, master)],
+    })
 }
 
 /// A process and its streams.
@@ -89,7 +109,11 @@ impl Process {
         (pid, pidfd): (Pid, OwnedFd),
         (has_terminal, ends): (bool, Ends),
     ) -> Self {
-        let output = |(stream, fd)| Output { stream, fd: poll.watch(fd), ended: false };
+        let output = |(stream, fd)| Output {
+            stream,
+            fd: poll.watch(fd),
+            ended: false,
+        };
         let outputs = ends.outputs.into_iter().map(output).collect();
         let stdin = ends.stdin.map(|fd| poll.watch(fd));
         Self {
@@ -115,14 +139,18 @@ impl Process {
 
     /// Whether `token` is one of this process's descriptors.
     pub(crate) fn owns(&self, token: Token) -> bool {
-        self.stdin.as_ref().is_some_and(|stdin| stdin.token == token)
+        self.stdin
+            .as_ref()
+            .is_some_and(|stdin| stdin.token == token)
             || self.outputs.iter().any(|output| output.fd.token == token)
     }
 
     /// Sets what the descriptors wait for. `blocked`: an attached client is behind.
     pub(crate) fn set_interest(&mut self, poll: &Poll, blocked: bool) -> io::Result<()> {
         for output in &mut self.outputs {
-            output.fd.set(poll, (!blocked && !output.ended).then_some(EventFlags::IN))?;
+            output
+                .fd
+                .set(poll, (!blocked && !output.ended).then_some(EventFlags::IN))?;
         }
         self.outputs.retain(|output| !output.ended);
         let waiting = !self.stdin_waiting.is_empty();
@@ -137,9 +165,17 @@ impl Process {
 
     /// Serves a ready descriptor: writes waiting input, or hands read output to `deliver`.
     pub(crate) fn ready(&mut self, token: Token, deliver: &mut dyn FnMut(Stream, Piece<'_>)) {
-        if self.stdin.as_ref().is_some_and(|stdin| stdin.token == token) {
+        if self
+            .stdin
+            .as_ref()
+            .is_some_and(|stdin| stdin.token == token)
+        {
             self.write_stdin();
-        } else if let Some(at) = self.outputs.iter().position(|output| output.fd.token == token) {
+        } else if let Some(at) = self
+            .outputs
+            .iter()
+            .position(|output| output.fd.token == token)
+        {
             let _ = self.read_output(at, deliver);
         }
     }
@@ -220,7 +256,12 @@ impl Process {
 
     /// Sets the terminal's size.
     pub(crate) fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         match self.outputs.first() {
             Some(master) if self.has_terminal => {
                 Ok(rustix::termios::tcsetwinsize(master.fd.as_fd(), size)?)

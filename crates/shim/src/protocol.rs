@@ -12,7 +12,7 @@
 //! engine is upgraded while its containers run), so fields are only ever added, with defaults, and a request the shim
 //! does not know is answered with an error. [`VERSION`] grows when that rule must be broken.
 
-use oci::runtime::{Resources, Process};
+use oci::runtime::{Process, Resources};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -281,7 +281,9 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
     let length = frame.len() - 4;
-    let header = u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES_MAX);
+    let header = u32::try_from(length)
+        .ok()
+        .filter(|_| length <= FRAME_BYTES_MAX);
     let header = header.ok_or(FrameError::TooLong { length })?;
     frame[..4].copy_from_slice(&header.to_be_bytes());
     Ok(frame)
@@ -329,7 +331,10 @@ mod tests {
     #[test]
     fn frames_survive_any_split() {
         let mut wire = encode(&Request::Status).unwrap();
-        let exec = Request::Signal { signal: 9, to: Target::Exec("e1".to_owned()) };
+        let exec = Request::Signal {
+            signal: 9,
+            to: Target::Exec("e1".to_owned()),
+        };
         wire.extend(encode(&exec).unwrap());
         let mut input = Vec::new();
         let mut seen = Vec::new();
@@ -339,19 +344,28 @@ mod tests {
                 seen.push(request);
             }
         }
-        assert!(matches!(&seen[..], [Request::Status, Request::Signal { signal: 9, .. }]));
+        assert!(matches!(
+            &seen[..],
+            [Request::Status, Request::Signal { signal: 9, .. }]
+        ));
         assert!(input.is_empty());
     }
 
     #[test]
     fn a_frame_that_lies_about_its_length_is_refused_before_it_is_read() {
         let mut input = u32::MAX.to_be_bytes().to_vec();
-        assert!(matches!(decode::<Request>(&mut input), Err(FrameError::TooLong { .. })));
+        assert!(matches!(
+            decode::<Request>(&mut input),
+            Err(FrameError::TooLong { .. })
+        ));
     }
 
     #[test]
     fn what_a_newer_engine_asks_is_an_error_and_no_panic() {
         let mut input = encode(&serde_json::json!({"ask": "teleport"})).unwrap();
-        assert!(matches!(decode::<Request>(&mut input), Err(FrameError::Json(_))));
+        assert!(matches!(
+            decode::<Request>(&mut input),
+            Err(FrameError::Json(_))
+        ));
     }
 }

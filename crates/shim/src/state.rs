@@ -33,7 +33,8 @@ pub(crate) struct StateRecord {
 /// Reads `config.json`.
 pub(crate) fn read_spec(bundle: &Path) -> Result<Spec, Failure> {
     let path = bundle.join(CONFIG);
-    let text = std::fs::read(&path).map_err(|error| crate::supervisor::system("read config.json", &error))?;
+    let text = std::fs::read(&path)
+        .map_err(|error| crate::supervisor::system("read config.json", &error))?;
     serde_json::from_slice(&text).map_err(|error| Failure {
         kind: FailureKind::Invalid,
         message: format!("{}: {error}", path.display()),
@@ -43,7 +44,15 @@ pub(crate) fn read_spec(bundle: &Path) -> Result<Spec, Failure> {
 /// Writes `state`, and listens on the socket.
 pub(crate) fn publish(bundle: &Path, pid: i32, cgroup: PathBuf) -> io::Result<UnixListener> {
     let shim_pid = rustix::process::getpid().as_raw_pid();
-    write(bundle, STATE, &StateRecord { shim_pid, pid, cgroup })?;
+    write(
+        bundle,
+        STATE,
+        &StateRecord {
+            shim_pid,
+            pid,
+            cgroup,
+        },
+    )?;
     // By a path relative to the bundle: a socket's is limited to 107 bytes.
     std::env::set_current_dir(bundle)?;
     let listener = UnixListener::bind(SOCKET)?;

@@ -13,15 +13,15 @@ use crate::connection::{Connection, Mode, ProcessKey};
 use crate::log::{Stream, Writer};
 use crate::process::{self, Process};
 use crate::protocol::{
-    Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Reply, Request, Status, Streams,
-    Target, VERSION, decode,
+    Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Reply, Request, Status,
+    Streams, Target, VERSION, decode,
 };
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};
 use oci::runtime::{NamespaceKind, Spec};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use runtime::cgroup::OomEvents;
 use runtime::{Container, Stdio};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,7 +73,10 @@ impl Supervisor {
         let log = launch.log.clone().map(Writer::open).transpose();
         let log = log.map_err(|error| system("open the log file", &error))?;
         let spec = state::read_spec(&launch.bundle)?;
-        let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+        let terminal = spec
+            .process
+            .as_ref()
+            .is_some_and(|process| process.terminal);
         let (stdio, ends) = if terminal {
             (Stdio::Terminal, None)
         } else {
@@ -101,7 +104,11 @@ impl Supervisor {
         };
         let rest = ends.and_then(|ends| {
             let pidfd = container.pidfd().try_clone_to_owned()?;
-            let listener = state::publish(&launch.bundle, container.pid().as_raw_pid(), container.cgroup().path())?;
+            let listener = state::publish(
+                &launch.bundle,
+                container.pid().as_raw_pid(),
+                container.cgroup().path(),
+            )?;
             Ok((ends, pidfd, listener))
         });
         let (ends, pidfd, listener) = match rest {
@@ -112,8 +119,13 @@ impl Supervisor {
                 return Err(problem);
             }
         };
-        let mut init =
-            Process::new(&mut poll, INIT, None, (container.pid(), pidfd), (terminal, ends));
+        let mut init = Process::new(
+            &mut poll,
+            INIT,
+            None,
+            (container.pid(), pidfd),
+            (terminal, ends),
+        );
         init.log = log;
         let oom_events = match container.cgroup().oom_events() {
             Ok(events) => poll.watch(events),
@@ -170,9 +182,18 @@ impl Supervisor {
             let _ = rustix::io::read(&self.children, &mut info);
         } else if token == self.oom_events.token {
             self.oom_happened();
-        } else if let Some(at) = self.connections.iter().position(|c| c.socket.token == token) {
+        } else if let Some(at) = self
+            .connections
+            .iter()
+            .position(|c| c.socket.token == token)
+        {
             self.connection_ready(at, flags);
-        } else if let Some(key) = self.processes.values().find(|p| p.owns(token)).map(|p| p.key) {
+        } else if let Some(key) = self
+            .processes
+            .values()
+            .find(|p| p.owns(token))
+            .map(|p| p.key)
+        {
             self.process_ready(key, token);
         }
     }
@@ -180,7 +201,8 @@ impl Supervisor {
     fn accept(&mut self) {
         while let Ok((socket, _)) = self.listener.fd.accept() {
             if socket.set_nonblocking(true).is_ok() {
-                self.connections.push(Connection::new(self.poll.watch(socket)));
+                self.connections
+                    .push(Connection::new(self.poll.watch(socket)));
             }
         }
     }
@@ -218,7 +240,8 @@ impl Supervisor {
         }
         let connection = &mut self.connections[at];
         // In frames a half-close is a goodbye.
-        connection.closing |= connection.input_ended && matches!(connection.mode, Mode::Frames { .. });
+        connection.closing |=
+            connection.input_ended && matches!(connection.mode, Mode::Frames { .. });
     }
 
     fn serve_input(&mut self, at: usize, key: ProcessKey, streams: Streams) {
@@ -239,15 +262,19 @@ impl Supervisor {
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Start => self.start(),
             Request::Signal { signal, to } => self.signal(signal, &to),
-            Request::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
+            Request::Resize {
+                exec,
+                rows,
+                columns,
+            } => self.resize(exec.as_deref(), rows, columns),
             Request::Pause => self.set_paused(true),
             Request::Resume => self.set_paused(false),
-            Request::Update { resources } => {
-                self.cgroup_call(|cgroup| cgroup.update(&resources)).map(|()| Reply::Done)
-            }
-            Request::Stats => {
-                self.cgroup_call(|cgroup| cgroup.stats()).map(|stats| Reply::Stats(Box::new(stats)))
-            }
+            Request::Update { resources } => self
+                .cgroup_call(|cgroup| cgroup.update(&resources))
+                .map(|()| Reply::Done),
+            Request::Stats => self
+                .cgroup_call(|cgroup| cgroup.stats())
+                .map(|stats| Reply::Stats(Box::new(stats))),
             Request::Processes => {
                 let pids = self.cgroup_call(|cgroup| cgroup.processes());
                 pids.map(|pids| Reply::Processes {
@@ -257,7 +284,10 @@ impl Supervisor {
             Request::Exec(exec) => return self.exec(at, &exec),
             Request::Attach(streams) => {
                 self.connections[at].reply(Reply::Done);
-                self.connections[at].mode = Mode::Streams { process: INIT, streams };
+                self.connections[at].mode = Mode::Streams {
+                    process: INIT,
+                    streams,
+                };
                 return;
             }
             Request::Subscribe => {
@@ -278,7 +308,11 @@ impl Supervisor {
     fn status(&self) -> Status {
         let running = self.processes.values().filter_map(|process| {
             let id = process.exec.clone()?;
-            Some(ExecStatus { id, pid: process.pid.as_raw_pid(), code: process.exit.map(|e| e.0) })
+            Some(ExecStatus {
+                id,
+                pid: process.pid.as_raw_pid(),
+                code: process.exit.map(|e| e.0),
+            })
         });
         Status {
             version: VERSION,
@@ -295,7 +329,9 @@ impl Supervisor {
         if self.started {
             return Err(conflict("the container has been started already"));
         }
-        self.container.start().map_err(|error| runtime_failure(&error))?;
+        self.container
+            .start()
+            .map_err(|error| runtime_failure(&error))?;
         self.started = true;
         Ok(Reply::Done)
     }
@@ -313,30 +349,51 @@ impl Supervisor {
     }
 
     fn signal_process(&self, key: ProcessKey, number: i32) -> Result<(), Failure> {
-        let process = self.processes.get(&key).filter(|process| process.exit.is_none());
+        let process = self
+            .processes
+            .get(&key)
+            .filter(|process| process.exit.is_none());
         let process = process.ok_or_else(|| conflict("the process has ended"))?;
         sys::signals::send(process.pidfd.as_fd(), number).map_err(|error| failure(&error))
     }
 
     fn exec_key(&self, id: &str) -> Result<ProcessKey, Failure> {
-        let process = self.processes.values().find(|process| process.exec.as_deref() == Some(id));
+        let process = self
+            .processes
+            .values()
+            .find(|process| process.exec.as_deref() == Some(id));
         let process = process.ok_or_else(|| conflict(&format!("no exec {id} is running")))?;
         Ok(process.key)
     }
 
     fn resize(&self, exec: Option<&str>, rows: u16, columns: u16) -> Result<Reply, Failure> {
         let key = exec.map_or(Ok(INIT), |id| self.exec_key(id))?;
-        let process = self.processes.get(&key).ok_or_else(|| conflict("the process has ended"))?;
+        let process = self
+            .processes
+            .get(&key)
+            .ok_or_else(|| conflict("the process has ended"))?;
         let resized = process.resize(rows, columns);
-        resized.map(|()| Reply::Done).map_err(|error| system("resize the terminal", &error))
+        resized
+            .map(|()| Reply::Done)
+            .map_err(|error| system("resize the terminal", &error))
     }
 
     fn set_paused(&mut self, paused: bool) -> Result<Reply, Failure> {
         if self.paused == paused {
-            let state = if paused { "paused already" } else { "not paused" };
+            let state = if paused {
+                "paused already"
+            } else {
+                "not paused"
+            };
             return Err(conflict(&format!("the container is {state}")));
         }
-        self.cgroup_call(|cgroup| if paused { cgroup.freeze() } else { cgroup.thaw() })?;
+        self.cgroup_call(|cgroup| {
+            if paused {
+                cgroup.freeze()
+            } else {
+                cgroup.thaw()
+            }
+        })?;
         self.paused = paused;
         Ok(Reply::Done)
     }
@@ -346,7 +403,10 @@ impl Supervisor {
             Ok((key, pid)) => {
                 self.connections[at].reply(Reply::Started { pid });
                 if exec.streams.any() {
-                    let mode = Mode::Streams { process: key, streams: exec.streams };
+                    let mode = Mode::Streams {
+                        process: key,
+                        streams: exec.streams,
+                    };
                     self.connections[at].mode = mode;
                 }
             }
@@ -355,7 +415,12 @@ impl Supervisor {
     }
 
     fn start_exec(&mut self, exec: &Exec) -> Result<(ProcessKey, i32), Failure> {
-        if !self.started || self.processes.get(&INIT).is_none_or(|init| init.exit.is_some()) {
+        if !self.started
+            || self
+                .processes
+                .get(&INIT)
+                .is_none_or(|init| init.exit.is_some())
+        {
             return Err(conflict("the container is not running"));
         }
         if self.paused {
@@ -392,8 +457,13 @@ impl Supervisor {
         let key = self.next_process;
         self.next_process += 1;
         let ids = (started.pid, started.pidfd);
-        let process =
-            Process::new(&mut self.poll, key, Some(exec.id.clone()), ids, (terminal, ends));
+        let process = Process::new(
+            &mut self.poll,
+            key,
+            Some(exec.id.clone()),
+            ids,
+            (terminal, ends),
+        );
         self.processes.insert(key, process);
         Ok((key, started.pid.as_raw_pid()))
     }
@@ -408,7 +478,9 @@ impl Supervisor {
         key: ProcessKey,
         read: impl FnOnce(&mut Process, &mut dyn FnMut(Stream, process::Piece<'_>)),
     ) {
-        let Some(process) = self.processes.get_mut(&key) else { return };
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
         let mut log = process.log.take();
         let framed = !process.has_terminal;
         let connections = &mut self.connections;
@@ -433,7 +505,11 @@ impl Supervisor {
     }
 
     fn check_oom(&mut self) {
-        let killed = self.container.cgroup().oom_kills().is_ok_and(|count| count > 0);
+        let killed = self
+            .container
+            .cgroup()
+            .oom_kills()
+            .is_ok_and(|count| count > 0);
         if killed && !self.oom {
             self.oom = true;
             self.tell(&Event::Oom);
@@ -457,7 +533,10 @@ impl Supervisor {
     /// Collects every ended child: the processes here, and orphans of a container in the host's PID namespace.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let process = self.processes.values_mut().find(|p| p.pid == pid && p.exit.is_none());
+            let process = self
+                .processes
+                .values_mut()
+                .find(|p| p.pid == pid && p.exit.is_none());
             if let Some(process) = process {
                 process.exit = Some((exit_code(status), Instant::now()));
             }
@@ -465,11 +544,19 @@ impl Supervisor {
     }
 
     fn forget_connections(&mut self) -> io::Result<()> {
-        for connection in self.connections.iter_mut().filter(|connection| connection.is_done()) {
+        for connection in self
+            .connections
+            .iter_mut()
+            .filter(|connection| connection.is_done())
+        {
             connection.socket.set(&self.poll, None)?;
         }
         self.connections.retain(|connection| !connection.is_done());
-        let launcher_gone = self.recorded.is_none() && self.connections.iter().all(|c| c.socket.token != self.launcher);
+        let launcher_gone = self.recorded.is_none()
+            && self
+                .connections
+                .iter()
+                .all(|c| c.socket.token != self.launcher);
         if !self.started && launcher_gone && self.processes[&INIT].exit.is_none() {
             // Nobody is left who could start it.
             let _ = rustix::process::pidfd_send_signal(self.container.pidfd(), Signal::KILL);
@@ -479,15 +566,28 @@ impl Supervisor {
     }
 
     fn finish_execs(&mut self) {
-        let ended: Vec<ProcessKey> = self.processes.values().filter(|p| p.key != INIT && is_over(p)).map(|p| p.key).collect();
+        let ended: Vec<ProcessKey> = self
+            .processes
+            .values()
+            .filter(|p| p.key != INIT && is_over(p))
+            .map(|p| p.key)
+            .collect();
         for key in ended {
             self.with_output(key, |process, deliver| process.drain(deliver));
-            let Some(mut process) = self.processes.remove(&key) else { continue };
-            let (Some((code, _)), Some(id)) = (process.exit, process.exec.take()) else { continue };
+            let Some(mut process) = self.processes.remove(&key) else {
+                continue;
+            };
+            let (Some((code, _)), Some(id)) = (process.exit, process.exec.take()) else {
+                continue;
+            };
             // Takes the descriptors out of the set; they are closed right after.
             let _ = process.set_interest(&self.poll, true);
             let pid = process.pid.as_raw_pid();
-            self.ended_execs.push_front(ExecStatus { id: id.clone(), pid, code: Some(code) });
+            self.ended_execs.push_front(ExecStatus {
+                id: id.clone(),
+                pid,
+                code: Some(code),
+            });
             self.ended_execs.truncate(ENDED_EXECS_MAX);
             self.tell(&Event::ExecExit { id, code });
             self.close_streams(key);
@@ -504,7 +604,9 @@ impl Supervisor {
 
     fn finish_init(&mut self) {
         let init = &self.processes[&INIT];
-        let Some((code, _)) = init.exit.filter(|_| self.recorded.is_none()) else { return };
+        let Some((code, _)) = init.exit.filter(|_| self.recorded.is_none()) else {
+            return;
+        };
         if !has_own_pid_namespace(&self.spec) {
             // Nobody else ends what the init leaves behind when it is not the first process of a namespace.
             let _ = self.container.cgroup().kill();
@@ -514,8 +616,12 @@ impl Supervisor {
         }
         self.with_output(INIT, |process, deliver| process.drain(deliver));
         self.check_oom();
-        let mut record =
-            ExitRecord { code, oom: self.oom, finished_at: jiff::Timestamp::now(), error: None };
+        let mut record = ExitRecord {
+            code,
+            oom: self.oom,
+            finished_at: jiff::Timestamp::now(),
+            error: None,
+        };
         if let Err(error) = self.container.cgroup().destroy() {
             record.error = Some(runtime_failure(&error).message);
         }
@@ -536,18 +642,25 @@ impl Supervisor {
 
     /// How long to wait at most: only deadlines need a time.
     fn timeout(&self) -> Option<Duration> {
-        let left = |since: Instant, limit: Duration| (since + limit).saturating_duration_since(Instant::now());
+        let left = |since: Instant, limit: Duration| {
+            (since + limit).saturating_duration_since(Instant::now())
+        };
         if let Some(at) = self.recorded {
             return Some(left(at, FLUSH_TIMEOUT));
         }
         let ended = self.processes.values().filter_map(|process| process.exit);
-        ended.map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1)).min()
+        ended
+            .map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1))
+            .min()
     }
 
     fn set_interests(&mut self) -> io::Result<()> {
         self.listener.set(&self.poll, Some(EventFlags::IN))?;
         self.children.set(&self.poll, Some(EventFlags::IN))?;
-        self.oom_events.set(&self.poll, self.recorded.is_none().then_some(EventFlags::IN))?;
+        self.oom_events.set(
+            &self.poll,
+            self.recorded.is_none().then_some(EventFlags::IN),
+        )?;
         for process in self.processes.values_mut() {
             let behind = self.connections.iter().any(|connection| {
                 connection.is_behind()
@@ -557,9 +670,10 @@ impl Supervisor {
         }
         for connection in &mut self.connections {
             let blocked = match connection.mode {
-                Mode::Streams { process, .. } => {
-                    self.processes.get(&process).is_some_and(Process::stdin_is_behind)
-                }
+                Mode::Streams { process, .. } => self
+                    .processes
+                    .get(&process)
+                    .is_some_and(Process::stdin_is_behind),
                 Mode::Frames { .. } => false,
             };
             let interest = connection.interest(blocked);
@@ -570,7 +684,9 @@ impl Supervisor {
 }
 
 fn connection_wants(mode: Mode, key: ProcessKey, stream: Stream) -> bool {
-    let Mode::Streams { process, streams } = mode else { return false };
+    let Mode::Streams { process, streams } = mode else {
+        return false;
+    };
     let wanted = match stream {
         Stream::Stdout => streams.stdout,
         Stream::Stderr => streams.stderr,
@@ -601,7 +717,9 @@ fn is_over(process: &Process) -> bool {
 }
 
 fn is_late(process: &Process) -> bool {
-    process.exit.is_some_and(|(_, at)| at.elapsed() >= DRAIN_TIMEOUT)
+    process
+        .exit
+        .is_some_and(|(_, at)| at.elapsed() >= DRAIN_TIMEOUT)
 }
 
 fn exit_code(status: WaitStatus) -> i32 {
@@ -620,7 +738,10 @@ fn abandon(container: &Container) {
 }
 
 fn failure_of(kind: FailureKind, message: impl Into<String>) -> Failure {
-    Failure { kind, message: message.into() }
+    Failure {
+        kind,
+        message: message.into(),
+    }
 }
 
 fn conflict(message: &str) -> Failure {

@@ -18,13 +18,20 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, next: 0 })
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            next: 0,
+        })
     }
 
     /// Prepares a descriptor for the set; it waits for nothing yet.
     pub(crate) fn watch<F: AsFd>(&mut self, fd: F) -> Watched<F> {
         self.next += 1;
-        Watched { fd, token: self.next, interest: None }
+        Watched {
+            fd,
+            token: self.next,
+            interest: None,
+        }
     }
 
     /// The next ready descriptors. `timeout` None waits for as long as it takes.
@@ -35,7 +42,11 @@ impl Poll {
     ) -> io::Result<()> {
         events.clear();
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(events),
+            timeout.as_ref(),
+        ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

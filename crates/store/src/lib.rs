@@ -28,7 +28,9 @@ pub enum Error {
         what: String,
     },
     /// The database was written by a newer release.
-    #[error("the database has schema {found}, this release knows up to {known}: use the newer release")]
+    #[error(
+        "the database has schema {found}, this release knows up to {known}: use the newer release"
+    )]
     Newer {
         /// The database's schema version.
         found: u32,
@@ -118,12 +120,16 @@ impl Store {
 
     fn prepare(mut connection: Connection) -> Result<Self> {
         schema::migrate(&mut connection)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self {
+            connection: Mutex::new(connection),
+        })
     }
 
     /// SQLite rolls an unfinished transaction back, so a panic elsewhere leaves nothing half-written behind the lock.
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All containers, the oldest first.
@@ -136,9 +142,15 @@ impl Store {
             .prepare_cached("SELECT id, name, spec, state FROM containers ORDER BY rowid")
             .map_err(doing("list containers"))?;
         let rows = statement.query_map([], |row| {
-            Ok(ContainerRow { id: row.get(0)?, name: row.get(1)?, spec: row.get(2)?, state: row.get(3)? })
+            Ok(ContainerRow {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                spec: row.get(2)?,
+                state: row.get(3)?,
+            })
         });
-        rows.and_then(Iterator::collect).map_err(doing("list containers"))
+        rows.and_then(Iterator::collect)
+            .map_err(doing("list containers"))
     }
 
     /// Adds a container and reserves its name.
@@ -148,10 +160,14 @@ impl Store {
     pub fn insert_container(&self, row: &ContainerRow) -> Result<()> {
         let connection = self.lock();
         let mut statement = connection
-            .prepare_cached("INSERT INTO containers (id, name, spec, state) VALUES (?1, ?2, ?3, ?4)")
+            .prepare_cached(
+                "INSERT INTO containers (id, name, spec, state) VALUES (?1, ?2, ?3, ?4)",
+            )
             .map_err(doing("insert a container"))?;
         let inserted = statement.execute(params![row.id, row.name, row.spec, row.state]);
-        inserted.map(drop).map_err(|error| taken(error, "insert a container", &row.name))
+        inserted
+            .map(drop)
+            .map_err(|error| taken(error, "insert a container", &row.name))
     }
 
     /// Replaces a container's state document.
@@ -163,7 +179,10 @@ impl Store {
         let mut statement = connection
             .prepare_cached("UPDATE containers SET state = ?2 WHERE id = ?1")
             .map_err(doing("update a container's state"))?;
-        statement.execute([id, state]).map(drop).map_err(doing("update a container's state"))
+        statement
+            .execute([id, state])
+            .map(drop)
+            .map_err(doing("update a container's state"))
     }
 
     /// Replaces a container's specification document.
@@ -173,7 +192,8 @@ impl Store {
     pub fn set_container_spec(&self, id: &str, spec: &str) -> Result<()> {
         let sql = "UPDATE containers SET spec = ?2 WHERE id = ?1";
         let done = self.lock().execute(sql, [id, spec]);
-        done.map(drop).map_err(doing("update a container's specification"))
+        done.map(drop)
+            .map_err(doing("update a container's specification"))
     }
 
     /// Gives a container another name.
@@ -183,7 +203,9 @@ impl Store {
     pub fn rename_container(&self, id: &str, name: &str) -> Result<()> {
         let sql = "UPDATE containers SET name = ?2 WHERE id = ?1";
         let renamed = self.lock().execute(sql, [id, name]);
-        renamed.map(drop).map_err(|error| taken(error, "rename a container", name))
+        renamed
+            .map(drop)
+            .map_err(|error| taken(error, "rename a container", name))
     }
 
     /// Removes a container's row, if it is there.
@@ -195,7 +217,10 @@ impl Store {
         let mut statement = connection
             .prepare_cached("DELETE FROM containers WHERE id = ?1")
             .map_err(doing("delete a container"))?;
-        statement.execute([id]).map(drop).map_err(doing("delete a container"))
+        statement
+            .execute([id])
+            .map(drop)
+            .map_err(doing("delete a container"))
     }
 
     /// The document of a keyed record.
@@ -205,8 +230,13 @@ impl Store {
     pub fn get(&self, kind: Kind, key: &str) -> Result<Option<String>> {
         let sql = format!("SELECT record FROM {} WHERE key = ?1", kind.table());
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(&sql).map_err(doing("read a record"))?;
-        statement.query_row([key], |row| row.get(0)).optional().map_err(doing("read a record"))
+        let mut statement = connection
+            .prepare_cached(&sql)
+            .map_err(doing("read a record"))?;
+        statement
+            .query_row([key], |row| row.get(0))
+            .optional()
+            .map_err(doing("read a record"))
     }
 
     /// All records of a kind as key and document, ordered by key.
@@ -216,9 +246,12 @@ impl Store {
     pub fn list(&self, kind: Kind) -> Result<Vec<(String, String)>> {
         let sql = format!("SELECT key, record FROM {} ORDER BY key", kind.table());
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(&sql).map_err(doing("list records"))?;
+        let mut statement = connection
+            .prepare_cached(&sql)
+            .map_err(doing("list records"))?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-        rows.and_then(Iterator::collect).map_err(doing("list records"))
+        rows.and_then(Iterator::collect)
+            .map_err(doing("list records"))
     }
 
     /// Carries out changes, all or none.
@@ -227,16 +260,19 @@ impl Store {
     /// As SQLite.
     pub fn apply(&self, changes: &[Change]) -> Result<()> {
         let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(doing("begin a transaction"))?;
+        let transaction = connection
+            .transaction()
+            .map_err(doing("begin a transaction"))?;
         for change in changes {
             let done = match change {
                 Change::Put(kind, key, record) => {
                     let sql = format!("INSERT OR REPLACE INTO {} VALUES (?1, ?2)", kind.table());
                     transaction.execute(&sql, [key, record])
                 }
-                Change::Remove(kind, key) => {
-                    transaction.execute(&format!("DELETE FROM {} WHERE key = ?1", kind.table()), [key])
-                }
+                Change::Remove(kind, key) => transaction.execute(
+                    &format!("DELETE FROM {} WHERE key = ?1", kind.table()),
+                    [key],
+                ),
             };
             done.map_err(doing("change records"))?;
         }
@@ -250,7 +286,9 @@ impl Store {
     pub fn insert(&self, kind: Kind, key: &str, record: &str) -> Result<()> {
         let sql = format!("INSERT INTO {} VALUES (?1, ?2)", kind.table());
         let inserted = self.lock().execute(&sql, [key, record]);
-        inserted.map(drop).map_err(|error| taken(error, "insert a record", key))
+        inserted
+            .map(drop)
+            .map_err(|error| taken(error, "insert a record", key))
     }
 }
 
@@ -260,7 +298,9 @@ fn doing(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
 
 fn taken(source: rusqlite::Error, doing: &'static str, key: &str) -> Error {
     match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::ConstraintViolation) => Error::Taken { what: format!("{key:?}") },
+        Some(rusqlite::ErrorCode::ConstraintViolation) => Error::Taken {
+            what: format!("{key:?}"),
+        },
         _ => Error::Sqlite { doing, source },
     }
 }
@@ -270,16 +310,27 @@ mod tests {
     use super::*;
 
     fn row(id: &str, name: &str) -> ContainerRow {
-        ContainerRow { id: id.into(), name: name.into(), spec: "{}".into(), state: "{}".into() }
+        ContainerRow {
+            id: id.into(),
+            name: name.into(),
+            spec: "{}".into(),
+            state: "{}".into(),
+        }
     }
 
     #[test]
     fn a_name_belongs_to_one_container() {
         let store = Store::in_memory().unwrap();
         store.insert_container(&row("1", "a")).unwrap();
-        assert!(matches!(store.insert_container(&row("2", "a")), Err(Error::Taken { .. })));
+        assert!(matches!(
+            store.insert_container(&row("2", "a")),
+            Err(Error::Taken { .. })
+        ));
         store.insert_container(&row("2", "b")).unwrap();
-        assert!(matches!(store.rename_container("2", "a"), Err(Error::Taken { .. })));
+        assert!(matches!(
+            store.rename_container("2", "a"),
+            Err(Error::Taken { .. })
+        ));
         store.delete_container("1").unwrap();
         store.rename_container("2", "a").unwrap();
         assert_eq!(store.containers().unwrap(), [row("2", "a")]);
@@ -289,8 +340,13 @@ mod tests {
     fn changes_are_all_or_none() {
         let store = Store::in_memory().unwrap();
         let put = |key: &str| Change::Put(Kind::Image, key.into(), "{}".into());
-        store.apply(&[put("a"), put("b"), Change::Remove(Kind::Image, "a".into())]).unwrap();
-        assert_eq!(store.list(Kind::Image).unwrap(), [("b".to_owned(), "{}".to_owned())]);
+        store
+            .apply(&[put("a"), put("b"), Change::Remove(Kind::Image, "a".into())])
+            .unwrap();
+        assert_eq!(
+            store.list(Kind::Image).unwrap(),
+            [("b".to_owned(), "{}".to_owned())]
+        );
         assert_eq!(store.get(Kind::Image, "a").unwrap(), None);
     }
 
@@ -298,9 +354,15 @@ mod tests {
     fn what_was_written_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hull.db");
-        Store::open(&path).unwrap().insert(Kind::Volume, "v", "{}").unwrap();
+        Store::open(&path)
+            .unwrap()
+            .insert(Kind::Volume, "v", "{}")
+            .unwrap();
         let store = Store::open(&path).unwrap();
-        assert!(matches!(store.insert(Kind::Volume, "v", "{}"), Err(Error::Taken { .. })));
+        assert!(matches!(
+            store.insert(Kind::Volume, "v", "{}"),
+            Err(Error::Taken { .. })
+        ));
     }
 
     #[test]
@@ -310,6 +372,9 @@ mod tests {
         drop(Store::open(&path).unwrap());
         let raw = Connection::open(&path).unwrap();
         raw.pragma_update(None, "user_version", 1000).unwrap();
-        assert!(matches!(Store::open(&path), Err(Error::Newer { found: 1000, .. })));
+        assert!(matches!(
+            Store::open(&path),
+            Err(Error::Newer { found: 1000, .. })
+        ));
     }
 }

@@ -23,19 +23,35 @@ const CACHE_KIB: i32 = 256;
 
 /// Sets the connection up and brings its database to the newest schema.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<()> {
-    let settings = [("journal_mode", "WAL"), ("synchronous", "NORMAL"), ("foreign_keys", "ON")];
+    let settings = [
+        ("journal_mode", "WAL"),
+        ("synchronous", "NORMAL"),
+        ("foreign_keys", "ON"),
+    ];
     for (name, value) in settings {
-        connection.pragma_update(None, name, value).map_err(doing("set up the database"))?;
+        connection
+            .pragma_update(None, name, value)
+            .map_err(doing("set up the database"))?;
     }
-    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(doing("set up the database"))?;
-    let transaction = connection.transaction().map_err(doing("begin the migration"))?;
+    connection
+        .pragma_update(None, "cache_size", -CACHE_KIB)
+        .map_err(doing("set up the database"))?;
+    let transaction = connection
+        .transaction()
+        .map_err(doing("begin the migration"))?;
     let version = transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
     let found = version.map_err(doing("read the schema version"))?;
     let known = u32::try_from(MIGRATIONS.len()).expect("a handful of migrations");
-    let missing = MIGRATIONS.get(found as usize..).ok_or(Error::Newer { found, known })?;
+    let missing = MIGRATIONS
+        .get(found as usize..)
+        .ok_or(Error::Newer { found, known })?;
     for migration in missing {
-        transaction.execute_batch(migration).map_err(doing("migrate the database"))?;
+        transaction
+            .execute_batch(migration)
+            .map_err(doing("migrate the database"))?;
     }
-    transaction.pragma_update(None, "user_version", known).map_err(doing("set the schema version"))?;
+    transaction
+        .pragma_update(None, "user_version", known)
+        .map_err(doing("set the schema version"))?;
     transaction.commit().map_err(doing("commit the migration"))
 }

@@ -4,8 +4,9 @@ use super::mounts;
 use crate::http::Error;
 use api_types as wire;
 use engine::model::{
-    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec, Namespace, NetworkMode,
-    NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart, Seccomp, Throttle, Ulimit,
+    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec,
+    Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
+    Seccomp, Throttle, Ulimit,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,7 +33,10 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         set.iter().flat_map(|set| set.keys().cloned()).collect()
     };
     let [rows, columns] = host.console_size;
-    let size = (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0));
+    let size = (
+        u16::try_from(rows).unwrap_or(0),
+        u16::try_from(columns).unwrap_or(0),
+    );
     Ok(CreateRequest {
         name: name.map(|name| name.trim_start_matches('/').to_owned()),
         image: body.image.clone(),
@@ -46,7 +50,11 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
             terminal: body.tty,
             open_stdin: body.open_stdin,
             stdin_once: body.stdin_once,
-            attach: AttachFlags { stdin: body.attach_stdin, stdout: body.attach_stdout, stderr: body.attach_stderr },
+            attach: AttachFlags {
+                stdin: body.attach_stdin,
+                stdout: body.attach_stdout,
+                stderr: body.attach_stderr,
+            },
             console_size: Some(size).filter(|size| *size != (0, 0)),
             ..ProcessSpec::default()
         },
@@ -78,28 +86,68 @@ fn positive(value: i64) -> Option<i64> {
 /// Names the first thing that is asked for and not supported.
 fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let checks_health = body.healthcheck.as_ref().is_some_and(|check| {
-        check.test.first().is_some_and(|kind| kind != "NONE")
-    });
+    let checks_health = body
+        .healthcheck
+        .as_ref()
+        .is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"));
     let paths = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let named_runtime = !matches!(host.runtime.as_str(), "" | "hull");
     let unsupported = [
         (checks_health, "a health check (--health-cmd)"),
-        (body.network_disabled, "NetworkDisabled: use --network none, which"),
+        (
+            body.network_disabled,
+            "NetworkDisabled: use --network none, which",
+        ),
         (has(&host.volumes_from), "--volumes-from"),
         (has(&host.links), "--link"),
-        (!matches!(host.volume_driver.as_str(), "" | "local"), "a volume driver other than local (--volume-driver)"),
-        (host.device_requests.as_ref().is_some_and(|list| !list.is_empty()), "a device request (--gpus)"),
-        (host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "--storage-opt"),
-        (host.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()), "--blkio-weight-device"),
-        (host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0, "real-time scheduling (--cpu-rt-period)"),
-        (host.kernel_memory != 0 || host.kernel_memory_tcp != 0, "a limit of kernel memory"),
-        (host.cpu_count != 0 || host.cpu_percent != 0, "--cpu-count and --cpu-percent (Windows)"),
-        (host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0, "--io-maxiops and --io-maxbandwidth (Windows)"),
-        (!matches!(host.isolation.as_str(), "" | "default"), "--isolation (Windows)"),
+        (
+            !matches!(host.volume_driver.as_str(), "" | "local"),
+            "a volume driver other than local (--volume-driver)",
+        ),
+        (
+            host.device_requests
+                .as_ref()
+                .is_some_and(|list| !list.is_empty()),
+            "a device request (--gpus)",
+        ),
+        (
+            host.storage_opt
+                .as_ref()
+                .is_some_and(|options| !options.is_empty()),
+            "--storage-opt",
+        ),
+        (
+            host.blkio_weight_device
+                .as_ref()
+                .is_some_and(|list| !list.is_empty()),
+            "--blkio-weight-device",
+        ),
+        (
+            host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0,
+            "real-time scheduling (--cpu-rt-period)",
+        ),
+        (
+            host.kernel_memory != 0 || host.kernel_memory_tcp != 0,
+            "a limit of kernel memory",
+        ),
+        (
+            host.cpu_count != 0 || host.cpu_percent != 0,
+            "--cpu-count and --cpu-percent (Windows)",
+        ),
+        (
+            host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0,
+            "--io-maxiops and --io-maxbandwidth (Windows)",
+        ),
+        (
+            !matches!(host.isolation.as_str(), "" | "default"),
+            "--isolation (Windows)",
+        ),
         (named_runtime, "a runtime other than hull's own (--runtime)"),
         (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
-        (paths(&host.masked_paths) || paths(&host.readonly_paths), "a list of masked or read-only paths"),
+        (
+            paths(&host.masked_paths) || paths(&host.readonly_paths),
+            "a list of masked or read-only paths",
+        ),
     ];
     match unsupported.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(Error::unsupported(what)),
@@ -120,12 +168,21 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
         user_namespace: match host.userns_mode.as_str() {
             "" | "host" => false,
             "private" => true,
-            other => return Err(Error::bad_request(format!("invalid USER mode: {other}: it is host or private"))),
+            other => {
+                return Err(Error::bad_request(format!(
+                    "invalid USER mode: {other}: it is host or private"
+                )));
+            }
         },
         cap_add: host.cap_add.clone().unwrap_or_default().0,
         cap_drop: host.cap_drop.clone().unwrap_or_default().0,
         unmasked_paths: host.masked_paths.is_some() || host.readonly_paths.is_some(),
-        devices: host.devices.iter().flatten().map(device).collect::<Result<_>>()?,
+        devices: host
+            .devices
+            .iter()
+            .flatten()
+            .map(device)
+            .collect::<Result<_>>()?,
         device_rules: host.device_cgroup_rules.clone().unwrap_or_default(),
         sysctls: host.sysctls.clone().unwrap_or_default(),
         init: host.init.unwrap_or(false),
@@ -138,7 +195,8 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
             Ok(value @ -1000..=1000) => value,
             _ => {
                 return Err(Error::bad_request(format!(
-                    "Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj
+                    "Invalid value {}, range for oom score adj is [-1000, 1000]",
+                    host.oom_score_adj
                 )));
             }
         },
@@ -146,7 +204,9 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
         ..Isolation::default()
     };
     if isolation.user_namespace && isolation.privileged {
-        return Err(Error::bad_request("privileged mode is incompatible with user namespaces"));
+        return Err(Error::bad_request(
+            "privileged mode is incompatible with user namespaces",
+        ));
     }
     for option in host.security_opt.iter().flatten() {
         security_option(option, &mut isolation)?;
@@ -155,7 +215,10 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
 }
 
 fn security_option(option: &str, isolation: &mut Isolation) -> Result<()> {
-    let (name, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+    let (name, value) = option
+        .split_once('=')
+        .or_else(|| option.split_once(':'))
+        .unwrap_or((option, ""));
     match (name, value) {
         ("no-new-privileges", "" | "true") => isolation.no_new_privileges = true,
         ("no-new-privileges", "false") => isolation.no_new_privileges = false,
@@ -166,8 +229,16 @@ fn security_option(option: &str, isolation: &mut Isolation) -> Result<()> {
         ("apparmor", "unconfined") => isolation.apparmor = None,
         ("apparmor", profile) => isolation.apparmor = non_empty(profile),
         ("label", "disable") => {}
-        ("label", _) => return Err(Error::unsupported("an SELinux label (--security-opt label)")),
-        _ => return Err(Error::bad_request(format!("invalid --security-opt: {option:?}"))),
+        ("label", _) => {
+            return Err(Error::unsupported(
+                "an SELinux label (--security-opt label)",
+            ));
+        }
+        _ => {
+            return Err(Error::bad_request(format!(
+                "invalid --security-opt: {option:?}"
+            )));
+        }
     }
     Ok(())
 }
@@ -200,11 +271,21 @@ fn ipc(mode: &str) -> Result<Ipc> {
 }
 
 fn device(device: &wire::DeviceMapping) -> Result<Device> {
-    let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
+    let access = if device.cgroup_permissions.is_empty() {
+        "rwm"
+    } else {
+        &device.cgroup_permissions
+    };
     if !access.chars().all(|letter| "rwm".contains(letter)) {
-        return Err(Error::bad_request(format!("invalid device permissions: {access:?}: they are of r, w, m")));
+        return Err(Error::bad_request(format!(
+            "invalid device permissions: {access:?}: they are of r, w, m"
+        )));
     }
-    let target = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+    let target = if device.path_in_container.is_empty() {
+        &device.path_on_host
+    } else {
+        &device.path_in_container
+    };
     Ok(Device {
         host_path: PathBuf::from(&device.path_on_host),
         container_path: target.clone(),
@@ -217,18 +298,26 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
     let unsigned = |name: &str, value: i64| match u64::try_from(value) {
         Ok(0) => Ok(None),
         Ok(value) => Ok(Some(value)),
-        Err(_) => Err(Error::bad_request(format!("{name} cannot be negative: {value}"))),
+        Err(_) => Err(Error::bad_request(format!(
+            "{name} cannot be negative: {value}"
+        ))),
     };
     let throttles = |list: &Option<Vec<wire::ThrottleDevice>>| -> Vec<Throttle> {
         let list = list.iter().flatten();
-        list.map(|throttle| Throttle { path: PathBuf::from(&throttle.path), rate: throttle.rate }).collect()
+        list.map(|throttle| Throttle {
+            path: PathBuf::from(&throttle.path),
+            rate: throttle.rate,
+        })
+        .collect()
     };
     let ulimits = resources.ulimits.iter().flatten();
     Ok(Limits {
         memory_bytes: positive(resources.memory),
         memory_swap_bytes: positive(resources.memory_swap),
         memory_reservation_bytes: positive(resources.memory_reservation),
-        memory_swappiness: resources.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        memory_swappiness: resources
+            .memory_swappiness
+            .and_then(|value| u64::try_from(value).ok()),
         oom_kill_disable: resources.oom_kill_disable.unwrap_or(false),
         nano_cpus: positive(resources.nano_cpus),
         cpu_shares: unsigned("CPU shares", resources.cpu_shares)?,
@@ -243,7 +332,11 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
         blkio_read_iops: throttles(&resources.blkio_device_read_iops),
         blkio_write_iops: throttles(&resources.blkio_device_write_iops),
         ulimits: ulimits
-            .map(|ulimit| Ulimit { name: ulimit.name.clone(), soft: ulimit.soft, hard: ulimit.hard })
+            .map(|ulimit| Ulimit {
+                name: ulimit.name.clone(),
+                soft: ulimit.soft,
+                hard: ulimit.hard,
+            })
             .collect(),
     })
 }
@@ -253,9 +346,11 @@ fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
         "" | "no" => Restart::No,
         "always" => Restart::Always,
         "unless-stopped" => Restart::UnlessStopped,
-        "on-failure" => Restart::OnFailure(u32::try_from(policy.maximum_retry_count).map_err(|_| {
-            Error::bad_request("invalid restart policy: maximum retry count cannot be negative")
-        })?),
+        "on-failure" => {
+            Restart::OnFailure(u32::try_from(policy.maximum_retry_count).map_err(|_| {
+                Error::bad_request("invalid restart policy: maximum retry count cannot be negative")
+            })?)
+        }
         other => {
             return Err(Error::bad_request(format!(
                 "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
@@ -268,7 +363,9 @@ fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
         ));
     }
     if auto_remove && restart != Restart::No {
-        return Err(Error::bad_request("can't create 'AutoRemove' container with restart policy"));
+        return Err(Error::bad_request(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
     }
     Ok(restart)
 }
@@ -278,17 +375,32 @@ fn log(config: &wire::LogConfig) -> Result<LogSpec> {
     let driver = match config.driver.as_str() {
         "" | "json-file" => LogDriver::JsonFile,
         "none" => LogDriver::None,
-        other => return Err(Error::unsupported(&format!("the log driver {other:?} (there are json-file and none)"))),
+        other => {
+            return Err(Error::unsupported(&format!(
+                "the log driver {other:?} (there are json-file and none)"
+            )));
+        }
     };
-    let mut log = LogSpec { driver, options: options.clone(), max_bytes: Some(LOG_BYTES), files_max: LOG_FILES };
+    let mut log = LogSpec {
+        driver,
+        options: options.clone(),
+        max_bytes: Some(LOG_BYTES),
+        files_max: LOG_FILES,
+    };
     for (name, value) in &options {
         match (driver, name.as_str()) {
             (LogDriver::JsonFile, "max-size") => {
-                log.max_bytes = if value == "-1" { None } else { Some(size(value)?) };
+                log.max_bytes = if value == "-1" {
+                    None
+                } else {
+                    Some(size(value)?)
+                };
             }
             (LogDriver::JsonFile, "max-file") => {
                 let files = value.parse().ok().filter(|files| *files > 0);
-                log.files_max = files.ok_or_else(|| Error::bad_request(format!("invalid value for max-file: {value:?}")))?;
+                log.files_max = files.ok_or_else(|| {
+                    Error::bad_request(format!("invalid value for max-file: {value:?}"))
+                })?;
             }
             _ => {
                 return Err(Error::bad_request(format!(
@@ -312,15 +424,23 @@ fn size(text: &str) -> Result<u64> {
         _ => (lower, 0),
     };
     let bytes: u64 = digits.parse().map_err(|_| bad())?;
-    bytes.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(bad)
+    bytes
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(bad)
 }
 
 fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<NetworkSpec> {
-    let mode = match (host.network_mode.as_str(), host.network_mode.split_once(':')) {
+    let mode = match (
+        host.network_mode.as_str(),
+        host.network_mode.split_once(':'),
+    ) {
         ("" | "default" | "bridge", _) => NetworkMode::Bridge,
         ("none", _) => NetworkMode::None,
         ("host", _) => NetworkMode::Host,
-        (_, Some(("container", name))) if !name.is_empty() => NetworkMode::Container(name.to_owned()),
+        (_, Some(("container", name))) if !name.is_empty() => {
+            NetworkMode::Container(name.to_owned())
+        }
         (other, _) => {
             return Err(Error::unsupported(&format!(
                 "the network {other:?}: there are bridge, none, host and container:NAME; a user-defined network"
@@ -336,10 +456,15 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         }
     }
     let exposed = body.exposed_ports.iter().flat_map(|ports| ports.keys());
-    let mut exposed = exposed.map(|port| parse_port(port)).collect::<Result<Vec<_>>>()?;
+    let mut exposed = exposed
+        .map(|port| parse_port(port))
+        .collect::<Result<Vec<_>>>()?;
     exposed.extend(published.iter().map(|published| published.port));
     check_modes(&mode, host, &published)?;
-    let endpoints = body.networking_config.iter().flat_map(|config| config.endpoints_config.iter().flatten());
+    let endpoints = body
+        .networking_config
+        .iter()
+        .flat_map(|config| config.endpoints_config.iter().flatten());
     let mut mac_address = non_empty(&body.mac_address);
     for (name, settings) in endpoints {
         if let Some(settings) = settings {
@@ -348,7 +473,9 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         }
     }
     let dns = host.dns.iter().flatten().map(|server| {
-        server.parse::<IpAddr>().map_err(|_| Error::bad_request(format!("invalid DNS server address: {server:?}")))
+        server
+            .parse::<IpAddr>()
+            .map_err(|_| Error::bad_request(format!("invalid DNS server address: {server:?}")))
     });
     Ok(NetworkSpec {
         mode,
@@ -363,13 +490,22 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
     })
 }
 
-fn check_modes(mode: &NetworkMode, host: &wire::HostConfig, published: &[PublishedPort]) -> Result<()> {
+fn check_modes(
+    mode: &NetworkMode,
+    host: &wire::HostConfig,
+    published: &[PublishedPort],
+) -> Result<()> {
     let conflict = |what: &str| Err(Error::bad_request(format!("conflicting options: {what}")));
     match mode {
         NetworkMode::Container(_) if !published.is_empty() || host.publish_all_ports => {
             conflict("port publishing and the container type network mode")
         }
-        NetworkMode::Container(_) if host.extra_hosts.as_ref().is_some_and(|list| !list.is_empty()) => {
+        NetworkMode::Container(_)
+            if host
+                .extra_hosts
+                .as_ref()
+                .is_some_and(|list| !list.is_empty()) =>
+        {
             conflict("custom host-to-IP mapping and the network mode")
         }
         NetworkMode::Container(_) if host.dns.as_ref().is_some_and(|list| !list.is_empty()) => {
@@ -382,13 +518,21 @@ fn check_modes(mode: &NetworkMode, host: &wire::HostConfig, published: &[Publish
 fn refuse_endpoint_settings(name: &str, settings: &wire::EndpointSettings) -> Result<()> {
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let fixed = settings.ipam_config.as_ref().is_some_and(|config| {
-        !config.ipv4_address.is_empty() || !config.ipv6_address.is_empty() || !config.link_local_ips.is_empty()
+        !config.ipv4_address.is_empty()
+            || !config.ipv6_address.is_empty()
+            || !config.link_local_ips.is_empty()
     });
     let asked = [
         (fixed, "a fixed address (--ip)"),
         (has(&settings.links), "a link"),
         (has(&settings.aliases), "an alias (--network-alias)"),
-        (settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()), "a driver option"),
+        (
+            settings
+                .driver_opts
+                .as_ref()
+                .is_some_and(|options| !options.is_empty()),
+            "a driver option",
+        ),
     ];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(Error::unsupported(&format!("{what} on network {name:?}"))),
@@ -402,10 +546,15 @@ fn parse_port(text: &str) -> Result<Port> {
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
-        other => return Err(Error::unsupported(&format!("the protocol {other:?} of port {text:?}"))),
+        other => {
+            return Err(Error::unsupported(&format!(
+                "the protocol {other:?} of port {text:?}"
+            )));
+        }
     };
     let number = number.parse().ok().filter(|number| *number > 0);
-    let number = number.ok_or_else(|| Error::bad_request(format!("invalid port specification: {text:?}")))?;
+    let number = number
+        .ok_or_else(|| Error::bad_request(format!("invalid port specification: {text:?}")))?;
     Ok(Port { number, protocol })
 }
 
@@ -423,9 +572,16 @@ fn publish(port: Port, binding: &wire::PortBinding) -> Result<PublishedPort> {
     }
     let host_ip = match binding.host_ip.as_str() {
         "" => None,
-        ip => Some(ip.parse().map_err(|_| Error::bad_request(format!("invalid IP address: {ip:?}")))?),
+        ip => Some(
+            ip.parse()
+                .map_err(|_| Error::bad_request(format!("invalid IP address: {ip:?}")))?,
+        ),
     };
-    Ok(PublishedPort { port, host_ip, host_ports })
+    Ok(PublishedPort {
+        port,
+        host_ip,
+        host_ports,
+    })
 }
 
 #[cfg(test)]
@@ -442,9 +598,15 @@ mod tests {
             (r#"{"HostConfig":{"VolumesFrom":["a"]}}"#, "--volumes-from"),
             (r#"{"HostConfig":{"Runtime":"kata"}}"#, "--runtime"),
             (r#"{"HostConfig":{"NetworkMode":"mine"}}"#, "mine"),
-            (r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#, "fluentd"),
+            (
+                r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#,
+                "fluentd",
+            ),
             (r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, "--health-cmd"),
-            (r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}"#, "--ip"),
+            (
+                r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}"#,
+                "--ip",
+            ),
         ];
         for (json, named) in asked {
             let error = read(json).unwrap_err();
@@ -458,8 +620,14 @@ mod tests {
         let json = r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8000-8010"}],"53/udp":[{}]}}}"#;
         let published = read(json).unwrap().network.published;
         assert_eq!(published[0].host_ports, (0, 0));
-        assert_eq!((published[1].host_ports, published[1].port.number), ((8000, 8010), 80));
-        for bad in [r#"{"HostConfig":{"PortBindings":{"0/tcp":[{}]}}}"#, r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"9-8"}]}}}"#] {
+        assert_eq!(
+            (published[1].host_ports, published[1].port.number),
+            ((8000, 8010), 80)
+        );
+        for bad in [
+            r#"{"HostConfig":{"PortBindings":{"0/tcp":[{}]}}}"#,
+            r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"9-8"}]}}}"#,
+        ] {
             assert!(read(bad).is_err());
         }
     }

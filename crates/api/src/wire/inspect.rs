@@ -4,21 +4,42 @@ use super::{mac_name, mounts, port_name, summary, time};
 use api_types as wire;
 use engine::Engine;
 use engine::model::{
-    Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec, Throttle,
+    Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec,
+    Throttle,
 };
 use std::collections::BTreeMap;
 
 /// The default bridge's id: a name that never changes needs none that does.
-pub(crate) const BRIDGE_ID: &str = "b21d9e0000000000000000000000000000000000000000000000000000000000";
+pub(crate) const BRIDGE_ID: &str =
+    "b21d9e0000000000000000000000000000000000000000000000000000000000";
 
 /// The answer of `GET /containers/{id}/json`.
-pub(crate) fn inspect(engine: &Engine, container: &Snapshot, sizes: Option<(u64, u64)>) -> wire::InspectResponse {
+pub(crate) fn inspect(
+    engine: &Engine,
+    container: &Snapshot,
+    sizes: Option<(u64, u64)>,
+) -> wire::InspectResponse {
     let spec = &container.spec;
-    let words: Vec<String> = spec.process.entrypoint.iter().chain(&spec.process.command).cloned().collect();
-    let bundle = engine.config().run_root.join("containers").join(&spec.id).join("etc");
+    let words: Vec<String> = spec
+        .process
+        .entrypoint
+        .iter()
+        .chain(&spec.process.command)
+        .cloned()
+        .collect();
+    let bundle = engine
+        .config()
+        .run_root
+        .join("containers")
+        .join(&spec.id)
+        .join("etc");
     let file = |name: &str| {
         let running = container.state.phase.is_running();
-        if running { bundle.join(name).display().to_string() } else { String::new() }
+        if running {
+            bundle.join(name).display().to_string()
+        } else {
+            String::new()
+        }
     };
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     wire::InspectResponse {
@@ -41,7 +62,10 @@ pub(crate) fn inspect(engine: &Engine, container: &Snapshot, sizes: Option<(u64,
         platform: "linux".to_owned(),
         apparmor_profile: spec.isolation.apparmor.clone().unwrap_or_default(),
         host_config: Box::new(host_config(container)),
-        graph_driver: wire::DriverData { name: "overlayfs".to_owned(), data: None },
+        graph_driver: wire::DriverData {
+            name: "overlayfs".to_owned(),
+            data: None,
+        },
         size_rw: sizes.map(|(own, _)| signed(own)),
         size_root_fs: sizes.map(|(own, image)| signed(own.saturating_add(image))),
         mounts: mounts::points(engine, container)
@@ -56,7 +80,8 @@ pub(crate) fn inspect(engine: &Engine, container: &Snapshot, sizes: Option<(u64,
 
 fn is_short_tmpfs(spec: &Spec, target: &str) -> bool {
     use engine::model::MountSource;
-    { spec.mounts.iter() }.any(|mount| mount.target == target && matches!(mount.source, MountSource::Tmpfs { .. }))
+    { spec.mounts.iter() }
+        .any(|mount| mount.target == target && matches!(mount.source, MountSource::Tmpfs { .. }))
 }
 
 fn state(container: &Snapshot) -> wire::State {
@@ -94,7 +119,9 @@ fn config(spec: &Spec) -> wire::Config {
         _ => spec.isolation.hostname.clone(),
     };
     let volumes = spec.mounts.iter().filter_map(|mount| match &mount.source {
-        engine::model::MountSource::Volume { anonymous: true, .. } => Some(mount.target.clone()),
+        engine::model::MountSource::Volume {
+            anonymous: true, ..
+        } => Some(mount.target.clone()),
         _ => None,
     });
     wire::Config {
@@ -157,7 +184,11 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         security_opt: list(&security_options(isolation)),
         tmpfs: tmpfs(spec),
         uts_mode: own_or_host(&isolation.uts, ""),
-        userns_mode: if isolation.user_namespace { "private".to_owned() } else { String::new() },
+        userns_mode: if isolation.user_namespace {
+            "private".to_owned()
+        } else {
+            String::new()
+        },
         shm_size: i64::try_from(isolation.shm_bytes).unwrap_or(i64::MAX),
         sysctls: Some(isolation.sysctls.clone()),
         runtime: "hull".to_owned(),
@@ -182,10 +213,15 @@ fn device(device: &engine::model::Device) -> wire::DeviceMapping {
 }
 
 fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
-    let signed = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(0);
+    let signed = |value: Option<u64>| {
+        value
+            .and_then(|value| i64::try_from(value).ok())
+            .unwrap_or(0)
+    };
     let throttles = |list: &[Throttle]| {
-        let wire = |throttle: &Throttle| {
-            wire::ThrottleDevice { path: throttle.path.display().to_string(), rate: throttle.rate }
+        let wire = |throttle: &Throttle| wire::ThrottleDevice {
+            path: throttle.path.display().to_string(),
+            rate: throttle.rate,
         };
         Some(list.iter().map(wire).collect())
     };
@@ -195,7 +231,9 @@ fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
         .or(limits.memory_bytes.map(|bytes| bytes.saturating_mul(2)))
         .unwrap_or(0);
     host.memory_reservation = limits.memory_reservation_bytes.unwrap_or(0);
-    host.memory_swappiness = limits.memory_swappiness.and_then(|value| i64::try_from(value).ok());
+    host.memory_swappiness = limits
+        .memory_swappiness
+        .and_then(|value| i64::try_from(value).ok());
     host.oom_kill_disable = Some(limits.oom_kill_disable);
     host.nano_cpus = limits.nano_cpus.unwrap_or(0);
     host.cpu_shares = signed(limits.cpu_shares);
@@ -212,7 +250,13 @@ fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
     host.blkio_device_write_iops = throttles(&limits.blkio_write_iops);
     let ulimits = limits.ulimits.iter();
     host.ulimits = Some(
-        ulimits.map(|u| wire::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect(),
+        ulimits
+            .map(|u| wire::Ulimit {
+                name: u.name.clone(),
+                soft: u.soft,
+                hard: u.hard,
+            })
+            .collect(),
     );
 }
 
@@ -223,7 +267,10 @@ fn restart(restart: Restart) -> wire::RestartPolicy {
         Restart::Always => ("always", 0),
         Restart::UnlessStopped => ("unless-stopped", 0),
     };
-    wire::RestartPolicy { name: name.to_owned(), maximum_retry_count }
+    wire::RestartPolicy {
+        name: name.to_owned(),
+        maximum_retry_count,
+    }
 }
 
 pub(crate) fn network_mode(mode: &NetworkMode) -> String {
@@ -260,16 +307,23 @@ fn security_options(isolation: &Isolation) -> Vec<String> {
         Seccomp::Profile(profile) => Some(format!("seccomp={profile}")),
     };
     let options = [
-        isolation.no_new_privileges.then(|| "no-new-privileges".to_owned()),
+        isolation
+            .no_new_privileges
+            .then(|| "no-new-privileges".to_owned()),
         seccomp,
-        isolation.apparmor.as_ref().map(|profile| format!("apparmor={profile}")),
+        isolation
+            .apparmor
+            .as_ref()
+            .map(|profile| format!("apparmor={profile}")),
     ];
     options.into_iter().flatten().collect()
 }
 
 fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
     let mounts = spec.mounts.iter().filter_map(|mount| match &mount.source {
-        engine::model::MountSource::Tmpfs { options } => Some((mount.target.clone(), options.join(","))),
+        engine::model::MountSource::Tmpfs { options } => {
+            Some((mount.target.clone(), options.join(",")))
+        }
         _ => None,
     });
     let tmpfs: BTreeMap<_, _> = mounts.collect();
@@ -285,9 +339,14 @@ fn bindings(spec: &Spec) -> wire::PortMap {
             (first, last) if first == last => first.to_string(),
             (first, last) => format!("{first}-{last}"),
         };
-        let host_ip = published.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let host_ip = published
+            .host_ip
+            .map(|ip| ip.to_string())
+            .unwrap_or_default();
         let entry = map.entry(port_name(published.port)).or_default();
-        entry.get_or_insert_default().push(wire::PortBinding { host_ip, host_port });
+        entry
+            .get_or_insert_default()
+            .push(wire::PortBinding { host_ip, host_port });
     }
     map
 }
@@ -295,7 +354,9 @@ fn bindings(spec: &Spec) -> wire::PortMap {
 /// Ports as they are: published with the host's real ports, exposed with null.
 fn ports(container: &Snapshot) -> wire::PortMap {
     let mut map = wire::PortMap::new();
-    let Some(endpoint) = &container.state.endpoint else { return map };
+    let Some(endpoint) = &container.state.endpoint else {
+        return map;
+    };
     for port in &container.spec.network.exposed {
         map.insert(port_name(*port), None);
     }
@@ -338,7 +399,11 @@ fn network_settings(container: &Snapshot) -> wire::NetworkSettings {
         None => String::new(),
     };
     wire::NetworkSettings {
-        sandbox_id: if sandbox_key.is_empty() { String::new() } else { container.spec.id.clone() },
+        sandbox_id: if sandbox_key.is_empty() {
+            String::new()
+        } else {
+            container.spec.id.clone()
+        },
         sandbox_key,
         ports: Some(ports(container)),
         endpoint_id: bridge.endpoint_id,

@@ -7,22 +7,34 @@ use std::path::{Path, PathBuf};
 
 type Result<T> = std::result::Result<T, Error>;
 
-const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+const PROPAGATIONS: [&str; 6] = [
+    "private", "rprivate", "shared", "rshared", "slave", "rslave",
+];
 
 /// Reads all mounts of a request.
 pub(crate) fn read(host: &wire::HostConfig) -> Result<Vec<Mount>> {
     let binds = host.binds.iter().flatten().map(|bind| read_bind(bind));
     let mounts = host.mounts.iter().map(read_mount);
     let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| {
-        let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
-        Ok(Mount { target: target.clone(), source: MountSource::Tmpfs { options }, read_only: false })
+        let options = options
+            .split(',')
+            .filter(|option| !option.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Ok(Mount {
+            target: target.clone(),
+            source: MountSource::Tmpfs { options },
+            read_only: false,
+        })
     });
     binds.chain(mounts).chain(tmpfs).collect()
 }
 
 /// Reads `source:target[:options]`; a source without a slash is a volume.
 fn read_bind(text: &str) -> Result<Mount> {
-    let bad = |reason: &str| Error::bad_request(format!("invalid volume specification: '{text}': {reason}"));
+    let bad = |reason: &str| {
+        Error::bad_request(format!("invalid volume specification: '{text}': {reason}"))
+    };
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, mode) = match parts[..] {
         [source, target] => (source, target, ""),
@@ -59,14 +71,28 @@ fn read_bind(text: &str) -> Result<Mount> {
     } else if propagation.is_some() {
         return Err(bad("propagation is for bind mounts"));
     } else {
-        MountSource::Volume { name: source.to_owned(), anonymous: false, no_copy, mode: mode.to_owned() }
+        MountSource::Volume {
+            name: source.to_owned(),
+            anonymous: false,
+            no_copy,
+            mode: mode.to_owned(),
+        }
     };
-    Ok(Mount { target: target.to_owned(), source, read_only })
+    Ok(Mount {
+        target: target.to_owned(),
+        source,
+        read_only,
+    })
 }
 
 /// Reads a mount in its long form.
 fn read_mount(mount: &wire::Mount) -> Result<Mount> {
-    let bad = |reason: String| Error::bad_request(format!("invalid mount config for type \"{}\": {reason}", mount.kind));
+    let bad = |reason: String| {
+        Error::bad_request(format!(
+            "invalid mount config for type \"{}\": {reason}",
+            mount.kind
+        ))
+    };
     if mount.target.is_empty() {
         return Err(bad("field Target must not be empty".to_owned()));
     }
@@ -75,17 +101,27 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         ("volume", mount.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", mount.tmpfs_options.is_some(), "TmpfsOptions"),
     ];
-    if let Some((_, _, field)) = foreign.iter().find(|(kind, given, _)| *given && *kind != mount.kind) {
+    if let Some((_, _, field)) = foreign
+        .iter()
+        .find(|(kind, given, _)| *given && *kind != mount.kind)
+    {
         return Err(bad(format!("field {field} must not be specified")));
     }
     let source = match mount.kind.as_str() {
         "bind" => {
             if !Path::new(&mount.source).is_absolute() {
-                return Err(bad(format!("invalid mount path: '{}' mount path must be absolute", mount.source)));
+                return Err(bad(format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    mount.source
+                )));
             }
             let options = mount.bind_options.clone().unwrap_or_default();
-            let propagation = Some(options.propagation).filter(|propagation| !propagation.is_empty());
-            if let Some(unknown) = propagation.as_ref().filter(|p| !PROPAGATIONS.contains(&p.as_str())) {
+            let propagation =
+                Some(options.propagation).filter(|propagation| !propagation.is_empty());
+            if let Some(unknown) = propagation
+                .as_ref()
+                .filter(|p| !PROPAGATIONS.contains(&p.as_str()))
+            {
                 return Err(bad(format!("invalid propagation mode: {unknown}")));
             }
             MountSource::Bind {
@@ -104,20 +140,44 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
             }
             let driver = options.driver_config.unwrap_or_default();
             if !matches!(driver.name.as_str(), "" | "local") || !driver.options.is_empty() {
-                return Err(Error::unsupported("a volume driver or its options (volume-driver, volume-opt)"));
+                return Err(Error::unsupported(
+                    "a volume driver or its options (volume-driver, volume-opt)",
+                ));
             }
             if !options.labels.is_empty() {
-                return Err(Error::unsupported("labels of a volume made on the way (volume-label)"));
+                return Err(Error::unsupported(
+                    "labels of a volume made on the way (volume-label)",
+                ));
             }
             let anonymous = mount.source.is_empty();
-            let name = if anonymous { anonymous_name()? } else { mount.source.clone() };
-            MountSource::Volume { name, anonymous, no_copy: options.no_copy, mode: "z".to_owned() }
+            let name = if anonymous {
+                anonymous_name()?
+            } else {
+                mount.source.clone()
+            };
+            MountSource::Volume {
+                name,
+                anonymous,
+                no_copy: options.no_copy,
+                mode: "z".to_owned(),
+            }
         }
-        "tmpfs" => MountSource::Tmpfs { options: tmpfs_options(mount.tmpfs_options.as_ref()) },
-        "image" | "npipe" | "cluster" => return Err(Error::unsupported(&format!("a mount of type {}", mount.kind))),
+        "tmpfs" => MountSource::Tmpfs {
+            options: tmpfs_options(mount.tmpfs_options.as_ref()),
+        },
+        "image" | "npipe" | "cluster" => {
+            return Err(Error::unsupported(&format!(
+                "a mount of type {}",
+                mount.kind
+            )));
+        }
         other => return Err(bad(format!("mount type unknown: {other:?}"))),
     };
-    Ok(Mount { target: mount.target.clone(), source, read_only: mount.read_only })
+    Ok(Mount {
+        target: mount.target.clone(),
+        source,
+        read_only: mount.read_only,
+    })
 }
 
 fn anonymous_name() -> Result<String> {
@@ -125,7 +185,9 @@ fn anonymous_name() -> Result<String> {
 }
 
 fn tmpfs_options(options: Option<&wire::TmpfsOptions>) -> Vec<String> {
-    let Some(options) = options else { return Vec::new() };
+    let Some(options) = options else {
+        return Vec::new();
+    };
     let mut list = Vec::new();
     if options.size_bytes > 0 {
         list.push(format!("size={}", options.size_bytes));
@@ -140,7 +202,12 @@ fn tmpfs_options(options: Option<&wire::TmpfsOptions>) -> Vec<String> {
 /// The mounts as inspection shows them; a tmpfs given with `--tmpfs` is not among them.
 pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire::MountPoint> {
     let point = |mount: &Mount| match &mount.source {
-        MountSource::Bind { path, propagation, mode, .. } => wire::MountPoint {
+        MountSource::Bind {
+            path,
+            propagation,
+            mode,
+            ..
+        } => wire::MountPoint {
             kind: "bind".to_owned(),
             source: path.display().to_string(),
             destination: mount.target.clone(),
@@ -174,7 +241,12 @@ pub(crate) fn binds(container: &Snapshot) -> Vec<String> {
     let bind = |mount: &Mount| {
         let (source, mode) = match &mount.source {
             MountSource::Bind { path, mode, .. } => (path.display().to_string(), mode),
-            MountSource::Volume { name, anonymous: false, mode, .. } => (name.clone(), mode),
+            MountSource::Volume {
+                name,
+                anonymous: false,
+                mode,
+                ..
+            } => (name.clone(), mode),
             _ => return None,
         };
         Some(match mode.as_str() {
@@ -193,10 +265,24 @@ mod tests {
     fn binds_are_read_as_docker_does() {
         let mount = read_bind("/a:/b:ro,rslave").unwrap();
         assert!(mount.read_only);
-        assert!(matches!(mount.source, MountSource::Bind { propagation: Some(p), .. } if p == "rslave"));
+        assert!(
+            matches!(mount.source, MountSource::Bind { propagation: Some(p), .. } if p == "rslave")
+        );
         let mount = read_bind("data:/b:nocopy").unwrap();
-        assert!(matches!(mount.source, MountSource::Volume { no_copy: true, .. }));
-        for bad in ["", "/a", "/a:b", ":/b", "/a:/b:bad", "/a:/b:ro:x", "data:/b:shared", "/a:/b:nocopy"] {
+        assert!(matches!(
+            mount.source,
+            MountSource::Volume { no_copy: true, .. }
+        ));
+        for bad in [
+            "",
+            "/a",
+            "/a:b",
+            ":/b",
+            "/a:/b:bad",
+            "/a:/b:ro:x",
+            "data:/b:shared",
+            "/a:/b:nocopy",
+        ] {
             assert!(read_bind(bad).is_err(), "{bad:?}");
         }
     }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 /// Fills in what the container's cgroups and its network namespace tell.
 pub(crate) fn fill(response: &mut wire::StatsResponse, stats: &Stats, pid: Option<i32>) {
-    response.pids_stats =
-        wire::PidsStats { current: stats.pids.current, limit: stats.pids.limit.unwrap_or(u64::MAX) };
+    response.pids_stats = wire::PidsStats {
+        current: stats.pids.current,
+        limit: stats.pids.limit.unwrap_or(u64::MAX),
+    };
     response.cpu_stats = wire::CpuStats {
         cpu_usage: wire::CpuUsage {
             total_usage: stats.cpu.total_ns,
@@ -16,7 +18,8 @@ pub(crate) fn fill(response: &mut wire::StatsResponse, stats: &Stats, pid: Optio
             usage_in_usermode: stats.cpu.user_ns,
         },
         system_cpu_usage: system_cpu_ns().unwrap_or(0),
-        online_cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+        online_cpus: std::thread::available_parallelism()
+            .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         throttling_data: wire::ThrottlingData {
             periods: stats.cpu.periods,
             throttled_periods: stats.cpu.throttled_periods,
@@ -29,7 +32,10 @@ pub(crate) fn fill(response: &mut wire::StatsResponse, stats: &Stats, pid: Optio
         max_usage: stats.memory.max_usage,
         stats: stats.memory.details.clone(),
         failcnt: stats.memory.failures,
-        limit: stats.memory.limit.unwrap_or_else(|| info.totalram.saturating_mul(info.mem_unit.into())),
+        limit: stats
+            .memory
+            .limit
+            .unwrap_or_else(|| info.totalram.saturating_mul(info.mem_unit.into())),
         ..wire::MemoryStats::default()
     };
     response.blkio_stats = block_io(stats);
@@ -46,7 +52,10 @@ fn block_io(stats: &Stats) -> wire::BlkioStats {
             op: op.to_owned(),
             value,
         };
-        bytes.extend([entry("read", device.read_bytes), entry("write", device.write_bytes)]);
+        bytes.extend([
+            entry("read", device.read_bytes),
+            entry("write", device.write_bytes),
+        ]);
         operations.extend([entry("read", device.reads), entry("write", device.writes)]);
     }
     wire::BlkioStats {
@@ -72,14 +81,37 @@ fn networks(pid: i32) -> BTreeMap<String, wire::NetworkStats> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     let interfaces = text.lines().filter_map(|line| {
         let (name, counters) = line.split_once(':')?;
-        let counters: Vec<u64> = counters.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
-            counters[..]
+        let counters: Vec<u64> = counters
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let [
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..,
+        ] = counters[..]
         else {
             return None;
         };
         let stats = wire::NetworkStats {
-            rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped,
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
             ..wire::NetworkStats::default()
         };
         Some((name.trim().to_owned(), stats))

@@ -7,10 +7,19 @@ use engine::model::{ImageSource, Phase, Snapshot};
 use std::collections::BTreeMap;
 
 /// An element of `GET /containers/json`.
-pub(crate) fn summary(engine: &Engine, container: &Snapshot, sizes: Option<(u64, u64)>) -> wire::ContainerSummary {
+pub(crate) fn summary(
+    engine: &Engine,
+    container: &Snapshot,
+    sizes: Option<(u64, u64)>,
+) -> wire::ContainerSummary {
     let spec = &container.spec;
-    let command: Vec<&str> =
-        spec.process.entrypoint.iter().chain(&spec.process.command).map(String::as_str).collect();
+    let command: Vec<&str> = spec
+        .process
+        .entrypoint
+        .iter()
+        .chain(&spec.process.command)
+        .map(String::as_str)
+        .collect();
     let (rw, root) = sizes.unwrap_or_default();
     wire::ContainerSummary {
         id: spec.id.clone(),
@@ -46,7 +55,11 @@ pub(crate) fn image_id(image: &ImageSource) -> String {
 }
 
 fn ports(container: &Snapshot) -> Vec<wire::PortSummary> {
-    let published = container.state.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    let published = container
+        .state
+        .endpoint
+        .iter()
+        .flat_map(|endpoint| &endpoint.ports);
     let mut ports: Vec<wire::PortSummary> = published
         .map(|mapping| wire::PortSummary {
             ip: mapping.host_ip.to_string(),
@@ -58,9 +71,16 @@ fn ports(container: &Snapshot) -> Vec<wire::PortSummary> {
     if container.state.endpoint.is_some() {
         for port in &container.spec.network.exposed {
             let protocol = protocol_name(port.protocol);
-            if !ports.iter().any(|known| known.private_port == port.number && known.protocol == protocol) {
+            if !ports
+                .iter()
+                .any(|known| known.private_port == port.number && known.protocol == protocol)
+            {
                 let (private_port, protocol) = (port.number, protocol.to_owned());
-                ports.push(wire::PortSummary { private_port, protocol, ..wire::PortSummary::default() });
+                ports.push(wire::PortSummary {
+                    private_port,
+                    protocol,
+                    ..wire::PortSummary::default()
+                });
             }
         }
     }
@@ -71,15 +91,25 @@ fn ports(container: &Snapshot) -> Vec<wire::PortSummary> {
 fn status(container: &Snapshot) -> String {
     let state = &container.state;
     let ago = |time: Option<jiff::Timestamp>| {
-        let seconds = time.map_or(0, |time| jiff::Timestamp::now().as_second() - time.as_second());
+        let seconds = time.map_or(0, |time| {
+            jiff::Timestamp::now().as_second() - time.as_second()
+        });
         human_duration(u64::try_from(seconds).unwrap_or(0))
     };
     match state.phase {
         Phase::Created => "Created".to_owned(),
         Phase::Running => format!("Up {}", ago(state.started_at)),
         Phase::Paused => format!("Up {} (Paused)", ago(state.started_at)),
-        Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, ago(state.finished_at)),
-        Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, ago(state.finished_at)),
+        Phase::Restarting => format!(
+            "Restarting ({}) {} ago",
+            state.exit_code,
+            ago(state.finished_at)
+        ),
+        Phase::Exited => format!(
+            "Exited ({}) {} ago",
+            state.exit_code,
+            ago(state.finished_at)
+        ),
         Phase::Removing => "Removal In Progress".to_owned(),
         Phase::Dead => "Dead".to_owned(),
     }
@@ -117,7 +147,8 @@ pub(crate) struct Selection {
 
 /// The filters of `GET /containers/json`.
 const FILTERS: [&str; 11] = [
-    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "publish", "since", "status",
+    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "publish", "since",
+    "status",
 ];
 
 impl Selection {
@@ -125,34 +156,69 @@ impl Selection {
         let mut known = FILTERS.to_vec();
         known.push("volume");
         let filters = query.filters(&known)?;
-        let names = filters.get("name").map(regex_lite::Regex::new).collect::<Result<_, _>>();
-        let names = names.map_err(|error| crate::http::Error::bad_request(format!("invalid filter 'name': {error}")))?;
-        let phases = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-        if let Some(unknown) = filters.get("status").find(|status| !phases.contains(status)) {
-            return Err(crate::http::Error::bad_request(format!("invalid filter 'status={unknown}'")));
+        let names = filters
+            .get("name")
+            .map(regex_lite::Regex::new)
+            .collect::<Result<_, _>>();
+        let names = names.map_err(|error| {
+            crate::http::Error::bad_request(format!("invalid filter 'name': {error}"))
+        })?;
+        let phases = [
+            "created",
+            "running",
+            "paused",
+            "restarting",
+            "removing",
+            "exited",
+            "dead",
+        ];
+        if let Some(unknown) = filters
+            .get("status")
+            .find(|status| !phases.contains(status))
+        {
+            return Err(crate::http::Error::bad_request(format!(
+                "invalid filter 'status={unknown}'"
+            )));
         }
         // A limit counts from the youngest, whether or not they run.
         let limited = query.number::<i64>("limit")?.is_some_and(|limit| limit > 0);
-        let all = limited || query.flag("all") || filters.contains("status") || filters.contains("exited");
-        Ok(Self { all, filters, names })
+        let all = limited
+            || query.flag("all")
+            || filters.contains("status")
+            || filters.contains("exited");
+        Ok(Self {
+            all,
+            filters,
+            names,
+        })
     }
 
     /// Whether a container is wanted. `times`: when the containers named by `before` and `since` were created.
-    pub(crate) fn wants(&self, container: &Snapshot, times: &BTreeMap<&str, jiff::Timestamp>) -> bool {
+    pub(crate) fn wants(
+        &self,
+        container: &Snapshot,
+        times: &BTreeMap<&str, jiff::Timestamp>,
+    ) -> bool {
         let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
             !self.filters.contains(name) || self.filters.get(name).any(matches)
         };
         let spec = &container.spec;
         let state = &container.state;
-        let labels = self.filters.get("label").all(|filter| match filter.split_once('=') {
-            Some((name, value)) => spec.labels.get(name).is_some_and(|label| label == value),
-            None => spec.labels.contains_key(filter),
-        });
+        let labels = self
+            .filters
+            .get("label")
+            .all(|filter| match filter.split_once('=') {
+                Some((name, value)) => spec.labels.get(name).is_some_and(|label| label == value),
+                None => spec.labels.contains_key(filter),
+            });
         let name = format!("/{}", container.name);
-        let exited = |code: &str| state.phase == Phase::Exited && code.parse() == Ok(state.exit_code);
+        let exited =
+            |code: &str| state.phase == Phase::Exited && code.parse() == Ok(state.exit_code);
         let mounted = |wanted: &str| {
             spec.mounts.iter().any(|mount| match &mount.source {
-                engine::model::MountSource::Volume { name, .. } => name == wanted || mount.target == wanted,
+                engine::model::MountSource::Volume { name, .. } => {
+                    name == wanted || mount.target == wanted
+                }
                 _ => mount.target == wanted,
             })
         };
@@ -165,14 +231,24 @@ impl Selection {
                 || (wanted.len() >= 12 && hex.starts_with(wanted))
         };
         let networks = super::inspect::endpoints(container);
-        let port = |wanted: &str| ports(container).iter().any(|port| port_matches(port.private_port, &port.protocol, wanted));
+        let port = |wanted: &str| {
+            ports(container)
+                .iter()
+                .any(|port| port_matches(port.private_port, &port.protocol, wanted))
+        };
         let published = |wanted: &str| {
-            ports(container).iter().any(|port| port.public_port != 0 && port_matches(port.private_port, &port.protocol, wanted))
+            ports(container).iter().any(|port| {
+                port.public_port != 0 && port_matches(port.private_port, &port.protocol, wanted)
+            })
         };
         (self.all || state.phase.is_running() || state.phase == Phase::Restarting)
             && labels
             && any("id", &|prefix| spec.id.starts_with(prefix))
-            && (self.names.is_empty() || self.names.iter().any(|regex| regex.is_match(&name) || regex.is_match(&name[1..])))
+            && (self.names.is_empty()
+                || self
+                    .names
+                    .iter()
+                    .any(|regex| regex.is_match(&name) || regex.is_match(&name[1..])))
             && any("status", &|status| status == state.phase.as_str())
             && any("exited", &exited)
             && any("ancestor", &ancestor)
@@ -205,12 +281,40 @@ mod tests {
 
     #[test]
     fn durations_read_like_dockers() {
-        let said: Vec<String> = [0, 1, 59, 60, 119, 120, 3599, 3600, 5400, 172_799, 172_800, 1_300_000, 200_000_000]
-            .map(human_duration)
-            .to_vec();
-        assert_eq!(said, [
-            "Less than a second", "1 second", "59 seconds", "About a minute", "About a minute", "2 minutes",
-            "59 minutes", "About an hour", "2 hours", "2 days", "2 days", "2 weeks", "6 years",
-        ]);
+        let said: Vec<String> = [
+            0,
+            1,
+            59,
+            60,
+            119,
+            120,
+            3599,
+            3600,
+            5400,
+            172_799,
+            172_800,
+            1_300_000,
+            200_000_000,
+        ]
+        .map(human_duration)
+        .to_vec();
+        assert_eq!(
+            said,
+            [
+                "Less than a second",
+                "1 second",
+                "59 seconds",
+                "About a minute",
+                "About a minute",
+                "2 minutes",
+                "59 minutes",
+                "About an hour",
+                "2 hours",
+                "2 days",
+                "2 days",
+                "2 weeks",
+                "6 years",
+            ]
+        );
     }
 }

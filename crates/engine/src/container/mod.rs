@@ -97,7 +97,11 @@ impl Container {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { name: self.name(), spec: Arc::clone(&self.spec), state: self.state() }
+        Snapshot {
+            name: self.name(),
+            spec: Arc::clone(&self.spec),
+            state: self.state(),
+        }
     }
 
     pub(crate) fn link(&self) -> Option<Link> {
@@ -107,7 +111,9 @@ impl Container {
     /// The shim, of a container that runs.
     pub(crate) fn running_link(&self) -> Result<Link> {
         let link = self.link().filter(|_| self.phase().is_running());
-        link.ok_or_else(|| crate::Error::conflict(format!("container {} is not running", self.id())))
+        link.ok_or_else(|| {
+            crate::Error::conflict(format!("container {} is not running", self.id()))
+        })
     }
 
     pub(crate) fn set_link(&self, link: Option<Link>) {

@@ -43,7 +43,8 @@ pub(crate) fn encode_state(state: &State) -> Result<String> {
 
 /// Reads what [`encode_state`] wrote.
 pub(crate) fn decode_state(text: &str) -> Result<State> {
-    let record: StateRecord = serde_json::from_str(text).context(|| "read a container's state record")?;
+    let record: StateRecord =
+        serde_json::from_str(text).context(|| "read a container's state record")?;
     Ok(State {
         phase: record.phase,
         pid: record.pid,

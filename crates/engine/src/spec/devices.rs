@@ -16,14 +16,14 @@ const DIRECTORY_DEPTH_MAX: usize = 8;
 const DEFAULT_RULES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
     ("c", None, None, "m"),
     ("b", None, None, "m"),
-    ("c", Some(1), Some(3), "rwm"),    // null
-    ("c", Some(1), Some(5), "rwm"),    // zero
-    ("c", Some(1), Some(7), "rwm"),    // full
-    ("c", Some(1), Some(8), "rwm"),    // random
-    ("c", Some(1), Some(9), "rwm"),    // urandom
-    ("c", Some(5), Some(0), "rwm"),    // tty
-    ("c", Some(5), Some(2), "rwm"),    // ptmx
-    ("c", Some(136), None, "rwm"),     // pts
+    ("c", Some(1), Some(3), "rwm"), // null
+    ("c", Some(1), Some(5), "rwm"), // zero
+    ("c", Some(1), Some(7), "rwm"), // full
+    ("c", Some(1), Some(8), "rwm"), // random
+    ("c", Some(1), Some(9), "rwm"), // urandom
+    ("c", Some(5), Some(0), "rwm"), // tty
+    ("c", Some(5), Some(2), "rwm"), // ptmx
+    ("c", Some(136), None, "rwm"),  // pts
 ];
 
 /// The nodes to make besides the default ones, and the rules.
@@ -32,11 +32,20 @@ pub(super) fn resolve(isolation: &Isolation) -> Result<(Vec<rt::Device>, Vec<rt:
         let mut nodes = Vec::new();
         walk(Path::new("/dev"), "/dev", 0, &mut nodes)?;
         nodes.retain(|node| !is_private(&node.path));
-        let everything = rt::DeviceRule { allow: true, access: Some("rwm".to_owned()), ..Default::default() };
+        let everything = rt::DeviceRule {
+            allow: true,
+            access: Some("rwm".to_owned()),
+            ..Default::default()
+        };
         return Ok((nodes, vec![everything]));
     }
-    let mut rules = vec![rt::DeviceRule { allow: false, access: Some("rwm".to_owned()), ..Default::default() }];
-    rules.extend(DEFAULT_RULES.map(|(kind, major, minor, access)| rule(kind, major, minor, access)));
+    let mut rules = vec![rt::DeviceRule {
+        allow: false,
+        access: Some("rwm".to_owned()),
+        ..Default::default()
+    }];
+    rules
+        .extend(DEFAULT_RULES.map(|(kind, major, minor, access)| rule(kind, major, minor, access)));
     let mut nodes = Vec::new();
     for device in &isolation.devices {
         let first = nodes.len();
@@ -53,22 +62,41 @@ pub(super) fn resolve(isolation: &Isolation) -> Result<(Vec<rt::Device>, Vec<rt:
 
 /// Checks the rules a request gave.
 pub(super) fn check_rules(isolation: &Isolation) -> Result<()> {
-    isolation.device_rules.iter().try_for_each(|text| parse_rule(text).map(drop))
+    isolation
+        .device_rules
+        .iter()
+        .try_for_each(|text| parse_rule(text).map(drop))
 }
 
 fn rule(kind: &str, major: Option<i64>, minor: Option<i64>, access: &str) -> rt::DeviceRule {
-    rt::DeviceRule { allow: true, kind: Some(kind.to_owned()), major, minor, access: Some(access.to_owned()) }
+    rt::DeviceRule {
+        allow: true,
+        kind: Some(kind.to_owned()),
+        major,
+        minor,
+        access: Some(access.to_owned()),
+    }
 }
 
 /// Terminals, shared memory and message queues are the container's own, even when it is privileged.
 fn is_private(path: &Path) -> bool {
-    ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console"].iter().any(|own| path.starts_with(own))
+    [
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev/fd",
+        "/dev/console",
+    ]
+    .iter()
+    .any(|own| path.starts_with(own))
 }
 
 fn add(device: &Device, nodes: &mut Vec<rt::Device>) -> Result<()> {
     let path = &device.host_path;
     let stat = rustix::fs::stat(path).map_err(std::io::Error::from);
-    let stat = stat.context(|| format!("error gathering device information while adding custom device {path:?}"))?;
+    let stat = stat.context(|| {
+        format!("error gathering device information while adding custom device {path:?}")
+    })?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return walk(path, &device.container_path, 0, nodes);
     }
@@ -88,7 +116,9 @@ fn walk(host: &Path, container: &str, depth: usize, nodes: &mut Vec<rt::Device>)
         let Some(name) = name.to_str() else { continue };
         let target = format!("{}/{name}", container.trim_end_matches('/'));
         // A node that vanishes meanwhile was unplugged.
-        let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
+        let Ok(stat) = rustix::fs::lstat(entry.path()) else {
+            continue;
+        };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             if depth < DIRECTORY_DEPTH_MAX && !is_private(Path::new(&target)) {
                 walk(&entry.path(), &target, depth + 1, nodes)?;
@@ -97,7 +127,9 @@ fn walk(host: &Path, container: &str, depth: usize, nodes: &mut Vec<rt::Device>)
             nodes.push(node);
         }
         if nodes.len() > DIRECTORY_NODES_MAX {
-            return Err(Error::invalid(format!("more than {DIRECTORY_NODES_MAX} devices below {host:?}")));
+            return Err(Error::invalid(format!(
+                "more than {DIRECTORY_NODES_MAX} devices below {host:?}"
+            )));
         }
     }
     Ok(())
@@ -122,13 +154,22 @@ fn node(path: PathBuf, stat: &rustix::fs::Stat) -> Option<rt::Device> {
 
 /// Reads a rule as `c 1:3 rwm`, `b 8:* r`, `a *:* rwm`.
 fn parse_rule(text: &str) -> Result<rt::DeviceRule> {
-    let invalid = || Error::invalid(format!("invalid device cgroup rule: {text:?}: it reads like 'c 1:3 rwm'"));
+    let invalid = || {
+        Error::invalid(format!(
+            "invalid device cgroup rule: {text:?}: it reads like 'c 1:3 rwm'"
+        ))
+    };
     let fields: Vec<&str> = text.split(' ').collect();
-    let [kind @ ("a" | "b" | "c"), numbers, access] = fields[..] else { return Err(invalid()) };
+    let [kind @ ("a" | "b" | "c"), numbers, access] = fields[..] else {
+        return Err(invalid());
+    };
     let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
     let number = |text: &str| match text {
         "*" => Ok(None),
-        digits => digits.parse::<u32>().map(|number| Some(i64::from(number))).map_err(|_| invalid()),
+        digits => digits
+            .parse::<u32>()
+            .map(|number| Some(i64::from(number)))
+            .map_err(|_| invalid()),
     };
     if access.is_empty() || access.len() > 3 || !access.chars().all(|c| "rwm".contains(c)) {
         return Err(invalid());
@@ -143,8 +184,21 @@ mod tests {
     #[test]
     fn rules_are_read_strictly() {
         let parsed = parse_rule("c 10:* rw").unwrap();
-        assert_eq!((parsed.major, parsed.minor, parsed.access.as_deref()), (Some(10), None, Some("rw")));
-        for bad in ["", "c", "d 1:3 rwm", "c 1 rwm", "c 1:x rwm", "c 1:3 ", "c 1:3 x", "c -1:3 r", "c  1:3 r"] {
+        assert_eq!(
+            (parsed.major, parsed.minor, parsed.access.as_deref()),
+            (Some(10), None, Some("rw"))
+        );
+        for bad in [
+            "",
+            "c",
+            "d 1:3 rwm",
+            "c 1 rwm",
+            "c 1:x rwm",
+            "c 1:3 ",
+            "c 1:3 x",
+            "c -1:3 r",
+            "c  1:3 r",
+        ] {
             assert!(parse_rule(bad).is_err(), "{bad:?}");
         }
     }

@@ -10,8 +10,22 @@ const CPU_PERIOD_US: i64 = 100_000;
 
 /// The resource limits of setrlimit(2).
 const RLIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// The cgroup's resources.
@@ -20,7 +34,9 @@ pub(crate) fn resources(limits: &Limits, devices: Vec<rt::DeviceRule>) -> Result
         devices,
         memory: memory(limits),
         cpu: cpu(limits),
-        pids: limits.pids.map(|limit| rt::Pids { limit: Some(if limit > 0 { limit } else { -1 }) }),
+        pids: limits.pids.map(|limit| rt::Pids {
+            limit: Some(if limit > 0 { limit } else { -1 }),
+        }),
         block_io: block_io(limits)?,
         ..rt::Resources::default()
     })
@@ -37,15 +53,21 @@ pub(super) fn check(limits: &Limits) -> Result<()> {
     }
     match (memory, limits.memory_swap_bytes) {
         (None, Some(swap)) if swap > 0 => {
-            return Err(Error::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
+            return Err(Error::invalid(
+                "You should always set the Memory limit when using Memoryswap limit, see usage",
+            ));
         }
         (Some(bytes), Some(swap)) if swap > 0 && swap < bytes => {
-            return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
+            return Err(Error::invalid(
+                "Minimum memoryswap limit should be larger than memory limit, see usage",
+            ));
         }
         _ => {}
     }
     if limits.memory_swappiness.is_some_and(|value| value > 100) {
-        return Err(Error::invalid("Invalid value: memory swappiness has a range of 0 to 100"));
+        return Err(Error::invalid(
+            "Invalid value: memory swappiness has a range of 0 to 100",
+        ));
     }
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = limits.nano_cpus.unwrap_or(0);
@@ -54,10 +76,17 @@ pub(super) fn check(limits: &Limits) -> Result<()> {
             "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
         )));
     }
-    if limits.nano_cpus.is_some() && (limits.cpu_quota_us.is_some() || limits.cpu_period_us.is_some()) {
-        return Err(Error::invalid("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"));
+    if limits.nano_cpus.is_some()
+        && (limits.cpu_quota_us.is_some() || limits.cpu_period_us.is_some())
+    {
+        return Err(Error::invalid(
+            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set",
+        ));
     }
-    if limits.blkio_weight.is_some_and(|weight| !(10..=1000).contains(&weight)) {
+    if limits
+        .blkio_weight
+        .is_some_and(|weight| !(10..=1000).contains(&weight))
+    {
         return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
     }
     rlimits(limits).map(drop)
@@ -68,7 +97,9 @@ fn memory(limits: &Limits) -> Option<rt::Memory> {
         limit: limits.memory_bytes,
         reservation: limits.memory_reservation_bytes,
         // As Docker: as much swap again as memory, unless said otherwise.
-        swap: limits.memory_swap_bytes.or(limits.memory_bytes.map(|bytes| bytes.saturating_mul(2))),
+        swap: limits
+            .memory_swap_bytes
+            .or(limits.memory_bytes.map(|bytes| bytes.saturating_mul(2))),
         swappiness: limits.memory_swappiness,
         disable_oom_killer: limits.oom_kill_disable.then_some(true),
         ..rt::Memory::default()
@@ -77,7 +108,9 @@ fn memory(limits: &Limits) -> Option<rt::Memory> {
 }
 
 fn cpu(limits: &Limits) -> Option<rt::Cpu> {
-    let from_cpus = limits.nano_cpus.map(|nano| nano.saturating_mul(CPU_PERIOD_US) / 1_000_000_000);
+    let from_cpus = limits
+        .nano_cpus
+        .map(|nano| nano.saturating_mul(CPU_PERIOD_US) / 1_000_000_000);
     let period = from_cpus.and(u64::try_from(CPU_PERIOD_US).ok());
     let cpu = rt::Cpu {
         shares: limits.cpu_shares,
@@ -105,12 +138,20 @@ fn block_io(limits: &Limits) -> Result<Option<rt::BlockIo>> {
 fn throttles(throttles: &[Throttle]) -> Result<Vec<rt::ThrottleDevice>> {
     let resolve = |throttle: &Throttle| {
         let path = &throttle.path;
-        let stat = rustix::fs::stat(path).map_err(std::io::Error::from).context(|| format!("stat {path:?}"))?;
+        let stat = rustix::fs::stat(path)
+            .map_err(std::io::Error::from)
+            .context(|| format!("stat {path:?}"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
-            return Err(Error::invalid(format!("{path:?} is no block device: its rate cannot be limited")));
+            return Err(Error::invalid(format!(
+                "{path:?} is no block device: its rate cannot be limited"
+            )));
         }
         let (major, minor) = (major(stat.st_rdev).into(), minor(stat.st_rdev).into());
-        Ok(rt::ThrottleDevice { major, minor, rate: throttle.rate })
+        Ok(rt::ThrottleDevice {
+            major,
+            minor,
+            rate: throttle.rate,
+        })
     };
     throttles.iter().map(resolve).collect()
 }
@@ -121,15 +162,23 @@ pub(super) fn rlimits(limits: &Limits) -> Result<Vec<rt::Rlimit>> {
     let convert = |ulimit: &crate::model::Ulimit| {
         let name = ulimit.name.as_str();
         if !RLIMITS.contains(&name) {
-            return Err(Error::invalid(format!("invalid ulimit type: {name}: setrlimit(2) knows {}", RLIMITS.join(", "))));
+            return Err(Error::invalid(format!(
+                "invalid ulimit type: {name}: setrlimit(2) knows {}",
+                RLIMITS.join(", ")
+            )));
         }
         let (soft, hard) = (value(ulimit.soft), value(ulimit.hard));
         if soft > hard {
             return Err(Error::invalid(format!(
-                "ulimit soft limit must be less than or equal to hard limit: {name}: {} > {}", ulimit.soft, ulimit.hard
+                "ulimit soft limit must be less than or equal to hard limit: {name}: {} > {}",
+                ulimit.soft, ulimit.hard
             )));
         }
-        Ok(rt::Rlimit { kind: format!("RLIMIT_{}", name.to_ascii_uppercase()), soft, hard })
+        Ok(rt::Rlimit {
+            kind: format!("RLIMIT_{}", name.to_ascii_uppercase()),
+            soft,
+            hard,
+        })
     };
     limits.ulimits.iter().map(convert).collect()
 }
@@ -140,16 +189,26 @@ mod tests {
 
     #[test]
     fn cpus_become_a_quota() {
-        let limits = Limits { nano_cpus: Some(1_500_000_000), ..Limits::default() };
+        let limits = Limits {
+            nano_cpus: Some(1_500_000_000),
+            ..Limits::default()
+        };
         let cpu = cpu(&limits).unwrap();
         assert_eq!((cpu.quota, cpu.period), (Some(150_000), Some(100_000)));
     }
 
     #[test]
     fn swap_is_twice_the_memory_unless_said_otherwise() {
-        let limits = Limits { memory_bytes: Some(10), ..Limits::default() };
+        let limits = Limits {
+            memory_bytes: Some(10),
+            ..Limits::default()
+        };
         assert_eq!(memory(&limits).unwrap().swap, Some(20));
-        let limits = Limits { memory_bytes: Some(10), memory_swap_bytes: Some(-1), ..Limits::default() };
+        let limits = Limits {
+            memory_bytes: Some(10),
+            memory_swap_bytes: Some(-1),
+            ..Limits::default()
+        };
         assert_eq!(memory(&limits).unwrap().swap, Some(-1));
         assert_eq!(memory(&Limits::default()), None);
     }
@@ -157,12 +216,19 @@ mod tests {
     #[test]
     fn a_soft_limit_over_the_hard_one_is_refused() {
         let ulimit = |name: &str, soft, hard| Limits {
-            ulimits: vec![crate::model::Ulimit { name: name.to_owned(), soft, hard }],
+            ulimits: vec![crate::model::Ulimit {
+                name: name.to_owned(),
+                soft,
+                hard,
+            }],
             ..Limits::default()
         };
         assert!(rlimits(&ulimit("nofile", 2, 1)).is_err());
         assert!(rlimits(&ulimit("nofiles", 1, 1)).is_err());
         let unlimited = rlimits(&ulimit("core", -1, -1)).unwrap();
-        assert_eq!((unlimited[0].kind.as_str(), unlimited[0].soft), ("RLIMIT_CORE", u64::MAX));
+        assert_eq!(
+            (unlimited[0].kind.as_str(), unlimited[0].soft),
+            ("RLIMIT_CORE", u64::MAX)
+        );
     }
 }

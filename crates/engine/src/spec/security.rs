@@ -7,36 +7,102 @@ use std::path::PathBuf;
 
 /// Every capability of capabilities(7), without `CAP_`, by number.
 const ALL: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
 /// What a container has unless asked otherwise: Docker's fourteen.
 const DEFAULT: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// Shown as empty: they tell of the host, or let root inside reach it.
 const MASKED: [&str; 13] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-    "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/kernel/debug",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/kernel/debug",
 ];
 
 /// Shown, but not writable.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// The masked and the read-only paths.
 pub(super) fn paths(isolation: &Isolation) -> (Vec<PathBuf>, Vec<PathBuf>) {
     if isolation.privileged || isolation.unmasked_paths {
         return (Vec::new(), Vec::new());
     }
-    (MASKED.map(PathBuf::from).to_vec(), READ_ONLY.map(PathBuf::from).to_vec())
+    (
+        MASKED.map(PathBuf::from).to_vec(),
+        READ_ONLY.map(PathBuf::from).to_vec(),
+    )
 }
 
 /// Strips `CAP_` and checks the name.
@@ -44,7 +110,9 @@ fn capability(name: &str) -> Result<&'static str> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
     ALL.into_iter().find(|known| *known == bare).ok_or_else(|| {
-        Error::invalid(format!("invalid capability: {name:?}: capabilities(7) lists those that exist"))
+        Error::invalid(format!(
+            "invalid capability: {name:?}: capabilities(7) lists those that exist"
+        ))
     })
 }
 
@@ -122,21 +190,37 @@ mod tests {
 
     fn names(add: &[&str], drop: &[&str]) -> Result<Vec<&'static str>> {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        granted(&Isolation { cap_add: owned(add), cap_drop: owned(drop), ..Isolation::default() })
+        granted(&Isolation {
+            cap_add: owned(add),
+            cap_drop: owned(drop),
+            ..Isolation::default()
+        })
     }
 
     #[test]
     fn capabilities_are_added_and_dropped_as_docker_does() {
         assert_eq!(names(&[], &[]).unwrap(), DEFAULT);
         assert_eq!(names(&["chown"], &["ALL"]).unwrap(), ["CHOWN"]);
-        assert!(!names(&["ALL"], &["CAP_SYS_ADMIN"]).unwrap().contains(&"SYS_ADMIN"));
-        assert!(names(&["CAP_SYS_ADMIN"], &[]).unwrap().contains(&"SYS_ADMIN"));
+        assert!(
+            !names(&["ALL"], &["CAP_SYS_ADMIN"])
+                .unwrap()
+                .contains(&"SYS_ADMIN")
+        );
+        assert!(
+            names(&["CAP_SYS_ADMIN"], &[])
+                .unwrap()
+                .contains(&"SYS_ADMIN")
+        );
         assert!(names(&["CAP_FLY"], &[]).is_err());
     }
 
     #[test]
     fn nothing_is_inheritable() {
-        let sets = capabilities(&Isolation { privileged: true, ..Isolation::default() }).unwrap();
+        let sets = capabilities(&Isolation {
+            privileged: true,
+            ..Isolation::default()
+        })
+        .unwrap();
         assert!(sets.inheritable.is_empty() && sets.ambient.is_empty());
         assert_eq!(sets.bounding.len(), ALL.len());
     }

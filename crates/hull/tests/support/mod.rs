@@ -35,11 +35,17 @@ pub struct Said {
 impl Engine {
     /// Starts an engine without images.
     pub fn empty() -> Self {
-        assert!(rustix::process::getuid().is_root(), "these tests make containers: run them as root");
+        assert!(
+            rustix::process::getuid().is_root(),
+            "these tests make containers: run them as root"
+        );
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let unique = std::process::id() % 250;
         let mut engine = Self {
-            root: tempfile::Builder::new().prefix("hull-test").tempdir().unwrap(),
+            root: tempfile::Builder::new()
+                .prefix("hull-test")
+                .tempdir()
+                .unwrap(),
             bridge: format!("ht{:x}x{n}", std::process::id()),
             bip: format!("10.{}.{n}.1/24", unique + 1),
             child: None,
@@ -52,15 +58,29 @@ impl Engine {
     pub fn new() -> Self {
         let engine = Self::empty();
         let tar = busybox_tar();
-        engine.ok_with_input(&["import", "--change", "CMD [\"sh\"]", "-", "busybox"], &tar);
+        engine.ok_with_input(
+            &["import", "--change", "CMD [\"sh\"]", "-", "busybox"],
+            &tar,
+        );
         engine
     }
 
     /// Starts the engine's process, and waits until it serves.
     pub fn start(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_hull"))
-            .args(["daemon", "--bridge", &self.bridge, "--bip", &self.bip, "--data-root"])
+            .args([
+                "daemon",
+                "--bridge",
+                &self.bridge,
+                "--bip",
+                &self.bip,
+                "--data-root",
+            ])
             .arg(self.path("data"))
             .arg("--run-root")
             .arg(self.path("run"))
@@ -72,7 +92,11 @@ impl Engine {
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(30);
         while std::os::unix::net::UnixStream::connect(self.path("run/hull.sock")).is_err() {
-            assert!(Instant::now() < deadline, "the engine does not serve: {}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "the engine does not serve: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -110,8 +134,14 @@ impl Engine {
     pub fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.arg(COMMAND_TIMEOUT_S).arg(program).args(arguments);
-        command.env("HULL_HOST", self.socket()).env("DOCKER_HOST", self.socket()).current_dir(self.root.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env("HULL_HOST", self.socket())
+            .env("DOCKER_HOST", self.socket())
+            .current_dir(self.root.path());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -126,14 +156,24 @@ impl Engine {
     /// A command that has to succeed; its output without the last newline.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let said = self.run(arguments);
-        assert_eq!(said.code, 0, "hull {arguments:?}: {said:?}\nengine: {}", self.log());
+        assert_eq!(
+            said.code,
+            0,
+            "hull {arguments:?}: {said:?}\nengine: {}",
+            self.log()
+        );
         said.stdout.trim_end().to_owned()
     }
 
     /// As [`Engine::ok`], by Docker's client.
     pub fn docker(&self, arguments: &[&str]) -> String {
         let said = said(self.client("docker", arguments).output().unwrap());
-        assert_eq!(said.code, 0, "docker {arguments:?}: {said:?}\nengine: {}", self.log());
+        assert_eq!(
+            said.code,
+            0,
+            "docker {arguments:?}: {said:?}\nengine: {}",
+            self.log()
+        );
         said.stdout.trim_end().to_owned()
     }
 
@@ -142,7 +182,12 @@ impl Engine {
         // A command that ends before it has read everything breaks the pipe; its own code tells why.
         let _ = child.stdin.take().unwrap().write_all(input);
         let said = said(child.wait_with_output().unwrap());
-        assert_eq!(said.code, 0, "hull {arguments:?}: {said:?}\nengine: {}", self.log());
+        assert_eq!(
+            said.code,
+            0,
+            "hull {arguments:?}: {said:?}\nengine: {}",
+            self.log()
+        );
         said.stdout.trim_end().to_owned()
     }
 
@@ -150,7 +195,11 @@ impl Engine {
     pub fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !is_so() {
-            assert!(Instant::now() < deadline, "in vain: {what}\nengine: {}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "in vain: {what}\nengine: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -160,13 +209,28 @@ impl Engine {
         let root = self.root.path().display().to_string();
         let mut traces = Vec::new();
         for dir in ["run/containers", "data/containers", "data/snapshots"] {
-            let entries = std::fs::read_dir(self.path(dir)).into_iter().flatten().flatten();
+            let entries = std::fs::read_dir(self.path(dir))
+                .into_iter()
+                .flatten()
+                .flatten();
             traces.extend(entries.map(|entry| format!("directory {}", entry.path().display())));
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        traces.extend(mounts.lines().filter(|line| line.contains(&root)).map(|line| format!("mount {line}")));
-        let links = Command::new("ip").args(["-o", "link", "show", "master", &self.bridge]).output().unwrap();
-        traces.extend(String::from_utf8_lossy(&links.stdout).lines().map(|line| format!("link {line}")));
+        traces.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&root))
+                .map(|line| format!("mount {line}")),
+        );
+        let links = Command::new("ip")
+            .args(["-o", "link", "show", "master", &self.bridge])
+            .output()
+            .unwrap();
+        traces.extend(
+            String::from_utf8_lossy(&links.stdout)
+                .lines()
+                .map(|line| format!("link {line}")),
+        );
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
@@ -185,7 +249,11 @@ impl Engine {
             directories.push(entry.path());
         }
         for directory in directories {
-            found.extend(ids.iter().map(|id| directory.join("hull").join(id)).filter(|path| path.exists()));
+            found.extend(
+                ids.iter()
+                    .map(|id| directory.join("hull").join(id))
+                    .filter(|path| path.exists()),
+            );
         }
         found
     }
@@ -198,7 +266,11 @@ impl Engine {
             if traces.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "left: {traces:#?}\nengine: {}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "left: {traces:#?}\nengine: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -216,8 +288,14 @@ impl Drop for Engine {
             self.run(&arguments);
         }
         self.kill();
-        let _ = Command::new("ip").args(["link", "del", &self.bridge]).stderr(Stdio::null()).status();
-        let _ = Command::new("nft").args(["delete", "table", "ip", &self.bridge]).stderr(Stdio::null()).status();
+        let _ = Command::new("ip")
+            .args(["link", "del", &self.bridge])
+            .stderr(Stdio::null())
+            .status();
+        let _ = Command::new("nft")
+            .args(["delete", "table", "ip", &self.bridge])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -236,13 +314,40 @@ pub fn busybox_tar() -> Vec<u8> {
     for name in ["bin", "etc", "tmp", "root"] {
         std::fs::create_dir(root.join(name)).unwrap();
     }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    std::fs::copy(busybox.expect("busybox-static is installed"), root.join("bin/busybox")).unwrap();
-    let applets = Command::new(root.join("bin/busybox")).arg("--list").output().unwrap();
-    for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    std::fs::copy(
+        busybox.expect("busybox-static is installed"),
+        root.join("bin/busybox"),
+    )
+    .unwrap();
+    let applets = Command::new(root.join("bin/busybox"))
+        .arg("--list")
+        .output()
+        .unwrap();
+    for applet in String::from_utf8(applets.stdout)
+        .unwrap()
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n").unwrap();
-    std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n").unwrap();
-    Command::new("tar").arg("-C").arg(root).args(["-c", "."]).output().unwrap().stdout
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n",
+    )
+    .unwrap();
+    std::fs::write(
+        root.join("etc/group"),
+        "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n",
+    )
+    .unwrap();
+    Command::new("tar")
+        .arg("-C")
+        .arg(root)
+        .args(["-c", "."])
+        .output()
+        .unwrap()
+        .stdout
 }

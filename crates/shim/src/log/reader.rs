@@ -71,14 +71,24 @@ impl Reader {
             seek_to_tail(&mut files, tail)?;
         }
         let files = files.into_iter().map(BufReader::new).collect();
-        Ok(Self { path: path.to_owned(), options, files, inode, line: Vec::new(), watch })
+        Ok(Self {
+            path: path.to_owned(),
+            options,
+            files,
+            inode,
+            line: Vec::new(),
+            watch,
+        })
     }
 
     /// The next wanted entry; None at the present end of the log.
     ///
     /// # Errors
     /// As read(2). Lines that are no log entries are skipped.
-    #[expect(clippy::should_implement_trait, reason = "None is not the end when following")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "None is not the end when following"
+    )]
     pub fn next(&mut self) -> io::Result<Option<Entry>> {
         loop {
             let Some(file) = self.files.front_mut() else {
@@ -188,7 +198,10 @@ fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
             return Ok(files);
         }
     }
-    Err(io::Error::other(format!("{} is rotated faster than it can be read", path.display())))
+    Err(io::Error::other(format!(
+        "{} is rotated faster than it can be read",
+        path.display()
+    )))
 }
 
 /// Drops and seeks files such that reading them gives the last `tail` lines.
@@ -240,18 +253,27 @@ mod tests {
     fn log(max_bytes: Option<u64>, files_max: u32) -> (tempfile::TempDir, PathBuf, Writer) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.log");
-        let writer = Writer::open(LogConfig { path: path.clone(), max_bytes, files_max }).unwrap();
+        let writer = Writer::open(LogConfig {
+            path: path.clone(),
+            max_bytes,
+            files_max,
+        })
+        .unwrap();
         (dir, path, writer)
     }
 
     fn write(writer: &mut Writer, lines: std::ops::Range<u32>) {
         for n in lines {
-            writer.write(Stream::Stdout, format!("{n}\n").as_bytes()).unwrap();
+            writer
+                .write(Stream::Stdout, format!("{n}\n").as_bytes())
+                .unwrap();
         }
     }
 
     fn read(reader: &mut Reader) -> Vec<String> {
-        std::iter::from_fn(|| reader.next().unwrap()).map(|e| e.log.trim().to_owned()).collect()
+        std::iter::from_fn(|| reader.next().unwrap())
+            .map(|e| e.log.trim().to_owned())
+            .collect()
     }
 
     #[test]
@@ -259,7 +281,10 @@ mod tests {
         let (_dir, path, mut writer) = log(Some(200), 10);
         write(&mut writer, 0..12);
         for tail in 0..12_u32 {
-            let options = ReadOptions { tail: Some(tail.into()), ..Default::default() };
+            let options = ReadOptions {
+                tail: Some(tail.into()),
+                ..Default::default()
+            };
             let expected: Vec<String> = (12 - tail..12).map(|n| n.to_string()).collect();
             assert_eq!(read(&mut Reader::open(&path, options).unwrap()), expected);
         }
@@ -282,11 +307,15 @@ mod tests {
         use std::io::Write;
         let (_dir, path, mut writer) = log(None, 1);
         write(&mut writer, 0..1);
-        let mut raw = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut raw = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap();
         raw.write_all(br#"{"log":"1\n","stre"#).unwrap();
         let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
         assert_eq!(read(&mut reader), ["0"]);
-        raw.write_all(b"am\":\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n").unwrap();
+        raw.write_all(b"am\":\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n")
+            .unwrap();
         assert_eq!(read(&mut reader), ["1"]);
     }
 
@@ -298,7 +327,11 @@ mod tests {
             let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
             std::iter::from_fn(|| reader.next().unwrap()).collect()
         };
-        let options = ReadOptions { since: Some(all[1].time), until: Some(all[1].time), tail: None };
+        let options = ReadOptions {
+            since: Some(all[1].time),
+            until: Some(all[1].time),
+            tail: None,
+        };
         assert_eq!(read(&mut Reader::open(&path, options).unwrap()), ["1"]);
     }
 
@@ -308,7 +341,11 @@ mod tests {
         let path = dir.path().join("c.log");
         let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
         assert_eq!(read(&mut reader), Vec::<String>::new());
-        let config = LogConfig { path, max_bytes: None, files_max: 1 };
+        let config = LogConfig {
+            path,
+            max_bytes: None,
+            files_max: 1,
+        };
         write(&mut Writer::open(config).unwrap(), 0..2);
         assert_eq!(read(&mut reader), ["0", "1"]);
     }

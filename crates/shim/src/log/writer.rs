@@ -33,9 +33,20 @@ impl Writer {
     /// # Errors
     /// As open(2).
     pub fn open(config: LogConfig) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&config.path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .open(&config.path)?;
         let size = file.metadata()?.len();
-        Ok(Self { config, file, size, partial: Default::default(), lines: Vec::new(), loss_reported: false })
+        Ok(Self {
+            config,
+            file,
+            size,
+            partial: Default::default(),
+            lines: Vec::new(),
+            loss_reported: false,
+        })
     }
 
     /// Records output as it was read; an unfinished line waits for its rest.
@@ -81,7 +92,11 @@ impl Writer {
     /// Says once on standard error that output could not be recorded.
     pub(crate) fn report_loss(&mut self, error: &io::Error) {
         if !self.loss_reported {
-            let _ = writeln!(io::stderr(), "hull-shim: {}: output is lost for the log: {error}", self.config.path.display());
+            let _ = writeln!(
+                io::stderr(),
+                "hull-shim: {}: output is lost for the log: {error}",
+                self.config.path.display()
+            );
             self.loss_reported = true;
         }
     }
@@ -91,7 +106,11 @@ impl Writer {
             return Ok(());
         }
         let lines = std::mem::take(&mut self.lines);
-        if self.config.max_bytes.is_some_and(|max| self.size > 0 && self.size + lines.len() as u64 > max) {
+        if self
+            .config
+            .max_bytes
+            .is_some_and(|max| self.size > 0 && self.size + lines.len() as u64 > max)
+        {
             self.rotate()?;
         }
         self.file.write_all(&lines)?;
@@ -127,7 +146,14 @@ fn push_line(
     stream: Stream,
     time: jiff::Timestamp,
 ) -> io::Result<()> {
-    serde_json::to_writer(&mut *lines, &Line { log: String::from_utf8_lossy(line), stream, time })?;
+    serde_json::to_writer(
+        &mut *lines,
+        &Line {
+            log: String::from_utf8_lossy(line),
+            stream,
+            time,
+        },
+    )?;
     lines.push(b'\n');
     Ok(())
 }
@@ -138,13 +164,19 @@ mod tests {
     use std::fs;
 
     fn config(dir: &tempfile::TempDir, max_bytes: Option<u64>, files_max: u32) -> LogConfig {
-        LogConfig { path: dir.path().join("c.log"), max_bytes, files_max }
+        LogConfig {
+            path: dir.path().join("c.log"),
+            max_bytes,
+            files_max,
+        }
     }
 
     fn logs(path: &std::path::Path) -> Vec<String> {
         let text = fs::read_to_string(path).unwrap();
         let value = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
-        text.lines().map(|line| value(line)["log"].as_str().unwrap().to_owned()).collect()
+        text.lines()
+            .map(|line| value(line)["log"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -156,7 +188,10 @@ mod tests {
         }
         writer.write(Stream::Stderr, b"err\n").unwrap();
         writer.finish(Stream::Stdout).unwrap();
-        assert_eq!(logs(&dir.path().join("c.log")), ["one\n", "two\n", "\n", "err\n", "three"]);
+        assert_eq!(
+            logs(&dir.path().join("c.log")),
+            ["one\n", "two\n", "\n", "err\n", "three"]
+        );
     }
 
     #[test]
@@ -167,7 +202,10 @@ mod tests {
         for piece in line.chunks(1000) {
             writer.write(Stream::Stdout, piece).unwrap();
         }
-        let parts: Vec<usize> = logs(&dir.path().join("c.log")).iter().map(String::len).collect();
+        let parts: Vec<usize> = logs(&dir.path().join("c.log"))
+            .iter()
+            .map(String::len)
+            .collect();
         assert_eq!(parts, [LINE_BYTES_MAX, 6]);
     }
 
@@ -176,7 +214,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = Writer::open(config(&dir, Some(100), 2)).unwrap();
         for n in 0..5 {
-            writer.write(Stream::Stdout, format!("line {n}\n").as_bytes()).unwrap();
+            writer
+                .write(Stream::Stdout, format!("line {n}\n").as_bytes())
+                .unwrap();
         }
         assert_eq!(logs(&dir.path().join("c.log")), ["line 4\n"]);
         assert_eq!(logs(&dir.path().join("c.log.1")), ["line 3\n"]);
