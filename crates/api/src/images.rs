@@ -84,7 +84,7 @@ fn list(call: &Call<'_>) -> Reply {
         .iter()
         .map(|image| summary(call.engine, image))
         .collect();
-    summaries.sort_by(|a, b| b.created.cmp(&a.created));
+    summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
     json(&summaries)
 }
 

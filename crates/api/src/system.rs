@@ -411,86 +411,74 @@ pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> R
     }
 }
 
+/// Describes a network that there always is.
+fn describe(
+    containers: &[engine::model::Snapshot],
+    (name, driver): (&str, &str),
+    id: String,
+    mode: &NetworkMode,
+) -> types::Network {
+    let is_member = |container: &&engine::model::Snapshot| {
+        container.state.phase.is_running() && container.spec.network.mode == *mode
+    };
+    let member = |container: &engine::model::Snapshot| {
+        let endpoint = container.state.endpoint.as_ref();
+        let resource = types::EndpointResource {
+            name: container.name.clone(),
+            endpoint_id: endpoint.map(|e| e.id.clone()).unwrap_or_default(),
+            mac_address: endpoint.map(|e| mac_name(e.mac)).unwrap_or_default(),
+            ipv4_address: endpoint
+                .map(|e| format!("{}/{}", e.address, e.prefix))
+                .unwrap_or_default(),
+            ..types::EndpointResource::default()
+        };
+        (container.spec.id.clone(), resource)
+    };
+    types::Network {
+        name: name.to_owned(),
+        id,
+        created: "1970-01-01T00:00:00Z".to_owned(),
+        scope: "local".to_owned(),
+        driver: driver.to_owned(),
+        enable_ipv4: true,
+        ipam: types::Ipam {
+            driver: "default".to_owned(),
+            options: None,
+            config: Some(Vec::new()),
+        },
+        containers: Some(containers.iter().filter(is_member).map(member).collect()),
+        options: Some(BTreeMap::new()),
+        labels: Some(BTreeMap::new()),
+        ..types::Network::default()
+    }
+}
+
 fn builtin(call: &Call<'_>) -> Vec<types::Network> {
     let containers = call.engine.list();
-    let network =
-        |name: &str, driver: &str, id: String, ipam: Vec<types::IpamConfig>, mode: &NetworkMode| {
-            let members = containers
-                .iter()
-                .filter(|c| c.state.phase.is_running() && c.spec.network.mode == *mode);
-            let member = |container: &engine::model::Snapshot| {
-                let endpoint = container.state.endpoint.as_ref();
-                let resource = types::EndpointResource {
-                    name: container.name.clone(),
-                    endpoint_id: endpoint.map(|e| e.id.clone()).unwrap_or_default(),
-                    mac_address: endpoint.map(|e| mac_name(e.mac)).unwrap_or_default(),
-                    ipv4_address: endpoint
-                        .map(|e| format!("{}/{}", e.address, e.prefix))
-                        .unwrap_or_default(),
-                    ..types::EndpointResource::default()
-                };
-                (container.spec.id.clone(), resource)
-            };
-            types::Network {
-                name: name.to_owned(),
-                id,
-                created: "1970-01-01T00:00:00Z".to_owned(),
-                scope: "local".to_owned(),
-                driver: driver.to_owned(),
-                enable_ipv4: true,
-                ipam: types::Ipam {
-                    driver: "default".to_owned(),
-                    options: None,
-                    config: Some(ipam),
-                },
-                containers: Some(members.map(member).collect()),
-                options: Some(BTreeMap::new()),
-                labels: Some(BTreeMap::new()),
-                ..types::Network::default()
-            }
-        };
-    let subnet = call
-        .engine
-        .network()
-        .subnet()
-        .map(|subnet| types::IpamConfig {
-            subnet: format!("{}/{}", subnet.network(), subnet.prefix),
-            gateway: subnet.gateway.to_string(),
-            ..types::IpamConfig::default()
-        });
-    let mut bridge = network(
-        "bridge",
-        "bridge",
+    let network = call.engine.network();
+    let mut bridge = describe(
+        &containers,
+        ("bridge", "bridge"),
         BRIDGE_ID.to_owned(),
-        subnet.into_iter().collect(),
         &NetworkMode::Bridge,
     );
-    bridge.options = Some(BTreeMap::from([
-        (
-            "com.docker.network.bridge.default_bridge".to_owned(),
-            "true".to_owned(),
-        ),
-        (
-            "com.docker.network.bridge.name".to_owned(),
-            call.engine.network().config().name.clone(),
-        ),
-    ]));
+    let subnet = network.subnet().map(|subnet| types::IpamConfig {
+        subnet: format!("{}/{}", subnet.network(), subnet.prefix),
+        gateway: subnet.gateway.to_string(),
+        ..types::IpamConfig::default()
+    });
+    bridge.ipam.config = Some(subnet.into_iter().collect());
+    let options = [("default_bridge", "true"), ("name", &network.config().name)];
+    let option = |(name, value): (&str, &str)| {
+        let name = format!("com.docker.network.bridge.{name}");
+        (name, value.to_owned())
+    };
+    bridge.options = Some(options.into_iter().map(option).collect());
+    let (host, none) = (&NetworkMode::Host, &NetworkMode::None);
     vec![
         bridge,
-        network(
-            "host",
-            "host",
-            fixed_id("4057"),
-            Vec::new(),
-            &NetworkMode::Host,
-        ),
-        network(
-            "none",
-            "null",
-            fixed_id("0e00"),
-            Vec::new(),
-            &NetworkMode::None,
-        ),
+        describe(&containers, ("host", "host"), fixed_id("4057"), host),
+        describe(&containers, ("none", "null"), fixed_id("0e00"), none),
     ]
 }
 

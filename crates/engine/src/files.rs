@@ -224,7 +224,7 @@ impl Engine {
             .iter()
             .map(|container| container.snapshot())
             .collect();
-        all.sort_by(|a, b| b.spec.created.cmp(&a.spec.created));
+        all.sort_by_key(|container| std::cmp::Reverse(container.spec.created));
         all
     }
 

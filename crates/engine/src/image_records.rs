@@ -93,7 +93,9 @@ mod tests {
 
     #[test]
     fn it_keeps_what_the_image_store_expects() {
-        let store = Arc::new(Store::in_memory().unwrap());
-        images::records::testsuite::run(&ImageRecords::new(store));
+        images::records::testsuite::run(&|| {
+            let store = Arc::new(Store::in_memory().unwrap());
+            Box::new(ImageRecords::new(store))
+        });
     }
 }

@@ -17,7 +17,7 @@ impl Engine {
             self.0.registry.insert(Arc::new(container));
         }
         let mut containers = self.0.registry.all();
-        containers.sort_by(|a, b| a.spec.created.cmp(&b.spec.created));
+        containers.sort_by_key(|container| container.spec.created);
         let mut adopted = Vec::new();
         for container in &containers {
             if let Some(base) = container.state().user_namespace_base {

@@ -10,16 +10,16 @@ use oci::runtime::{Seccomp, SeccompAction, SeccompOperator, SyscallArgument, Sys
 
 /// What of the host the filter depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Host<'a> {
+pub(crate) struct Host<'a> {
     /// The machine as uname(2) calls it: `x86_64`, `aarch64`, `riscv64` …
-    pub architecture: &'a str,
+    pub(crate) architecture: &'a str,
     /// Whether a security module (AppArmor, SELinux) keeps containers from AF_ALG sockets. Without it 32-bit programs cannot
     /// make sockets by socketcall(2), whose arguments a filter cannot see.
-    pub lsm_denies_alg: bool,
+    pub(crate) lsm_denies_alg: bool,
 }
 
 /// The filter of a container with these capabilities (`CAP_…`) in its bounding set.
-pub fn default_profile(capabilities: &[String], host: Host<'_>) -> Seccomp {
+pub(crate) fn default_profile(capabilities: &[String], host: Host<'_>) -> Seccomp {
     let has = |name: &str| capabilities.iter().any(|capability| capability == name);
     let mut syscalls: Vec<_> = ALWAYS
         .iter()

@@ -9,7 +9,7 @@ mod limits;
 mod security;
 
 use crate::error::{Error, Result};
-use crate::model::{Ipc, Namespace, NetworkMode, Spec};
+use crate::model::{Ipc, Isolation, Namespace, NetworkMode, Spec};
 use oci::runtime as rt;
 use std::path::{Path, PathBuf};
 
@@ -270,14 +270,27 @@ pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> rt::Mo
     }
 }
 
-fn push_shared_memory(mounts: &mut Vec<rt::Mount>, prepared: &Prepared) {
-    if let Some(path) = &prepared.shared_memory {
-        mounts.push(bind(
-            path,
-            "/dev/shm",
-            &["rbind", "rprivate", "nosuid", "noexec", "nodev"],
-        ));
+/// `/dev/mqueue` and `/dev/shm`, which belong to the IPC namespace.
+fn ipc_mounts(isolation: &Isolation, prepared: &Prepared) -> Vec<rt::Mount> {
+    const CLOSED: [&str; 3] = ["nosuid", "noexec", "nodev"];
+    let bound = |source: &Path, target: &str| {
+        let options = [&["rbind", "rprivate"][..], &CLOSED].concat();
+        bind(source, target, &options)
+    };
+    if isolation.ipc == Ipc::Host {
+        return ["/dev/mqueue", "/dev/shm"]
+            .map(|path| bound(Path::new(path), path))
+            .to_vec();
     }
+    let mut mounts = vec![mount("mqueue", "/dev/mqueue", &CLOSED)];
+    if let Some(path) = &prepared.shared_memory {
+        mounts.push(bound(path, "/dev/shm"));
+    } else if isolation.ipc == Ipc::Private {
+        let size = format!("size={}", isolation.shm_bytes);
+        let options = [&CLOSED[..], &["mode=1777", &size]].concat();
+        mounts.push(mount("tmpfs", "/dev/shm", &options));
+    }
+    mounts
 }
 
 fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
@@ -309,45 +322,7 @@ fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
             &["nosuid", "noexec", "nodev", "relatime", writable],
         ),
     ];
-    match &isolation.ipc {
-        Ipc::Host => {
-            mounts.push(bind(
-                Path::new("/dev/mqueue"),
-                "/dev/mqueue",
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
-            mounts.push(bind(
-                Path::new("/dev/shm"),
-                "/dev/shm",
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
-        }
-        Ipc::Container(id) => {
-            mounts.push(mount(
-                "mqueue",
-                "/dev/mqueue",
-                &["nosuid", "noexec", "nodev"],
-            ));
-            debug_assert!(prepared.peers.iter().any(|(peer, _)| peer == id));
-            push_shared_memory(&mut mounts, prepared);
-        }
-        Ipc::Private | Ipc::Shareable | Ipc::None => {
-            mounts.push(mount(
-                "mqueue",
-                "/dev/mqueue",
-                &["nosuid", "noexec", "nodev"],
-            ));
-            push_shared_memory(&mut mounts, prepared);
-            if isolation.ipc == Ipc::Private {
-                let size = format!("size={}", isolation.shm_bytes);
-                mounts.push(mount(
-                    "tmpfs",
-                    "/dev/shm",
-                    &["nosuid", "noexec", "nodev", "mode=1777", &size],
-                ));
-            }
-        }
-    }
+    mounts.extend(ipc_mounts(isolation, prepared));
     if let Some(dir) = &prepared.etc_dir {
         for name in crate::etc::FILES {
             let target = format!("/etc/{name}");

@@ -25,15 +25,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The networks to choose the bridge's from when none was asked for: Docker's defaults, so that firewalls and habits fit.
-const SUBNETS: [(Ipv4Addr, u8); 15] = {
-    let mut subnets = [(Ipv4Addr::UNSPECIFIED, 16); 15];
-    let mut n = 0;
-    while n < 15 {
-        subnets[n] = (Ipv4Addr::new(172, 17 + n as u8, 0, 0), 16);
-        n += 1;
-    }
-    subnets
-};
+fn default_subnets() -> impl Iterator<Item = Subnet> {
+    (17..=31).filter_map(|second| Subnet::new(Ipv4Addr::new(172, second, 0, 0), 16))
+}
 
 /// How the default bridge is to be.
 #[derive(Debug, Clone)]
@@ -354,14 +348,11 @@ impl Network {
             return Ok(subnet);
         }
         let routed = link::routed_networks(links)?;
-        let free = SUBNETS
-            .iter()
-            .filter_map(|(network, prefix)| Subnet::new(*network, *prefix))
-            .find(|subnet| {
-                routed
-                    .iter()
-                    .all(|(network, prefix)| !subnet.overlaps(*network, *prefix))
-            });
+        let free = default_subnets().find(|subnet| {
+            routed
+                .iter()
+                .all(|(network, prefix)| !subnet.overlaps(*network, *prefix))
+        });
         free.ok_or_else(|| Failure::Exhausted(
             "every default network, 172.17.0.0/16 to 172.31.0.0/16, overlaps a route of the host: choose one with --bip".to_owned(),
         ))

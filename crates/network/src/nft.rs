@@ -231,87 +231,72 @@ fn chains(bridge: &str, subnet: Subnet) -> Vec<Message> {
         chain(bridge, "postrouting", ("nat", NF_INET_POST_ROUTING), 100),
         chain(bridge, "forward", ("filter", NF_INET_FORWARD), 0),
     ];
-    let into = || {
-        vec![
-            interface(NFT_META_OIFNAME),
-            compare_name(NFT_CMP_EQ, bridge),
-        ]
-    };
-    let outside = || {
-        vec![
-            interface(NFT_META_OIFNAME),
-            compare_name(NFT_CMP_NEQ, bridge),
-        ]
-    };
-    let loopback = |offset| address_in(offset, Ipv4Addr::new(127, 0, 0, 0), 8);
+    messages.extend(translations(bridge, subnet));
+    messages.extend(filters(bridge));
+    messages
+}
+
+/// The rules that drop and accept.
+fn filters(bridge: &str) -> [Message; 4] {
+    let accept = || vec![verdict(NF_ACCEPT)];
+    let drop = || vec![verdict(NF_DROP)];
+    let known = conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED);
+    let published = conntrack(NFT_CT_STATUS, IPS_DST_NAT);
+    let to_loopback = address_in(DADDR, LOOPBACK, LOOPBACK_PREFIX);
+    let rule = |chain, expressions: [Vec<Expression>; 3]| rule(bridge, chain, expressions);
+    [
+        rule("guard", [from(bridge), to_loopback, drop()]),
+        rule("forward", [into(bridge), known, accept()]),
+        rule("forward", [into(bridge), published, accept()]),
+        rule("forward", [into(bridge), not_from(bridge), drop()]),
+    ]
+}
+
+/// The rules that translate addresses.
+fn translations(bridge: &str, subnet: Subnet) -> Vec<Message> {
+    let masquerade = || vec![expression("masq", |data| data)];
     let ours = || address_in(SADDR, subnet.network(), subnet.prefix);
-    messages.push(rule(
-        bridge,
-        "guard",
-        [
-            vec![
-                interface(NFT_META_IIFNAME),
-                compare_name(NFT_CMP_EQ, bridge),
-            ],
-            loopback(DADDR),
-            vec![verdict(NF_DROP)],
-        ],
-    ));
+    let from_loopback = address_in(SADDR, LOOPBACK, LOOPBACK_PREFIX);
+    let ours_by_port = [ours(), conntrack(NFT_CT_STATUS, IPS_DST_NAT)].concat();
+    let mut rules = Vec::new();
     for chain in ["prerouting", "output"] {
         for map in [PUBLISHED_AT, PUBLISHED] {
-            messages.push(rule(
-                bridge,
-                chain,
-                [to_local(), look_up(map), vec![dnat()]],
-            ));
+            let expressions = [to_local(), look_up(map), vec![dnat()]];
+            rules.push(rule(bridge, chain, expressions));
         }
     }
-    messages.push(rule(
-        bridge,
-        "postrouting",
-        [outside(), ours(), vec![expression("masq", |data| data)]],
-    ));
-    messages.push(rule(
-        bridge,
-        "postrouting",
-        [
-            into(),
-            loopback(SADDR),
-            vec![expression("masq", |data| data)],
-        ],
-    ));
-    let by_port = [
-        ours(),
-        conntrack(NFT_CT_STATUS, IPS_DST_NAT),
-        vec![expression("masq", |data| data)],
-    ]
-    .concat();
-    messages.push(rule(bridge, "postrouting", [into(), by_port, vec![]]));
-    let accept = || vec![verdict(NF_ACCEPT)];
-    messages.push(rule(
-        bridge,
-        "forward",
-        [
-            into(),
-            conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED),
-            accept(),
-        ],
-    ));
-    messages.push(rule(
-        bridge,
-        "forward",
-        [into(), conntrack(NFT_CT_STATUS, IPS_DST_NAT), accept()],
-    ));
-    let from_outside = vec![
-        interface(NFT_META_IIFNAME),
-        compare_name(NFT_CMP_NEQ, bridge),
-    ];
-    messages.push(rule(
-        bridge,
-        "forward",
-        [into(), from_outside, vec![verdict(NF_DROP)]],
-    ));
-    messages
+    for expressions in [
+        [not_into(bridge), ours(), masquerade()],
+        [into(bridge), from_loopback, masquerade()],
+        [into(bridge), ours_by_port, masquerade()],
+    ] {
+        rules.push(rule(bridge, "postrouting", expressions));
+    }
+    rules
+}
+
+/// 127.0.0.0/8
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 0);
+const LOOPBACK_PREFIX: u8 = 8;
+
+fn into(bridge: &str) -> Vec<Expression> {
+    through(NFT_META_OIFNAME, NFT_CMP_EQ, bridge)
+}
+
+fn not_into(bridge: &str) -> Vec<Expression> {
+    through(NFT_META_OIFNAME, NFT_CMP_NEQ, bridge)
+}
+
+fn from(bridge: &str) -> Vec<Expression> {
+    through(NFT_META_IIFNAME, NFT_CMP_EQ, bridge)
+}
+
+fn not_from(bridge: &str) -> Vec<Expression> {
+    through(NFT_META_IIFNAME, NFT_CMP_NEQ, bridge)
+}
+
+fn through(which: u32, operator: u32, bridge: &str) -> Vec<Expression> {
+    vec![interface(which), compare_name(operator, bridge)]
 }
 
 fn chain(table: &str, name: &str, (kind, hook): (&str, u32), priority: i32) -> Message {

@@ -77,66 +77,15 @@ impl Supervisor {
             .process
             .as_ref()
             .is_some_and(|process| process.terminal);
-        let (stdio, ends) = if terminal {
-            (Stdio::Terminal, None)
-        } else {
-            let (stdio, ends) =
-                process::pipes(launch.stdin).map_err(|error| system("pipe2", &error))?;
-            (stdio, Some(ends))
-        };
-        let mut container = runtime::create(runtime::Create {
-            user: launch.user.as_deref(),
-            group_add: &launch.groups,
-            reaper: launch.reaper,
-            rootfs: runtime::Rootfs::Overlay {
-                lowers: &launch.lowers,
-                upper: &launch.upper,
-                work: &launch.work,
-            },
-            stdio,
-            ..runtime::Create::new(&launch.id, &launch.bundle, &spec)
-        })
-        .map_err(|error| runtime_failure(&error))?;
-        let ends = match (ends, container.take_terminal()) {
-            (Some(ends), _) => Ok(ends),
-            (None, Some(master)) => process::terminal(master, launch.stdin),
-            (None, None) => Err(io::Error::other("the runtime gave no terminal")),
-        };
-        let rest = ends.and_then(|ends| {
-            let pidfd = container.pidfd().try_clone_to_owned()?;
-            let listener = state::publish(
-                &launch.bundle,
-                container.pid().as_raw_pid(),
-                container.cgroup().path(),
-            )?;
-            Ok((ends, pidfd, listener))
-        });
-        let (ends, pidfd, listener) = match rest {
-            Ok(rest) => rest,
-            Err(error) => {
-                let problem = system("set up the container's streams and socket", &error);
-                abandon(&container);
-                return Err(problem);
-            }
-        };
-        let mut init = Process::new(
-            &mut poll,
-            INIT,
-            None,
-            (container.pid(), pidfd),
-            (terminal, ends),
-        );
+        let (container, ends) = create_container(&launch, &spec, terminal)?;
+        let served = serve_container(&mut poll, &launch, &container);
+        let (pidfd, listener, oom_events) = served.inspect_err(|_| abandon(&container))?;
+        let ids = (container.pid(), pidfd);
+        let mut init = Process::new(&mut poll, INIT, None, ids, (terminal, ends));
         init.log = log;
-        let oom_events = match container.cgroup().oom_events() {
-            Ok(events) => poll.watch(events),
-            Err(error) => {
-                abandon(&container);
-                return Err(runtime_failure(&error));
-            }
-        };
         let launcher = Connection::new(poll.watch(launcher));
         Ok(Self {
-            listener: poll.watch(listener),
+            listener,
             children: poll.watch(children),
             oom_events,
             launcher: launcher.socket.token,
@@ -427,13 +376,7 @@ impl Supervisor {
             return Err(conflict("the container is paused, unpause it first"));
         }
         let terminal = exec.process.terminal;
-        let (stdio, ends) = if terminal {
-            (Stdio::Terminal, None)
-        } else {
-            let pipes = process::pipes(exec.streams.stdin);
-            let (stdio, ends) = pipes.map_err(|error| system("pipe2", &error))?;
-            (stdio, Some(ends))
-        };
+        let (stdio, ends) = open_streams(terminal, exec.streams.stdin)?;
         let target = runtime::Target {
             id: &self.launch.id,
             bundle: &self.launch.bundle,
@@ -448,12 +391,7 @@ impl Supervisor {
         };
         let started = runtime::exec(&target, request);
         let started = started.map_err(|error| runtime_failure(&error))?;
-        let ends = match (ends, started.terminal) {
-            (Some(ends), _) => Ok(ends),
-            (None, Some(master)) => process::terminal(master, exec.streams.stdin),
-            (None, None) => Err(io::Error::other("the runtime gave no terminal")),
-        };
-        let ends = ends.map_err(|error| system("set up the exec's terminal", &error))?;
+        let ends = complete_streams(ends, started.terminal, exec.streams.stdin)?;
         let key = self.next_process;
         self.next_process += 1;
         let ids = (started.pid, started.pidfd);
@@ -681,6 +619,72 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// Makes the container, and the shim's ends of its init's streams.
+fn create_container(
+    launch: &Launch,
+    spec: &Spec,
+    terminal: bool,
+) -> Result<(Container, process::Ends), Failure> {
+    let (stdio, ends) = open_streams(terminal, launch.stdin)?;
+    let request = runtime::Create {
+        user: launch.user.as_deref(),
+        group_add: &launch.groups,
+        reaper: launch.reaper,
+        rootfs: runtime::Rootfs::Overlay {
+            lowers: &launch.lowers,
+            upper: &launch.upper,
+            work: &launch.work,
+        },
+        stdio,
+        ..runtime::Create::new(&launch.id, &launch.bundle, spec)
+    };
+    let mut container = runtime::create(request).map_err(|error| runtime_failure(&error))?;
+    let ends = complete_streams(ends, container.take_terminal(), launch.stdin);
+    let ends = ends.inspect_err(|_| abandon(&container))?;
+    Ok((container, ends))
+}
+
+/// The streams of a new process: pipes, or a terminal that the runtime makes.
+fn open_streams(terminal: bool, stdin: bool) -> Result<(Stdio, Option<process::Ends>), Failure> {
+    if terminal {
+        return Ok((Stdio::Terminal, None));
+    }
+    let (stdio, ends) = process::pipes(stdin).map_err(|error| system("pipe2", &error))?;
+    Ok((stdio, Some(ends)))
+}
+
+/// The shim's ends: the pipes', or those of the terminal that came back.
+fn complete_streams(
+    pipes: Option<process::Ends>,
+    terminal: Option<OwnedFd>,
+    stdin: bool,
+) -> Result<process::Ends, Failure> {
+    let ends = match (pipes, terminal) {
+        (Some(ends), _) => Ok(ends),
+        (None, Some(master)) => process::terminal(master, stdin),
+        (None, None) => Err(io::Error::other("the runtime gave no terminal")),
+    };
+    ends.map_err(|error| system("set up the process's streams", &error))
+}
+
+type Served = (OwnedFd, Watched<UnixListener>, Watched<OomEvents>);
+
+/// What a made container is served with.
+fn serve_container(
+    poll: &mut Poll,
+    launch: &Launch,
+    container: &Container,
+) -> Result<Served, Failure> {
+    let oom_events = container.cgroup().oom_events();
+    let oom_events = oom_events.map_err(|error| runtime_failure(&error))?;
+    let pidfd = container.pidfd().try_clone_to_owned();
+    let pidfd = pidfd.map_err(|error| system("duplicate the pidfd", &error))?;
+    let pid = container.pid().as_raw_pid();
+    let listener = state::publish(&launch.bundle, pid, container.cgroup().path());
+    let listener = listener.map_err(|error| system("make the container's socket", &error))?;
+    Ok((pidfd, poll.watch(listener), poll.watch(oom_events)))
 }
 
 fn connection_wants(mode: Mode, key: ProcessKey, stream: Stream) -> bool {

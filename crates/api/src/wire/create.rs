@@ -20,9 +20,6 @@ const SHM_BYTES: u64 = 64 << 20;
 const LOG_BYTES: u64 = 20 << 20;
 const LOG_FILES: u32 = 5;
 
-/// How many ports a range may have.
-const RANGE_PORTS_MAX: u16 = u16::MAX;
-
 type Result<T> = std::result::Result<T, Error>;
 
 /// Reads a request.
@@ -567,7 +564,7 @@ fn publish(port: Port, binding: &wire::PortBinding) -> Result<PublishedPort> {
         None => (number(text)?, number(text)?),
         Some((first, last)) => (number(first)?, number(last)?),
     };
-    if host_ports.0 > host_ports.1 || host_ports.1 - host_ports.0 > RANGE_PORTS_MAX {
+    if host_ports.0 > host_ports.1 {
         return Err(bad());
     }
     let host_ip = match binding.host_ip.as_str() {

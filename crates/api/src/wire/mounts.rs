@@ -108,60 +108,8 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         return Err(bad(format!("field {field} must not be specified")));
     }
     let source = match mount.kind.as_str() {
-        "bind" => {
-            if !Path::new(&mount.source).is_absolute() {
-                return Err(bad(format!(
-                    "invalid mount path: '{}' mount path must be absolute",
-                    mount.source
-                )));
-            }
-            let options = mount.bind_options.clone().unwrap_or_default();
-            let propagation =
-                Some(options.propagation).filter(|propagation| !propagation.is_empty());
-            if let Some(unknown) = propagation
-                .as_ref()
-                .filter(|p| !PROPAGATIONS.contains(&p.as_str()))
-            {
-                return Err(bad(format!("invalid propagation mode: {unknown}")));
-            }
-            MountSource::Bind {
-                path: PathBuf::from(&mount.source),
-                propagation,
-                non_recursive: options.non_recursive,
-                recursive_read_only: mount.read_only && !options.read_only_non_recursive,
-                create: options.create_mountpoint,
-                mode: String::new(),
-            }
-        }
-        "volume" => {
-            let options = mount.volume_options.clone().unwrap_or_default();
-            if !options.subpath.is_empty() {
-                return Err(Error::unsupported("a subpath of a volume (volume-subpath)"));
-            }
-            let driver = options.driver_config.unwrap_or_default();
-            if !matches!(driver.name.as_str(), "" | "local") || !driver.options.is_empty() {
-                return Err(Error::unsupported(
-                    "a volume driver or its options (volume-driver, volume-opt)",
-                ));
-            }
-            if !options.labels.is_empty() {
-                return Err(Error::unsupported(
-                    "labels of a volume made on the way (volume-label)",
-                ));
-            }
-            let anonymous = mount.source.is_empty();
-            let name = if anonymous {
-                anonymous_name()?
-            } else {
-                mount.source.clone()
-            };
-            MountSource::Volume {
-                name,
-                anonymous,
-                no_copy: options.no_copy,
-                mode: "z".to_owned(),
-            }
-        }
+        "bind" => bind_source(mount).map_err(bad)?,
+        "volume" => volume_source(mount)?,
         "tmpfs" => MountSource::Tmpfs {
             options: tmpfs_options(mount.tmpfs_options.as_ref()),
         },
@@ -177,6 +125,65 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         target: mount.target.clone(),
         source,
         read_only: mount.read_only,
+    })
+}
+
+/// The error is the reason.
+fn bind_source(mount: &wire::Mount) -> std::result::Result<MountSource, String> {
+    if !Path::new(&mount.source).is_absolute() {
+        let source = &mount.source;
+        return Err(format!(
+            "invalid mount path: '{source}' mount path must be absolute"
+        ));
+    }
+    let options = mount.bind_options.clone().unwrap_or_default();
+    let propagation = Some(options.propagation).filter(|propagation| !propagation.is_empty());
+    let known = |propagation: &String| PROPAGATIONS.contains(&propagation.as_str());
+    if let Some(unknown) = propagation.as_ref().filter(|name| !known(name)) {
+        return Err(format!("invalid propagation mode: {unknown}"));
+    }
+    Ok(MountSource::Bind {
+        path: PathBuf::from(&mount.source),
+        propagation,
+        non_recursive: options.non_recursive,
+        recursive_read_only: mount.read_only && !options.read_only_non_recursive,
+        create: options.create_mountpoint,
+        mode: String::new(),
+    })
+}
+
+fn volume_source(mount: &wire::Mount) -> Result<MountSource> {
+    let options = mount.volume_options.clone().unwrap_or_default();
+    let driver = options.driver_config.unwrap_or_default();
+    let other_driver = !matches!(driver.name.as_str(), "" | "local") || !driver.options.is_empty();
+    let asked = [
+        (
+            !options.subpath.is_empty(),
+            "a subpath of a volume (volume-subpath)",
+        ),
+        (
+            other_driver,
+            "a volume driver or its options (volume-driver, volume-opt)",
+        ),
+        (
+            !options.labels.is_empty(),
+            "labels of a volume made on the way (volume-label)",
+        ),
+    ];
+    if let Some((_, what)) = asked.iter().find(|(asked, _)| *asked) {
+        return Err(Error::unsupported(what));
+    }
+    let anonymous = mount.source.is_empty();
+    let name = if anonymous {
+        anonymous_name()?
+    } else {
+        mount.source.clone()
+    };
+    Ok(MountSource::Volume {
+        name,
+        anonymous,
+        no_copy: options.no_copy,
+        mode: "z".to_owned(),
     })
 }
 
