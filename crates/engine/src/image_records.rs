@@ -82,7 +82,23 @@ impl Records for ImageRecords {
                 }
             })
         };
-        let changes = updates.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+        let changes = updates.iter().map(change);
+        let mut changes = changes.collect::<Result<Vec<_>, _>>()?;
+        // An image's names go with it: those it has, and those an earlier update of this transaction gives it.
+        for (at, update) in updates.iter().enumerate() {
+            let Update::RemoveImage(id) = update else {
+                continue;
+            };
+            let given = updates[..at].iter().filter_map(|update| match update {
+                Update::SetReference(record) => Some(record.clone()),
+                _ => None,
+            });
+            let names = self.references()?.into_iter().chain(given);
+            let names = names.filter(|record| record.image == *id);
+            let removals =
+                names.map(|record| Change::Remove(Kind::Reference, record.reference.to_string()));
+            changes.extend(removals);
+        }
         Ok(self.store.apply(&changes)?)
     }
 }
