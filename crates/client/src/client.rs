@@ -135,11 +135,18 @@ impl Client {
             .await?;
         let refused = match self.checked(response, call.clone()).await {
             Err(error) if self.may_negotiate(&error) => error,
-            result => return result,
+            Ok(response) => {
+                self.settled.set(true);
+                return Ok(response);
+            }
+            refused => return refused,
         };
         let asked = self.version.get();
-        if self.negotiate().await? == asked {
-            return Err(refused);
+        match self.negotiate().await {
+            Ok(version) if version != asked => {}
+            Err(error @ Error::TooOld { .. }) => return Err(error),
+            // It was not the version that the engine refused.
+            _ => return Err(refused),
         }
         let response = self
             .exchange(request, &self.target(request), body(), &call)
