@@ -61,6 +61,9 @@ pub(crate) enum Error {
         message: String,
         code: u8,
     },
+    /// A container's end could not be waited for.
+    #[error("error waiting for container: {0}")]
+    Wait(String),
     /// The engine did not start a container.
     #[error(transparent)]
     NotStarted(client::Error),
@@ -91,7 +94,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Exit(code) | Self::NotRun { code, .. } => *code,
-            Self::Flags { .. } | Self::BadFlag(_) => EXIT_NOT_RUN,
+            Self::Flags { .. } | Self::BadFlag(_) | Self::Wait(_) => EXIT_NOT_RUN,
             Self::InspectTemplate(_) => EXIT_TEMPLATE,
             _ => 1,
         }

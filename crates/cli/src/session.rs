@@ -3,6 +3,7 @@
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
+use crate::output;
 use crate::spawn;
 use client::{ApiVersion, Client, Host};
 use std::cell::OnceCell;
@@ -12,7 +13,11 @@ use std::path::PathBuf;
 pub(crate) const GLOBAL_FLAGS: &[Flag] = &[
     Flag::text("config", "Directory of the client's config.json"),
     Flag::text("context", "Name of a context; only \"default\" exists").short('c'),
-    Flag::bool("debug", "Say more").short('D'),
+    Flag::bool(
+        "debug",
+        "Show the requests to the engine; as --log-level debug",
+    )
+    .short('D'),
     Flag::list(
         "host",
         "Address of the engine: unix:///path or tcp://address:port",
@@ -20,7 +25,7 @@ pub(crate) const GLOBAL_FLAGS: &[Flag] = &[
     .short('H'),
     Flag::text(
         "log-level",
-        "How much to say: debug, info, warn, error, fatal",
+        "How much to say: debug, info; warn, error, fatal are as info",
     )
     .short('l')
     .default("info")
@@ -84,14 +89,20 @@ impl Session {
             _ => None,
         };
         let named = self.named_host()?;
-        let client = Client::new(
-            named.clone().unwrap_or(Host::Unix(default_socket())),
-            version,
-        );
+        let host = named.clone().unwrap_or(Host::Unix(default_socket()));
+        let mut client = Client::new(host, version);
+        if self.debug() {
+            client.trace(|call, outcome| output::complain(&format!("debug: {call}: {outcome}")));
+        }
         if named.is_none() {
             spawn::ensure(&self.program, &client).await?;
         }
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Whether to show what happens.
+    pub(crate) fn debug(&self) -> bool {
+        self.global.on("debug") || self.global.text("log-level") == "debug"
     }
 
     /// The engine that flags or the environment name, if any.

@@ -161,6 +161,7 @@ fn read_end(path: &Path, start: u64) -> std::io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use client::Host;
 
     #[test]
     fn only_the_last_lines_of_this_engine_are_shown() {
@@ -177,5 +178,35 @@ mod tests {
         );
         std::fs::write(&path, &old).unwrap();
         assert!(read_end(&path, 12).unwrap().is_empty());
+    }
+
+    /// The program of a test takes `daemon --idle-exit` for a mistake, and ends: an engine that fails.
+    #[tokio::test]
+    async fn an_engine_that_ends_shows_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client::new(Host::Unix(directory.path().join("hull.sock")), None);
+        let mut engine = Engine::start(directory.path()).unwrap();
+        let error = engine.wait(&client).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("the engine ended at its start (exit status: "),
+            "{error}"
+        );
+        assert!(error.contains("idle-exit"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn another_clients_engine_will_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("hull.sock");
+        let client = Client::new(Host::Unix(socket.clone()), None);
+        let mut engine = Engine::start(directory.path()).unwrap();
+        while engine.child.try_wait().unwrap().is_none() {
+            tokio::time::sleep(PAUSE_MIN).await;
+        }
+        let (waited, _listener) = tokio::join!(engine.wait(&client), async {
+            tokio::time::sleep(PAUSE_MAX).await;
+            tokio::net::UnixListener::bind(&socket).unwrap()
+        });
+        waited.unwrap();
     }
 }

@@ -40,7 +40,11 @@ pub struct Client {
     /// Whether the engine has accepted the version, or the user has chosen it.
     settled: Cell<bool>,
     idle: Rc<RefCell<Vec<Sender>>>,
+    trace: Option<Trace>,
 }
+
+/// Is told of every request: method and path, and the status or the error.
+type Trace = fn(&str, &str);
 
 /// What `/_ping` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +72,13 @@ impl Client {
             version: Cell::new(version.unwrap_or(ApiVersion::NEWEST)),
             settled: Cell::new(version.is_some()),
             idle: Rc::default(),
+            trace: None,
         }
+    }
+
+    /// Tells `trace` of every request: method and path, and the status or the error.
+    pub fn trace(&mut self, trace: fn(&str, &str)) {
+        self.trace = Some(trace);
     }
 
     /// Where the engine is.
@@ -135,11 +145,18 @@ impl Client {
             .await?;
         let refused = match self.checked(response, call.clone()).await {
             Err(error) if self.may_negotiate(&error) => error,
-            result => return result,
+            Ok(response) => {
+                self.settled.set(true);
+                return Ok(response);
+            }
+            refused => return refused,
         };
         let asked = self.version.get();
-        if self.negotiate().await? == asked {
-            return Err(refused);
+        match self.negotiate().await {
+            Ok(version) if version != asked => {}
+            Err(error @ Error::TooOld { .. }) => return Err(error),
+            // It was not the version that the engine refused.
+            _ => return Err(refused),
         }
         let response = self
             .exchange(request, &self.target(request), body(), &call)
@@ -266,13 +283,20 @@ impl Client {
             source,
         })?;
         let mut sender = self.sender().await?;
-        let response = sender
-            .send_request(message)
-            .await
-            .map_err(|source| Error::Http {
-                call: call.to_owned(),
-                source,
-            })?;
+        let result = sender.send_request(message).await;
+        if let Some(trace) = self.trace {
+            let error = |error: &hyper::Error| error.to_string();
+            let status = |response: &http::Response<Incoming>| response.status().to_string();
+            trace(
+                &format!("{} {target}", request.method),
+                &result.as_ref().map_or_else(error, status),
+            );
+        }
+        let failed = |source| Error::Http {
+            call: call.to_owned(),
+            source,
+        };
+        let response = result.map_err(failed)?;
         Ok((response, sender))
     }
 

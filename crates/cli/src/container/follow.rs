@@ -63,6 +63,9 @@ impl Follow<'_> {
         let mut wait = Wait::new(self.client, self.id, "");
         wait.begin().await;
         let connection = self.connect().await?;
+        if self.attach.tty && stdio::is_terminal() {
+            stdio::make_redraw(self.client, &["containers", self.id]).await;
+        }
         self.stay(connection, wait, signals).await
     }
 
@@ -170,17 +173,15 @@ async fn wait(
     condition: &str,
     registered: oneshot::Sender<()>,
 ) -> Result<u8> {
+    let failed = |error: client::Error| Error::Wait(crate::error::chain(&error));
     let condition = Some(condition).filter(|condition| !condition.is_empty());
     let request = Request::post(&["containers", id, "wait"]).query_some("condition", condition);
-    let response = client.send(&request).await?;
+    let response = client.send(&request).await.map_err(failed)?;
     // Nobody listens any more where the start did not wait for it.
     let _ = registered.send(());
-    let answer: WaitResponse = response.json().await?;
+    let answer: WaitResponse = response.json().await.map_err(failed)?;
     match answer.error {
-        Some(error) => Err(Error::msg(format!(
-            "error waiting for container: {}",
-            error.message
-        ))),
+        Some(error) => Err(Error::Wait(error.message)),
         None => Ok(exit_code(answer.status_code)),
     }
 }

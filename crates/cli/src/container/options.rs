@@ -237,7 +237,7 @@ pub(crate) const CONTAINER_FLAGS: &[Flag] = &[
     )
     .check(|text| device::ulimit(text).map(drop)),
     Flag::text("user", "User and group (name|uid[:group|gid])").short('u'),
-    Flag::text("userns", "User namespace: host"),
+    Flag::text("userns", "User namespace: host, or what the engine offers"),
     Flag::text("uts", "UTS namespace: host"),
     Flag::list(
         "volume",

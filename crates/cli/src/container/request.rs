@@ -209,9 +209,7 @@ fn host(matches: &Matches, network_mode: String) -> Result<HostConfig> {
         storage_opt: Some(storage(matches)?),
         tmpfs: Some(tmpfs(matches)),
         uts_mode: mode(matches, "uts", "UTS", |mode| matches!(mode, "" | "host"))?,
-        userns_mode: mode(matches, "userns", "USER", |mode| {
-            matches!(mode, "" | "host")
-        })?,
+        userns_mode: text("userns"),
         shm_size: matches.bytes("shm-size").unwrap_or(0),
         sysctls: Some(keyvalue::map(matches.list("sysctl"))),
         runtime: text("runtime"),

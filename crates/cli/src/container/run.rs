@@ -31,14 +31,7 @@ pub(crate) const RUN: Command = Command {
 };
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    let failed = |error: Error| {
-        not_run(
-            session,
-            "run",
-            exit_code(&crate::error::chain(&error)),
-            &error,
-        )
-    };
+    let failed = |error: Error| not_run(session, "run", exit_code(&error), &error);
     let client = session.client().await.map_err(failed)?;
     let mut request = prepare(session, client, matches)
         .map_err(|error| not_run(session, "run", EXIT_NOT_RUN, &error))?;
@@ -86,7 +79,12 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
 }
 
 /// Docker's exit code for a failed start, from the engine's words: there is no other sign of it on the wire.
-fn exit_code(message: &str) -> u8 {
+fn exit_code(error: &Error) -> u8 {
+    let (Error::Client(client::Error::Status { message, .. })
+    | Error::NotStarted(client::Error::Status { message, .. })) = error
+    else {
+        return EXIT_NOT_RUN;
+    };
     let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     match () {
         () if says(&["executable file not found", "no such file or directory"]) => EXIT_NOT_FOUND,
@@ -101,19 +99,24 @@ mod tests {
 
     #[test]
     fn exit_codes_follow_the_engines_words() {
+        let code = |message: &str| {
+            let status = 400.try_into().unwrap();
+            exit_code(&Error::NotStarted(client::Error::Status {
+                status,
+                message: message.into(),
+            }))
+        };
+        assert_eq!(code("exec: \"x\": executable file not found in $PATH"), 127);
         assert_eq!(
-            exit_code("exec: \"x\": executable file not found in $PATH"),
+            code("exec: \"/x\": stat /x: no such file or directory"),
             127
         );
+        assert_eq!(code("exec: \"/etc\": is a directory"), 126);
         assert_eq!(
-            exit_code("exec: \"/x\": stat /x: no such file or directory"),
-            127
-        );
-        assert_eq!(exit_code("exec: \"/etc\": is a directory"), 126);
-        assert_eq!(
-            exit_code("exec: \"/etc/passwd\": permission denied: unknown"),
+            code("exec: \"/etc/passwd\": permission denied: unknown"),
             126
         );
-        assert_eq!(exit_code("Conflict. The name is in use"), 125);
+        assert_eq!(code("Conflict. The name is in use"), 125);
+        assert_eq!(exit_code(&Error::msg("no such file or directory")), 125);
     }
 }

@@ -81,8 +81,19 @@ pub(crate) async fn keep_size(client: &Client, path: &[&str]) -> Infallible {
     std::future::pending().await
 }
 
-async fn send_size(client: &Client, path: &[&str]) -> bool {
+/// Gives the terminal another size for a moment: programs then draw their whole screen anew.
+pub(crate) async fn make_redraw(client: &Client, path: &[&str]) {
+    let mut path = path.to_vec();
+    path.push("resize");
     let [rows, columns] = size();
+    send(client, &path, [rows + 1, columns + 1]).await;
+}
+
+async fn send_size(client: &Client, path: &[&str]) -> bool {
+    send(client, path, size()).await
+}
+
+async fn send(client: &Client, path: &[&str], [rows, columns]: [u32; 2]) -> bool {
     if rows == 0 && columns == 0 {
         return true;
     }

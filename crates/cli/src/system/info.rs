@@ -39,7 +39,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         let mut json: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| Error::msg(format!("cannot decode the engine's answer: {error}")))?;
         json["ClientInfo"] = serde_json::json!({
-            "Debug": false,
+            "Debug": session.debug(),
             "Version": env!("CARGO_PKG_VERSION"),
             "Context": "default",
             "Plugins": [],

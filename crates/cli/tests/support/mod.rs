@@ -60,6 +60,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     /// Status, headers, body.
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// These bytes, and the end of the connection.
+    Cut(Vec<u8>),
     /// Upgrades the connection and hands it over.
     Upgrade(Box<dyn FnOnce(UnixStream) + Send>),
 }
@@ -159,6 +161,7 @@ fn serve(
                     return;
                 }
             }
+            Answer::Cut(bytes) => return (&stream).write_all(&bytes).unwrap(),
             Answer::Upgrade(go_on) => {
                 let headers = [("Connection", "Upgrade".into()), ("Upgrade", "tcp".into())];
                 (&stream)
@@ -171,7 +174,10 @@ fn serve(
 }
 
 fn head(status: u16, headers: &[(&str, String)], length: Option<usize>) -> String {
-    let mut head = format!("HTTP/1.1 {status} X\r\nApi-Version: 1.51\r\nOstype: linux\r\n");
+    let mut head = format!("HTTP/1.1 {status} X\r\nOstype: linux\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Api-Version") {
+        head.push_str("Api-Version: 1.51\r\n");
+    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
