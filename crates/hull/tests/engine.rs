@@ -1,5 +1,7 @@
 //! An engine that may die at any moment: containers go on, the next engine finds them, and nothing is left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::process::Stdio;

@@ -1,6 +1,8 @@
 //! The default bridge against a real kernel: every test has network namespaces of its own, one that plays the host and
 //! one for each container. Needs root and util-linux's unshare.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use network::{BridgeConfig, Endpoint, Network, Protocol, Publish};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;

@@ -4,6 +4,12 @@
 //! can say so at any time before.
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test's own support"
+)]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
