@@ -27,7 +27,7 @@ pub struct Create<'a> {
     pub group_add: &'a [String],
     /// How many descriptors from 3 on the process inherits.
     pub preserve_fds: u32,
-    /// A listening stream socket on which another process opens the gate ([`crate::start_at`]); unset,
+    /// A listening `SOCK_SEQPACKET` unix socket on which another process opens the gate ([`crate::start_at`]); unset,
     /// [`crate::Container::start`] does.
     pub gate: Option<OwnedFd>,
     /// Whether the container gets a session keyring of its own, instead of the caller's.

@@ -12,7 +12,7 @@
 //! | in between | `Born` pid (+ pidfd) | init is there, where it takes a process in between to bear it |
 //! | init | `Failed` kind text | at any time; init then exits |
 //!
-//! A message is one packet (or, through the gate's socket, one write): a byte for its kind, then its data. The descriptors
+//! A message is one packet, through the gate's socket too: a byte for its kind, then its data. The descriptors
 //! are close-on-exec, which is how a successful execve is seen.
 
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -117,7 +117,7 @@ impl Channel {
             match recvmsg(&self.fd, buffer, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received.bytes,
                 Err(Errno::INTR) => {}
-                // The peer of a stream that died with something unread.
+                // The peer died with something unread.
                 Err(Errno::CONNRESET) => break 0,
                 Err(errno) => {
                     let error = Err(errno).call(|| "recvmsg(<channel>)");

@@ -15,11 +15,13 @@ use crate::limits::Limits;
 use crate::lsm::{self, ExecLabel};
 use crate::procfs::Procfs;
 use crate::seccomp::Filter;
+use crate::sockets::connect;
 use crate::stdio;
 use crate::user::{self, User};
 use oci::runtime::{Capabilities, ContainerProcessState, Process, Seccomp, Spec, State, VERSION};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, Uid, accessat, stat};
 use rustix::io::Errno;
+use rustix::net::SocketType;
 use rustix::process::{Pid, chdir, getcwd, umask};
 use rustix::thread::{
     set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -108,7 +110,7 @@ impl<'a> Launch<'a> {
             limits: Limits::parse(process, linux.filter(|_| first))?,
             capabilities: Sets::parse(capabilities, users, missing)?,
             filter,
-            listener: seccomp.filter(|_| notifies).map(connect).transpose()?,
+            listener: seccomp.filter(|_| notifies).map(listener).transpose()?,
             metadata: seccomp.and_then(|seccomp| seccomp.listener_metadata.as_deref()),
         })
     }
@@ -303,27 +305,9 @@ pub(crate) struct Ready {
     label: Option<ExecLabel>,
 }
 
-fn connect(seccomp: &Seccomp) -> Result<OwnedFd> {
-    use rustix::net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-    };
+fn listener(seccomp: &Seccomp) -> Result<OwnedFd> {
     let path = seccomp.listener_path.as_deref().unwrap_or(Path::new(""));
-    let doing = || format!("connecting to the seccomp listener {}", path.display());
-    let address = SocketAddrUnix::new(path)
-        .call(|| format!("sockaddr({path:?})"))
-        .doing_with(doing)?;
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .call(|| "socket(AF_UNIX, SOCK_STREAM)")
-    .doing_with(doing)?;
-    connect(&socket, &address)
-        .call(|| format!("connect({path:?})"))
-        .doing_with(doing)?;
-    Ok(socket)
+    connect(path, SocketType::STREAM)
 }
 
 fn enter_directory(path: &Path) -> Result<()> {

@@ -22,6 +22,7 @@ mod reaper;
 mod rootfs;
 pub mod sealed;
 mod seccomp;
+mod sockets;
 mod state;
 mod stdio;
 mod sysctl;

@@ -14,9 +14,6 @@ const PROC_SUPER_MAGIC: FsWord = 0x9fa0;
 /// `PROC_ROOT_INO` of linux/proc_fs.h.
 const ROOT_INODE: u64 = 1;
 
-/// The longest line read back: a pid, or one number of a stat line.
-const READ_BYTES_MAX: usize = 4096;
-
 /// The host's procfs.
 #[derive(Debug)]
 pub(crate) struct Procfs {
@@ -64,14 +61,6 @@ impl Procfs {
             count if count == text.len() => Ok(()),
             _ => Err(sys::Error::new(call(), Errno::MSGSIZE)),
         }
-    }
-
-    /// Reads a short file.
-    pub(crate) fn read(&self, path: &str) -> sys::Result<String> {
-        let fd = self.file(path, OFlags::RDONLY)?;
-        let mut buffer = [0; READ_BYTES_MAX];
-        let length = rustix::io::read(fd, &mut buffer).call(|| format!("read(</proc>/{path})"))?;
-        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
     }
 
     /// The calling process's id in the pid namespace of the host, whatever its own.

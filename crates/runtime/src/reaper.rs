@@ -11,10 +11,13 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process
 use rustix::stdio::stdin;
 use rustix::termios::{isatty, tcsetpgrp};
 use std::convert::Infallible;
+use std::ffi::CStr;
 use sys::Context;
-use sys::process::{CloseRange, Spawn, close_from, exit, spawn};
+use sys::process::{CloseRange, Spawn, close_from, exit, set_title, spawn};
 use sys::signals;
 
+/// What it is called in lists of processes.
+const TITLE: &CStr = c"hull-init";
 /// What a shell adds to the number of the signal that ended a program.
 const SIGNALLED: i32 = 128;
 
@@ -26,7 +29,9 @@ pub(crate) fn run(
     let doing = "starting the program under init";
     signals::block_all().doing(doing)?;
     let child = spawn(Spawn::default(), || program(lead())).doing(doing)?;
-    rustix::thread::set_name(c"hull-init")
+    // Whatever the caller was started with is not the container's to know.
+    set_title(TITLE);
+    rustix::thread::set_name(TITLE)
         .call(|| "prctl(PR_SET_NAME)")
         .doing(doing)?;
     launch.drop_capabilities()?;

@@ -8,15 +8,17 @@ use crate::error::{Doing, Error, Result};
 use crate::mounts::filesystem::{Filesystem, attach, clone_tree, host};
 use crate::mounts::map_ids;
 use oci::runtime::Spec;
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::{CWD, OFlags, StatVfsMountFlags, fstat, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::{fchdir, pivot_root};
+use rustix::process::{fchdir, getegid, geteuid, pivot_root};
+use rustix::thread::{capabilities, set_capabilities};
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::mount::{Attributes, MOUNT_ATTR_RDONLY, set_attributes};
+use sys::process::set_filesystem_user;
 use sys::root::fd_path;
 
 /// As many layers as overlayfs takes.
@@ -95,9 +97,25 @@ fn overlay(
         .map(|lower| mapped(lower))
         .collect::<Result<Vec<_>>>()?;
     let parent = mapped(parent)?;
-    let below =
-        |path: &Path| parent.join(path.file_name().expect("a path with a parent has a name"));
-    mount_overlay(&lowers, &below(upper), &below(work)).doing(doing)
+    let below = |path: &Path| parent.join(path.file_name().unwrap_or_default());
+    let tree = held.last().expect("the parent was mapped last");
+    let owner = fstat(tree).call(|| "fstat").doing(doing)?;
+    acting_as(owner.st_uid, owner.st_gid, || {
+        mount_overlay(&lowers, &below(upper), &below(work))
+    })
+    .doing(doing)
+}
+
+/// Does something as another user towards filesystems, with all capabilities: overlayfs goes on to act as who mounted it, and
+/// through a mapped mount only ids of the mapping can own what it makes.
+fn acting_as<T>(uid: u32, gid: u32, act: impl FnOnce() -> sys::Result<T>) -> sys::Result<T> {
+    let capable = capabilities(None).call(|| "capget(0)")?;
+    set_filesystem_user(uid, gid)?;
+    let done = set_capabilities(None, capable)
+        .call(|| "capset(0)")
+        .and_then(|()| act());
+    set_filesystem_user(geteuid().as_raw(), getegid().as_raw())?;
+    done
 }
 
 fn mount_overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
@@ -133,7 +151,16 @@ fn mount_overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<O
     }
     overlay.set("upperdir", &text(upper)?)?;
     overlay.set("workdir", &text(work)?)?;
-    overlay.mount(0)
+    let mount = overlay.mount(0)?;
+    let found = fstatvfs(&mount).call(|| "fstatvfs(<overlay>)")?;
+    // The kernel makes it read-only, with no more than a line in its log, when it cannot write to the work directory.
+    if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(sys::Error::new(
+            format!("mkdir({:?})", work.join("work")),
+            Errno::ROFS,
+        ));
+    }
+    Ok(mount)
 }
 
 /// Puts the root where it can become one, in the calling process's own mount namespace, which nothing leaves from now on:

@@ -13,12 +13,12 @@
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use oci::runtime::{Spec, State, Status, VERSION};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getuid, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use sys::Context;
@@ -228,21 +228,6 @@ impl Known {
 /// The socket of the container of a directory.
 pub(crate) fn gate(directory: &Path) -> PathBuf {
     directory.join(GATE)
-}
-
-/// A short path to a file, whose own may be longer than a socket's address: by the descriptor of its directory.
-pub(crate) fn socket_path(path: &Path) -> Result<(OwnedFd, PathBuf)> {
-    let doing = || format!("opening the directory of {}", path.display());
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())
-        .call(|| format!("open({parent:?}, O_PATH|O_DIRECTORY)"))
-        .doing_with(doing)?;
-    let name = path.file_name().unwrap_or_default();
-    let short = sys::root::fd_path(directory.as_fd()).join(name);
-    Ok((directory, short))
 }
 
 /// When a process started, unless it has ended.

@@ -246,6 +246,30 @@ pub fn close_inherited(fd: BorrowedFd<'_>) {
     unsafe { libc::close(fd.as_raw_fd()) };
 }
 
+/// Sets the user and group that the calling thread acts as towards filesystems (setfsuid(2), setfsgid(2)). A user but root
+/// takes the capabilities over files out of force.
+pub fn set_filesystem_user(uid: u32, gid: u32) -> Result<()> {
+    let set = |number: libc::c_long, id: u32| {
+        // SAFETY: the call takes one number.
+        unsafe { libc::syscall(number, id) };
+        // SAFETY: an id that cannot be changes nothing; the present one is returned.
+        unsafe { libc::syscall(number, u32::MAX) }
+    };
+    let found = (set(libc::SYS_setfsgid, gid), set(libc::SYS_setfsuid, uid));
+    if found
+        == (
+            libc::c_long::from(gid.cast_signed()),
+            libc::c_long::from(uid.cast_signed()),
+        )
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        format!("setfsuid({uid}), setfsgid({gid})"),
+        Errno::PERM,
+    ))
+}
+
 /// Sets the execution domain (personality(2)).
 pub fn personality(domain: libc::c_ulong) -> Result<()> {
     // SAFETY: personality takes one number.
@@ -315,6 +339,28 @@ pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
     // SAFETY: `mask` is null with zero bits, or points to `bits - 1` bits that outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
     check(result, || format!("set_mempolicy({mode:#x}, {nodes:x?})")).map(drop)
+}
+
+unsafe extern "C" {
+    /// Where argv[0] begins (program_invocation_name(3)).
+    static program_invocation_name: *mut c_char;
+}
+
+/// Overwrites the arguments that others see of this process, as far as the title has room.
+pub fn set_title(title: &CStr) {
+    let length: usize = std::env::args_os().map(|argument| argument.len() + 1).sum();
+    // SAFETY: the C library sets it before main, and nothing changes it.
+    let start = unsafe { program_invocation_name }.cast::<u8>();
+    if start.is_null() || length == 0 {
+        return;
+    }
+    // SAFETY: execve(2) lays the arguments' strings one behind the other from argv[0] on, in memory of this process that is
+    // writable and that nothing but the standard library reads, as strings: zeroes leave them terminated.
+    let area = unsafe { std::slice::from_raw_parts_mut(start, length) };
+    area.fill(0);
+    let title = title.to_bytes();
+    let shown = title.len().min(length - 1);
+    area[..shown].copy_from_slice(&title[..shown]);
 }
 
 /// Gives the process a new session keyring, so that it sees none of the host's keys (keyctl(2)).

@@ -114,8 +114,13 @@ impl Root {
     }
 
     /// Makes an empty regular file at `path` (and its parents as directories with 0755) unless something is there;
-    /// returns an `O_PATH` descriptor of what `path` then resolves to.
+    /// returns an `O_PATH` descriptor of what `path` then resolves to. A dangling symlink makes its target, inside the
+    /// root.
     pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
+        self.create_files(path, mode, 0)
+    }
+
+    fn create_files(&self, path: &Path, mode: Mode, links: u32) -> Result<OwnedFd> {
         match self.resolve(path) {
             Err(error) if error.errno == Errno::NOENT => {}
             result => return result,
@@ -123,9 +128,26 @@ impl Root {
         if let Some(parent) = path.parent() {
             self.create_dir_all(parent, Mode::from_raw_mode(0o755))?;
         }
-        // Without O_EXCL a dangling final symlink creates its target, still inside the root.
-        self.open_at(path, OFlags::CREATE | OFlags::RDONLY, mode)?;
-        self.resolve(path)
+        match self.open_at(path, OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY, mode) {
+            Err(error) if error.errno == Errno::EXIST => {}
+            Ok(_) => return self.resolve(path),
+            Err(error) => return Err(error),
+        }
+        let call = || format!("readlinkat(<root>, {path:?})");
+        if links == SYMLINKS_MAX {
+            return Err(Error::new(call(), Errno::LOOP));
+        }
+        let (parent_fd, name) = self.parent(path)?;
+        match rustix::fs::readlinkat(&parent_fd, &name, Vec::new()) {
+            Ok(target) => {
+                let parent = path.parent().unwrap_or(Path::new("/"));
+                let target = parent.join(OsStr::from_bytes(target.as_bytes()));
+                self.create_files(&target, mode, links + 1)
+            }
+            // Somebody made something else there meanwhile.
+            Err(Errno::INVAL) => self.resolve(path),
+            Err(errno) => Err(Error::new(call(), errno)),
+        }
     }
 }
 
@@ -210,6 +232,22 @@ mod tests {
         assert_eq!(
             fs::read_to_string(outer.path().join("root/a/b/c")).unwrap(),
             "kept"
+        );
+    }
+
+    #[test]
+    fn a_file_behind_dangling_symlinks_is_made_inside() {
+        let (outer, root) = tree();
+        fs::create_dir(outer.path().join("root/etc")).unwrap();
+        symlink("../run/name/file", outer.path().join("root/etc/link")).unwrap();
+        symlink("/../../etc/link", outer.path().join("root/chain")).unwrap();
+        root.create_file(Path::new("chain"), Mode::from_raw_mode(0o644))
+            .unwrap();
+        assert!(outer.path().join("root/run/name/file").is_file());
+        symlink("loop", outer.path().join("root/loop")).unwrap();
+        assert!(
+            root.create_file(Path::new("loop"), Mode::from_raw_mode(0o644))
+                .is_err()
         );
     }
 

@@ -156,8 +156,9 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
+        let put_back = tcsetattr(stdin(), OptionalActions::Now, &self.before);
         // A terminal that is gone needs nothing put back.
-        drop(tcsetattr(stdin(), OptionalActions::Now, &self.before));
+        debug_assert!(matches!(put_back, Ok(()) | Err(Errno::IO)));
     }
 }
 

@@ -174,20 +174,6 @@ fn table<const N: usize>(titles: [String; N], rows: impl Iterator<Item = [String
 }
 
 pub(super) fn features(_: &Invocation) -> Result<u8> {
-    let words = |words: &[&str]| {
-        words
-            .iter()
-            .map(|word| (*word).to_owned())
-            .collect::<Vec<_>>()
-    };
-    let enabled = Enabled { enabled: true };
-    let flags: Vec<_> = seccomp::FLAGS
-        .iter()
-        .map(|(name, _)| (*name).to_owned())
-        .collect();
-    let supported = seccomp::FLAGS
-        .iter()
-        .filter(|(_, flag)| sys::seccomp::flags_known(*flag));
     let features = Features {
         oci_version_min: "1.0.0".into(),
         oci_version_max: VERSION.into(),
@@ -211,32 +197,7 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
                 rdma: true,
                 ..CgroupFeatures::default()
             },
-            seccomp: SeccompFeatures {
-                enabled: true,
-                actions: words(&[
-                    "SCMP_ACT_ALLOW",
-                    "SCMP_ACT_ERRNO",
-                    "SCMP_ACT_KILL",
-                    "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD",
-                    "SCMP_ACT_LOG",
-                    "SCMP_ACT_NOTIFY",
-                    "SCMP_ACT_TRACE",
-                    "SCMP_ACT_TRAP",
-                ]),
-                operators: words(&[
-                    "SCMP_CMP_EQ",
-                    "SCMP_CMP_GE",
-                    "SCMP_CMP_GT",
-                    "SCMP_CMP_LE",
-                    "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE",
-                ]),
-                archs: words(&seccomp::ARCHITECTURES),
-                known_flags: flags,
-                supported_flags: supported.map(|(name, _)| (*name).to_owned()).collect(),
-            },
+            seccomp: seccomp_features(),
             apparmor: Enabled {
                 enabled: lsm::Module::AppArmor.enabled(),
             },
@@ -260,13 +221,55 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
                     "MPOL_F_STATIC_NODES",
                 ]),
             },
-            mount_extensions: MountExtensions { idmap: enabled },
+            mount_extensions: MountExtensions {
+                idmap: Enabled { enabled: true },
+            },
             net_devices: Enabled::default(),
         }),
         ..Features::default()
     };
     print(&json(&features)?)?;
     Ok(0)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn seccomp_features() -> SeccompFeatures {
+    let flags: Vec<_> = seccomp::FLAGS
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    let supported = seccomp::FLAGS
+        .iter()
+        .filter(|(_, flag)| sys::seccomp::flags_known(*flag));
+    SeccompFeatures {
+        enabled: true,
+        actions: words(&[
+            "SCMP_ACT_ALLOW",
+            "SCMP_ACT_ERRNO",
+            "SCMP_ACT_KILL",
+            "SCMP_ACT_KILL_PROCESS",
+            "SCMP_ACT_KILL_THREAD",
+            "SCMP_ACT_LOG",
+            "SCMP_ACT_NOTIFY",
+            "SCMP_ACT_TRACE",
+            "SCMP_ACT_TRAP",
+        ]),
+        operators: words(&[
+            "SCMP_CMP_EQ",
+            "SCMP_CMP_GE",
+            "SCMP_CMP_GT",
+            "SCMP_CMP_LE",
+            "SCMP_CMP_LT",
+            "SCMP_CMP_MASKED_EQ",
+            "SCMP_CMP_NE",
+        ]),
+        archs: words(&seccomp::ARCHITECTURES),
+        known_flags: flags,
+        supported_flags: supported.map(|(name, _)| (*name).to_owned()).collect(),
+    }
 }
 
 pub(super) fn spec(invocation: &Invocation) -> Result<u8> {
@@ -286,6 +289,47 @@ pub(super) fn spec(invocation: &Invocation) -> Result<u8> {
 }
 
 fn default_spec(rootless: bool) -> Result<Spec> {
+    Ok(Spec {
+        oci_version: VERSION.into(),
+        process: Some(default_process()),
+        root: Some(Root {
+            path: "rootfs".into(),
+            readonly: true,
+        }),
+        hostname: Some("hull".into()),
+        mounts: default_mounts(),
+        linux: Some(default_linux(rootless)?),
+        ..Spec::default()
+    })
+}
+
+fn default_process() -> Process {
+    let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"].map(str::to_owned);
+    Process {
+        terminal: true,
+        args: vec!["sh".into()],
+        env: vec![
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            "TERM=xterm".into(),
+        ],
+        cwd: "/".into(),
+        capabilities: Some(Capabilities {
+            bounding: capabilities.to_vec(),
+            effective: capabilities.to_vec(),
+            permitted: capabilities.to_vec(),
+            ..Capabilities::default()
+        }),
+        rlimits: vec![Rlimit {
+            kind: "RLIMIT_NOFILE".into(),
+            hard: 1024,
+            soft: 1024,
+        }],
+        no_new_privileges: true,
+        ..Process::default()
+    }
+}
+
+fn default_linux(rootless: bool) -> Result<Linux> {
     let mut kinds = vec![
         NamespaceKind::Pid,
         NamespaceKind::Network,
@@ -306,7 +350,6 @@ fn default_spec(rootless: bool) -> Result<Spec> {
             size: 1,
         }]
     };
-    let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"].map(str::to_owned);
     let deny = DeviceRule {
         access: Some("rwm".into()),
         ..DeviceRule::default()
@@ -315,74 +358,42 @@ fn default_spec(rootless: bool) -> Result<Spec> {
         devices: vec![deny],
         ..Resources::default()
     };
-    Ok(Spec {
-        oci_version: VERSION.into(),
-        process: Some(Process {
-            terminal: true,
-            args: vec!["sh".into()],
-            env: vec![
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
-                "TERM=xterm".into(),
-            ],
-            cwd: "/".into(),
-            capabilities: Some(Capabilities {
-                bounding: capabilities.to_vec(),
-                effective: capabilities.to_vec(),
-                permitted: capabilities.to_vec(),
-                ..Capabilities::default()
-            }),
-            rlimits: vec![Rlimit {
-                kind: "RLIMIT_NOFILE".into(),
-                hard: 1024,
-                soft: 1024,
-            }],
-            no_new_privileges: true,
-            ..Process::default()
-        }),
-        root: Some(Root {
-            path: "rootfs".into(),
-            readonly: true,
-        }),
-        hostname: Some("hull".into()),
-        mounts: default_mounts(),
-        linux: Some(Linux {
-            uid_mappings: if rootless {
-                own(geteuid().as_raw())
-            } else {
-                Vec::new()
-            },
-            gid_mappings: if rootless {
-                own(getegid().as_raw())
-            } else {
-                Vec::new()
-            },
-            resources: if rootless { None } else { Some(resources) },
-            namespaces: kinds
-                .into_iter()
-                .map(|kind| Namespace { kind, path: None })
-                .collect(),
-            masked_paths: paths(&[
-                "/proc/acpi",
-                "/proc/asound",
-                "/proc/kcore",
-                "/proc/keys",
-                "/proc/latency_stats",
-                "/proc/timer_list",
-                "/proc/timer_stats",
-                "/proc/sched_debug",
-                "/sys/firmware",
-                "/proc/scsi",
-            ]),
-            readonly_paths: paths(&[
-                "/proc/bus",
-                "/proc/fs",
-                "/proc/irq",
-                "/proc/sys",
-                "/proc/sysrq-trigger",
-            ]),
-            ..Linux::default()
-        }),
-        ..Spec::default()
+    Ok(Linux {
+        uid_mappings: if rootless {
+            own(geteuid().as_raw())
+        } else {
+            Vec::new()
+        },
+        gid_mappings: if rootless {
+            own(getegid().as_raw())
+        } else {
+            Vec::new()
+        },
+        resources: if rootless { None } else { Some(resources) },
+        namespaces: kinds
+            .into_iter()
+            .map(|kind| Namespace { kind, path: None })
+            .collect(),
+        masked_paths: paths(&[
+            "/proc/acpi",
+            "/proc/asound",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/proc/sched_debug",
+            "/sys/firmware",
+            "/proc/scsi",
+        ]),
+        readonly_paths: paths(&[
+            "/proc/bus",
+            "/proc/fs",
+            "/proc/irq",
+            "/proc/sys",
+            "/proc/sysrq-trigger",
+        ]),
+        ..Linux::default()
     })
 }
 

@@ -1,7 +1,7 @@
 //! From creation to deletion.
 
 use super::foreground::Foreground;
-use super::streams::{check_console, connect, hand_out, preserved};
+use super::streams::{check_console, hand_out, preserved};
 use super::{Invocation, rfc3339, warn};
 use crate::api::{Create, Stdio};
 use crate::create::{Container, cgroup_path, create as create_container, start_at};
@@ -9,13 +9,12 @@ use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::init::hooks as hooks_of;
 use crate::sealed;
-use crate::state::{Known, Record, gate, read_bytes, socket_path, start_ticks};
+use crate::sockets::{connect, listen};
+use crate::state::{Known, Record, gate, read_bytes, start_ticks};
 use oci::runtime::{NamespaceKind, Spec, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
-};
+use rustix::net::SocketType;
 use rustix::process::{Signal, geteuid, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -31,8 +30,7 @@ const END_TIMEOUT: Timespec = Timespec {
 pub(super) fn create(invocation: &Invocation) -> Result<u8> {
     sealed::ensure()?;
     let new = New::prepare(invocation, true)?;
-    let (_directory, short) = socket_path(&gate(&new.directory))?;
-    let gate = listening(&short);
+    let gate = listen(&gate(&new.directory), SocketType::SEQPACKET);
     let made = gate.and_then(|gate| new.create(invocation, Some(gate)));
     made.map(|_| 0)
         .map_err(|error| error.undone(invocation.store.forget(new.id)))
@@ -167,26 +165,6 @@ impl<'a> New<'a> {
     }
 }
 
-fn listening(path: &Path) -> Result<OwnedFd> {
-    let doing = "making the container's gate";
-    let address = SocketAddrUnix::new(path)
-        .call(|| format!("sockaddr({path:?})"))
-        .doing(doing)?;
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .call(|| "socket(AF_UNIX, SOCK_STREAM)")
-    .doing(doing)?;
-    bind(&socket, &address)
-        .call(|| format!("bind({path:?})"))
-        .doing(doing)?;
-    listen(&socket, 1).call(|| "listen").doing(doing)?;
-    Ok(socket)
-}
-
 pub(super) fn start(invocation: &Invocation) -> Result<u8> {
     let known = invocation.store.find(invocation.id()?)?;
     match known.status()? {
@@ -202,7 +180,7 @@ pub(super) fn start(invocation: &Invocation) -> Result<u8> {
             ));
         }
     }
-    let gate = connect(&known.gate())?;
+    let gate = connect(&known.gate(), SocketType::SEQPACKET)?;
     start_at(gate)?;
     // Whoever looks from now on finds it running.
     std::fs::remove_file(known.gate())

@@ -190,11 +190,12 @@ pub(super) fn events(invocation: &Invocation) -> Result<u8> {
         let (ended, noticed) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         if noticed {
             memory.drain()?;
-            let now = cgroup.oom_kills()?;
-            if now > kills {
-                kills = now;
-                print_event("oom", &known.record.id, &Value::Null)?;
-            }
+        }
+        // The notice comes before the kill is counted.
+        let now = cgroup.oom_kills()?;
+        if now > kills {
+            kills = now;
+            print_event("oom", &known.record.id, &Value::Null)?;
         }
         if ended {
             return Ok(0);

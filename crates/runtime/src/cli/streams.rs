@@ -3,12 +3,12 @@
 use super::Invocation;
 use crate::channel::send_with_fds;
 use crate::error::{Doing, Error, Result};
-use crate::state::{socket_path, write};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use crate::sockets::connect;
+use crate::state::write;
+use rustix::net::SocketType;
 use rustix::process::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use sys::Context;
 
 /// Checks the flags that say where a terminal goes. A terminal needs a socket exactly when nobody stays to hold it.
 pub(super) fn check_console(invocation: &Invocation, terminal: bool, detached: bool) -> Result<()> {
@@ -54,30 +54,9 @@ pub(super) fn hand_out(
 }
 
 fn send(path: &Path, name: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
-    let socket = connect(path)?;
+    let socket = connect(path, SocketType::STREAM)?;
     send_with_fds(socket.as_fd(), name, &[fd])
         .doing_with(|| format!("sending a descriptor to {}", path.display()))
-}
-
-/// Connects to a unix socket of any length of path.
-pub(super) fn connect(path: &Path) -> Result<OwnedFd> {
-    let doing = || format!("connecting to {}", path.display());
-    let (_directory, short) = socket_path(path)?;
-    let address = SocketAddrUnix::new(&short)
-        .call(|| format!("sockaddr({short:?})"))
-        .doing_with(doing)?;
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .call(|| "socket(AF_UNIX, SOCK_STREAM)")
-    .doing_with(doing)?;
-    rustix::net::connect(&socket, &address)
-        .call(|| format!("connect({path:?})"))
-        .doing_with(doing)?;
-    Ok(socket)
 }
 
 /// How many descriptors from 3 on the process inherits: those of the flag, and those of socket activation (sd_listen_fds(3)),

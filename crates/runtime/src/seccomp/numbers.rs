@@ -26,7 +26,7 @@ pub(super) fn number(name: &str, column: Column) -> Option<u32> {
 
 /// Sorted by name.
 #[rustfmt::skip]
-const NUMBERS: [(&str, [i32; 6]); 485] = [
+static NUMBERS: [(&str, [i32; 6]); 485] = [
     //                            x86_64     x32     x86 aarch64     arm riscv64
     ("_llseek",                 [    NO,     NO,    140,     NO,    140,     NO]),
     ("_newselect",              [    NO,     NO,    142,     NO,    142,     NO]),

@@ -1,8 +1,13 @@
 //! Bundles made of busybox, and the runtime's own program to run them with. Needs root, and a kernel of its own to ask.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -192,6 +197,11 @@ impl Bundle {
         i32::try_from(self.state()["pid"].as_i64().unwrap()).unwrap()
     }
 
+    /// Its processes.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        serde_json::from_str(&self.invoke(&["ps", "--format", "json", &self.id]).ok()).unwrap()
+    }
+
     /// Waits for a status.
     #[track_caller]
     pub(crate) fn await_status(&self, expected: &str) {
@@ -274,4 +284,30 @@ pub(crate) fn eventually(mut done: impl FnMut() -> bool) -> bool {
 /// Whether the host has all controllers in one tree.
 pub(crate) fn unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Receives a descriptor.
+pub(crate) fn receive_fd(socket: std::os::fd::BorrowedFd<'_>) -> OwnedFd {
+    receive(socket).0
+}
+
+/// Receives a descriptor and what came with it.
+pub(crate) fn receive(socket: std::os::fd::BorrowedFd<'_>) -> (OwnedFd, Vec<u8>) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut data = vec![0; 65536];
+    let received = recvmsg(
+        socket,
+        &mut [std::io::IoSliceMut::new(&mut data)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .unwrap();
+    data.truncate(received.bytes);
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    (fd.expect("a descriptor was sent"), data)
 }
