@@ -6,7 +6,7 @@
 )]
 
 use api_types::IdResponse;
-use hull_client::{ApiVersion, Client, Error, Host, Output, Request};
+use client::{ApiVersion, Client, Error, Host, Output, Request};
 use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -201,7 +201,7 @@ async fn a_hijacked_connection_goes_both_ways_and_halves_close() {
     let mut connection = client.hijack(&Request::post(&["x"])).await.unwrap();
     connection.writer.write_all(b"input").await.unwrap();
     connection.writer.shutdown().await.unwrap();
-    let mut frames = hull_client::Frames::new(connection.reader);
+    let mut frames = client::Frames::new(connection.reader);
     let mut buffer = [0; 16];
     assert_eq!(
         frames.read(&mut buffer).await.unwrap(),

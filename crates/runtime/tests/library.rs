@@ -6,10 +6,10 @@
 mod common;
 
 use common::Bundle;
-use hull_runtime::{
+use oci::runtime::{Process, Spec};
+use runtime::{
     Cgroup, Container, Create, ErrorKind, ExecRequest, Rootfs, Stdio, Target, create, exec,
 };
-use oci::runtime::{Process, Spec};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 use std::fs::File;

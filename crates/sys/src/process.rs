@@ -384,6 +384,12 @@ pub(crate) fn check(result: libc::c_long, call: impl FnOnce() -> String) -> Resu
     Err::<libc::c_long, _>(errno).call(call)
 }
 
+/// Limits how many arenas glibc's allocator has (mallopt(3), `M_ARENA_MAX`): each keeps freed memory of its own.
+pub fn limit_arenas(count: i32) {
+    // SAFETY: mallopt only sets a parameter; an unknown one is refused and changes nothing.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,10 +429,4 @@ mod tests {
             "execve(\"/nonexistent\"): No such file or directory (os error 2)"
         );
     }
-}
-
-/// Limits how many arenas glibc's allocator has (mallopt(3), `M_ARENA_MAX`): each keeps freed memory of its own.
-pub fn limit_arenas(count: i32) {
-    // SAFETY: mallopt only sets a parameter; an unknown one is refused and changes nothing.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
 }

@@ -13,11 +13,20 @@ pub fn set_send_buffer(socket: impl AsFd, bytes: i32) -> Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the option's value is an int, which `bytes` is, and `length` its size; it is only read during the call.
     let result = unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, (&raw const bytes).cast(), length)
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUFFORCE,
+            (&raw const bytes).cast(),
+            length,
+        )
     };
     if result == 0 {
         return Ok(());
     }
     let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-    Err(Error::new(format!("setsockopt({fd}, SOL_SOCKET, SO_SNDBUFFORCE, {bytes})"), errno))
+    Err(Error::new(
+        format!("setsockopt({fd}, SOL_SOCKET, SO_SNDBUFFORCE, {bytes})"),
+        errno,
+    ))
 }
