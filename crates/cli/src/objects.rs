@@ -6,63 +6,66 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// How a command names its objects again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Echo {
-    /// Each one that it was done to.
-    Names,
-    /// Nothing.
-    Nothing,
-}
-
 /// So many objects are asked for at once.
 const PARALLEL_MAX: usize = 50;
 
-/// Does something to every object, to many at once. Errors are shown in the order of the objects; one makes the command fail
-/// at its end.
+/// Does something to every object, to many at once; `operation` returns the line to print for each, if any. Lines and errors are
+/// shown in the order of the objects, each as soon as those before it are done. One error makes the command fail at its end.
 pub(crate) async fn each(
     names: &[String],
-    echo: Echo,
-    operation: impl AsyncFn(&str) -> Result<()>,
+    operation: impl AsyncFn(&str) -> Result<Option<String>>,
 ) -> Result<()> {
-    let mut failed = false;
+    let mut outcome = Ok(());
     for names in names.chunks(PARALLEL_MAX) {
         let operations = names
             .iter()
             .map(|name| Box::pin(named(name, operation(name))))
             .collect();
-        for (name, result) in names.iter().zip(join_all(operations).await) {
-            match result {
-                Ok(()) if echo == Echo::Names => output::line(name)?,
-                Ok(()) => {}
-                Err(error @ Error::Io { .. }) => return Err(error),
-                Err(error) => {
-                    output::complain(&crate::error::chain(&error));
-                    failed = true;
+        in_order(operations, |result| match result.and_then(print_some) {
+            Ok(()) => {}
+            Err(error @ Error::Io { .. }) => outcome = Err(error),
+            Err(error) => {
+                output::complain(&crate::error::chain(&error));
+                if outcome.is_ok() {
+                    outcome = Err(Error::Exit(1));
                 }
             }
-        }
+        })
+        .await;
     }
-    if failed { Err(Error::Exit(1)) } else { Ok(()) }
+    outcome
 }
 
-/// Runs all futures together and returns their results in order.
-pub(crate) async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+fn print_some(line: Option<String>) -> Result<()> {
+    line.map_or(Ok(()), |line| output::line(&line))
+}
+
+/// Runs all futures together, and hands over their results in order, each as soon as those before it are there.
+pub(crate) async fn in_order<F: Future + Unpin>(
+    mut futures: Vec<F>,
+    mut done: impl FnMut(F::Output),
+) {
     let mut results: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    poll_fn(move |context| {
-        for (future, result) in futures.iter_mut().zip(&mut results) {
+    let mut next = 0;
+    poll_fn(|context| {
+        for (future, result) in futures.iter_mut().zip(&mut results).skip(next) {
             if result.is_none()
                 && let Poll::Ready(output) = Pin::new(future).poll(context)
             {
                 *result = Some(output);
             }
         }
-        match results.iter().all(Option::is_some) {
-            true => Poll::Ready(results.drain(..).flatten().collect()),
-            false => Poll::Pending,
+        while let Some(output) = results.get_mut(next).and_then(Option::take) {
+            done(output);
+            next += 1;
+        }
+        if next == results.len() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     })
-    .await
+    .await;
 }
 
 /// Does something to an object whose name can be one.

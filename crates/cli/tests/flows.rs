@@ -556,3 +556,49 @@ fn nobody_at_the_socket_is_said_so() {
         )
     );
 }
+
+#[test]
+fn waits_are_told_in_order_and_as_soon_as_they_can() {
+    let engine = Engine::start(|request| {
+        let (delay, code) = match request.path.as_str() {
+            "/containers/slow/wait" => (300, 1),
+            "/containers/slowest/wait" => (5000, 2),
+            _ => (0, 3),
+        };
+        std::thread::sleep(Duration::from_millis(delay));
+        Answer::json(200, &format!(r#"{{"StatusCode":{code}}}"#))
+    });
+    let mut child = spawn(&engine, &["wait", "slow", "fast", "slowest"]);
+    let mut codes = [0; 4];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut codes)
+        .unwrap();
+    assert_eq!(&codes, b"1\n3\n");
+    assert_eq!(child.try_wait().unwrap(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn flags_win_over_the_environment_and_hulls_variable_over_dockers() {
+    let (flag, hull) = (
+        Engine::start(|_| Answer::json(200, "[]")),
+        Engine::start(|_| Answer::json(200, "[]")),
+    );
+    let run = |args: &[&str]| {
+        let output = support::command(&support::hull())
+            .args(args)
+            .env("HULL_HOST", hull.host())
+            .env("DOCKER_HOST", "unix:///nonexistent")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    run(&["ps"]);
+    assert_eq!((flag.requests().len(), hull.requests().len()), (0, 1));
+    run(&["-H", &flag.host(), "ps"]);
+    assert_eq!((flag.requests().len(), hull.requests().len()), (1, 1));
+}

@@ -140,23 +140,29 @@ impl Client {
             None => empty(),
         };
         let call = request.to_string();
+        let asked = self.version.get();
         let response = self
             .exchange(request, &self.target(request), body(), &call)
             .await?;
         let refused = match self.checked(response, call.clone()).await {
-            Err(error) if self.may_negotiate(&error) => error,
+            Err(error) if error.status() == Some(StatusCode::BAD_REQUEST.as_u16()) => error,
             Ok(response) => {
                 self.settled.set(true);
                 return Ok(response);
             }
             refused => return refused,
         };
-        let asked = self.version.get();
-        match self.negotiate().await {
-            Ok(version) if version != asked => {}
-            Err(error @ Error::TooOld { .. }) => return Err(error),
-            // It was not the version that the engine refused.
-            _ => return Err(refused),
+        // An engine that is older than this client says so with this status. Another request may have learnt it meanwhile.
+        if !self.settled.get() {
+            match self.negotiate().await {
+                Err(error @ Error::TooOld { .. }) => return Err(error),
+                // It was not the version that the engine refused.
+                Err(_) => return Err(refused),
+                Ok(_) => {}
+            }
+        }
+        if self.version.get() == asked {
+            return Err(refused);
         }
         let response = self
             .exchange(request, &self.target(request), body(), &call)
@@ -211,11 +217,6 @@ impl Client {
 
     fn target(&self, request: &Request) -> String {
         request.target(self.host.base_path(), self.version.get())
-    }
-
-    /// An engine that is older than this client says so with this status.
-    fn may_negotiate(&self, error: &Error) -> bool {
-        !self.settled.get() && error.status() == Some(StatusCode::BAD_REQUEST.as_u16())
     }
 
     async fn negotiate(&self) -> Result<ApiVersion> {

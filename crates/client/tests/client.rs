@@ -127,6 +127,30 @@ async fn a_refusal_that_is_not_about_the_version_stays_itself() {
 }
 
 #[tokio::test]
+async fn requests_at_once_learn_the_version_together() {
+    let (client, _) = engine(async |_, mut stream: TcpStream| {
+        while let Some(line) = request_line(&mut stream).await {
+            if line.contains("_ping") {
+                answer(&mut stream, "200 OK", "Api-Version: 1.41\r\n", "").await;
+            } else if line.contains("/v1.41/") {
+                answer(&mut stream, "204 No Content", "", "").await;
+            } else {
+                answer(&mut stream, "400 Bad", JSON, r#"{"message":"too new"}"#).await;
+            }
+        }
+    })
+    .await;
+    let request = Request::post(&["x"]);
+    let (a, b, c) = tokio::join!(
+        client.call(&request),
+        client.call(&request),
+        client.call(&request)
+    );
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!(client.version(), ApiVersion::new(1, 41));
+}
+
+#[tokio::test]
 async fn an_engine_from_before_is_named_too_old() {
     let (client, _) = engine(async |_, mut stream: TcpStream| {
         request_line(&mut stream).await;

@@ -83,7 +83,7 @@ pub(crate) async fn send(
     let loopback = request::loopback_dns(host).map(str::to_owned);
     let request = Request::post(&["containers", "create"])
         .query_some("name", matches.get("name").filter(|name| !name.is_empty()))
-        .query_some("platform", platform(matches.text("platform"))?)
+        .query_some("platform", platform(&wished_platform(matches))?)
         .json(&body);
     let response: CreateResponse = match client.json(&request).await {
         Err(error) if error.is_not_found() && matches.text("pull") != "never" => {
@@ -126,6 +126,14 @@ fn with_tag(image: &str) -> String {
     match image.starts_with('/') || last.contains([':', '@']) {
         true => image.to_owned(),
         false => format!("{image}:latest"),
+    }
+}
+
+/// What `--platform` says, or the environment.
+fn wished_platform(matches: &Matches) -> String {
+    match matches.get("platform") {
+        Some(platform) => platform.to_owned(),
+        None => std::env::var("DOCKER_DEFAULT_PLATFORM").unwrap_or_default(),
     }
 }
 

@@ -19,6 +19,9 @@ const WAIT_HAS_CONDITIONS: ApiVersion = ApiVersion::new(1, 30);
 /// An engine that answers a wait only when it is over must not keep the container from being started.
 const WAIT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long an engine may take to remove a container that did not start.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// After the detach keys, how long a container that ended may take to say so. One that did not is detached from.
 const DETACHED_GRACE: Duration = Duration::from_millis(100);
 
@@ -50,7 +53,7 @@ impl Follow<'_> {
             if self.auto_remove {
                 // The engine removes what did not start; its name is free when this command ends. The start's error is
                 // what matters.
-                let _ = wait.end().await;
+                let _ = timeout(REMOVAL_TIMEOUT, wait.end()).await;
             }
             return Err(error);
         }

@@ -3,7 +3,7 @@
 use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
-use crate::objects::{self, Echo};
+use crate::objects;
 use crate::output;
 use crate::session::Session;
 use api_types::WaitResponse;
@@ -107,19 +107,21 @@ pub(crate) const RENAME: Command = Command {
 async fn kill(session: &Session, matches: &Matches) -> Result<()> {
     let client = session.client().await?;
     let signal = matches.get("signal").filter(|signal| !signal.is_empty());
-    objects::each(&matches.args, Echo::Names, async |name| {
+    objects::each(&matches.args, async |name| {
         let request = Request::post(&["containers", name, "kill"]).query_some("signal", signal);
-        Ok(client.call(&request).await?)
+        client.call(&request).await?;
+        Ok(Some(name.to_owned()))
     })
     .await
 }
 
 async fn simple(session: &Session, matches: &Matches, verb: &str) -> Result<()> {
     let client = session.client().await?;
-    objects::each(&matches.args, Echo::Names, async |name| {
-        Ok(client
+    objects::each(&matches.args, async |name| {
+        client
             .call(&Request::post(&["containers", name, verb]))
-            .await?)
+            .await?;
+        Ok(Some(name.to_owned()))
     })
     .await
 }
@@ -128,11 +130,12 @@ async fn stop(session: &Session, matches: &Matches, verb: &str) -> Result<()> {
     let client = session.client().await?;
     let signal = matches.get("signal").filter(|signal| !signal.is_empty());
     let timeout = matches.int("timeout").map(|seconds| seconds.to_string());
-    objects::each(&matches.args, Echo::Names, async |name| {
+    objects::each(&matches.args, async |name| {
         let request = Request::post(&["containers", name, verb])
             .query_some("signal", signal)
             .query_some("t", timeout.as_deref());
-        Ok(client.call(&request).await?)
+        client.call(&request).await?;
+        Ok(Some(name.to_owned()))
     })
     .await
 }
@@ -140,7 +143,7 @@ async fn stop(session: &Session, matches: &Matches, verb: &str) -> Result<()> {
 async fn rm(session: &Session, matches: &Matches) -> Result<()> {
     let client = session.client().await?;
     let force = matches.on("force");
-    objects::each(&matches.args, Echo::Names, async |name| {
+    objects::each(&matches.args, async |name| {
         let name = name.trim_matches('/');
         let request = Request::delete(&["containers", name])
             .query_flag("v", matches.on("volumes"))
@@ -150,9 +153,9 @@ async fn rm(session: &Session, matches: &Matches) -> Result<()> {
             // Forced, it is enough that it is not there.
             Err(error) if force && error.is_not_found() => {
                 output::complain(&crate::error::chain(&error));
-                Ok(())
+                Ok(None)
             }
-            result => Ok(result?),
+            result => Ok(result.map(|()| Some(name.to_owned()))?),
         }
     })
     .await
@@ -160,13 +163,13 @@ async fn rm(session: &Session, matches: &Matches) -> Result<()> {
 
 async fn wait(session: &Session, matches: &Matches) -> Result<()> {
     let client = session.client().await?;
-    objects::each(&matches.args, Echo::Nothing, async |name| {
+    objects::each(&matches.args, async |name| {
         let answer: WaitResponse = client
             .json(&Request::post(&["containers", name, "wait"]))
             .await?;
         match answer.error {
             Some(error) => Err(Error::Message(error.message)),
-            None => output::line(&answer.status_code.to_string()),
+            None => Ok(Some(answer.status_code.to_string())),
         }
     })
     .await

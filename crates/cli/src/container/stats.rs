@@ -121,7 +121,9 @@ async fn read(
         }));
     }
     let mut readings = Vec::new();
-    for (name, result) in names.iter().zip(objects::join_all(requests).await) {
+    let mut results = Vec::new();
+    objects::in_order(requests, |result| results.push(result)).await;
+    for (name, result) in names.iter().zip(results) {
         match result {
             Ok(stats) => readings.push((name.clone(), stats)),
             Err(error) if one_shot && error.is_not_found() => {}

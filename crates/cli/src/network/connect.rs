@@ -3,7 +3,7 @@
 use crate::app::{Arity, Command};
 use crate::error::Result;
 use crate::flags::{Flag, Kind, Matches};
-use crate::objects::{self, Echo};
+use crate::objects;
 use crate::output;
 use crate::parse::{address, keyvalue};
 use crate::session::Session;
@@ -94,13 +94,13 @@ async fn disconnect(session: &Session, matches: &Matches) -> Result<()> {
 async fn rm(session: &Session, matches: &Matches) -> Result<()> {
     let client = session.client().await?;
     let force = matches.on("force");
-    objects::each(&matches.args, Echo::Names, async |name| {
+    objects::each(&matches.args, async |name| {
         match client.call(&Request::delete(&["networks", name])).await {
             Err(error) if force && error.is_not_found() => {
                 output::complain(&crate::error::chain(&error));
-                Ok(())
+                Ok(None)
             }
-            result => Ok(result?),
+            result => Ok(result.map(|()| Some(name.to_owned()))?),
         }
     })
     .await

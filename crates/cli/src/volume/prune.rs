@@ -9,7 +9,10 @@ use crate::parse::keyvalue;
 use crate::session::Session;
 use crate::system::prune::{Pruned, reclaimed};
 use api_types::{Filters, VolumePruneResponse};
-use client::{Client, Request};
+use client::{ApiVersion, Client, Request};
+
+/// The API version from which only volumes without a name are removed.
+const ALL_IS_A_WISH: ApiVersion = ApiVersion::new(1, 42);
 
 const FLAGS: &[Flag] = &[
     Flag::bool("all", "Remove all unused volumes, also those with a name").short('a'),
@@ -40,9 +43,6 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "conflicting options: cannot specify both --all and --filter all=1",
         ));
     }
-    if all {
-        filters.add("all", "true");
-    }
     let question = match all {
         true => "WARNING! This will remove all volumes not used by at least one container.",
         false => {
@@ -52,7 +52,12 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     if !matches.on("force") && !objects::confirm(question)? {
         return Ok(());
     }
-    let pruned = prune(session.client().await?, &filters).await?;
+    let client = session.client().await?;
+    // Before, all of them were removed in any case.
+    if all && client.settle_version().await? >= ALL_IS_A_WISH {
+        filters.add("all", "true");
+    }
+    let pruned = prune(client, &filters).await?;
     output::print(&pruned.text)?;
     output::line(&reclaimed(pruned.bytes))
 }

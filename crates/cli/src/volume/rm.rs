@@ -3,7 +3,7 @@
 use crate::app::{Arity, Command};
 use crate::error::Result;
 use crate::flags::{Flag, Matches};
-use crate::objects::{self, Echo};
+use crate::objects;
 use crate::session::Session;
 use client::Request;
 
@@ -21,9 +21,10 @@ pub(crate) const RM: Command = Command {
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let client = session.client().await?;
-    objects::each(&matches.args, Echo::Names, async |name| {
+    objects::each(&matches.args, async |name| {
         let request = Request::delete(&["volumes", name]).query_flag("force", matches.on("force"));
-        Ok(client.call(&request).await?)
+        client.call(&request).await?;
+        Ok(Some(name.to_owned()))
     })
     .await
 }
