@@ -1,4 +1,23 @@
 //! The OCI runtime: namespaces, mounts, cgroups, capabilities, seccomp, exec, hooks.
+//!
+//! A container is born in two processes. The caller ([`create`]) checks the configuration, opens everything that takes its
+//! rights — the root, the sources of mounts, the cgroup — and makes init by one clone3 with all namespaces at once. Init is a
+//! copy of the caller with all its descriptors: it mounts, enters the root, becomes the user, and waits at the gate until
+//! [`Container::start`] (or, from another process, [`start_at`]) lets it execute the program. Between both is one packet
+//! socket, whose end means success. [`exec`] does the same for a further process.
+//!
+//! ```text
+//! api        what callers say        create  the caller's side       init     the container's side      exec   both, for exec
+//! channel    what both say           namespaces  rootfs  mounts  dev  masks  sysctl  stdio               what init makes
+//! launch     from root to program    user  capabilities  limits  lsm  seccomp                            what a process gets
+//! cgroup     v1, v2 and hybrid       hooks  reaper  procfs  sockets  sealed                              tools of theirs
+//! cli        runc's command line     state   what it remembers
+//! ```
+//!
+//! Invariants: a path of the container is resolved inside its root, once, to a descriptor; procfs is the host's own, verified;
+//! what was made is undone when a later step fails; nothing is executed but the container's program and its hooks.
+//!
+//! Callers have one thread, and run sealed ([`sealed::ensure`]).
 
 mod api;
 mod capabilities;

@@ -4,27 +4,32 @@
 //! Source: pivot_root(2), kernel `Documentation/filesystems/overlayfs.rst`.
 
 use crate::api::Rootfs;
+use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
+use crate::hooks::reap;
+use crate::init::fail;
 use crate::mounts::filesystem::{Filesystem, attach, clone_tree, host};
 use crate::mounts::map_ids;
 use oci::runtime::Spec;
 use rustix::fs::{CWD, OFlags, StatVfsMountFlags, fstat, fstatvfs};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use rustix::process::{fchdir, getegid, geteuid, pivot_root};
 use rustix::thread::{capabilities, set_capabilities};
-use std::fmt::Write;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::mount::{Attributes, MOUNT_ATTR_RDONLY, set_attributes};
-use sys::process::set_filesystem_user;
+use sys::process::{Namespaces, Spawn, exit, set_filesystem_user, spawn};
 use sys::root::fd_path;
 
 /// As many layers as overlayfs takes.
 const LOWERS_MAX: usize = 500;
-/// The longest value fsconfig(2) takes, its end included.
-const PARAMETER_BYTES_MAX: usize = 256;
+/// A directory that every host has, for mounts that nobody else sees.
+const ANY_PLACE: &str = "/sys";
 
 /// A detached mount of the root filesystem. `users` is the container's user namespace, if its ids are to be mapped.
 pub(crate) fn open(
@@ -119,48 +124,99 @@ fn acting_as<T>(uid: u32, gid: u32, act: impl FnOnce() -> sys::Result<T>) -> sys
 }
 
 fn mount_overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
-    let text = |path: &Path| {
-        let text = path.to_str().map(str::to_owned);
-        text.ok_or_else(|| sys::Error::new(format!("fsconfig(overlay, {path:?})"), Errno::ILSEQ))
-    };
     let overlay = Filesystem::new("overlay")?;
     overlay.set("source", "overlay")?;
-    let mut layers = lowers.iter();
-    let first = text(layers.next().expect("an overlay has a layer"))?;
-    match overlay.set("lowerdir+", &first) {
-        Ok(()) => {
-            for layer in layers {
-                overlay.set("lowerdir+", &text(layer)?)?;
+    for layer in lowers {
+        match overlay.set("lowerdir+", text(layer)?) {
+            // Linux before 6.7.
+            Err(error) if error.errno == Errno::INVAL => {
+                return mount_overlay_apart(lowers, upper, work);
             }
+            result => result?,
         }
-        // Before Linux 6.7 they are one parameter.
-        Err(error) if error.errno == Errno::INVAL => {
-            let mut list = String::new();
-            for layer in lowers {
-                let layer = text(layer)?.replace('\\', "\\\\").replace(':', "\\:");
-                let colon = if list.is_empty() { "" } else { ":" };
-                write!(list, "{colon}{layer}").expect("a String takes what is written");
-            }
-            if list.len() >= PARAMETER_BYTES_MAX {
-                let call = format!("fsconfig(overlay, \"lowerdir\", {} layers)", lowers.len());
-                return Err(sys::Error::new(call, Errno::NAMETOOLONG));
-            }
-            overlay.set("lowerdir", &list)?;
-        }
-        Err(error) => return Err(error),
     }
-    overlay.set("upperdir", &text(upper)?)?;
-    overlay.set("workdir", &text(work)?)?;
+    overlay.set("upperdir", text(upper)?)?;
+    overlay.set("workdir", text(work)?)?;
     let mount = overlay.mount(0)?;
-    let found = fstatvfs(&mount).call(|| "fstatvfs(<overlay>)")?;
-    // The kernel makes it read-only, with no more than a line in its log, when it cannot write to the work directory.
+    refuse_read_only(&mount, work)?;
+    Ok(mount)
+}
+
+/// The kernel makes an overlay read-only, with no more than a line in its log, when it cannot write to the work directory.
+fn refuse_read_only(mount: &OwnedFd, work: &Path) -> sys::Result<()> {
+    let found = fstatvfs(mount).call(|| "fstatvfs(<overlay>)")?;
     if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Err(sys::Error::new(
             format!("mkdir({:?})", work.join("work")),
             Errno::ROFS,
         ));
     }
-    Ok(mount)
+    Ok(())
+}
+
+/// Mounts an overlay whose layers are one parameter, which fsconfig(2) takes up to 256 bytes of and mount(2) a page. That
+/// needs a place, so that a child does it in a mount namespace of its own, and hands the mount out of it.
+fn mount_overlay_apart(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
+    let failed = |what: &str| sys::Error::new(format!("mount(overlay, {what})"), Errno::IO);
+    let (ours, theirs) = Channel::pair().map_err(|_| failed("socketpair"))?;
+    let how = Spawn {
+        namespaces: Namespaces::MOUNT,
+        ..Spawn::default()
+    };
+    let child = spawn(how, || {
+        let mounted = mount_overlay_here(lowers, upper, work).doing("mounting the overlay apart");
+        match mounted.and_then(|mount| theirs.send(&Message::Go(Some(mount)))) {
+            Ok(()) => exit(0),
+            Err(error) => fail(&theirs, &error),
+        }
+    })?;
+    drop(theirs);
+    let answer = ours.receive();
+    reap(child.pid)?;
+    match answer {
+        Ok(Some(Message::Go(Some(mount)))) => Ok(mount),
+        Ok(Some(Message::Failed(_, text))) => Err(failed(&text)),
+        _ => Err(failed("no answer")),
+    }
+}
+
+fn mount_overlay_here(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).call(|| "mount(\"/\", MS_PRIVATE|MS_REC)")?;
+    // Named by descriptor each takes few of the page's bytes, and none that would have to be escaped.
+    let open = |path: &Path| host(path, OFlags::DIRECTORY);
+    let (upper, work_fd) = (open(upper)?, open(work)?);
+    let held = lowers
+        .iter()
+        .map(|layer| open(layer))
+        .collect::<sys::Result<Vec<_>>>()?;
+    let names: Vec<_> = held
+        .iter()
+        .map(|fd| fd_path(fd.as_fd()).display().to_string())
+        .collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        names.join(":"),
+        fd_path(upper.as_fd()).display(),
+        fd_path(work_fd.as_fd()).display()
+    );
+    let options = CString::new(options).expect("numbers and words");
+    mount(
+        "overlay",
+        ANY_PLACE,
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )
+    .call(|| format!("mount(\"overlay\", {ANY_PLACE:?}, {options:?})"))?;
+    let mounted = clone_tree(CWD, Path::new(ANY_PLACE), false)?;
+    refuse_read_only(&mounted, work)?;
+    Ok(mounted)
+}
+
+fn text(path: &Path) -> sys::Result<&str> {
+    let error = || sys::Error::new(format!("fsconfig(overlay, {path:?})"), Errno::ILSEQ);
+    path.to_str().ok_or_else(error)
 }
 
 /// Puts the root where it can become one, in the calling process's own mount namespace, which nothing leaves from now on:
@@ -221,4 +277,35 @@ pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         ..Attributes::default()
     };
     set_attributes(root, word.starts_with('r'), &attributes).doing(doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_mount_many_layers_apart() {
+        let tree = tempfile::tempdir().unwrap();
+        let layer = |number: usize| tree.path().join(format!("{number}:{}", "x".repeat(60)));
+        for number in 0..50 {
+            std::fs::create_dir(layer(number)).unwrap();
+            std::fs::write(layer(number).join("which"), number.to_string()).unwrap();
+            std::fs::write(layer(number).join(format!("layer-{number}")), "").unwrap();
+        }
+        let (upper, work) = (tree.path().join("upper"), tree.path().join("work"));
+        for directory in [&upper, &work] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let lowers: Vec<_> = (0..50).map(layer).collect();
+        let mount = mount_overlay_apart(&lowers, &upper, &work).unwrap();
+        let inside = fd_path(mount.as_fd());
+        assert_eq!(std::fs::read_to_string(inside.join("which")).unwrap(), "0");
+        assert!(inside.join("layer-49").exists());
+        std::fs::write(inside.join("new"), "").unwrap();
+        assert!(upper.join("new").exists());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(tree.path().to_str().unwrap()), "{mounts}");
+        let error = mount_overlay_apart(&[tree.path().join("none")], &upper, &work).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+    }
 }

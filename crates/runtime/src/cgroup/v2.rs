@@ -377,4 +377,63 @@ mod tests {
         block_io(&bfq, &io).unwrap();
         assert_eq!(bfq.read("io.bfq.weight").unwrap(), "505");
     }
+
+    /// A group of the host's own v2 tree, be it one beside v1.
+    struct Real(std::path::PathBuf);
+
+    impl Real {
+        fn make() -> Option<Self> {
+            let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::Path::new);
+            let mount = mounts
+                .into_iter()
+                .find(|path| path.join("cgroup.procs").exists())?;
+            let path = mount.join(format!("hull-test-devices-{}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Some(Self(path))
+        }
+    }
+
+    impl Drop for Real {
+        fn drop(&mut self) {
+            std::fs::remove_dir(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_kernel_takes_device_programs_and_obeys_the_last() {
+        use rustix::process::{WaitOptions, waitpid};
+        use sys::process::{Spawn, exit, spawn};
+        let Some(real) = Real::make() else { return };
+        let group = Dir::open(&real.0).unwrap();
+        let opens = |path: &str| {
+            let path = std::ffi::CString::new(path).unwrap();
+            let how = Spawn {
+                cgroup: Some(group.as_fd()),
+                ..Spawn::default()
+            };
+            let child = spawn(how, || {
+                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+                let opened = rustix::fs::open(path.as_c_str(), flags, rustix::fs::Mode::empty());
+                exit(i32::from(opened.is_err()))
+            })
+            .unwrap();
+            let (_, status) = waitpid(Some(child.pid), WaitOptions::empty())
+                .unwrap()
+                .unwrap();
+            status.exit_status() == Some(0)
+        };
+        assert!(opens("/dev/kmsg"));
+        devices(&group, &devices::rules(&[]).unwrap()).unwrap();
+        assert!(opens("/dev/null") && !opens("/dev/kmsg"));
+        let kmsg = oci::runtime::DeviceRule {
+            allow: true,
+            kind: Some("c".into()),
+            major: Some(1),
+            minor: Some(11),
+            access: Some("r".into()),
+        };
+        devices(&group, &devices::rules(&[kmsg]).unwrap()).unwrap();
+        assert!(opens("/dev/kmsg"));
+        assert_eq!(sys::bpf::device_programs(group.as_fd()).unwrap().len(), 1);
+    }
 }
