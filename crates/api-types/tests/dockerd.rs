@@ -7,7 +7,7 @@
     reason = "clippy takes only test functions for tests"
 )]
 
-use hull_api_types::*;
+use api_types::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

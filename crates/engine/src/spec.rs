@@ -278,9 +278,12 @@ fn ipc_mounts(isolation: &Isolation, prepared: &Prepared) -> Vec<rt::Mount> {
         bind(source, target, &options)
     };
     if isolation.ipc == Ipc::Host {
-        return ["/dev/mqueue", "/dev/shm"]
-            .map(|path| bound(Path::new(path), path))
-            .to_vec();
+        // A host without message queues mounted has none to share.
+        let shared = ["/dev/mqueue", "/dev/shm"].map(Path::new);
+        let present = shared.into_iter().filter(|path| path.exists());
+        return present
+            .map(|path| bound(path, &path.to_string_lossy()))
+            .collect();
     }
     let mut mounts = vec![mount("mqueue", "/dev/mqueue", &CLOSED)];
     if let Some(path) = &prepared.shared_memory {
