@@ -1,6 +1,237 @@
-//! Measurements.
-pub(crate) fn run(_root: &std::path::Path) -> crate::Result<()> {
-    crate::shell::print("");
-    let _ = crate::shell::quiet("true");
+//! `cargo xtask bench`: hull beside the engines and runtimes that are installed, in one run, taking turns.
+//!
+//! Absolute times move with the machine; the ratios of one run hold. Everything is the median of many, wall time of a whole
+//! client command as a person waits for it. Each engine has directories of its own, which are removed.
+
+mod engines;
+
+use crate::{Result, release_binary, shell};
+use engines::Engine;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How often each command is timed.
+const ROUNDS: usize = 30;
+
+/// How many containers are run at once.
+const PARALLEL: usize = 20;
+
+/// Something to time.
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) command: Box<dyn Fn() -> Command>,
+}
+
+/// Measures everything, or the part that is named.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let part = std::env::args().nth(2).unwrap_or_default();
+    shell::run("cargo", &["build", "--release", "--package", "hull"])?;
+    let hull = release_binary(root)?;
+    let size = std::fs::metadata(&hull)
+        .map_err(|error| error.to_string())?
+        .len();
+    shell::print(&format!("binary: {:.1} MB", bytes_to_mb(size)));
+    if part == "runtime-inside" {
+        return runtimes(&hull);
+    }
+    if matches!(part.as_str(), "" | "runtime") {
+        isolated_runtimes()?;
+    }
+    if part != "runtime" {
+        engines(&hull, &part)?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+pub(crate) fn bytes_to_mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// The runtimes alone, in a mount namespace without the unified hierarchy, which crun does not start beside v1.
+fn isolated_runtimes() -> Result<()> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let script = format!(
+        "umount /sys/fs/cgroup/unified 2>/dev/null; exec {} bench runtime-inside",
+        this.display()
+    );
+    shell::run("unshare", &["--mount", "sh", "-c", &script])
+}
+
+fn runtimes(hull: &Path) -> Result<()> {
+    let bundle = engines::TemporaryDirectory::new("hull-bench-bundle")?;
+    engines::write_busybox(&bundle.path.join("rootfs"))?;
+    let made = shell::quiet(&hull.display().to_string())
+        .args(["runtime", "spec"])
+        .current_dir(&bundle.path)
+        .status();
+    made.map_err(|error| format!("hull runtime spec: {error}"))?;
+    let config = bundle.path.join("config.json");
+    let text = std::fs::read_to_string(&config).map_err(|error| error.to_string())?;
+    let text = text
+        .replace("\"terminal\": true", "\"terminal\": false")
+        .replace("\"sh\"", "\"/bin/true\"");
+    std::fs::write(&config, text).map_err(|error| error.to_string())?;
+    let mut contenders = Vec::new();
+    for (name, words) in [
+        (
+            "hull runtime",
+            vec![hull.display().to_string(), "runtime".to_owned()],
+        ),
+        ("crun", vec!["crun".to_owned()]),
+        ("runc", vec!["runc".to_owned()]),
+    ] {
+        if !words[0].contains('/') && !shell::is_installed(&words[0]) {
+            shell::print(&format!("{name}: not installed"));
+            continue;
+        }
+        let directory = bundle.path.clone();
+        let command = move || {
+            let mut command = shell::quiet(&words[0]);
+            command
+                .args(&words[1..])
+                .args(["run", "bench"])
+                .current_dir(&directory);
+            command
+        };
+        contenders.push(Contender {
+            name: name.to_owned(),
+            command: Box::new(command),
+        });
+    }
+    compare("runtime alone, run of /bin/true", &contenders)
+}
+
+fn engines(hull: &Path, part: &str) -> Result<()> {
+    let hull_engine = Engine::hull(hull)?;
+    let peer = if shell::is_installed("dockerd") {
+        Some(Engine::dockerd()?)
+    } else {
+        None
+    };
+    let mut clients = vec![("hull", hull.display().to_string(), &hull_engine)];
+    if shell::is_installed("docker") {
+        clients.push(("docker client, hull", "docker".to_owned(), &hull_engine));
+        match &peer {
+            Some(peer) => clients.push(("dockerd", "docker".to_owned(), peer)),
+            None => shell::print("dockerd: not installed"),
+        }
+    }
+    let wants = |name: &str| part.is_empty() || part == name;
+    let time = |title: &str, arguments: &'static [&'static str]| {
+        let contender = |(name, program, engine): &(&str, String, &Engine)| {
+            let (program, host) = (program.clone(), engine.host());
+            let command = move || {
+                let mut command = shell::quiet(&program);
+                command
+                    .args(arguments)
+                    .env("DOCKER_HOST", &host)
+                    .env("HULL_HOST", &host);
+                command
+            };
+            Contender {
+                name: (*name).to_owned(),
+                command: Box::new(command),
+            }
+        };
+        compare(title, &clients.iter().map(contender).collect::<Vec<_>>())
+    };
+    if wants("run") {
+        time(
+            "run --rm, no network",
+            &["run", "--rm", "--network", "none", "busybox", "true"],
+        )?;
+        time("run --rm, bridge", &["run", "--rm", "busybox", "true"])?;
+    }
+    if wants("exec") {
+        for engine in [Some(&hull_engine), peer.as_ref()].into_iter().flatten() {
+            engine.client(&["run", "-d", "--name", "target", "busybox", "sleep", "3600"])?;
+        }
+        time("exec true", &["exec", "target", "true"])?;
+    }
+    if wants("parallel") {
+        parallel(&clients)?;
+    }
+    if wants("memory") {
+        hull_engine.print_memory()?;
+        if let Some(peer) = &peer {
+            peer.print_memory()?;
+        }
+    }
+    Ok(())
+}
+
+/// Times contenders in turns, and prints their medians and how they compare with the first.
+fn compare(title: &str, contenders: &[Contender]) -> Result<()> {
+    let mut times: Vec<Vec<Duration>> = vec![Vec::new(); contenders.len()];
+    for round in 0..=ROUNDS {
+        for (contender, times) in contenders.iter().zip(&mut times) {
+            let start = Instant::now();
+            let status = (contender.command)().status();
+            let took = start.elapsed();
+            if !status.is_ok_and(|status| status.success()) {
+                return Err(format!("{title}: {} failed", contender.name));
+            }
+            // The first round warms up.
+            if round > 0 {
+                times.push(took);
+            }
+        }
+    }
+    print_table(
+        title,
+        contenders
+            .iter()
+            .map(|contender| contender.name.as_str())
+            .zip(times),
+    );
+    Ok(())
+}
+
+fn print_table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, Vec<Duration>)>) {
+    shell::print(&format!("\n{title}"));
+    let mut first = None;
+    for (name, mut times) in rows {
+        times.sort_unstable();
+        let median = times[times.len() / 2].as_secs_f64() * 1e3;
+        let least = times[0].as_secs_f64() * 1e3;
+        let ratio = *first.get_or_insert(median) / median;
+        let n = times.len();
+        shell::print(&format!(
+            "  {name:<22} median {median:8.2} ms   min {least:8.2} ms   n {n}   hull takes {ratio:.3} of it"
+        ));
+    }
+}
+
+fn parallel(clients: &[(&str, String, &Engine)]) -> Result<()> {
+    let mut rows = Vec::new();
+    for (name, program, engine) in clients {
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let start = Instant::now();
+            let mut children = Vec::new();
+            for _ in 0..PARALLEL {
+                let mut command = shell::quiet(program);
+                command.args(["run", "--rm", "busybox", "true"]);
+                command
+                    .env("DOCKER_HOST", engine.host())
+                    .env("HULL_HOST", engine.host());
+                children.push(command.spawn().map_err(|error| error.to_string())?);
+            }
+            for mut child in children {
+                let status = child.wait().map_err(|error| error.to_string())?;
+                if !status.success() {
+                    return Err(format!("{name}: one of {PARALLEL} parallel runs failed"));
+                }
+            }
+            times.push(start.elapsed());
+        }
+        rows.push((*name, times));
+    }
+    print_table(
+        &format!("{PARALLEL} run --rm at once, bridge"),
+        rows.into_iter(),
+    );
     Ok(())
 }

@@ -49,6 +49,7 @@ use crate::error::Context;
 use crate::events::{Event, EventKind, Events};
 use crate::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -80,6 +81,9 @@ struct Inner {
     user_namespaces: Mutex<BTreeSet<u32>>,
     /// Keeps calls that create, fill or remove volumes in a row.
     volumes: Mutex<()>,
+    /// The binary this engine was started from, sealed, even when another has taken its place on disk meanwhile: what
+    /// shims are executed from.
+    executable: OwnedFd,
     /// Held for the engine's life: two engines on one root would destroy each other's containers.
     _lock: std::fs::File,
 }
@@ -121,6 +125,7 @@ impl Engine {
             registry: Registry::default(),
             user_namespaces: Mutex::default(),
             volumes: Mutex::default(),
+            executable: shim::executable().context(|| "seal the engine's executable")?,
             _lock: lock,
         })))
     }

@@ -3,7 +3,7 @@
 use crate::error::{Context, Error, Kind, Result};
 use shim::protocol::{self, Event, Launch, Message, Reply, Request, Status};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -44,12 +44,14 @@ pub struct Stream {
 
 impl Link {
     /// Starts a shim and has it make the container.
-    pub(crate) async fn launch(launch: &Launch) -> Result<(Self, Status, EventReceiver)> {
+    pub(crate) async fn launch(
+        executable: BorrowedFd<'_>,
+        launch: &Launch,
+    ) -> Result<(Self, Status, EventReceiver)> {
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().context(|| "make a socket pair")?;
         ours.set_nonblocking(true).context(|| "set up a socket")?;
-        // The binary this engine was started from, even when another has taken its place on disk meanwhile.
-        let mut child = tokio::process::Command::new("/proc/self/exe")
+        let mut child = tokio::process::Command::new(sys::root::fd_path(executable))
             .arg0("hull-shim")
             .arg("shim")
             .env_clear()

@@ -25,6 +25,7 @@ use images::Snapshot;
 use jiff::Timestamp;
 use shim::protocol::{self, Launch, LogConfig, Request};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use tokio::task::block_in_place;
@@ -140,7 +141,10 @@ impl Engine {
             Ok(snapshot)
         })?;
         step(Step::Shim)?;
-        let (link, status, events) = Link::launch(&self.launch(spec, &snapshot)).await?;
+        let (link, status, events) = {
+            let launch = self.launch(spec, &snapshot);
+            Link::launch(self.0.executable.as_fd(), &launch).await?
+        };
         container.set_link(Some(link.clone()));
         step(Step::Connect)?;
         block_in_place(|| self.connect(container, status.pid))?;

@@ -334,3 +334,34 @@ fn attack_2_a_user_is_read_strictly() {
         "1234\n5678"
     );
 }
+
+#[test]
+fn attack_3_the_engines_binary_cannot_be_overwritten_from_inside() {
+    let engine = Engine::new();
+    let before = std::fs::read(env!("CARGO_BIN_EXE_hull")).unwrap().len();
+    // PID 1 of a container with an init runs from the engine's binary. Even with every capability over it, the file it
+    // shows is on a mount that nobody can write to.
+    let script = "cat /proc/1/exe > /dev/null && echo readable; echo broken > /proc/1/exe";
+    let said = engine.run(&[
+        "run",
+        "--rm",
+        "--init",
+        "--cap-add",
+        "ALL",
+        "--security-opt",
+        "seccomp=unconfined",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert!(said.stdout.contains("readable"), "{said:?}");
+    assert!(
+        said.code != 0 && said.stderr.contains("Read-only file system"),
+        "{said:?}"
+    );
+    assert_eq!(
+        std::fs::read(env!("CARGO_BIN_EXE_hull")).unwrap().len(),
+        before
+    );
+}

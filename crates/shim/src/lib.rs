@@ -19,12 +19,21 @@ pub use runtime::cgroup::Stats;
 use crate::protocol::{Failure, Launch, Message, Reply};
 use crate::supervisor::Supervisor;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 /// What a shim is called in the process table: the engine gives it as the first argument.
 pub const NAME: &str = "hull-shim";
+
+/// The running program's executable behind a view that containers cannot write through (CVE-2019-5736): what shims are
+/// to be executed from.
+///
+/// # Errors
+/// As the system calls that make the view.
+pub fn executable() -> io::Result<OwnedFd> {
+    runtime::sealed::executable().map_err(|error| io::Error::other(error.chain()))
+}
 
 /// The shim's face: a [`Launch`] is read from standard input, which is a socket and stays the launcher's connection.
 pub fn main() -> ExitCode {
