@@ -72,6 +72,8 @@ fn runtimes(hull: &Path) -> Result<()> {
     let text = text
         .replace("\"terminal\": true", "\"terminal\": false")
         .replace("\"sh\"", "\"/bin/true\"");
+    // Older runtimes refuse a version they do not know.
+    let text = text.replace("\"1.3.0\"", "\"1.0.2\"");
     std::fs::write(&config, text).map_err(|error| error.to_string())?;
     let mut contenders = Vec::new();
     for (name, words) in [

@@ -102,7 +102,8 @@ impl Engine {
                 endpoint.ports = ports.iter().map(from_mapping).collect();
             }
         });
-        Ok(())
+        // Recorded before the container runs: a new engine publishes what is recorded, and nothing else.
+        self.save_state(container)
     }
 
     /// Takes a container's endpoint away, as far as it exists. What fails is logged: the engine's next start sweeps it.

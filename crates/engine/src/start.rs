@@ -434,27 +434,26 @@ pub(crate) fn remove_bundle(bundle: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Lets a test fail any step.
+/// Lets a test fail any step: development builds fail the one that `HULL_FAIL_AT` names.
 mod fault {
     use super::Step;
     use crate::error::Result;
 
-    #[cfg(test)]
-    pub(crate) static FAIL_AT: std::sync::Mutex<Option<Step>> = std::sync::Mutex::new(None);
-
-    #[cfg(test)]
+    #[cfg(debug_assertions)]
     pub(super) fn check(step: Step) -> Result<()> {
-        match *FAIL_AT.lock().unwrap() {
-            Some(failing) if failing == step => Err(crate::Error::new(
-                crate::Kind::System,
-                format!("{step:?} was made to fail"),
-            )),
-            _ => Ok(()),
+        let fails = std::env::var("HULL_FAIL_AT").is_ok_and(|name| name == format!("{step:?}"));
+        if fails {
+            let message = format!("{step:?} was made to fail");
+            return Err(crate::Error::new(crate::Kind::System, message));
         }
+        Ok(())
     }
 
-    #[cfg(not(test))]
-    #[expect(clippy::unnecessary_wraps, reason = "the test's twin can fail")]
+    #[cfg(not(debug_assertions))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the development build's twin can fail"
+    )]
     pub(super) fn check(_step: Step) -> Result<()> {
         Ok(())
     }

@@ -109,7 +109,7 @@ fn a_killed_shim_takes_its_container_with_it() {
 
 #[test]
 fn killed_at_random_moments_it_leaves_no_orphan() {
-    const ROUNDS: u64 = 25;
+    const ROUNDS: u64 = 200;
     let mut engine = Engine::new();
     let mut ids = Vec::new();
     for round in 0..ROUNDS {
@@ -192,4 +192,41 @@ fn tcp_without_tls_is_refused_with_the_reason() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("TLS"));
+}
+
+#[test]
+fn a_start_that_fails_at_any_step_leaves_nothing() {
+    let mut engine = Engine::new();
+    let steps = [
+        "Layer", "Mounts", "Endpoint", "Bundle", "Shim", "Connect", "Ports", "Attach", "Go",
+    ];
+    for step in steps {
+        engine.kill();
+        engine.fail_at = Some(step.to_owned());
+        engine.start();
+        let flags = [
+            "--rm",
+            "--ipc",
+            "shareable",
+            "-p",
+            "127.0.0.1:18432:80",
+            "-v",
+            "/data",
+        ];
+        let command = [&["run"], &flags[..], &["busybox", "true"]].concat();
+        let said = engine.run(&command);
+        assert!(
+            said.code == 125 && said.stderr.contains("made to fail"),
+            "{step}: {said:?}"
+        );
+        engine.assert_nothing_left();
+        assert_eq!(engine.ok(&["ps", "-aq"]), "", "{step}");
+        assert_eq!(engine.ok(&["volume", "ls", "-q"]), "", "{step}");
+        // Without the fault the same command works, with the same port: nothing holds it.
+        engine.kill();
+        engine.fail_at = None;
+        engine.start();
+        engine.ok(&command);
+    }
+    engine.assert_nothing_left();
 }

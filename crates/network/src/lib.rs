@@ -22,7 +22,7 @@ use crate::ports::Ports;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 /// The networks to choose the bridge's from when none was asked for: Docker's defaults, so that firewalls and habits fit.
 fn default_subnets() -> impl Iterator<Item = Subnet> {
@@ -169,7 +169,17 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct Network {
     config: BridgeConfig,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Links to delete; the thread that does is there once the first is. It takes the kernel ten times as long to take a
+    /// veth pair away as to make one, and nobody has to wait for it.
+    dead: Mutex<Option<mpsc::Sender<Dead>>>,
+}
+
+/// A link that nobody needs any more, and the address that is free once it is gone.
+#[derive(Debug)]
+struct Dead {
+    host_interface: String,
+    address: Ipv4Addr,
 }
 
 #[derive(Debug)]
@@ -177,6 +187,8 @@ struct State {
     /// Some once the bridge exists.
     bridge: Option<Bridge>,
     ports: Ports,
+    /// Of links that could not be deleted, for the next call that can tell of them.
+    late_errors: Vec<Failure>,
 }
 
 #[derive(Debug)]
@@ -201,10 +213,12 @@ impl Network {
         }
         Ok(Self {
             config,
-            state: Mutex::new(State {
+            state: Arc::new(Mutex::new(State {
                 bridge: None,
                 ports: Ports::new(),
-            }),
+                late_errors: Vec::new(),
+            })),
+            dead: Mutex::default(),
         })
     }
 
@@ -237,7 +251,7 @@ impl Network {
         if !exists && endpoints.is_empty() {
             return Ok(());
         }
-        let State { bridge, ports } = &mut *state;
+        let State { bridge, ports, .. } = &mut *state;
         let bridge = match bridge {
             Some(bridge) => bridge,
             None => bridge.insert(self.open_bridge()?),
@@ -403,7 +417,7 @@ impl Network {
     pub fn publish(&self, address: Ipv4Addr, requests: &[Publish]) -> Result<Vec<PortMapping>> {
         let mut state = self.lock();
         self.ensure(&mut state)?;
-        let State { bridge, ports } = &mut *state;
+        let State { bridge, ports, .. } = &mut *state;
         let chosen = ports.choose(requests)?;
         let elements: Vec<nft::Element<'_>> =
             chosen.iter().map(|mapping| (mapping, address)).collect();
@@ -417,12 +431,13 @@ impl Network {
         Ok(chosen)
     }
 
-    /// Takes an endpoint away, as far as it exists, and gives its address and ports back. Goes on after an error and
-    /// returns all of them; then the address and ports stay marked, so that nobody gets what still leads elsewhere.
+    /// Takes an endpoint away, as far as it exists. Its ports are free at once; its link goes, and its address is free,
+    /// some milliseconds later. Goes on after an error and returns all of them, those of earlier links included; what
+    /// could not be taken away stays marked, so that nobody gets what still leads elsewhere.
     pub fn disconnect(&self, endpoint: &Endpoint) -> Vec<Failure> {
-        let mut errors = Vec::new();
         let mut state = self.lock();
-        let State { bridge, ports } = &mut *state;
+        let mut errors = std::mem::take(&mut state.late_errors);
+        let State { bridge, ports, .. } = &mut *state;
         let Some(bridge) = bridge else { return errors };
         if !endpoint.ports.is_empty() {
             let elements: Vec<nft::Element<'_>> = endpoint
@@ -438,11 +453,42 @@ impl Network {
                 Err(error) => errors.push(error.into()),
             }
         }
-        match link::delete(&mut bridge.links, &endpoint.host_interface) {
-            Ok(()) => bridge.pool.give_back(endpoint.address),
-            Err(error) => errors.push(error.into()),
-        }
+        drop(state);
+        self.bury(Dead {
+            host_interface: endpoint.host_interface.clone(),
+            address: endpoint.address,
+        });
         errors
+    }
+
+    /// Hands a link to the thread that deletes them.
+    fn bury(&self, dead: Dead) {
+        let mut sender = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = sender.get_or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel();
+            let state = Arc::clone(&self.state);
+            std::thread::spawn(move || delete_links(&receiver, &state));
+            sender
+        });
+        // The thread lives as long as the sender.
+        let _ = sender.send(dead);
+    }
+}
+
+/// Deletes links until nobody can send any more.
+fn delete_links(dead: &mpsc::Receiver<Dead>, state: &Mutex<State>) {
+    for Dead {
+        host_interface,
+        address,
+    } in dead
+    {
+        let deleted = link::open().and_then(|mut links| link::delete(&mut links, &host_interface));
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (deleted, &mut state.bridge) {
+            (Ok(()), Some(bridge)) => bridge.pool.give_back(address),
+            (Ok(()), None) => {}
+            (Err(error), _) => state.late_errors.push(error.into()),
+        }
     }
 }
 

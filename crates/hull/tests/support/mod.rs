@@ -28,6 +28,8 @@ pub struct Engine {
     bridge: String,
     bip: String,
     child: Option<Child>,
+    /// The step of a start that the engine's process is to fail.
+    pub fail_at: Option<String>,
 }
 
 /// What a command has said.
@@ -55,6 +57,7 @@ impl Engine {
             bridge: format!("ht{:x}x{n}", std::process::id()),
             bip: format!("10.{}.{n}.1/24", unique + 1),
             child: None,
+            fail_at: None,
         };
         engine.start();
         engine
@@ -90,6 +93,7 @@ impl Engine {
             .arg(self.path("data"))
             .arg("--run-root")
             .arg(self.path("run"))
+            .envs(self.fail_at.iter().map(|step| ("HULL_FAIL_AT", step)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
