@@ -4,6 +4,7 @@
 //! client command as a person waits for it. Each engine has directories of its own, which are removed.
 
 mod engines;
+mod floor;
 
 use crate::{Result, release_binary, shell};
 use engines::Engine;
@@ -38,7 +39,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     if matches!(part.as_str(), "" | "runtime") {
         isolated_runtimes()?;
     }
-    if part != "runtime" {
+    if matches!(part.as_str(), "" | "floor") {
+        floor()?;
+    }
+    if !matches!(part.as_str(), "runtime" | "floor") {
         engines(&hull, &part)?;
     }
     Ok(())
@@ -105,6 +109,61 @@ fn runtimes(hull: &Path) -> Result<()> {
     compare("runtime alone, run of /bin/true", &contenders)
 }
 
+/// What no engine can be faster than.
+fn floor() -> Result<()> {
+    let work = engines::TemporaryDirectory::new("hull-bench-floor")?;
+    let rootfs = work.path.join("rootfs");
+    engines::write_busybox(&rootfs)?;
+    let mut floor = floor::Floor::new(&work.path, &rootfs)?;
+    let mut rows = vec![
+        ("kernel work, no network", Vec::new()),
+        ("and a veth pair", Vec::new()),
+    ];
+    for _ in 0..ROUNDS {
+        for (with_network, row) in [false, true].into_iter().zip(&mut rows) {
+            row.1.push(floor.run(with_network)?);
+        }
+    }
+    print_table("the floor", rows.into_iter());
+    Ok(())
+}
+
+/// Directories of this machine that make an image of some hundred megabytes.
+const IMAGE_DIRECTORIES: [&str; 3] = ["usr/bin", "usr/lib", "usr/share"];
+
+/// How much of them is taken.
+const IMAGE_BYTES_MAX: u64 = 500_000_000;
+
+/// Times the load of one archive into each engine, each time anew.
+fn load(clients: &[(&str, String, &Engine)]) -> Result<()> {
+    let work = engines::TemporaryDirectory::new("hull-bench-image")?;
+    let archive = work.path.join("image.tar");
+    let bytes =
+        engines::write_image_archive(clients[0].2, &archive, &IMAGE_DIRECTORIES, IMAGE_BYTES_MAX)?;
+    let archive = archive.display().to_string();
+    let mut rows: Vec<(&str, Vec<Duration>)> = clients
+        .iter()
+        .map(|(name, ..)| (*name, Vec::new()))
+        .collect();
+    for _ in 0..3 {
+        for ((_, _, engine), row) in clients.iter().zip(&mut rows) {
+            // It is not there the first time.
+            let _ = engine.client(&["rmi", "-f", "bench-image"]);
+            let start = Instant::now();
+            engine.client(&["load", "-q", "-i", &archive])?;
+            row.1.push(start.elapsed());
+        }
+    }
+    for (_, _, engine) in clients {
+        let _ = engine.client(&["rmi", "-f", "bench-image"]);
+    }
+    print_table(
+        &format!("load of {:.0} MB", bytes_to_mb(bytes)),
+        rows.into_iter(),
+    );
+    Ok(())
+}
+
 fn engines(hull: &Path, part: &str) -> Result<()> {
     let hull_engine = Engine::hull(hull)?;
     let peer = if shell::is_installed("dockerd") {
@@ -145,6 +204,9 @@ fn engines(hull: &Path, part: &str) -> Result<()> {
             &["run", "--rm", "--network", "none", "busybox", "true"],
         )?;
         time("run --rm, bridge", &["run", "--rm", "busybox", "true"])?;
+    }
+    if wants("load") {
+        load(&clients)?;
     }
     if wants("exec") {
         for engine in [Some(&hull_engine), peer.as_ref()].into_iter().flatten() {
