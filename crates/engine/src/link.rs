@@ -85,7 +85,7 @@ impl Link {
         match ask_once(&mut stream, &mut input, &Request::Status).await {
             Ok(reply) => Self::established(stream, input, reply, bundle.to_owned()).map(Some),
             // It was just ending.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) if is_gone(error.kind()) => Ok(None),
             Err(error) => Err(Error::system(
                 "ask a container's shim for its status",
                 error,
@@ -149,6 +149,12 @@ impl Link {
             reply => Ok((reply, Stream { socket, received })),
         }
     }
+}
+
+/// What asking a shim gives that ends at that moment.
+fn is_gone(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn unexpected(reply: &Reply) -> Error {

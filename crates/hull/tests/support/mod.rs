@@ -327,15 +327,10 @@ pub fn busybox_tar() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()
         .find(|path| Path::new(path).exists());
-    std::fs::copy(
-        busybox.expect("busybox-static is installed"),
-        root.join("bin/busybox"),
-    )
-    .unwrap();
-    let applets = Command::new(root.join("bin/busybox"))
-        .arg("--list")
-        .output()
-        .unwrap();
+    let busybox = busybox.expect("busybox-static is installed");
+    std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    // Not the copy: another test's fork may still hold it open for writing.
+    let applets = Command::new(busybox).arg("--list").output().unwrap();
     for applet in String::from_utf8(applets.stdout)
         .unwrap()
         .lines()
