@@ -5,6 +5,7 @@
 
 mod engines;
 mod floor;
+mod image;
 
 use crate::{Result, release_binary, shell};
 use engines::Engine;
@@ -43,7 +44,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         floor()?;
     }
     if !matches!(part.as_str(), "runtime" | "floor") {
-        engines(&hull, &part)?;
+        engines(root, &hull, &part)?;
     }
     Ok(())
 }
@@ -128,43 +129,34 @@ fn floor() -> Result<()> {
     Ok(())
 }
 
-/// Directories of this machine that make an image of some hundred megabytes.
-const IMAGE_DIRECTORIES: [&str; 3] = ["usr/bin", "usr/lib", "usr/share"];
-
-/// How much of them is taken.
-const IMAGE_BYTES_MAX: u64 = 500_000_000;
+/// How often the archive is loaded into each engine: it takes seconds.
+const LOAD_ROUNDS: usize = 5;
 
 /// Times the load of one archive into each engine, each time anew.
-fn load(clients: &[(&str, String, &Engine)]) -> Result<()> {
-    let work = engines::TemporaryDirectory::new("hull-bench-image")?;
-    let archive = work.path.join("image.tar");
-    let bytes =
-        engines::write_image_archive(clients[0].2, &archive, &IMAGE_DIRECTORIES, IMAGE_BYTES_MAX)?;
-    let archive = archive.display().to_string();
-    let mut rows: Vec<(&str, Vec<Duration>)> = clients
+fn load(root: &Path, engines: &[&Engine]) -> Result<()> {
+    let archive = image::cached(&root.join("target/bench"))?;
+    let bytes = std::fs::metadata(&archive).map_err(|error| error.to_string())?;
+    let mut rows: Vec<(&str, Vec<Duration>)> = engines
         .iter()
-        .map(|(name, ..)| (*name, Vec::new()))
+        .map(|engine| (engine.name(), Vec::new()))
         .collect();
-    for _ in 0..3 {
-        for ((_, _, engine), row) in clients.iter().zip(&mut rows) {
-            // It is not there the first time.
-            let _ = engine.client(&["rmi", "-f", "bench-image"]);
+    for round in 1..=LOAD_ROUNDS {
+        shell::say(&format!("load: round {round} of {LOAD_ROUNDS}"));
+        for (engine, row) in engines.iter().zip(&mut rows) {
+            // What the last load and removal left to be written is not this one's to wait for.
+            rustix::fs::sync();
             let start = Instant::now();
-            engine.client(&["load", "-q", "-i", &archive])?;
+            engine.client(&["load", "-q", "-i", &archive.display().to_string()])?;
             row.1.push(start.elapsed());
+            engine.client(&["rmi", image::NAME])?;
         }
     }
-    for (_, _, engine) in clients {
-        let _ = engine.client(&["rmi", "-f", "bench-image"]);
-    }
-    print_table(
-        &format!("load of {:.0} MB", bytes_to_mb(bytes)),
-        rows.into_iter(),
-    );
+    let title = format!("load of {:.0} MB", bytes_to_mb(bytes.len()));
+    print_table(&title, rows.into_iter());
     Ok(())
 }
 
-fn engines(hull: &Path, part: &str) -> Result<()> {
+fn engines(root: &Path, hull: &Path, part: &str) -> Result<()> {
     let hull_engine = Engine::hull(hull)?;
     let peer = if shell::is_installed("dockerd") {
         Some(Engine::dockerd()?)
@@ -206,7 +198,8 @@ fn engines(hull: &Path, part: &str) -> Result<()> {
         time("run --rm, bridge", &["run", "--rm", "busybox", "true"])?;
     }
     if wants("load") {
-        load(&clients)?;
+        let engines = [Some(&hull_engine), peer.as_ref()];
+        load(root, &engines.into_iter().flatten().collect::<Vec<_>>())?;
     }
     if wants("exec") {
         for engine in [Some(&hull_engine), peer.as_ref()].into_iter().flatten() {

@@ -3,6 +3,7 @@
 mod bench;
 mod elf;
 mod shell;
+mod strays;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -56,8 +57,14 @@ const NEEDED: [(&str, &str); 9] = [
 ];
 
 fn test() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("the tests make containers: run them as root".to_owned());
+    }
     install_needed()?;
-    shell::run("cargo", &["test", "--workspace", "--no-fail-fast"])
+    strays::adopt()?;
+    let tested = shell::run("cargo", &["test", "--workspace", "--no-fail-fast"]);
+    let ended = strays::end();
+    tested.and(ended)
 }
 
 /// Installs what is missing, with Debian's package manager.

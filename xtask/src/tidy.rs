@@ -1,31 +1,10 @@
 //! The rules that no compiler checks: who may know whom, and how files look.
 
+mod edges;
+
 use crate::{Result, shell};
 use std::path::Path;
 use std::process::Command;
-
-/// Which crates of the workspace each may depend on: the graph of ARCHITECTURE.md. `hull` ties them together and may know all.
-const EDGES: [(&str, &[&str]); 12] = [
-    ("api", &["api-types", "engine", "oci"]),
-    ("api-types", &[]),
-    ("cli", &["api-types", "client"]),
-    ("client", &["api-types"]),
-    (
-        "engine",
-        &["images", "network", "oci", "shim", "store", "sys"],
-    ),
-    ("images", &["oci", "sys"]),
-    ("network", &["sys"]),
-    ("oci", &[]),
-    ("runtime", &["oci", "sys"]),
-    ("shim", &["oci", "runtime", "sys"]),
-    ("store", &[]),
-    ("sys", &[]),
-];
-
-/// What the small, single-threaded crates must not pull in.
-const HEAVY: [&str; 4] = ["tokio", "clap", "hyper", "http"];
-const LIGHT: [&str; 5] = ["oci", "runtime", "shim", "sys", "network"];
 
 /// Names that say nothing.
 const DRAWERS: [&str; 5] = ["common", "core", "helpers", "misc", "utils"];
@@ -43,18 +22,7 @@ const UNFINISHED: [&str; 4] = [
 
 /// Checks the whole tree and prints every violation.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let mut found = Vec::new();
-    for (krate, _) in EDGES {
-        let path = format!("crates/{krate}/Cargo.toml");
-        match std::fs::read_to_string(root.join(&path)) {
-            Ok(text) => found.extend(
-                check_edges(krate, &text)
-                    .into_iter()
-                    .map(|what| format!("{path}: {what}")),
-            ),
-            Err(error) => found.push(format!("{path}: {error}")),
-        }
-    }
+    let mut found = edges::check(root)?;
     let tracked = Command::new("git")
         .arg("-C")
         .arg(root)
@@ -72,42 +40,6 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     shell::say(&found.join("\n"));
     Err(format!("{} untidy places", found.len()))
-}
-
-/// The names of the dependencies in a manifest, those for tests left out.
-fn dependencies(manifest: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    let mut counts = false;
-    for line in manifest.lines() {
-        if line.starts_with('[') {
-            counts = line == "[dependencies]";
-        } else if counts && let Some((name, _)) = line.split_once(['.', ' ', '=']) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-fn check_edges(krate: &str, manifest: &str) -> Vec<String> {
-    let allowed = EDGES
-        .iter()
-        .find(|(name, _)| *name == krate)
-        .map_or(&[][..], |(_, allowed)| allowed);
-    let mut found = Vec::new();
-    for name in dependencies(manifest) {
-        let ours = name == "hull" || EDGES.iter().any(|(other, _)| *other == name);
-        if ours && !allowed.contains(&name) {
-            found.push(format!(
-                "{krate} must not know {name}: see the graph in ARCHITECTURE.md"
-            ));
-        }
-        if LIGHT.contains(&krate) && HEAVY.contains(&name) {
-            found.push(format!(
-                "{krate} stays free of {name}: every container pays for what it pulls in"
-            ));
-        }
-    }
-    found
 }
 
 fn check_file(path: &str, text: &str) -> Vec<String> {
@@ -154,26 +86,6 @@ fn check_file(path: &str, text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_edge_that_is_not_in_the_graph_is_refused() {
-        let manifest = "[dependencies]\nsys.workspace = true\nimages = { path = \"x\" }\n[dev-dependencies]\nengine = \"1\"\n";
-        assert_eq!(dependencies(manifest), ["sys", "images"]);
-        let found = check_edges("network", manifest);
-        assert!(
-            found.len() == 1 && found[0].contains("must not know images"),
-            "{found:?}"
-        );
-        assert!(check_edges("images", "[dependencies]\nsys.workspace = true\n").is_empty());
-    }
-
-    #[test]
-    fn the_shim_stays_small() {
-        assert_eq!(
-            check_edges("shim", "[dependencies]\ntokio.workspace = true\n").len(),
-            1
-        );
-    }
 
     #[test]
     fn files_are_checked_line_by_line() {

@@ -51,46 +51,6 @@ pub(crate) fn write_busybox(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes an image of files of this machine with hull, and saves it. Returns the archive's size in bytes.
-pub(crate) fn write_image_archive(
-    engine: &Engine,
-    archive: &Path,
-    directories: &[&str],
-    bytes_max: u64,
-) -> Result<u64> {
-    let mut files = Vec::new();
-    let mut pending: Vec<PathBuf> = directories.iter().map(PathBuf::from).collect();
-    let mut bytes = 0;
-    while let Some(directory) = pending.pop() {
-        for entry in std::fs::read_dir(Path::new("/").join(&directory))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let (path, kind) = (directory.join(entry.file_name()), entry.file_type());
-            match kind {
-                Ok(kind) if kind.is_dir() => pending.push(path),
-                Ok(kind) if kind.is_file() && bytes < bytes_max => {
-                    bytes += entry.metadata().map_or(0, |metadata| metadata.len());
-                    files.push(path.display().to_string());
-                }
-                _ => {}
-            }
-        }
-    }
-    let list = archive.with_extension("files");
-    std::fs::write(&list, files.join("\n")).map_err(|error| error.to_string())?;
-    let tar = archive.with_extension("rootfs");
-    let (list, rootfs) = (list.display().to_string(), tar.display().to_string());
-    shell::run("tar", &["-C", "/", "-cf", &rootfs, "-T", &list])?;
-    engine.client(&["import", &rootfs, "bench-image"])?;
-    engine.client(&["save", "-o", &archive.display().to_string(), "bench-image"])?;
-    std::fs::remove_file(&tar).map_err(|error| error.to_string())?;
-    Ok(std::fs::metadata(archive)
-        .map_err(|error| error.to_string())?
-        .len())
-}
-
 /// A running engine with the image `busybox`.
 pub(crate) struct Engine {
     name: &'static str,
@@ -186,6 +146,10 @@ impl Engine {
             Ok(status) if status.success() => Ok(()),
             _ => Err(format!("{}: the image cannot be imported", self.name)),
         }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     pub(crate) fn host(&self) -> String {
