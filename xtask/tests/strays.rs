@@ -24,8 +24,5 @@ fn an_orphan_is_found_ended_and_told() {
         .unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert!(
-        told.contains("sleep 1000") && told.contains("tests left 1 processes"),
-        "{told}"
-    );
+    assert!(told.contains("tests left 1 processes"), "{told}");
 }
