@@ -6,6 +6,7 @@
 mod engines;
 mod floor;
 mod image;
+mod runtimes;
 
 use crate::{Result, release_binary, shell};
 use engines::Engine;
@@ -34,11 +35,11 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         .map_err(|error| error.to_string())?
         .len();
     shell::print(&format!("binary: {:.1} MB", bytes_to_mb(size)));
-    if part == "runtime-inside" {
-        return runtimes(&hull);
+    if part == runtimes::INSIDE {
+        return runtimes::compare_all(&hull);
     }
     if matches!(part.as_str(), "" | "runtime") {
-        isolated_runtimes()?;
+        runtimes::run()?;
     }
     if matches!(part.as_str(), "" | "floor") {
         floor()?;
@@ -52,62 +53,6 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 pub(crate) fn bytes_to_mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-/// The runtimes alone, in a mount namespace without the unified hierarchy, which crun does not start beside v1.
-fn isolated_runtimes() -> Result<()> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    let script = format!(
-        "umount /sys/fs/cgroup/unified 2>/dev/null; exec {} bench runtime-inside",
-        this.display()
-    );
-    shell::run("unshare", &["--mount", "sh", "-c", &script])
-}
-
-fn runtimes(hull: &Path) -> Result<()> {
-    let bundle = engines::TemporaryDirectory::new("hull-bench-bundle")?;
-    engines::write_busybox(&bundle.path.join("rootfs"))?;
-    let made = shell::quiet(&hull.display().to_string())
-        .args(["runtime", "spec"])
-        .current_dir(&bundle.path)
-        .status();
-    made.map_err(|error| format!("hull runtime spec: {error}"))?;
-    let config = bundle.path.join("config.json");
-    let text = std::fs::read_to_string(&config).map_err(|error| error.to_string())?;
-    let text = text
-        .replace("\"terminal\": true", "\"terminal\": false")
-        .replace("\"sh\"", "\"/bin/true\"");
-    // Older runtimes refuse a version they do not know.
-    let text = text.replace("\"1.3.0\"", "\"1.0.2\"");
-    std::fs::write(&config, text).map_err(|error| error.to_string())?;
-    let mut contenders = Vec::new();
-    for (name, words) in [
-        (
-            "hull runtime",
-            vec![hull.display().to_string(), "runtime".to_owned()],
-        ),
-        ("crun", vec!["crun".to_owned()]),
-        ("runc", vec!["runc".to_owned()]),
-    ] {
-        if !words[0].contains('/') && !shell::is_installed(&words[0]) {
-            shell::print(&format!("{name}: not installed"));
-            continue;
-        }
-        let directory = bundle.path.clone();
-        let command = move || {
-            let mut command = shell::quiet(&words[0]);
-            command
-                .args(&words[1..])
-                .args(["run", "bench"])
-                .current_dir(&directory);
-            command
-        };
-        contenders.push(Contender {
-            name: name.to_owned(),
-            command: Box::new(command),
-        });
-    }
-    compare("runtime alone, run of /bin/true", &contenders)
 }
 
 /// What no engine can be faster than.

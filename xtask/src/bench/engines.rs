@@ -148,6 +148,11 @@ impl Engine {
         }
     }
 
+    /// The directory of its socket, and in hull's case of its containers.
+    pub(crate) fn run_root(&self) -> &Path {
+        self.socket.parent().unwrap_or(Path::new("/"))
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -232,8 +237,7 @@ impl Drop for Engine {
             let _ = shell::quiet("nft")
                 .args(["delete", "table", "ip", "hullbench0"])
                 .status();
-            let run = self.socket.parent().map(Path::to_owned).unwrap_or_default();
-            let _ = std::fs::remove_dir_all(run);
+            let _ = std::fs::remove_dir_all(self.run_root());
         }
     }
 }

@@ -17,7 +17,7 @@ mod numbers;
 mod program;
 
 use crate::error::{Doing, Error, Result};
-use numbers::{Column, number};
+use numbers::{Column, Row, number, row};
 use oci::runtime::{Seccomp, SeccompAction, SeccompOperator, SyscallArgument, SyscallRule};
 use program::{Answer, Assembler, Condition, Rule};
 use std::collections::BTreeMap;
@@ -163,6 +163,9 @@ const AUDIT: [(u32, &[Column]); 5] = [
 fn assemble(seccomp: &Seccomp) -> Result<Vec<Instruction>> {
     let default = answer(seccomp.default_action, seccomp.default_errno_ret)?;
     let listed = columns(seccomp)?;
+    let named: Vec<Vec<&Row>> = { seccomp.syscalls.iter() }
+        .map(|rule| rule.names.iter().filter_map(|name| row(name)).collect())
+        .collect();
     let mut assembler = Assembler::default();
     for (audit, columns) in AUDIT {
         let here: Vec<_> = columns
@@ -174,7 +177,7 @@ fn assemble(seccomp: &Seccomp) -> Result<Vec<Instruction>> {
         }
         let mut calls = BTreeMap::new();
         for &&column in &here {
-            collect(seccomp, column, default, &mut calls)?;
+            collect(seccomp, &named, column, default, &mut calls)?;
         }
         // Numbers with the x32 bit, on an architecture whose list leaves x32 out.
         let foreign = (columns.contains(&Column::X32) && here.len() == 1).then_some(
@@ -234,22 +237,23 @@ fn native() -> Result<Column> {
     }
 }
 
-/// Adds what the rules say of an architecture's calls, by number.
+/// Adds what the rules, whose calls are `named`, say of an architecture's calls, by number.
 fn collect(
     seccomp: &Seccomp,
+    named: &[Vec<&Row>],
     column: Column,
     default: Answer,
     calls: &mut BTreeMap<u32, Call>,
 ) -> Result<()> {
-    for rule in &seccomp.syscalls {
+    for (rule, rows) in seccomp.syscalls.iter().zip(named) {
         let answer = answer(rule.action, rule.errno_ret)?;
         if answer == default {
             // Says nothing new; and must not win over a rule that does.
             continue;
         }
         let alternatives = alternatives(rule, column)?;
-        for name in &rule.names {
-            let Some(number) = number(name, column) else {
+        for row in rows {
+            let Some(number) = number(row, column) else {
                 continue;
             };
             let number = if column == Column::X32 {
@@ -333,10 +337,12 @@ fn intervals(
     beyond: Answer,
 ) -> Vec<(u32, Call)> {
     let mut found: Vec<(u32, Call)> = Vec::new();
-    let mut push = |start: u32, call: Call| match found.last_mut() {
-        Some((last, old)) if *last == start => *old = call,
-        Some((_, old)) if *old == call => {}
-        _ => found.push((start, call)),
+    let mut push = |start: u32, call: Call| {
+        // What was said of the numbers from here on was a guess.
+        found.pop_if(|(last, _)| *last == start);
+        if found.last().is_none_or(|(_, before)| *before != call) {
+            found.push((start, call));
+        }
     };
     push(0, Call::Plain(default));
     for x32 in [false, true] {

@@ -1,10 +1,13 @@
 //! The assembler of filter programs: intervals of call numbers become a search tree, conditions become comparisons.
 //!
-//! Classic BPF jumps forward only, and by at most 255 instructions when conditional, so that a longer way takes one
-//! unconditional jump more. Arguments have 64 bits and the machine 32: each comparison looks at the high half first.
+//! Classic BPF jumps forward only, and by at most 255 instructions when conditional. So a program is written from its end to
+//! its beginning: where a jump goes is known when it is written, answers and conditions that several calls share are written
+//! once, and a longer way takes one unconditional jump more. Arguments have 64 bits and the machine 32: each comparison looks
+//! at the high half first.
 
 use super::Call;
 use oci::runtime::SeccompOperator;
+use std::collections::BTreeMap;
 use sys::seccomp::Instruction;
 
 /// What a filter returns: `SECCOMP_RET_…` and its data.
@@ -52,160 +55,172 @@ const IF_GREATER: u16 = 0x25;
 const IF_GREATER_OR_EQUAL: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
-/// Where a comparison goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Next,
-    Holds,
-    Fails,
-}
+/// A place in a program: how many instructions there are from it to the end.
+type Label = usize;
 
-/// A program being written.
+/// How far a conditional jump goes, less one: another instruction may come between.
+const NEAR: usize = 254;
+
+/// A program being written, the last instruction first.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
-    sections: Vec<(u32, Vec<Instruction>)>,
+    backwards: Vec<Instruction>,
+    /// Where an answer is given.
+    answers: BTreeMap<u32, Label>,
+    /// Where conditional rules begin.
+    conditionals: Vec<(Vec<Rule>, Label)>,
+    sections: Vec<(u32, Label)>,
 }
 
 impl Assembler {
     /// Adds the calls of one architecture: intervals of numbers, each with its first.
     pub(super) fn architecture(&mut self, audit: u32, intervals: &[(u32, Call)], default: Answer) {
-        let mut section = vec![plain(LOAD, NUMBER)];
-        section.extend(search(intervals, default));
+        let tree = self.search(intervals, default);
+        if tree != self.here() {
+            self.jump(tree);
+        }
+        let section = self.push(plain(LOAD, NUMBER));
         self.sections.push((audit, section));
     }
 
     /// The program.
-    pub(super) fn finish(self) -> Vec<Instruction> {
-        let mut program = vec![plain(LOAD, ARCHITECTURE)];
-        for (audit, section) in self.sections {
-            program.extend(branch(IF_EQUAL, audit, section));
+    pub(super) fn finish(mut self) -> Vec<Instruction> {
+        let mut next = self.answer(Answer::KILL_PROCESS);
+        for (audit, section) in std::mem::take(&mut self.sections).into_iter().rev() {
+            next = self.branch(IF_EQUAL, audit, section, next);
         }
-        program.push(plain(RETURN, Answer::KILL_PROCESS.0));
-        program
+        if next != self.here() {
+            self.jump(next);
+        }
+        self.push(plain(LOAD, ARCHITECTURE));
+        self.backwards.reverse();
+        self.backwards
     }
-}
 
-/// `body`, skipped unless the condition holds.
-fn branch(code: u16, value: u32, body: Vec<Instruction>) -> Vec<Instruction> {
-    let mut instructions = match u8::try_from(body.len()) {
-        Ok(length) => vec![Instruction {
+    /// The place of the instruction written last.
+    fn here(&self) -> Label {
+        self.backwards.len()
+    }
+
+    fn push(&mut self, instruction: Instruction) -> Label {
+        self.backwards.push(instruction);
+        self.here()
+    }
+
+    fn jump(&mut self, to: Label) -> Label {
+        let distance = u32::try_from(self.here() - to).expect("a program is shorter than that");
+        self.push(plain(JUMP, distance))
+    }
+
+    /// A place from which one gets to `to`, within a conditional jump's reach.
+    fn near(&mut self, to: Label) -> Label {
+        if self.here() - to <= NEAR {
+            to
+        } else {
+            self.jump(to)
+        }
+    }
+
+    fn branch(&mut self, code: u16, value: u32, yes: Label, no: Label) -> Label {
+        let (yes, no) = (self.near(yes), self.near(no));
+        let distance = |to| u8::try_from(self.here() - to).expect("both are near");
+        self.push(Instruction {
             code,
-            if_true: 0,
-            if_false: length,
+            if_true: distance(yes),
+            if_false: distance(no),
             value,
-        }],
-        Err(_) => vec![
-            Instruction {
-                code,
-                if_true: 1,
-                if_false: 0,
-                value,
-            },
-            jump(body.len()),
-        ],
-    };
-    instructions.extend(body);
-    instructions
-}
-
-fn search(intervals: &[(u32, Call)], default: Answer) -> Vec<Instruction> {
-    if let [(_, call)] = intervals {
-        return match call {
-            Call::Plain(answer) => vec![plain(RETURN, answer.0)],
-            Call::Rules(rules) => conditional(rules, default),
-        };
+        })
     }
-    let (low, high) = intervals.split_at(intervals.len() / 2);
-    let mut instructions = branch(IF_GREATER_OR_EQUAL, high[0].0, search(high, default));
-    instructions.extend(search(low, default));
-    instructions
-}
 
-fn conditional(rules: &[Rule], default: Answer) -> Vec<Instruction> {
-    let mut instructions = Vec::new();
-    for rule in rules {
-        // From the last condition to the first: each must know how far it is to the rule's end.
-        let mut body = vec![plain(RETURN, rule.answer.0)];
-        for condition in rule.conditions.iter().rev() {
-            let mut new = compare(condition, body.len());
-            new.append(&mut body);
-            body = new;
+    fn answer(&mut self, Answer(value): Answer) -> Label {
+        let known = self.answers.get(&value).copied();
+        if let Some(label) = known.filter(|label| self.here() - label < NEAR) {
+            return label;
         }
-        instructions.extend(body);
+        let label = self.push(plain(RETURN, value));
+        self.answers.insert(value, label);
+        label
     }
-    instructions.push(plain(RETURN, default.0));
-    instructions
-}
 
-/// A comparison that goes on behind itself when it holds, and else skips `rest` instructions more.
-fn compare(condition: &Condition, rest: usize) -> Vec<Instruction> {
-    use SeccompOperator::{
-        Equal, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual, NotEqual,
-    };
-    use Way::{Fails, Holds, Next};
-    let Condition {
-        index,
-        mask,
-        value,
-        operator,
-        wide,
-    } = *condition;
-    let (mask_high, mask_low) = halves(mask);
-    let (high, low) = halves(value);
-    let offset = ARGUMENTS + 8 * u32::from(index);
-    let mut steps: Vec<(Instruction, Way, Way)> = Vec::new();
-    let mut step = |code, value, yes, no| steps.push((plain(code, value), yes, no));
-    if wide {
-        step(LOAD, offset + 4, Next, Next);
-        if mask_high != u32::MAX {
-            step(AND, mask_high, Next, Next);
+    fn search(&mut self, intervals: &[(u32, Call)], default: Answer) -> Label {
+        if let [(_, call)] = intervals {
+            return match call {
+                Call::Plain(answer) => self.answer(*answer),
+                Call::Rules(rules) => self.conditional(rules, default),
+            };
+        }
+        let (low, high) = intervals.split_at(intervals.len() / 2);
+        let first = high[0].0;
+        let high = self.search(high, default);
+        let low = self.search(low, default);
+        self.branch(IF_GREATER_OR_EQUAL, first, high, low)
+    }
+
+    fn conditional(&mut self, rules: &[Rule], default: Answer) -> Label {
+        let known = self.conditionals.iter().find(|(known, _)| known == rules);
+        if let Some((_, label)) = known {
+            return *label;
+        }
+        let mut next = self.answer(default);
+        for rule in rules.iter().rev() {
+            let mut holds = self.answer(rule.answer);
+            for condition in rule.conditions.iter().rev() {
+                holds = self.compare(condition, holds, next);
+            }
+            next = holds;
+        }
+        self.conditionals.push((rules.to_vec(), next));
+        next
+    }
+
+    fn compare(&mut self, condition: &Condition, yes: Label, no: Label) -> Label {
+        use SeccompOperator::{
+            Equal, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual, NotEqual,
+        };
+        let Condition {
+            index,
+            mask,
+            value,
+            operator,
+            wide,
+        } = *condition;
+        let (mask_high, mask_low) = halves(mask);
+        let (high, low) = halves(value);
+        let offset = ARGUMENTS + 8 * u32::from(index);
+        match operator {
+            Equal | MaskedEqual => self.branch(IF_EQUAL, low, yes, no),
+            NotEqual => self.branch(IF_EQUAL, low, no, yes),
+            Greater => self.branch(IF_GREATER, low, yes, no),
+            GreaterOrEqual => self.branch(IF_GREATER_OR_EQUAL, low, yes, no),
+            Less => self.branch(IF_GREATER_OR_EQUAL, low, no, yes),
+            LessOrEqual => self.branch(IF_GREATER, low, no, yes),
+        };
+        let low = self.load(offset, mask_low);
+        if !wide {
+            return low;
         }
         match operator {
-            Equal | MaskedEqual => step(IF_EQUAL, high, Next, Fails),
-            NotEqual => step(IF_EQUAL, high, Next, Holds),
+            Equal | MaskedEqual => self.branch(IF_EQUAL, high, low, no),
+            NotEqual => self.branch(IF_EQUAL, high, low, yes),
             Greater | GreaterOrEqual => {
-                step(IF_GREATER, high, Holds, Next);
-                step(IF_EQUAL, high, Next, Fails);
+                let equal = self.branch(IF_EQUAL, high, low, no);
+                self.branch(IF_GREATER, high, yes, equal)
             }
             Less | LessOrEqual => {
-                step(IF_GREATER, high, Fails, Next);
-                step(IF_EQUAL, high, Next, Holds);
+                let equal = self.branch(IF_EQUAL, high, low, yes);
+                self.branch(IF_GREATER, high, no, equal)
             }
-        }
-    }
-    step(LOAD, offset, Next, Next);
-    if mask_low != u32::MAX {
-        step(AND, mask_low, Next, Next);
-    }
-    match operator {
-        Equal | MaskedEqual => step(IF_EQUAL, low, Holds, Fails),
-        NotEqual => step(IF_EQUAL, low, Fails, Holds),
-        Greater => step(IF_GREATER, low, Holds, Fails),
-        GreaterOrEqual => step(IF_GREATER_OR_EQUAL, low, Holds, Fails),
-        Less => step(IF_GREATER_OR_EQUAL, low, Fails, Holds),
-        LessOrEqual => step(IF_GREATER, low, Fails, Holds),
-    }
-    resolve(&steps, rest)
-}
-
-fn resolve(steps: &[(Instruction, Way, Way)], rest: usize) -> Vec<Instruction> {
-    let distance = |from: usize, way: Way| {
-        let skipped = match way {
-            Way::Next => 0,
-            Way::Holds => steps.len() - 1 - from,
-            Way::Fails => steps.len() - 1 - from + rest,
         };
-        u8::try_from(skipped).expect("six conditions of at most eight instructions and a return")
-    };
-    let resolved = steps
-        .iter()
-        .enumerate()
-        .map(|(from, &(instruction, yes, no))| Instruction {
-            if_true: distance(from, yes),
-            if_false: distance(from, no),
-            ..instruction
-        });
-    resolved.collect()
+        self.load(offset + 4, mask_high)
+    }
+
+    /// Loads the masked half of an argument for the comparison written last.
+    fn load(&mut self, offset: u32, mask: u32) -> Label {
+        if mask != u32::MAX {
+            self.push(plain(AND, mask));
+        }
+        self.push(plain(LOAD, offset))
+    }
 }
 
 fn plain(code: u16, value: u32) -> Instruction {
@@ -215,13 +230,6 @@ fn plain(code: u16, value: u32) -> Instruction {
         if_false: 0,
         value,
     }
-}
-
-fn jump(length: usize) -> Instruction {
-    plain(
-        JUMP,
-        u32::try_from(length).expect("a section is shorter than any number of calls"),
-    )
 }
 
 fn halves(value: u64) -> (u32, u32) {

@@ -1,5 +1,6 @@
 //! The program is run on an interpreter as the kernel would, and compared with what the rules mean.
 
+use super::numbers::NUMBERS;
 use super::*;
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -95,7 +96,7 @@ fn every_call_of_a_list_gets_its_answer_and_no_other() {
     ));
     let numbers: Vec<_> = names
         .iter()
-        .map(|name| number(name, Column::X86_64).unwrap())
+        .map(|name| number(row(name).unwrap(), Column::X86_64).unwrap())
         .collect();
     for call in 0..600 {
         let expected = match call {
@@ -244,7 +245,43 @@ fn word() -> impl Strategy<Value = u64> {
     (half.clone(), half).prop_map(|(high, low)| high << 32 | low)
 }
 
+/// Answers to every call there is, as one rule each, in an order that makes short intervals.
+fn assorted(answers: &[usize]) -> Seccomp {
+    const ACTIONS: [SeccompAction; 4] = [
+        SeccompAction::Allow,
+        SeccompAction::Errno,
+        SeccompAction::KillThread,
+        SeccompAction::Trap,
+    ];
+    let rules = NUMBERS.iter().zip(answers.iter().cycle());
+    let rules = rules.map(|((name, _), answer)| rule(&[*name], ACTIONS[*answer], vec![]));
+    let mut seccomp = profile(SeccompAction::Log, rules.collect());
+    seccomp.architectures = ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+        .map(str::to_owned)
+        .to_vec();
+    seccomp
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn long_programs_find_every_call(answers in proptest::collection::vec(0..4_usize, 1..64)) {
+        let seccomp = assorted(&answers);
+        let program = compile(&seccomp);
+        for (column, audit, marker) in [
+            (Column::X86_64, X86_64, 0),
+            (Column::X32, X86_64, X32_BIT),
+            (Column::X86, X86, 0),
+        ] {
+            for (rule, (_, row)) in seccomp.syscalls.iter().zip(&NUMBERS) {
+                let Some(number) = number(row, column) else { continue };
+                let expected = answer(rule.action, None).unwrap().0;
+                prop_assert_eq!(run(&program, audit, marker | number, [0; 6]), expected);
+            }
+        }
+    }
+
     #[test]
     fn conditions_mean_what_they_say(
         conditions in proptest::collection::vec((0..7_usize, word(), word()), 1..6),
