@@ -10,6 +10,7 @@
 //!
 //! Source: moby's `api/swagger.yaml` v1.51 and the JSON tags of `api/types` at v28.5.
 
+mod auth;
 mod config;
 mod container;
 mod exec;
@@ -24,6 +25,7 @@ mod stats;
 mod system;
 mod volume;
 
+pub use auth::{AuthConfig, AuthResponse};
 pub use config::{Config, Empty, HealthConfig, StrSlice};
 pub use container::{
     ChangeKind, ContainerPruneResponse, ContainerSummary, ContainerSummaryHostConfig,

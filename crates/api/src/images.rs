@@ -16,6 +16,9 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
     match (method, segments) {
         (&Method::GET, ["json"]) => list(&call),
         (&Method::POST, ["load"]) => load(call),
+        (&Method::POST, ["create"]) if call.query.get("fromImage").is_some() => {
+            crate::distribution::pull(&call).await
+        }
         (&Method::POST, ["create"]) => create(call),
         (&Method::GET, ["get"]) => save(&call, call.query.all("names").to_vec()),
         (&Method::POST, ["prune"]) => prune(&call),
@@ -92,7 +95,7 @@ fn created_s(image: &Image) -> i64 {
     image.created().map_or(0, jiff::Timestamp::as_second)
 }
 
-fn signed(bytes: u64) -> i64 {
+pub(crate) fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
@@ -294,7 +297,7 @@ fn save(call: &Call<'_>, names: Vec<String>) -> Reply {
 }
 
 /// A line of progress.
-fn line(message: &types::JsonMessage) -> Bytes {
+pub(crate) fn line(message: &types::JsonMessage) -> Bytes {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.extend_from_slice(b"\r\n");
     line.into()
@@ -308,7 +311,7 @@ fn said(text: String) -> types::JsonMessage {
 }
 
 /// A failure after the status was sent.
-fn failed(error: Error) -> types::JsonMessage {
+pub(crate) fn failed(error: Error) -> types::JsonMessage {
     let detail = types::JsonError {
         code: 0,
         message: error.message.clone(),
@@ -375,15 +378,10 @@ fn load(call: Call<'_>) -> Reply {
 }
 
 /// How often progress is told.
-const PROGRESS_BYTES: u64 = 1 << 20;
+pub(crate) const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// `POST /images/create`: an import; a pull is for later.
+/// `POST /images/create` of a tar: an import.
 fn create(call: Call<'_>) -> Reply {
-    if let Some(image) = call.query.get("fromImage") {
-        return Err(Error::unsupported(&format!(
-            "pulling {image}: load it with 'load' or 'import'; pulling from a registry"
-        )));
-    }
     match call.query.get("fromSrc") {
         Some("-") => {}
         Some(_) => return Err(Error::unsupported("importing from a URL")),

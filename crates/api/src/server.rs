@@ -1,7 +1,7 @@
 //! Serving connections, and which handler serves a request.
 
 use crate::http::{Body, Error, Query, Reply, empty};
-use crate::{containers, exec, images, system, volumes};
+use crate::{containers, distribution, exec, images, system, volumes};
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -187,8 +187,9 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
         (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => {
             Err(Error::unsupported("building images"))
         }
-        (&Method::POST, ["auth"]) | (&Method::GET, ["distribution", ..]) => {
-            Err(Error::unsupported("talking to a registry"))
+        (&Method::POST, ["auth"]) => distribution::log_in(call).await,
+        (&Method::GET, ["distribution", ..]) => {
+            Err(Error::unsupported("inspecting an image in its registry"))
         }
         _ => Err(Error::not_found("page not found")),
     }

@@ -19,6 +19,7 @@ mod image_records;
 mod link;
 mod logs;
 mod net;
+mod pull;
 mod registry;
 mod remove;
 mod restore;
@@ -63,6 +64,8 @@ pub struct Config {
     pub run_root: PathBuf,
     /// The default bridge.
     pub bridge: network::BridgeConfig,
+    /// Where registries are.
+    pub registries: images::registry::config::Registries,
 }
 
 /// The engine.
@@ -74,6 +77,7 @@ struct Inner {
     config: Config,
     store: Arc<store::Store>,
     images: images::Images,
+    distribution: images::registry::Client,
     network: network::Network,
     events: Events,
     registry: Registry,
@@ -116,8 +120,10 @@ impl Engine {
             images::Images::open(&config.data_root, records).context(|| "open the image store")?;
         let network = network::Network::open(config.bridge.clone())
             .context(|| "set up the default network")?;
+        let distribution = images::registry::Client::new(config.registries.clone());
         Ok(Self(Arc::new(Inner {
             config,
+            distribution,
             store,
             images,
             network,

@@ -2,7 +2,7 @@
 
 use api::Connections;
 use clap::{Arg, ArgAction, Command};
-use engine::{Config, Engine};
+use engine::{Config, Engine, images};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +23,9 @@ const IDLE_EXIT: Duration = Duration::from_secs(60);
 
 /// How often that is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
+
+/// Where certificates for registries are: of this engine, and as Docker has them.
+const CERTIFICATES: [&str; 2] = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
 
 fn command() -> Command {
     let path = |name: &'static str, default: &'static str, help: &'static str| {
@@ -51,6 +54,14 @@ fn command() -> Command {
                 .help("The default bridge's address and network (default: one the host has no route to)"),
         )
         .arg(Arg::new("mtu").long("mtu").value_parser(clap::value_parser!(u32)).help("Of containers' interfaces"))
+        .arg(path("registries", "/etc/hull/registries.toml", "Mirrors and other addresses of registries"))
+        .arg(
+            Arg::new("insecure-registry")
+                .long("insecure-registry")
+                .action(ArgAction::Append)
+                .value_name("HOST[:PORT]")
+                .help("Take plain HTTP and any certificate from this registry"),
+        )
         .arg(
             Arg::new("log-level")
                 .long("log-level")
@@ -105,6 +116,17 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         Some(host) => socket_path(host)?,
         None => run_root.join("hull.sock"),
     };
+    let certificates = CERTIFICATES.map(PathBuf::from).to_vec();
+    let registries =
+        images::registry::config::Registries::read(Path::new(&text("registries")), certificates);
+    let mut registries = registries.map_err(|error| error.to_string())?;
+    for domain in matches
+        .get_many::<String>("insecure-registry")
+        .into_iter()
+        .flatten()
+    {
+        registries.trust(domain);
+    }
     let config = Config {
         data_root: PathBuf::from(text("data-root")),
         run_root,
@@ -116,6 +138,7 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
                 .transpose()?,
             mtu: matches.get_one::<u32>("mtu").copied(),
         },
+        registries,
     };
     sys::process::limit_arenas(ARENAS_MAX);
     let workers = std::thread::available_parallelism()

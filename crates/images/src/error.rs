@@ -128,6 +128,40 @@ pub enum Error {
         /// What is in the way.
         reason: String,
     },
+    /// A registry failed, or was not understood.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A registry does not give an image to whoever asked.
+    #[error(
+        "pull access denied for {name}, repository does not exist or may require 'docker login'{}{message}",
+        if message.is_empty() { "" } else { ": " }
+    )]
+    PullDenied {
+        /// The repository, as people write it.
+        name: String,
+        /// What the registry says.
+        message: String,
+    },
+    /// An image of a registry cannot be used.
+    #[error("{name}: {reason}")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A layer of a registry cannot be unpacked.
+    #[error("layer {digest} cannot be unpacked")]
+    InLayer {
+        /// The digest of its blob.
+        digest: Box<Digest>,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// Whoever asked for something has gone.
+    #[error("stopped: nobody waits for it any more")]
+    Stopped,
     /// Something that was asked for makes no sense.
     #[error("{0}")]
     Argument(String),
@@ -178,9 +212,16 @@ impl Error {
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchImage(_) | Self::NoSuchSnapshot(_) => ErrorKind::NotFound,
+            Self::NoSuchImage(_) | Self::NoSuchSnapshot(_) | Self::PullDenied { .. } => {
+                ErrorKind::NotFound
+            }
             Self::ReferenceInUse { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
-            Self::In { source, .. } => source.kind(),
+            Self::In { source, .. } | Self::InLayer { source, .. } => source.kind(),
+            Self::Registry(error) => match error.kind() {
+                registry::ErrorKind::NotFound | registry::ErrorKind::Denied => ErrorKind::NotFound,
+                registry::ErrorKind::Invalid => ErrorKind::Invalid,
+                registry::ErrorKind::Unavailable => ErrorKind::System,
+            },
             Self::Sys(error) if error.errno == Errno::NOENT => ErrorKind::NotFound,
             Self::Reference { .. }
             | Self::Document { .. }
@@ -194,12 +235,14 @@ impl Error {
             | Self::Argument(_)
             | Self::SnapshotId(_)
             | Self::Change { .. }
+            | Self::Refused { .. }
             | Self::Path { .. } => ErrorKind::Invalid,
             Self::Input(_)
             | Self::Output(_)
             | Self::Layer { .. }
             | Self::Damaged { .. }
             | Self::MissingLayer(_)
+            | Self::Stopped
             | Self::Sys(_)
             | Self::Records(_) => ErrorKind::System,
         }

@@ -9,7 +9,7 @@ use crate::compression::{Compression, Decoder, MAGIC_BYTES, Unsupported};
 use crate::image::{Loaded, Progress};
 use crate::limits::{ARCHIVE_LAYERS_MAX, DOCUMENTS_BYTES_MAX};
 use crate::manifests::{self, ArchivedImage};
-use crate::pipe::{self, CHUNK_BYTES, read_chunk};
+use crate::pipe::{self, CHUNK_BYTES, Chunk, read_chunk};
 use crate::records::{ImageRecord, ReferenceRecord, Update};
 use crate::store::{Ingest, NewLayer};
 use crate::tar::{self, Entry, Kind};
@@ -21,7 +21,6 @@ use oci::image::CONFIG_BYTES_MAX;
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Layers that unpack at the same time: while one of them makes small files, the other decompresses.
 const LAYERS_AT_ONCE: usize = 2;
@@ -253,7 +252,7 @@ impl Contents {
         };
         let mut unpacker = Unpacker::start(place.directory(), compression)?;
         let name = path.to_string_lossy();
-        let (mut chunk, mut read, size) = (Arc::new(start), 0, entry.size);
+        let (mut chunk, mut read, size) = (Chunk::from(start), 0, entry.size);
         while !chunk.is_empty() {
             read += chunk.len() as u64;
             // A layer that failed may be one that no manifest wants; it is skipped then.
@@ -265,7 +264,7 @@ impl Contents {
                 read,
                 size,
             });
-            chunk = Arc::new(reader.read_content(CHUNK_BYTES)?);
+            chunk = reader.read_content(CHUNK_BYTES)?.into();
         }
         running.layers.push_back((path.to_owned(), unpacker, place));
         Ok(Item::Layer(index))

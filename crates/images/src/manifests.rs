@@ -4,10 +4,11 @@
 //! has the diff ID that the configuration names, a document the digest by which it was found.
 
 use crate::load::{Contents, FoundLayer};
+use crate::platform::{self, host_platform, is_attestation};
 use crate::{Error, Result, place};
 use oci::image::{
     ArchiveImage, ConfigFile, Descriptor, Document, DocumentError, INDEX_DEPTH_MAX, Index, Layout,
-    Manifest, Platform, annotation, from_json, media_type,
+    Manifest, annotation, from_json, media_type,
 };
 use oci::{Digest, Reference};
 use std::collections::HashMap;
@@ -50,23 +51,6 @@ pub(crate) fn images(contents: &Contents) -> Result<Vec<ArchivedImage>> {
         None => "it has neither manifest.json nor index.json",
     };
     Err(Error::Archive(reason.to_owned()))
-}
-
-/// This machine's platform, in Go's terms.
-pub(crate) fn host_platform() -> Platform {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
-    };
-    Platform {
-        architecture: architecture.to_owned(),
-        os: std::env::consts::OS.to_owned(),
-        ..Platform::default()
-    }
 }
 
 fn unusable(what: impl Into<String>) -> impl FnOnce(DocumentError) -> Error {
@@ -293,18 +277,17 @@ fn choose(
         .filter(|d| !is_attestation(d))
         .collect();
     let host = host_platform();
-    let fits = |descriptor: &&&Descriptor| {
-        descriptor.platform.as_ref().is_some_and(|platform| {
-            platform.os == host.os && platform.architecture == host.architecture
-        })
-    };
     // An archive of one platform may keep the index of all of them.
-    let present = |descriptor: &&&Descriptor| contents.document_by(&descriptor.digest).is_some();
-    let mut there = candidates.iter().filter(present);
-    let chosen = match (candidates.iter().find(fits), there.next(), there.next()) {
+    let present = |descriptor: &&Descriptor| contents.document_by(&descriptor.digest).is_some();
+    let mut there = candidates.iter().copied().filter(present);
+    let chosen = match (
+        platform::choose(candidates.iter().copied(), &host),
+        there.next(),
+        there.next(),
+    ) {
         (Some(chosen), _, _) | (None, Some(chosen), None) => chosen,
         _ => {
-            let reason = format!("{what} has no image for {}/{}", host.os, host.architecture);
+            let reason = format!("{what} has no image for {}", platform::shown(&host));
             return Err(Error::Archive(reason));
         }
     };
@@ -333,17 +316,6 @@ fn sha256(digest: &Digest) -> Result<Digest> {
             "{digest}: only content under sha256 can be loaded"
         ))),
     }
-}
-
-/// Attestations stand beside the images they speak of, for no platform.
-fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor
-        .annotations
-        .contains_key("vnd.docker.reference.type")
-        || descriptor
-            .platform
-            .as_ref()
-            .is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
 }
 
 /// The name in a descriptor's annotations. A tag alone names nothing here.

@@ -3,8 +3,8 @@
 //! Invariant: a stream that breaks off (its writer failed or was dropped before [`Writer::finish`]) reads as an error, never
 //! as an end. Every pipe is bounded, so that a slow reader slows the writer down instead of filling memory.
 
+use bytes::Bytes;
 use std::io::{self, BufRead, Read};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Bytes of one piece.
@@ -13,7 +13,7 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS_MAX: usize = 16;
 
 /// A piece of a stream.
-pub(crate) type Chunk = Arc<Vec<u8>>;
+pub(crate) type Chunk = Bytes;
 
 enum Message {
     Chunk(Chunk),
@@ -57,7 +57,7 @@ pub(crate) struct Closed;
 impl Writer {
     /// Sends a piece to all readers.
     pub(crate) fn send(&self, chunk: &Chunk) -> Result<(), Closed> {
-        self.each(|| Message::Chunk(Arc::clone(chunk)))
+        self.each(|| Message::Chunk(chunk.clone()))
     }
 
     /// Tells the readers that the stream is complete.
@@ -122,7 +122,7 @@ impl Read for Reader {
 pub(crate) fn read_chunk(source: &mut impl Read) -> io::Result<Chunk> {
     let mut bytes = Vec::with_capacity(CHUNK_BYTES);
     source.take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
-    Ok(Arc::new(bytes))
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_stream_that_breaks_off_is_an_error() {
         let (writer, mut readers) = tee(1);
-        writer.send(&Arc::new(b"half".to_vec())).unwrap();
+        writer.send(&Chunk::from_static(b"half")).unwrap();
         drop(writer);
         let error = readers[0].read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

@@ -17,6 +17,7 @@
 //! Locks: `publishing` (one at a time adds to or removes from blobs and layers) before `pins`.
 
 use crate::image::ImageCache;
+use crate::pull::Arrivals;
 use crate::records::{ImageId, LayerRecord, Records, ReferenceRecord, Update};
 use crate::{Error, Result, snapshot};
 use oci::Digest;
@@ -42,6 +43,7 @@ pub struct Images {
     root: PathBuf,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) configs: ImageCache,
+    pub(crate) arrivals: Arrivals,
     /// Held while blobs and layers are added or removed.
     publishing: Mutex<()>,
     pins: Mutex<Pins>,
@@ -103,6 +105,7 @@ impl Images {
             root,
             records,
             configs: ImageCache::default(),
+            arrivals: Arrivals::default(),
             publishing: Mutex::default(),
             pins: Mutex::default(),
             next: AtomicU64::new(0),

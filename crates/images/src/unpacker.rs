@@ -148,7 +148,7 @@ impl Feed {
     /// Ends the layer and waits for it.
     pub(crate) fn finish(mut self) -> Result<Unpacked> {
         // An unpacker that has failed tells so below.
-        let _ = self.unpacker.send(&Chunk::new(self.chunk));
+        let _ = self.unpacker.send(&self.chunk.into());
         self.unpacker.finish()
     }
 }
@@ -160,7 +160,7 @@ impl std::io::Write for Feed {
         if self.chunk.len() == CHUNK_BYTES {
             let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES));
             self.unpacker
-                .send(&Chunk::new(chunk))
+                .send(&chunk.into())
                 .map_err(std::io::Error::other)?;
         }
         Ok(count)

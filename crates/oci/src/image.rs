@@ -152,6 +152,52 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// A text that is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no platform: it reads like linux/arm64 or linux/arm/v7")]
+pub struct PlatformError(String);
+
+impl std::str::FromStr for Platform {
+    type Err = PlatformError;
+
+    /// Reads `os`, `arch`, `os/arch` or `os/arch/variant`; names that the kernel or others have for architectures are taken, too.
+    fn from_str(text: &str) -> Result<Self, PlatformError> {
+        let error = || PlatformError(text.chars().take(80).collect());
+        let lower = text.to_lowercase();
+        let plain = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+        };
+        let parts: Vec<&str> = lower.split('/').collect();
+        if !parts.iter().all(|part| plain(part)) {
+            return Err(error());
+        }
+        let (os, architecture, variant) = match parts[..] {
+            ["linux"] => ("linux", std::env::consts::ARCH, None),
+            [architecture] => ("linux", architecture, None),
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(error()),
+        };
+        let (architecture, implied) = match architecture {
+            "x86_64" | "x86-64" => ("amd64", None),
+            "aarch64" => ("arm64", None),
+            "i386" | "i686" | "x86" => ("386", None),
+            "armhf" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            other => (other, None),
+        };
+        Ok(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.or(implied).map(str::to_owned),
+            ..Self::default()
+        })
+    }
+}
+
 /// The list of one image's parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

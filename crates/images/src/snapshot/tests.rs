@@ -442,7 +442,7 @@ fn an_import_is_an_image_of_one_layer() {
             (id, &[Digest::sha256(&rootfs)][..])
         );
         assert_eq!(image.config.config.cmd, Some(vec!["/bin/sh".to_owned()]));
-        assert_eq!(image.config.platform, crate::manifests::host_platform());
+        assert_eq!(image.config.platform, crate::platform::host_platform());
     }
     let before = store.content();
     for bad in [&b"no tar"[..], b"\x1f\x8b", b"\xfd7zXZ\0\0", &rootfs[..700]] {

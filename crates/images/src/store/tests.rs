@@ -502,7 +502,7 @@ fn an_index_is_resolved_for_this_machine_and_nested_ones_end() {
         ));
         Store::new().load(&archive(&files))
     };
-    let host = crate::manifests::host_platform().architecture;
+    let host = crate::platform::host_platform().architecture;
     let chosen = load(
         index(vec![
             absent("vax"),

@@ -1,0 +1,321 @@
+//! Talking to registries: `POST /images/create?fromImage=…`, `POST /auth`.
+
+use crate::http::{Error, Pieces, Reply, json, read_json, stream};
+use crate::images::{PROGRESS_BYTES, failed, line, signed};
+use crate::server::Call;
+use api_types as types;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use engine::Engine;
+use engine::images::registry::Credentials;
+use engine::images::{LayerState, Pulled};
+use http::HeaderMap;
+use oci::image::Platform;
+use oci::{Digest, Reference};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{oneshot, watch};
+
+/// Who the client is to registries: base64 of JSON, with or without padding.
+const HEADER_AUTH: &str = "X-Registry-Auth";
+/// Bytes of that header.
+const AUTH_BYTES_MAX: usize = 64 << 10;
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The credentials in a request's header; a client without any sends an empty document.
+fn credentials(headers: &HeaderMap) -> Result<Credentials, Error> {
+    let bad = |what: String| Error::bad_request(format!("{HEADER_AUTH}: {what}"));
+    let Some(value) = headers.get(HEADER_AUTH).filter(|value| !value.is_empty()) else {
+        return Ok(Credentials::Anonymous);
+    };
+    if value.len() > AUTH_BYTES_MAX {
+        return Err(bad(format!("more than {AUTH_BYTES_MAX} bytes")));
+    }
+    let document = BASE64
+        .decode(value)
+        .map_err(|error| bad(error.to_string()))?;
+    let auth: types::AuthConfig =
+        api_types::from_slice(&document).map_err(|error| bad(error.to_string()))?;
+    Ok(known(auth))
+}
+
+fn known(auth: types::AuthConfig) -> Credentials {
+    match auth {
+        types::AuthConfig { registry_token, .. } if !registry_token.is_empty() => {
+            Credentials::Bearer(registry_token)
+        }
+        types::AuthConfig { identity_token, .. } if !identity_token.is_empty() => {
+            Credentials::Identity(identity_token)
+        }
+        types::AuthConfig {
+            username, password, ..
+        } if !username.is_empty() => Credentials::Basic {
+            user: username,
+            password,
+        },
+        _ => Credentials::Anonymous,
+    }
+}
+
+/// `POST /auth`.
+pub(crate) async fn log_in(call: Call<'_>) -> Reply {
+    let auth: types::AuthConfig = read_json(call.request.into_body()).await?;
+    let domain = registry_domain(&auth.server_address);
+    let credentials = known(auth);
+    let token = call.engine.log_in(&domain, &credentials).await?;
+    json(&types::AuthResponse {
+        status: "Login Succeeded".to_owned(),
+        identity_token: token.unwrap_or_default(),
+    })
+}
+
+/// The registry in an address as clients keep it, such as `https://index.docker.io/v1/`.
+fn registry_domain(address: &str) -> String {
+    let bare = address
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
+    match bare.split('/').next().unwrap_or_default() {
+        "" | "index.docker.io" | "registry-1.docker.io" => {
+            oci::reference::DEFAULT_DOMAIN.to_owned()
+        }
+        domain => domain.to_owned(),
+    }
+}
+
+/// `POST /images/create?fromImage=…&tag=…&platform=…`: without a tag, all tags.
+pub(crate) async fn pull(call: &Call<'_>) -> Reply {
+    let name = call.query.get("fromImage").unwrap_or_default();
+    let bad = |error: String| Error::bad_request(format!("invalid reference format: {error}"));
+    let named: Reference = name
+        .parse()
+        .map_err(|error: oci::reference::ReferenceError| bad(error.to_string()))?;
+    let credentials = credentials(call.request.headers())?;
+    let platform: Option<Platform> = { call.query.get("platform").filter(|text| !text.is_empty()) }
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: oci::image::PlatformError| Error::bad_request(error.to_string()))?;
+    let tag = call.query.get("tag").unwrap_or_default();
+    let references = match tag {
+        "" if named.tag().is_none() && named.digest().is_none() => {
+            let tags = call.engine.remote_tags(&named, credentials.clone()).await?;
+            let tagged = tags.iter().map(|tag| named.clone().with_tag(tag));
+            tagged
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| bad(error.to_string()))?
+        }
+        "" => vec![named],
+        tag => vec![match tag.parse() {
+            Ok(digest) => named.with_digest(digest),
+            Err(_) => named
+                .with_tag(tag)
+                .map_err(|error| bad(error.to_string()))?,
+        }],
+    };
+    let (pieces, response) = stream("application/json");
+    // Until there is progress a failure has a status of its own.
+    let (begun, begins) = oneshot::channel();
+    let engine = call.engine.clone();
+    tokio::task::spawn_blocking(move || {
+        let teller = Teller::new(pieces, begun);
+        let result = references.iter().try_for_each(|reference| {
+            let pulled = teller.pull(&engine, reference, platform.clone(), credentials.clone())?;
+            teller.end(reference, &pulled);
+            Ok(())
+        });
+        if let Err(error) = result {
+            teller.fail(error);
+        }
+    });
+    match begins.await {
+        Ok(Some(error)) => Err(error),
+        // It goes on, or it ended with nothing to tell.
+        Ok(None) | Err(_) => Ok(response),
+    }
+}
+
+/// Tells the client how a pull goes.
+struct Teller {
+    pieces: Pieces,
+    begun: Mutex<Option<oneshot::Sender<Option<Error>>>>,
+    /// Bytes of each layer that were told.
+    told: Mutex<HashMap<Digest, u64>>,
+    /// Becomes true when the client has gone.
+    stop: watch::Sender<bool>,
+}
+
+impl Teller {
+    fn new(pieces: Pieces, begun: oneshot::Sender<Option<Error>>) -> Self {
+        Self {
+            pieces,
+            begun: Mutex::new(Some(begun)),
+            told: Mutex::default(),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    fn pull(
+        &self,
+        engine: &Engine,
+        reference: &Reference,
+        platform: Option<Platform>,
+        credentials: Credentials,
+    ) -> Result<Pulled, Error> {
+        let first = std::sync::Once::new();
+        let start = || {
+            self.say(types::JsonMessage {
+                status: format!("Pulling from {}", reference.path()),
+                id: suffix(reference),
+                ..types::JsonMessage::default()
+            });
+        };
+        let progress = |digest: &Digest, state: LayerState| {
+            first.call_once(start);
+            self.layer(digest, state);
+        };
+        let pulled = engine.pull(
+            reference,
+            platform,
+            credentials,
+            self.stop.subscribe(),
+            &progress,
+        )?;
+        first.call_once(start);
+        Ok(pulled)
+    }
+
+    fn layer(&self, digest: &Digest, state: LayerState) {
+        let mut progress = None;
+        let status = match state {
+            LayerState::Waiting => "Pulling fs layer",
+            LayerState::Exists => "Already exists",
+            LayerState::Downloaded => "Download complete",
+            LayerState::Complete => "Pull complete",
+            LayerState::Downloading { done, size } => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                let last = told.entry(*digest).or_default();
+                if done < *last + PROGRESS_BYTES && done < size {
+                    return;
+                }
+                *last = done;
+                progress = Some(types::JsonProgress {
+                    current: signed(done),
+                    total: signed(size),
+                    ..types::JsonProgress::default()
+                });
+                "Downloading"
+            }
+        };
+        let id = digest.hex().chars().take(12).collect();
+        self.say(types::JsonMessage {
+            status: status.to_owned(),
+            id,
+            progress,
+            ..types::JsonMessage::default()
+        });
+    }
+
+    fn end(&self, reference: &Reference, pulled: &Pulled) {
+        let what = if pulled.changed {
+            "Downloaded newer image for"
+        } else {
+            "Image is up to date for"
+        };
+        for status in [
+            format!("Digest: {}", pulled.digest),
+            format!("Status: {what} {}", reference.familiar()),
+        ] {
+            self.say(types::JsonMessage {
+                status,
+                ..types::JsonMessage::default()
+            });
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let begun = self
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match begun {
+            // A client that has gone is not told.
+            Some(begun) => drop(begun.send(Some(error))),
+            None => self.say(failed(error)),
+        }
+    }
+
+    fn say(&self, message: types::JsonMessage) {
+        let begun = self
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(begun) = begun {
+            // The handler that waits has gone with its client.
+            drop(begun.send(None));
+        }
+        if self.pieces.blocking_send(Ok(line(&message))).is_err() {
+            self.stop.send_replace(true);
+        }
+    }
+}
+
+/// The tag or digest of a reference.
+fn suffix(reference: &Reference) -> String {
+    match (reference.tag(), reference.digest()) {
+        (Some(tag), _) => tag.to_owned(),
+        (None, Some(digest)) => digest.to_string(),
+        (None, None) => oci::reference::DEFAULT_TAG.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_come_in_a_header() {
+        let header = |document: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HEADER_AUTH, BASE64.encode(document).parse().unwrap());
+            credentials(&headers).unwrap()
+        };
+        let basic = Credentials::Basic {
+            user: "u".into(),
+            password: "p".into(),
+        };
+        assert_eq!(
+            header(r#"{"username":"u","password":"p","serveraddress":"x"}"#),
+            basic
+        );
+        assert_eq!(
+            header(r#"{"identitytoken":"t"}"#),
+            Credentials::Identity("t".into())
+        );
+        assert_eq!(header("{}"), Credentials::Anonymous);
+        assert_eq!(
+            credentials(&HeaderMap::new()).unwrap(),
+            Credentials::Anonymous
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_AUTH, "!".parse().unwrap());
+        assert!(credentials(&headers).is_err());
+    }
+
+    #[test]
+    fn addresses_name_a_registry() {
+        for (address, domain) in [
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("", "docker.io"),
+            ("registry.example:5000", "registry.example:5000"),
+            ("http://registry.example/v2/", "registry.example"),
+        ] {
+            assert_eq!(registry_domain(address), domain);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Which of an index's images fits a platform.
+
+use oci::image::{Descriptor, Platform};
+
+/// This machine's platform, in Go's terms.
+pub(crate) fn host_platform() -> Platform {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    };
+    Platform {
+        architecture: architecture.to_owned(),
+        os: "linux".to_owned(),
+        ..Platform::default()
+    }
+}
+
+/// As an architecture without a variant is understood.
+fn variant(platform: &Platform) -> &str {
+    let implied = match platform.architecture.as_str() {
+        "arm64" => "v8",
+        "arm" => "v7",
+        "amd64" => "v1",
+        _ => "",
+    };
+    match platform.variant.as_deref() {
+        None | Some("") => implied,
+        Some(variant) => variant,
+    }
+}
+
+/// Whether an image's platform runs on a wanted one: an older variant of the same architecture does.
+fn fits(found: &Platform, wanted: &Platform) -> bool {
+    found.os == wanted.os
+        && found.architecture == wanted.architecture
+        && variant(found) <= variant(wanted)
+}
+
+/// The image of an index for a platform: the newest variant that runs there, the first of equal ones.
+pub(crate) fn choose<'a>(
+    manifests: impl IntoIterator<Item = &'a Descriptor>,
+    wanted: &Platform,
+) -> Option<&'a Descriptor> {
+    let mut best: Option<(&str, &Descriptor)> = None;
+    for descriptor in manifests {
+        let Some(platform) = &descriptor.platform else {
+            continue;
+        };
+        let variant = variant(platform);
+        if fits(platform, wanted) && best.is_none_or(|(known, _)| variant > known) {
+            best = Some((variant, descriptor));
+        }
+    }
+    best.map(|(_, descriptor)| descriptor)
+}
+
+/// Attestations stand beside the images they speak of, for no platform.
+pub(crate) fn is_attestation(descriptor: &Descriptor) -> bool {
+    descriptor
+        .annotations
+        .contains_key("vnd.docker.reference.type")
+        || descriptor
+            .platform
+            .as_ref()
+            .is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
+}
+
+/// A platform as people write it: `linux/arm/v7`.
+pub(crate) fn shown(platform: &Platform) -> String {
+    let mut text = format!("{}/{}", platform.os, platform.architecture);
+    if let Some(variant) = platform.variant.as_deref().filter(|v| !v.is_empty()) {
+        text.push('/');
+        text.push_str(variant);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci::Digest;
+
+    fn image(number: u8, platform: &str) -> Descriptor {
+        let mut words = platform.split('/').map(str::to_owned);
+        let mut descriptor = Descriptor::new("", Digest::Sha256([number; 32]), 0);
+        descriptor.platform = Some(Platform {
+            os: words.next().unwrap(),
+            architecture: words.next().unwrap(),
+            variant: words.next(),
+            ..Platform::default()
+        });
+        descriptor
+    }
+
+    #[test]
+    fn the_newest_variant_that_runs_is_taken() {
+        let all = [
+            "linux/arm/v5",
+            "linux/arm/v7",
+            "linux/arm64",
+            "windows/amd64",
+            "linux/arm/v6",
+        ];
+        let all: Vec<_> = (0..)
+            .zip(all)
+            .map(|(number, text)| image(number, text))
+            .collect();
+        let chosen = |wanted: &str| {
+            let wanted = image(0, wanted).platform.unwrap();
+            choose(&all, &wanted).map(|found| shown(found.platform.as_ref().unwrap()))
+        };
+        assert_eq!(chosen("linux/arm").as_deref(), Some("linux/arm/v7"));
+        assert_eq!(chosen("linux/arm/v6").as_deref(), Some("linux/arm/v6"));
+        assert_eq!(chosen("linux/arm64/v8").as_deref(), Some("linux/arm64"));
+        assert_eq!(chosen("linux/amd64"), None);
+    }
+}

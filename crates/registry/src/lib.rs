@@ -1,0 +1,19 @@
+//! Distribution of images: a client of registries, as the OCI distribution specification and Docker's habits have it.
+//!
+//! Everything a registry sends is untrusted: documents have a size limit and are checked against their digest before anybody
+//! sees them; blobs are given as they come, never more bytes than were announced, for the receiver to check.
+
+pub mod config;
+
+mod auth;
+mod blob;
+mod client;
+mod error;
+mod ranges;
+mod tls;
+mod transport;
+
+pub use auth::Credentials;
+pub use blob::BlobStream;
+pub use client::{Client, Manifest, Purpose, Repository};
+pub use error::{Error, ErrorKind, Result};
