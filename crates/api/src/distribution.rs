@@ -9,7 +9,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::Engine;
 use engine::images::registry::Credentials;
-use engine::images::{LayerState, Pulled};
+use engine::images::{LayerState, Pulled, PushState, Pushed};
 use http::HeaderMap;
 use oci::image::Platform;
 use oci::{Digest, Reference};
@@ -116,18 +116,60 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
                 .map_err(|error| bad(error.to_string()))?,
         }],
     };
-    let (pieces, response) = stream("application/json");
-    // Until there is progress a failure has a status of its own.
-    let (begun, begins) = oneshot::channel();
     let engine = call.engine.clone();
+    told(move |teller| {
+        for reference in &references {
+            let pulled = teller.pull(&engine, reference, platform.clone(), credentials.clone())?;
+            teller.pulled(reference, &pulled);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// `POST /images/{name}/push?tag=…`: without a tag, all tags.
+pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
+    let bad = |error: oci::reference::ReferenceError| Error::bad_request(error.to_string());
+    let named: Reference = name.parse().map_err(bad)?;
+    if named.digest().is_some() {
+        return Err(Error::bad_request("cannot push a digest reference"));
+    }
+    if call
+        .query
+        .get("platform")
+        .is_some_and(|platform| !platform.is_empty())
+    {
+        return Err(Error::unsupported("pushing one platform of an image"));
+    }
+    let credentials = credentials(call.request.headers())?;
+    let references = match call.query.get("tag").or(named.tag()) {
+        None | Some("") => tokio::task::block_in_place(|| call.engine.images().tags_of(&named))?,
+        Some(tag) => vec![named.clone().with_tag(tag).map_err(bad)?],
+    };
+    if references.is_empty() {
+        let name = named.familiar_name();
+        return Err(Error::not_found(format!(
+            "An image does not exist locally with the tag: {name}"
+        )));
+    }
+    let engine = call.engine.clone();
+    told(move |teller| {
+        for reference in &references {
+            let pushed = teller.push(&engine, reference, credentials.clone())?;
+            teller.pushed(reference, &pushed);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Does something that is told meanwhile. A failure before there is anything to tell has a status of its own.
+async fn told(work: impl FnOnce(&Teller) -> Result<(), Error> + Send + 'static) -> Reply {
+    let (pieces, response) = stream("application/json");
+    let (begun, begins) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let teller = Teller::new(pieces, begun);
-        let result = references.iter().try_for_each(|reference| {
-            let pulled = teller.pull(&engine, reference, platform.clone(), credentials.clone())?;
-            teller.end(reference, &pulled);
-            Ok(())
-        });
-        if let Err(error) = result {
+        if let Err(error) = work(&teller) {
             teller.fail(error);
         }
     });
@@ -138,7 +180,7 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
     }
 }
 
-/// Tells the client how a pull goes.
+/// Tells the client how a pull or a push goes.
 struct Teller {
     pieces: Pieces,
     begun: Mutex<Option<oneshot::Sender<Option<Error>>>>,
@@ -196,30 +238,93 @@ impl Teller {
             LayerState::Downloaded => "Download complete",
             LayerState::Complete => "Pull complete",
             LayerState::Downloading { done, size } => {
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                let last = told.entry(*digest).or_default();
-                if done < *last + PROGRESS_BYTES && done < size {
+                progress = self.amount(digest, done, size);
+                if progress.is_none() {
                     return;
                 }
-                *last = done;
-                progress = Some(types::JsonProgress {
-                    current: signed(done),
-                    total: signed(size),
-                    ..types::JsonProgress::default()
-                });
                 "Downloading"
             }
         };
+        self.step(digest, status.to_owned(), progress);
+    }
+
+    /// How much of something has gone, if that is worth telling again.
+    fn amount(&self, digest: &Digest, done: u64, size: u64) -> Option<types::JsonProgress> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = told.entry(*digest).or_default();
+        if done < *last + PROGRESS_BYTES && done < size {
+            return None;
+        }
+        *last = done;
+        Some(types::JsonProgress {
+            current: signed(done),
+            total: signed(size),
+            ..types::JsonProgress::default()
+        })
+    }
+
+    fn step(&self, digest: &Digest, status: String, progress: Option<types::JsonProgress>) {
         let id = digest.hex().chars().take(12).collect();
         self.say(types::JsonMessage {
-            status: status.to_owned(),
+            status,
             id,
             progress,
             ..types::JsonMessage::default()
         });
     }
 
-    fn end(&self, reference: &Reference, pulled: &Pulled) {
+    fn push(
+        &self,
+        engine: &Engine,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<Pushed, Error> {
+        let first = std::sync::Once::new();
+        let start = || {
+            let status = format!("The push refers to repository [{}]", reference.name());
+            self.say(types::JsonMessage {
+                status,
+                ..types::JsonMessage::default()
+            });
+        };
+        let progress = |diff_id: &Digest, state: PushState| {
+            first.call_once(start);
+            let mut progress = None;
+            let status = match state {
+                PushState::Preparing => "Preparing".to_owned(),
+                PushState::Exists => "Layer already exists".to_owned(),
+                PushState::Mounted(from) => format!("Mounted from {from}"),
+                PushState::Pushed => "Pushed".to_owned(),
+                PushState::Pushing { done, size } => {
+                    progress = self.amount(diff_id, done, size);
+                    if progress.is_none() {
+                        return;
+                    }
+                    "Pushing".to_owned()
+                }
+            };
+            self.step(diff_id, status, progress);
+        };
+        let pushed = engine.push(reference, credentials, self.stop.subscribe(), &progress)?;
+        first.call_once(start);
+        Ok(pushed)
+    }
+
+    fn pushed(&self, reference: &Reference, pushed: &Pushed) {
+        let (tag, Pushed { digest, size, .. }) = (suffix(reference), pushed);
+        let status = format!("{tag}: digest: {digest} size: {size}");
+        self.say(types::JsonMessage {
+            status,
+            ..types::JsonMessage::default()
+        });
+        let aux = serde_json::json!({"Tag": tag, "Digest": digest.to_string(), "Size": size});
+        self.say(types::JsonMessage {
+            aux: Some(aux),
+            ..types::JsonMessage::default()
+        });
+    }
+
+    fn pulled(&self, reference: &Reference, pulled: &Pulled) {
         let what = if pulled.changed {
             "Downloaded newer image for"
         } else {

@@ -27,7 +27,9 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::GET, [name @ .., "history"]) => history(&call, &name.join("/")),
         (&Method::GET, [name @ .., "get"]) => save(&call, vec![name.join("/")]),
         (&Method::POST, [name @ .., "tag"]) => tag(&call, &name.join("/")),
-        (&Method::POST, [.., "push"]) => Err(Error::unsupported("pushing to a registry")),
+        (&Method::POST, [name @ .., "push"]) => {
+            crate::distribution::push(&call, &name.join("/")).await
+        }
         (&Method::DELETE, name) if !name.is_empty() => remove(&call, &name.join("/")),
         _ => Err(Error::not_found("page not found")),
     }

@@ -2,7 +2,7 @@
 
 use crate::Engine;
 use images::registry::{Credentials, Purpose};
-use images::{LayerState, PullRequest, Pulled, Result};
+use images::{LayerState, PullRequest, Pulled, PushRequest, PushState, Pushed, Result};
 use oci::image::Platform;
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
@@ -38,6 +38,32 @@ impl Engine {
         let name = BTreeMap::from([("name".to_owned(), reference.familiar_name())]);
         self.image_event("pull", &reference.familiar(), name);
         Ok(pulled)
+    }
+
+    /// Pushes an image under a name with a tag that it has. Blocks as [`Engine::pull`] does.
+    ///
+    /// # Errors
+    /// No image of that name; a registry that does not take it from these credentials, or cannot be reached.
+    pub fn push(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+        stop: watch::Receiver<bool>,
+        progress: &(dyn Fn(&Digest, PushState) + Sync),
+    ) -> Result<Pushed> {
+        let repository = self
+            .0
+            .distribution
+            .repository(reference, credentials, Purpose::Push);
+        let request = PushRequest {
+            repository: repository?,
+            reference: reference.clone(),
+            stop,
+        };
+        let pushed = self.images().push(&Handle::current(), &request, progress)?;
+        let name = BTreeMap::from([("name".to_owned(), reference.familiar_name())]);
+        self.image_event("push", &reference.familiar(), name);
+        Ok(pushed)
     }
 
     /// The tags of a repository.

@@ -131,6 +131,9 @@ pub enum Error {
     /// A registry failed, or was not understood.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// No image has a name that is to be pushed.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NotTagged(String),
     /// A registry does not give an image to whoever asked.
     #[error(
         "pull access denied for {name}, repository does not exist or may require 'docker login'{}{message}",
@@ -212,9 +215,10 @@ impl Error {
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchImage(_) | Self::NoSuchSnapshot(_) | Self::PullDenied { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NoSuchImage(_)
+            | Self::NotTagged(_)
+            | Self::NoSuchSnapshot(_)
+            | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::ReferenceInUse { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
             Self::In { source, .. } | Self::InLayer { source, .. } => source.kind(),
             Self::Registry(error) => match error.kind() {

@@ -109,6 +109,17 @@ impl Images {
     }
 
     /// The ID that a name, an ID or the start of an ID means; names come first.
+    /// The tags that a repository has here, ordered.
+    pub fn tags_of(&self, name: &Reference) -> Result<Vec<Reference>> {
+        let records = self.records.references().map_err(Error::Records)?;
+        let names = records.into_iter().map(|record| record.reference);
+        let mut tags: Vec<Reference> = names
+            .filter(|other| other.tag().is_some() && other.same_repository(name))
+            .collect();
+        tags.sort();
+        Ok(tags)
+    }
+
     pub(crate) fn resolve(&self, name_or_id: &str) -> Result<ImageId> {
         let missing = || Error::NoSuchImage(name_or_id.to_owned());
         if let Ok(id) = name_or_id.parse::<Digest>() {

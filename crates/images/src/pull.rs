@@ -136,6 +136,21 @@ impl Images {
     }
 }
 
+/// Waits for something of the network, unless whoever wants it goes.
+pub(crate) fn wait<T>(
+    runtime: &Handle,
+    stop: &watch::Receiver<bool>,
+    work: impl Future<Output = registry::Result<T>>,
+) -> Result<T> {
+    let mut stop = stop.clone();
+    runtime.block_on(async {
+        tokio::select! {
+            done = work => Ok(done?),
+            Ok(_) = stop.wait_for(|stopped| *stopped) => Err(Error::Stopped),
+        }
+    })
+}
+
 /// Fetches what a request names.
 #[derive(Clone, Copy)]
 struct Fetcher<'a> {
@@ -144,24 +159,17 @@ struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    /// Waits for something of the network, unless the pull is stopped.
     fn wait<T>(&self, work: impl Future<Output = registry::Result<T>>) -> Result<T> {
-        let mut stop = self.request.stop.clone();
-        self.runtime.block_on(async {
-            tokio::select! {
-                done = work => done.map_err(|error| self.explained(error)),
-                Ok(_) = stop.wait_for(|stopped| *stopped) => Err(Error::Stopped),
-            }
-        })
+        wait(self.runtime, &self.request.stop, work).map_err(|error| self.explained(error))
     }
 
-    fn explained(&self, error: registry::Error) -> Error {
+    fn explained(&self, error: Error) -> Error {
         match error {
-            registry::Error::Denied { message, .. } => Error::PullDenied {
+            Error::Registry(registry::Error::Denied { message, .. }) => Error::PullDenied {
                 name: self.request.reference.familiar_name(),
                 message,
             },
-            other => Error::Registry(other),
+            other => other,
         }
     }
 

@@ -149,23 +149,12 @@ impl<W: Write> Archive<W> {
         if !self.written.insert(layer.diff_id) {
             return Ok(());
         }
-        let path = images.layer_path(&layer.diff_id);
         let entry = Entry::new(blob_path(&layer.diff_id), Kind::File, FILE_MODE);
         self.tar.entry(&Entry {
             size: layer.tar_size,
             ..entry
         })?;
-        let mut checked = Checked {
-            tar: &mut self.tar,
-            hasher: Hasher::new(Algorithm::Sha256),
-            left: layer.tar_size,
-        };
-        reassemble(&path, &mut checked)?;
-        if checked.left > 0 || checked.hasher.finish() != layer.diff_id {
-            let reason = "its files are not what they were".to_owned();
-            return Err(Error::Damaged { path, reason });
-        }
-        Ok(())
+        images.write_layer(layer, Content(&mut self.tar))
     }
 
     fn finish(mut self, manifests: &[Descriptor], images: &[ArchiveImage]) -> Result<()> {
@@ -189,14 +178,28 @@ impl<W: Write> Archive<W> {
     }
 }
 
+/// The content of an entry.
+struct Content<'a, W>(&'a mut Writer<W>);
+
+impl<W: Write> Write for Content<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.content(bytes).map_err(std::io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A sink that hashes what goes through, and takes no more than was announced.
-struct Checked<'a, W> {
-    tar: &'a mut Writer<W>,
+struct Checked<W> {
+    out: W,
     hasher: Hasher,
     left: u64,
 }
 
-impl<W: Write> Write for Checked<'_, W> {
+impl<W: Write> Write for Checked<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = bytes.len() as u64;
         self.left = self.left.checked_sub(count).ok_or_else(|| {
@@ -206,11 +209,29 @@ impl<W: Write> Write for Checked<'_, W> {
             )
         })?;
         self.hasher.update(bytes);
-        self.tar.content(bytes).map_err(std::io::Error::other)?;
+        self.out.write_all(bytes)?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Images {
+    /// Writes a layer's tar, and checks that it is what it was.
+    pub(crate) fn write_layer(&self, layer: &LayerRecord, out: impl Write) -> Result<()> {
+        let path = self.layer_path(&layer.diff_id);
+        let mut checked = Checked {
+            out,
+            hasher: Hasher::new(Algorithm::Sha256),
+            left: layer.tar_size,
+        };
+        reassemble(&path, &mut checked)?;
+        if checked.left > 0 || checked.hasher.finish() != layer.diff_id {
+            let reason = "its files are not what they were".to_owned();
+            return Err(Error::Damaged { path, reason });
+        }
         Ok(())
     }
 }

@@ -245,6 +245,39 @@ impl Images {
             .map_err(Error::Records)
     }
 
+    /// Gives an image another manifest. The old one goes unless another image has it.
+    pub(crate) fn replace_manifest(
+        &self,
+        id: &ImageId,
+        digest: Digest,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let mut ingest = self.ingest()?;
+        let from = ingest.path();
+        let mut file = create_private(&from)?;
+        file.write_all(bytes).call(|| format!("write({from:?})"))?;
+        file.sync_all().call(|| format!("fsync({from:?})"))?;
+        let _publishing = self.publishing();
+        let record = self.records.image(id).map_err(Error::Records)?;
+        let mut record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        let old = std::mem::replace(&mut record.manifest, digest);
+        let to = self.blob_path(&digest);
+        fs::rename(&from, &to).call(|| format!("rename({from:?}, {to:?})"))?;
+        let parent = self.root.join(SHA256);
+        rustix::fs::fsync(open_directory(&parent)?).call(|| format!("fsync({parent:?})"))?;
+        self.records
+            .update(&[Update::PutImage(record)])
+            .map_err(Error::Records)?;
+        let images = self.records.images().map_err(Error::Records)?;
+        if images
+            .iter()
+            .all(|image| image.manifest != old && image.id != old)
+        {
+            remove_any(&self.blob_path(&old))?;
+        }
+        Ok(())
+    }
+
     /// Removes images and names from the records, and then what nothing needs any more. Returns the layers that are gone.
     pub(crate) fn retire(&self, updates: &[Update], images: &[ImageId]) -> Result<Vec<Digest>> {
         let publishing = self.publishing();

@@ -143,7 +143,7 @@ impl Client {
                 scope: String::new(),
                 what: domain,
             };
-            match authorizer.send(&call).await {
+            match authorizer.send(&call, &Bytes::new()).await {
                 Ok((answer, identity)) if answer.status().is_success() => return Ok(identity),
                 Ok((answer, _)) => return Err(answer.into_error().await),
                 Err(error @ Error::Transport { .. }) => last = Some(error),
@@ -269,10 +269,42 @@ impl Repository {
 
     /// Sends a request without a body to an endpoint, authorised, and again while that may help.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, call: &Call) -> Result<Answer> {
+        self.ask_fully(self.authorizer(endpoint), call, &Bytes::new())
+            .await
+    }
+
+    /// As [`Self::ask`], with a body.
+    pub(crate) async fn ask_with(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        body: &Bytes,
+    ) -> Result<Answer> {
+        self.ask_fully(self.authorizer(endpoint), call, body).await
+    }
+
+    /// As [`Self::ask`], with the right to read another repository of the registry.
+    pub(crate) async fn ask_beside(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        other: &Reference,
+    ) -> Result<Answer> {
+        let mut authorizer = self.authorizer(endpoint);
+        authorizer.scope = format!("{} repository:{}:pull", authorizer.scope, other.path());
+        self.ask_fully(authorizer, call, &Bytes::new()).await
+    }
+
+    async fn ask_fully(
+        &self,
+        authorizer: Authorizer<'_>,
+        call: &Call,
+        body: &Bytes,
+    ) -> Result<Answer> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (error, wait) = match self.authorizer(endpoint).send(call).await {
+            let (error, wait) = match authorizer.send(call, body).await {
                 Ok((answer, _)) => {
                     let wait = retry_after(&answer);
                     let status = answer.status();
@@ -369,16 +401,20 @@ impl Authorizer<'_> {
     }
 
     /// Sends a request, and again when the registry has said what it wants. Returns an identity token when one was given.
-    async fn send(&self, call: &Call) -> Result<(Answer, Option<String>)> {
+    async fn send(&self, call: &Call, body: &Bytes) -> Result<(Answer, Option<String>)> {
         let transport = &self.shared.transport;
-        let answer = transport.send(self.endpoint, self.authorize(call)).await?;
+        let answer = transport
+            .send(self.endpoint, self.authorize(call), body)
+            .await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok((self.allowed(answer).await?, None));
         }
         // What was known has expired.
         self.shared.tokens.forget(&self.key());
         let identity = self.meet(answer).await?;
-        let answer = transport.send(self.endpoint, self.authorize(call)).await?;
+        let answer = transport
+            .send(self.endpoint, self.authorize(call), body)
+            .await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             self.shared.tokens.forget(&self.key());
             return Err(self.denied(answer).await);
@@ -466,7 +502,7 @@ impl Authorizer<'_> {
                     .send_body(&endpoint, &call, bytes_body(form))
                     .await?
             }
-            None => transport.send(&endpoint, call).await?,
+            None => transport.send(&endpoint, call, &Bytes::new()).await?,
         };
         if matches!(
             answer.status(),

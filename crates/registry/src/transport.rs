@@ -154,17 +154,27 @@ impl Transport {
         }
     }
 
-    /// Sends a request without a body, following redirects.
-    pub(crate) async fn send(self: &Arc<Self>, endpoint: &Endpoint, call: Call) -> Result<Answer> {
+    /// Sends a request whose body can be sent again, following redirects.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        call: Call,
+        body: &Bytes,
+    ) -> Result<Answer> {
         let mut call = call;
         let mut place = None;
         for _ in 0..=REDIRECTS_MAX {
             let answer = self
-                .once(endpoint, &call, place.as_ref(), no_body())
+                .once(endpoint, &call, place.as_ref(), bytes_body(body.clone()))
                 .await?;
             let status = answer.response.status();
-            let followed = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !followed || !matches!(call.method, Method::GET | Method::HEAD) {
+            // The first three may turn what is sent into what is asked for: RFC 9110 section 15.4.
+            let followed = match status.as_u16() {
+                301..=303 => matches!(call.method, Method::GET | Method::HEAD),
+                307 | 308 => true,
+                _ => false,
+            };
+            if !followed {
                 return Ok(answer);
             }
             let target = answer

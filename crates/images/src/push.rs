@@ -1,0 +1,468 @@
+//! Pushing an image: the layers that the registry lacks, the configuration, and last the manifest.
+//!
+//! Compressed bytes are not kept (ADR 1), so what a layer is compressed to is known from the manifests that came with it, or
+//! by compressing it, which gives the same bytes each time. The registry is asked for the known ones first, then for them in
+//! other repositories of its; only what it has nowhere is made again and sent while it is made.
+
+use crate::pull::wait;
+use crate::records::{ImageId, ImageRecord, LayerRecord, ReferenceRecord};
+use crate::{Error, Images, Result};
+use bytes::{Bytes, BytesMut};
+use flate2::write::GzEncoder;
+use oci::digest::{Algorithm, Hasher};
+use oci::image::{
+    CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX, Manifest, media_type,
+};
+use oci::{Digest, Reference};
+use registry::Repository;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// Layers that go at the same time.
+const LAYERS_AT_ONCE: usize = 3;
+/// How often a layer's upload is begun.
+const UPLOADS_MAX: u32 = 3;
+/// As good a compression as others make at half of their time.
+const GZIP_LEVEL: u32 = 4;
+/// Bytes of one piece of a body.
+const PIECE_BYTES: usize = 256 << 10;
+/// Pieces that wait to be sent.
+const PIECES_MAX: usize = 8;
+
+/// What to push.
+#[derive(Debug)]
+pub struct PushRequest {
+    /// Where to.
+    pub repository: Arc<Repository>,
+    /// Which image: a name of it, whose tag it gets there.
+    pub reference: Reference,
+    /// Becomes true when nobody wants it any more.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// An image that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The image.
+    pub id: ImageId,
+    /// The digest of its manifest there.
+    pub digest: Digest,
+    /// Bytes of that manifest.
+    pub size: u64,
+}
+
+/// How far a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushState {
+    /// It is to be looked at.
+    Preparing,
+    /// The repository has it.
+    Exists,
+    /// It was taken from another repository of the registry.
+    Mounted(String),
+    /// It goes.
+    Pushing {
+        /// Bytes of its tar that went.
+        done: u64,
+        /// All of them.
+        size: u64,
+    },
+    /// It is there.
+    Pushed,
+}
+
+/// A compressed form of a layer that is known, and repositories that have it.
+#[derive(Debug, Clone)]
+struct Known {
+    descriptor: Descriptor,
+    repositories: Vec<Reference>,
+}
+
+impl Images {
+    /// Pushes an image, telling of each layer, by its diff ID, how far it is. Blocks; network is waited for by `runtime`.
+    pub fn push(
+        &self,
+        runtime: &Handle,
+        request: &PushRequest,
+        progress: &(dyn Fn(&Digest, PushState) + Sync),
+    ) -> Result<Pushed> {
+        let id = self
+            .records
+            .resolve(&request.reference)
+            .map_err(Error::Records)?;
+        let id = id.ok_or_else(|| Error::NotTagged(request.reference.familiar()))?;
+        let record = self.records.image(&id).map_err(Error::Records)?;
+        let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        // The layers must not go while they are sent.
+        let mut ingest = self.ingest()?;
+        let sizes = self.records.layers().map_err(Error::Records)?;
+        let sizes: HashMap<Digest, LayerRecord> = sizes
+            .into_iter()
+            .map(|layer| (layer.diff_id, layer))
+            .collect();
+        let mut layers = Vec::new();
+        for diff_id in &record.layers {
+            let layer = sizes.get(diff_id).filter(|_| ingest.has_layer(diff_id));
+            layers.push(
+                layer
+                    .ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))?
+                    .clone(),
+            );
+            progress(diff_id, PushState::Preparing);
+        }
+        let sender = Sender {
+            images: self,
+            runtime,
+            request,
+            progress,
+            known: self.known_blobs(&request.reference)?,
+        };
+        let descriptors = sender.layers(&layers)?;
+        let manifest = self.manifest_of(&record, &descriptors)?;
+        let config = self.blob(&id, CONFIG_BYTES_MAX)?;
+        wait(
+            runtime,
+            &request.stop,
+            request.repository.put_document(&id, config.into()),
+        )?;
+        wait(
+            runtime,
+            &request.stop,
+            request
+                .repository
+                .put_manifest(&request.reference, &manifest),
+        )?;
+        if self.is_plain(&record)? && manifest.digest != record.manifest {
+            self.replace_manifest(&id, manifest.digest, &manifest.bytes)?;
+        }
+        let reference = request.reference.clone().with_digest(manifest.digest);
+        self.add_reference(ReferenceRecord {
+            reference,
+            image: id,
+        })?;
+        Ok(Pushed {
+            id,
+            digest: manifest.digest,
+            size: manifest.bytes.len() as u64,
+        })
+    }
+
+    /// The manifest that an image has here.
+    fn stored_manifest(&self, record: &ImageRecord) -> Result<Option<(Box<Manifest>, Vec<u8>)>> {
+        let bytes = self.blob(&record.manifest, MANIFEST_BYTES_MAX)?;
+        Ok(match Document::parse(&bytes, None) {
+            Ok(Document::Manifest(manifest)) if manifest.layers.len() == record.layers.len() => {
+                Some((manifest, bytes))
+            }
+            // It came so, and is of no use here.
+            _ => None,
+        })
+    }
+
+    /// Whether an image's manifest was made here, of layers that are not compressed.
+    fn is_plain(&self, record: &ImageRecord) -> Result<bool> {
+        let manifest = self.stored_manifest(record)?;
+        let plain = |layer: &Descriptor| {
+            matches!(
+                layer.media_type.as_str(),
+                media_type::OCI_LAYER | media_type::DOCKER_LAYER
+            )
+        };
+        Ok(manifest.is_none_or(|(manifest, _)| manifest.layers.iter().all(plain)))
+    }
+
+    /// The compressed forms of layers by diff ID, with the repositories of the same registry that have them.
+    fn known_blobs(&self, target: &Reference) -> Result<HashMap<Digest, Vec<Known>>> {
+        let references = self.records.references().map_err(Error::Records)?;
+        let mut known: HashMap<Digest, Vec<Known>> = HashMap::new();
+        for record in self.records.images().map_err(Error::Records)? {
+            let Some((manifest, _)) = self.stored_manifest(&record)? else {
+                continue;
+            };
+            let named = references
+                .iter()
+                .filter(|named| named.image == record.id)
+                .map(|named| &named.reference);
+            let beside =
+                named.filter(|name| name.digest().is_some() && name.domain() == target.domain());
+            let repositories: Vec<Reference> = beside
+                .filter(|name| !name.same_repository(target))
+                .cloned()
+                .collect();
+            for (diff_id, descriptor) in record.layers.iter().zip(&manifest.layers) {
+                let forms = known.entry(*diff_id).or_default();
+                match forms
+                    .iter_mut()
+                    .find(|form| form.descriptor.digest == descriptor.digest)
+                {
+                    Some(form) => form.repositories.extend(repositories.iter().cloned()),
+                    None => forms.push(Known {
+                        descriptor: descriptor.clone(),
+                        repositories: repositories.clone(),
+                    }),
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// The manifest to push: the one that the image came with when its layers are those, or a new one.
+    fn manifest_of(
+        &self,
+        record: &ImageRecord,
+        layers: &[Descriptor],
+    ) -> Result<registry::Manifest> {
+        let digests =
+            |layers: &[Descriptor]| layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
+        if let Some((manifest, bytes)) = self.stored_manifest(record)?
+            && digests(&manifest.layers) == digests(layers)
+        {
+            let media_type = manifest
+                .media_type
+                .clone()
+                .unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
+            return Ok(registry::Manifest {
+                digest: record.manifest,
+                media_type,
+                bytes: bytes.into(),
+            });
+        }
+        let config = self.blob(&record.id, CONFIG_BYTES_MAX)?;
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            artifact_type: None,
+            config: Descriptor::new(media_type::OCI_CONFIG, record.id, config.len() as u64),
+            layers: layers.to_vec(),
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        let bytes = serde_json::to_vec(&manifest).expect("a manifest has only strings as keys");
+        Ok(registry::Manifest {
+            digest: Digest::sha256(&bytes),
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            bytes: bytes.into(),
+        })
+    }
+}
+
+/// Sends layers.
+struct Sender<'a> {
+    images: &'a Images,
+    runtime: &'a Handle,
+    request: &'a PushRequest,
+    progress: &'a (dyn Fn(&Digest, PushState) + Sync),
+    known: HashMap<Digest, Vec<Known>>,
+}
+
+impl Sender<'_> {
+    /// Sends the layers that are not there yet, several at once. Returns what the manifest says of each.
+    fn layers(&self, layers: &[LayerRecord]) -> Result<Vec<Descriptor>> {
+        let mut distinct: Vec<&LayerRecord> = layers.iter().collect();
+        distinct.sort_by_key(|layer| layer.diff_id);
+        distinct.dedup_by_key(|layer| layer.diff_id);
+        let workers = distinct.len().min(LAYERS_AT_ONCE);
+        let queue = Mutex::new(VecDeque::from(distinct));
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let next = queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
+                let Some(layer) = next else { return Ok(done) };
+                match self.layer(layer) {
+                    Ok(descriptor) => done.push((layer.diff_id, descriptor)),
+                    Err(error) => {
+                        // The others end with what they are at.
+                        queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let sent = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let join =
+                |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<(Digest, Descriptor)>>>| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+            let done: Vec<_> = threads.into_iter().map(join).collect();
+            done.into_iter().collect::<Result<Vec<_>>>()
+        })?;
+        let sent: HashMap<Digest, Descriptor> = sent.concat().into_iter().collect();
+        Ok(layers
+            .iter()
+            .map(|layer| sent[&layer.diff_id].clone())
+            .collect())
+    }
+
+    fn layer(&self, layer: &LayerRecord) -> Result<Descriptor> {
+        let repository = &self.request.repository;
+        let forms = self
+            .known
+            .get(&layer.diff_id)
+            .map_or(&[][..], Vec::as_slice);
+        for form in forms {
+            let digest = &form.descriptor.digest;
+            if self.wait(repository.has_blob(digest))? {
+                (self.progress)(&layer.diff_id, PushState::Exists);
+                return Ok(plainly(&form.descriptor));
+            }
+            for from in &form.repositories {
+                // A repository that may not be read, or lacks it by now, is no help, and no failure.
+                if self.wait(repository.mount(digest, from)).unwrap_or(false) {
+                    (self.progress)(&layer.diff_id, PushState::Mounted(from.path().to_owned()));
+                    return Ok(plainly(&form.descriptor));
+                }
+            }
+        }
+        let mut attempt = 1;
+        loop {
+            match self.send(layer) {
+                Err(Error::Registry(error))
+                    if attempt < UPLOADS_MAX && error.is_worth_another_try() =>
+                {
+                    attempt += 1
+                }
+                result => break result,
+            }
+        }
+    }
+
+    /// Compresses a layer, and sends it meanwhile.
+    fn send(&self, layer: &LayerRecord) -> Result<Descriptor> {
+        let upload = self.wait(self.request.repository.begin_upload())?;
+        let (pieces, body) = mpsc::channel(PIECES_MAX);
+        let sending = self.runtime.spawn(upload.stream(body));
+        let mut sink = Sink {
+            pieces,
+            piece: BytesMut::with_capacity(PIECE_BYTES),
+            hasher: Hasher::new(Algorithm::Sha256),
+            size: 0,
+        };
+        let mut encoder = GzEncoder::new(&mut sink, flate2::Compression::new(GZIP_LEVEL));
+        let counted = Counted {
+            out: &mut encoder,
+            done: 0,
+            told: 0,
+            layer,
+            sender: self,
+        };
+        let written = self.images.write_layer(layer, counted);
+        let ended = written.and_then(|()| encoder.finish().map(drop).map_err(Error::Output));
+        let ended = ended.and_then(|()| sink.send().map_err(Error::Output));
+        let (digest, size) = (sink.hasher.finish(), sink.size);
+        if let Err(error) = &ended {
+            // The registry must not take what there is for the whole.
+            let broken = io::Error::other(error.to_string());
+            let _ = sink.pieces.blocking_send(Err(broken));
+        }
+        drop(sink.pieces);
+        let sent = self.wait(async {
+            sending
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        });
+        // A sink that was closed has its cause on the other side.
+        let upload = match (ended, sent) {
+            (_, Err(error)) if !matches!(error, Error::Stopped) => return Err(error),
+            (Err(error), _) => return Err(error),
+            (Ok(()), sent) => sent?,
+        };
+        self.wait(upload.finish(&digest))?;
+        (self.progress)(&layer.diff_id, PushState::Pushed);
+        Ok(Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size))
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = registry::Result<T>>) -> Result<T> {
+        wait(self.runtime, &self.request.stop, work)
+    }
+}
+
+/// A descriptor as an OCI manifest has it, whatever manifest it was in.
+fn plainly(descriptor: &Descriptor) -> Descriptor {
+    let kind = descriptor.media_type.as_str();
+    let kind = match kind {
+        media_type::DOCKER_LAYER => media_type::OCI_LAYER,
+        media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP,
+        media_type::DOCKER_LAYER_ZSTD => media_type::OCI_LAYER_ZSTD,
+        other => other,
+    };
+    Descriptor::new(kind, descriptor.digest, descriptor.size)
+}
+
+/// Hashes what it gets, and passes it on in large pieces.
+struct Sink {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    piece: BytesMut,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Sink {
+    fn send(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece =
+            std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE_BYTES)).freeze();
+        self.hasher.update(&piece);
+        self.size += piece.len() as u64;
+        self.pieces
+            .blocking_send(Ok(piece))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PIECE_BYTES - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == PIECE_BYTES {
+            self.send()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells how much went.
+struct Counted<'a, W> {
+    out: W,
+    done: u64,
+    told: u64,
+    layer: &'a LayerRecord,
+    sender: &'a Sender<'a>,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.done += count as u64;
+        if self.done - self.told >= PIECE_BYTES as u64 || self.done == self.layer.tar_size {
+            self.told = self.done;
+            if *self.sender.request.stop.borrow() {
+                return Err(io::Error::other("nobody waits for it any more"));
+            }
+            let state = PushState::Pushing {
+                done: self.done,
+                size: self.layer.tar_size,
+            };
+            (self.sender.progress)(&self.layer.diff_id, state);
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
