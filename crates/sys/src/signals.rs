@@ -40,6 +40,15 @@ pub fn send(pidfd: rustix::fd::BorrowedFd<'_>, number: i32) -> Result<()> {
     check(result, || format!("pidfd_send_signal({fd}, {number})")).map(drop)
 }
 
+/// Sends a signal by its number to a process by its id, which must be known not to have been reused: that of a child, or one
+/// found in a cgroup just now (kill(2)).
+pub fn send_to(pid: rustix::process::Pid, number: i32) -> Result<()> {
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: no memory is passed, and the kernel checks the number.
+    let result = unsafe { libc::kill(pid, number) };
+    check(result.into(), || format!("kill({pid}, {number})")).map(drop)
+}
+
 /// Waits for any of the blocked signals, all of which the caller has blocked with [`block_all`]; its number (sigwaitinfo(2)).
 pub fn wait() -> i32 {
     let set = full();
