@@ -194,17 +194,19 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
         .map(|linux| sysctl::check(linux, own))
         .transpose()?
         .unwrap_or_default();
-    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
-    let mut root = None;
     // What is mapped as a new user namespace is must wait for it.
-    if !plan.new.contains(Namespaces::USER) {
-        let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+    let waits = plan.new.contains(Namespaces::USER);
+    let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+    // The kernel lists mounts by their age (since Linux 6.8): the root comes before what is below it.
+    let root = match request.rootfs {
+        Rootfs::Overlay { .. } if waits => None,
+        rootfs => Some(rootfs::open(rootfs, spec, &bundle, users)?),
+    };
+    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
+    if !waits {
         mounts
             .iter_mut()
             .try_for_each(|mount| mount.map_ids(users))?;
-        root = Some(rootfs::open(request.rootfs, spec, &bundle, users)?);
-    } else if matches!(request.rootfs, Rootfs::Path) {
-        root = Some(rootfs::open(request.rootfs, spec, &bundle, None)?);
     }
     Ok(Birth {
         id: request.id,

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
-use rustix::process::{fchdir, getegid, geteuid, pivot_root};
+use rustix::process::{chroot, fchdir, getegid, geteuid, pivot_root};
 use rustix::thread::{capabilities, set_capabilities};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -247,8 +247,16 @@ pub(crate) fn enter(root: BorrowedFd<'_>) -> Result<()> {
         .doing(doing)
 }
 
-/// The root's own attributes, when all below it is made.
-pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+/// Makes the root the process's where the mount namespace is not the container's own: it stays detached, in nobody's mount
+/// table, and ends with the processes in it.
+pub(crate) fn enter_detached(root: BorrowedFd<'_>) -> Result<()> {
+    let doing = "entering the root";
+    fchdir(root).call(|| "fchdir(<root>)").doing(doing)?;
+    chroot(".").call(|| "chroot(\".\")").doing(doing)
+}
+
+/// Makes the root read-only if it is to be, when all below it is made.
+pub(crate) fn restrict(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     let doing = "restricting the root";
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     if readonly {
@@ -258,6 +266,11 @@ pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         };
         set_attributes(root, false, &attributes).doing(doing)?;
     }
+    Ok(())
+}
+
+/// The root's propagation, once it is the process's: a shared mount cannot become a root (pivot_root(2)).
+pub(crate) fn propagate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     let word = spec
         .linux
         .as_ref()
@@ -276,7 +289,7 @@ pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         propagation,
         ..Attributes::default()
     };
-    set_attributes(root, word.starts_with('r'), &attributes).doing(doing)
+    set_attributes(root, word.starts_with('r'), &attributes).doing("setting the root's propagation")
 }
 
 #[cfg(test)]

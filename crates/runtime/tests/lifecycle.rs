@@ -232,9 +232,8 @@ fn a_program_that_cannot_be_executed_fails_the_start() {
 fn real_time_signals_arrive() {
     for arguments in [&["kill"][..], &["kill", "--all"]] {
         for signal in ["37", "SIGRTMIN+3"] {
-            let bundle = Bundle::shell(
-                "trap 'exit 5' 37; : > /dev/shm/ready; while :; do sleep 0.01; done",
-            );
+            let bundle =
+                Bundle::shell("trap 'exit 5' 37; : > /dev/shm/ready; while :; do sleep 0.01; done");
             bundle.create().ok();
             bundle.start().ok();
             let ready = format!("/proc/{}/root/dev/shm/ready", bundle.pid());

@@ -187,11 +187,10 @@ pub(super) fn start(invocation: &Invocation) -> Result<u8> {
     std::fs::remove_file(known.gate())
         .call(|| "unlink(<gate>)")
         .doing("removing the container's gate")?;
-    hooks::run(
-        "poststart",
-        &hooks_of(&known.spec).poststart,
-        &known.state()?,
-    )?;
+    let state = known.state()?;
+    // The lifecycle then goes on with the container's end (runtime.md "Lifecycle", step 9).
+    hooks::run("poststart", &hooks_of(&known.spec).poststart, &state)
+        .map_err(|error| error.undone(destroy(&known)))?;
     Ok(0)
 }
 
@@ -290,10 +289,13 @@ pub(super) fn delete(invocation: &Invocation) -> Result<u8> {
         result => result?,
     };
     let status = known.status()?;
-    if !force && !matches!(status, Status::Stopped | Status::Created) {
+    if !force && status != Status::Stopped {
         let status = status.as_str();
         return Err(Error::State(
-            format!("cannot delete container {id} that is not stopped: {status}").into(),
+            format!(
+                "cannot delete container {id} that is not stopped but {status} without --force"
+            )
+            .into(),
         ));
     }
     destroy(&known)?;
@@ -321,7 +323,9 @@ fn destroy(known: &Known) -> Result<()> {
     cgroup.destroy()?;
     let state = known.state()?;
     known.remove()?;
-    hooks::run("poststop", &hooks_of(&known.spec).poststop, &state)
+    let poststop = &hooks_of(&known.spec).poststop;
+    hooks::run_all("poststop", poststop, &state, |error| warn(&error.chain()));
+    Ok(())
 }
 
 #[cfg(test)]
