@@ -266,6 +266,10 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
         // The root of a cgroup namespace is where its maker is, and v1 hierarchies are entered only after birth.
         namespaces = namespaces.without(Namespaces::CGROUP);
     }
+    if birth.plan.has(Namespaces::USER) {
+        // Its message queues belong to who makes it: the user namespace's root, whom init becomes only after birth.
+        namespaces = namespaces.without(Namespaces::IPC);
+    }
     if birth
         .spec
         .linux

@@ -146,6 +146,9 @@ impl Birth<'_> {
         }
         if self.plan.has(Namespaces::USER) {
             become_root()?;
+            if self.plan.new.contains(Namespaces::IPC) {
+                unshare(Namespaces::IPC).doing("making an IPC namespace")?;
+            }
         }
         let label = self.launch.label(&self.procfs)?;
         let offsets = self.spec.linux.as_ref().map(|linux| &linux.time_offsets);

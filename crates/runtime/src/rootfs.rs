@@ -63,6 +63,15 @@ fn open_path(spec: &Spec, bundle: &Path) -> Result<OwnedFd> {
         ..Attributes::default()
     };
     set_attributes(tree.as_fd(), true, &slave).doing_with(doing)?;
+    // The mounts of the configuration, made later, have a propagation of their own.
+    if let Some((propagation, true)) = propagation(spec)? {
+        let below = Attributes {
+            propagation,
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), true, &below).doing_with(doing)?;
+        set_attributes(tree.as_fd(), false, &slave).doing_with(doing)?;
+    }
     Ok(tree)
 }
 
@@ -271,12 +280,24 @@ pub(crate) fn restrict(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
 
 /// The root's propagation, once it is the process's: a shared mount cannot become a root (pivot_root(2)).
 pub(crate) fn propagate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    let Some((propagation, _)) = propagation(spec)? else {
+        return Ok(());
+    };
+    let attributes = Attributes {
+        propagation,
+        ..Attributes::default()
+    };
+    set_attributes(root, false, &attributes).doing("setting the root's propagation")
+}
+
+/// The propagation that a configuration gives the root, and whether to what the root's directory has mounted below it too.
+fn propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
     let word = spec
         .linux
         .as_ref()
         .and_then(|linux| linux.rootfs_propagation.as_deref());
     let Some(word) = word.filter(|word| !word.is_empty()) else {
-        return Ok(());
+        return Ok(None);
     };
     let propagation = match word.strip_prefix('r').unwrap_or(word) {
         "shared" => libc::MS_SHARED,
@@ -285,11 +306,7 @@ pub(crate) fn propagate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         "unbindable" => libc::MS_UNBINDABLE,
         _ => return Err(Error::invalid(format!("rootfsPropagation {word:?}"))),
     };
-    let attributes = Attributes {
-        propagation,
-        ..Attributes::default()
-    };
-    set_attributes(root, word.starts_with('r'), &attributes).doing("setting the root's propagation")
+    Ok(Some((propagation, word.starts_with('r'))))
 }
 
 #[cfg(test)]

@@ -11,9 +11,21 @@ const SIGNALS_END: i32 = 65;
 /// Gives every signal its default disposition and blocks none: what a new program expects to inherit. Rust's own start-up
 /// ignores SIGPIPE, and whoever started us may have ignored or blocked others.
 pub fn reset() -> Result<()> {
+    /// The kernel's `struct sigaction` where it is all zero: SIG_DFL, no flags, an empty mask.
+    const DEFAULT: [u64; 4] = [0; 4];
     for signal in 1..SIGNALS_END {
-        // SAFETY: SIG_DFL installs no handler. KILL, STOP and the two signals glibc keeps are refused, and default.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The C library's function would refuse the two signals that it keeps to itself.
+        // SAFETY: SIG_DFL installs no handler; the structure outlives the call and is no smaller than the kernel's. KILL and
+        // STOP are refused, and default.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     set_mask(&empty())
 }
