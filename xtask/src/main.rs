@@ -44,7 +44,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
     ("ip", "iproute2"),
@@ -52,6 +52,11 @@ const NEEDED: [(&str, &str); 9] = [
     ("unshare", "util-linux"),
     ("skopeo", "skopeo"),
     ("runc", "runc"),
+    ("crun", "crun"),
+    ("podman", "podman"),
+    ("conmon", "conmon"),
+    ("catatonit", "catatonit"),
+    ("script", "bsdutils"),
     ("tar", "tar"),
     ("cc", "gcc"),
 ];

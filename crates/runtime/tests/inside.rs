@@ -228,7 +228,7 @@ fn a_tmpfs_can_start_with_what_it_hides() {
 
 #[test]
 fn a_tmpfs_has_the_mode_of_what_it_hides_and_is_everybodys_where_nothing_was() {
-    let mut bundle = Bundle::shell("stat -c %a /there /new /given");
+    let mut bundle = Bundle::shell("stat -c %a /there /new /given /copied");
     std::fs::create_dir(bundle.rootfs().join("there")).unwrap();
     std::fs::set_permissions(
         bundle.rootfs().join("there"),
@@ -240,12 +240,13 @@ fn a_tmpfs_has_the_mode_of_what_it_hides_and_is_everybodys_where_nothing_was() {
         ("/there", json!([])),
         ("/new", json!([])),
         ("/given", json!(["mode=700"])),
+        ("/copied", json!(["tmpcopyup"])),
     ] {
         bundle.add_mount(
             json!({"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options}),
         );
     }
-    assert_eq!(bundle.run().ok(), "710\n1777\n700\n");
+    assert_eq!(bundle.run().ok(), "710\n1777\n700\n1777\n");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::foreground::Foreground;
 use super::streams::{check_console, hand_out, preserved};
-use super::{Invocation, rfc3339, warn};
+use super::{Invocation, Log, rfc3339};
 use crate::api::{Create, Stdio};
 use crate::create::{Container, cgroup_path, create as create_container, start_at};
 use crate::error::{Doing, Error, Result};
@@ -52,7 +52,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<u8> {
         made.map_err(|error| error.undone(invocation.store.forget(new.id)))?;
     let known = invocation.store.find(new.id)?;
     if let Err(error) = container.start() {
-        return Err(error.undone(destroy(&known)));
+        return Err(error.undone(destroy(&known, &invocation.log)));
     }
     let Some(foreground) = foreground else {
         return Ok(0);
@@ -60,7 +60,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<u8> {
     let terminal = container.take_terminal();
     let code = foreground.attend(container.pid(), container.pidfd(), terminal)?;
     if !invocation.arguments.has("keep") {
-        destroy(&known)?;
+        destroy(&known, &invocation.log)?;
     }
     Ok(code)
 }
@@ -129,7 +129,7 @@ impl<'a> New<'a> {
         };
         let mut container = create_container(request)?;
         for warning in container.warnings() {
-            warn(warning);
+            invocation.log.warning(warning);
         }
         match self.record(invocation, &mut container) {
             Ok(()) => Ok(container),
@@ -190,7 +190,7 @@ pub(super) fn start(invocation: &Invocation) -> Result<u8> {
     let state = known.state()?;
     // The lifecycle then goes on with the container's end (runtime.md "Lifecycle", step 9).
     hooks::run("poststart", &hooks_of(&known.spec).poststart, &state)
-        .map_err(|error| error.undone(destroy(&known)))?;
+        .map_err(|error| error.undone(destroy(&known, &invocation.log)))?;
     Ok(0)
 }
 
@@ -298,12 +298,12 @@ pub(super) fn delete(invocation: &Invocation) -> Result<u8> {
             .into(),
         ));
     }
-    destroy(&known)?;
+    destroy(&known, &invocation.log)?;
     Ok(0)
 }
 
 /// Ends what still runs and removes everything.
-fn destroy(known: &Known) -> Result<()> {
+fn destroy(known: &Known, log: &Log) -> Result<()> {
     let cgroup = known.cgroup()?;
     if let Some(init) = known.init()? {
         sent(signals::send(init.as_fd(), libc::SIGKILL))?;
@@ -324,7 +324,9 @@ fn destroy(known: &Known) -> Result<()> {
     let state = known.state()?;
     known.remove()?;
     let poststop = &hooks_of(&known.spec).poststop;
-    hooks::run_all("poststop", poststop, &state, |error| warn(&error.chain()));
+    hooks::run_all("poststop", poststop, &state, |error| {
+        log.warning(&error.chain());
+    });
     Ok(())
 }
 

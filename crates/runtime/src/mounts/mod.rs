@@ -146,7 +146,9 @@ impl Site<'_> {
             if kind != "tmpfs" {
                 return Err(Error::invalid("the option tmpcopyup is for tmpfs"));
             }
-            copy_up::copy(target, made.as_fd())?;
+            if there {
+                copy_up::copy(target, made.as_fd())?;
+            }
         }
         Ok(made)
     }
