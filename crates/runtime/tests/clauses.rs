@@ -2,6 +2,11 @@
 //!
 //! Source: runtime.md "Lifecycle" and "Operations", config.md, config-linux.md of version 1.3.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 mod common;
 
 use common::{Bundle, eventually};

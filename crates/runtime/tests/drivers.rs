@@ -150,8 +150,8 @@ impl Engine {
         );
     }
 
-    /// What both engines are asked alike.
-    fn runs_and_configures(&self) {
+    /// What both engines are asked alike: containers that run a program and are gone.
+    fn runs(&self) {
         let run = "e run --rm --net none";
         self.says(&format!("{run} image echo hello"), "hello");
         self.says(&format!("echo in | {run} -i image cat"), "in");
@@ -179,6 +179,10 @@ impl Engine {
             &format!("{run} --user web image sh -c 'id -u; echo $HOME'"),
             "33\n/var/www",
         );
+    }
+
+    fn configures(&self) {
+        let run = "e run --rm --net none";
         let capabilities = "grep CapEff /proc/self/status | cut -f2";
         self.says(
             &format!("{run} --cap-drop ALL --cap-add KILL image sh -c '{capabilities}'"),
@@ -231,6 +235,7 @@ impl Engine {
         );
     }
 
+    /// Containers that stay a while.
     fn lives_and_ends(&self) {
         let handler = r#"trap "exit 3" TERM; echo started; while :; do sleep 0.05; done"#;
         self.does(&format!(
@@ -315,7 +320,8 @@ impl Drop for Engine {
 #[test]
 fn podman_and_conmon_drive_it() {
     let engine = Engine::podman();
-    engine.runs_and_configures();
+    engine.runs();
+    engine.configures();
     engine.lives_and_ends();
     engine.says("e run --rm --net none --init --init-path \"$(command -v catatonit)\" image sh -c 'cat /proc/1/comm'", "podman-init");
     engine.says(
@@ -332,7 +338,8 @@ fn podman_and_conmon_drive_it() {
 fn dockerd_and_containerd_drive_it() {
     let engine = Engine::dockerd();
     engine.says("e info --format '{{.DefaultRuntime}}'", "hull");
-    engine.runs_and_configures();
+    engine.runs();
+    engine.configures();
     engine.lives_and_ends();
     engine.says(
         "e run --rm --net none --init image cat /proc/1/comm",

@@ -353,138 +353,114 @@ fn access(path: &str) -> String {
 
 /// System calls with arguments that do no harm where they are allowed.
 fn calls(report: &mut Report) {
+    let results = mount_calls()
+        .into_iter()
+        .chain(socket_calls())
+        .chain(process_calls());
+    for (name, value) in results {
+        put(report, "call", name, value);
+    }
+}
+
+const NOWHERE: &str = "/nonexistent";
+
+fn mount_calls() -> Vec<(&'static str, String)> {
+    use rustix::fs::{ResolveFlags, mknodat, openat2};
     use rustix::mount::{
         FsOpenFlags, MountFlags, OpenTreeFlags, UnmountFlags, fsopen, mount, open_tree, unmount,
     };
-    use rustix::net::{AddressFamily, SocketType, socket};
-    use sys::process::Namespaces;
-    let nowhere = "/nonexistent";
-    let null = fs::File::open("/dev/null").expect("every container has a null device");
-    let own = |result: sys::Result<()>| result.map_err(|error| error.errno);
-    let stream = |family, kind| socket(family, kind, None);
-    let namespace = |name: &str, kind| {
-        let opened =
-            fs::File::open(format!("/proc/self/ns/{name}")).expect("a process has its namespaces");
-        own(sys::process::setns(std::os::fd::AsFd::as_fd(&opened), kind))
-    };
-    let results = [
-        (
-            "mount",
-            outcome(mount("none", nowhere, "tmpfs", MountFlags::empty(), None)),
-        ),
-        ("umount2", outcome(unmount(nowhere, UnmountFlags::DETACH))),
+    use rustix::process::{chroot, pivot_root};
+    let mounted = mount("none", NOWHERE, "tmpfs", MountFlags::empty(), None);
+    let cloned = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLONE);
+    let node = Path::new(NOWHERE).join("x");
+    let made = mknodat(CWD, node, FileType::CharacterDevice, Mode::RUSR, 0);
+    let opened = openat2(
+        CWD,
+        "/",
+        OFlags::RDONLY,
+        Mode::empty(),
+        ResolveFlags::empty(),
+    );
+    vec![
+        ("mount", outcome(mounted)),
+        ("umount2", outcome(unmount(NOWHERE, UnmountFlags::DETACH))),
         (
             "fsopen",
             outcome(fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)),
         ),
-        (
-            "open_tree",
-            outcome(open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLONE)),
-        ),
-        ("chroot", outcome(rustix::process::chroot(nowhere))),
-        (
-            "pivot_root",
-            outcome(rustix::process::pivot_root(nowhere, nowhere)),
-        ),
-        (
-            "mknod",
-            outcome(rustix::fs::mknodat(
-                CWD,
-                "/nonexistent/x",
-                FileType::CharacterDevice,
-                Mode::RUSR,
-                0,
-            )),
-        ),
-        ("sethostname", outcome(rustix::system::sethostname(b"box"))),
-        (
-            "finit_module",
-            outcome(rustix::system::finit_module(&null, c"", 0)),
-        ),
-        (
-            "openat2",
-            outcome(rustix::fs::openat2(
-                CWD,
-                "/",
-                OFlags::RDONLY,
-                Mode::empty(),
-                rustix::fs::ResolveFlags::empty(),
-            )),
-        ),
-        ("setns ipc", outcome(namespace("ipc", Namespaces::IPC))),
-        ("setns uts", outcome(namespace("uts", Namespaces::UTS))),
+        ("open_tree", outcome(cloned)),
+        ("chroot", outcome(chroot(NOWHERE))),
+        ("pivot_root", outcome(pivot_root(NOWHERE, NOWHERE))),
+        ("mknod", outcome(made)),
+        ("openat2", outcome(opened)),
+    ]
+}
+
+fn socket_calls() -> Vec<(&'static str, String)> {
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+    /// linux/socket.h
+    const AF_ALG: u16 = 38;
+    let inet = AddressFamily::INET;
+    let plain = |family, kind| outcome(socket(family, kind, None));
+    let ping = |kind| outcome(socket(inet, kind, Some(ipproto::ICMP)));
+    vec![
         (
             "socket AF_UNIX",
-            outcome(stream(AddressFamily::UNIX, SocketType::STREAM)),
+            plain(AddressFamily::UNIX, SocketType::STREAM),
         ),
-        (
-            "socket AF_INET",
-            outcome(stream(AddressFamily::INET, SocketType::STREAM)),
-        ),
-        (
-            "socket AF_INET raw",
-            outcome(socket(
-                AddressFamily::INET,
-                SocketType::RAW,
-                Some(rustix::net::ipproto::ICMP),
-            )),
-        ),
-        (
-            "socket AF_INET ping",
-            outcome(socket(
-                AddressFamily::INET,
-                SocketType::DGRAM,
-                Some(rustix::net::ipproto::ICMP),
-            )),
-        ),
+        ("socket AF_INET", plain(inet, SocketType::STREAM)),
+        ("socket AF_INET raw", ping(SocketType::RAW)),
+        ("socket AF_INET ping", ping(SocketType::DGRAM)),
         (
             "socket AF_PACKET",
-            outcome(stream(AddressFamily::PACKET, SocketType::RAW)),
+            plain(AddressFamily::PACKET, SocketType::RAW),
         ),
         (
             "socket AF_NETLINK",
-            outcome(socket(AddressFamily::NETLINK, SocketType::RAW, None)),
+            plain(AddressFamily::NETLINK, SocketType::RAW),
         ),
         (
             "socket AF_VSOCK",
-            outcome(stream(AddressFamily::VSOCK, SocketType::STREAM)),
+            plain(AddressFamily::VSOCK, SocketType::STREAM),
         ),
         (
             "socket AF_ALG",
-            outcome(stream(AddressFamily::from_raw(38), SocketType::SEQPACKET)),
+            plain(AddressFamily::from_raw(AF_ALG), SocketType::SEQPACKET),
         ),
-        (
-            "ioprio_set",
-            outcome(own(sys::process::set_io_priority(2, 4))),
-        ),
-        (
-            "set_mempolicy",
-            outcome(own(sys::process::set_memory_policy(0, &[]))),
-        ),
-        ("keyctl", outcome(own(sys::process::new_session_keyring()))),
-        ("personality", outcome(own(sys::process::personality(8)))),
+    ]
+}
+
+/// Those that change the process come last.
+fn process_calls() -> Vec<(&'static str, String)> {
+    use rustix::system::{finit_module, sethostname};
+    use std::os::fd::AsFd;
+    use sys::process::{
+        Namespaces, new_session_keyring, personality, set_io_priority, set_memory_policy, setns,
+        unshare,
+    };
+    let null = fs::File::open("/dev/null").expect("every container has a null device");
+    let own = |result: sys::Result<()>| outcome(result.map_err(|error| error.errno));
+    let join = |name: &str, kind| {
+        let path = format!("/proc/self/ns/{name}");
+        let namespace = fs::File::open(path).expect("a process has its namespaces");
+        own(setns(namespace.as_fd(), kind))
+    };
+    let uid = rustix::process::getuid();
+    vec![
+        ("sethostname", outcome(sethostname(b"box"))),
+        ("finit_module", outcome(finit_module(&null, c"", 0))),
+        ("setns ipc", join("ipc", Namespaces::IPC)),
+        ("setns uts", join("uts", Namespaces::UTS)),
+        ("ioprio_set", own(set_io_priority(2, 4))),
+        ("set_mempolicy", own(set_memory_policy(0, &[]))),
+        ("keyctl", own(new_session_keyring())),
+        ("personality", own(personality(8))),
         (
             "setresuid",
-            outcome(rustix::thread::set_thread_res_uid(
-                rustix::process::getuid(),
-                rustix::process::getuid(),
-                rustix::process::getuid(),
-            )),
+            outcome(rustix::thread::set_thread_res_uid(uid, uid, uid)),
         ),
-        (
-            "unshare time",
-            outcome(own(sys::process::unshare(Namespaces::TIME))),
-        ),
-        (
-            "unshare mount",
-            outcome(own(sys::process::unshare(Namespaces::MOUNT))),
-        ),
-        (
-            "unshare user",
-            outcome(own(sys::process::unshare(Namespaces::USER))),
-        ),
-    ];
-    for (name, value) in results {
-        put(report, "call", name, value);
-    }
+        ("unshare time", own(unshare(Namespaces::TIME))),
+        ("unshare mount", own(unshare(Namespaces::MOUNT))),
+        ("unshare user", own(unshare(Namespaces::USER))),
+    ]
 }
