@@ -10,57 +10,82 @@ use std::os::unix::fs::PermissionsExt;
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     shape: fn(&mut Bundle),
+    /// The flags of the execution whose process is looked at, in place of the container's first.
+    pub(crate) exec: Option<&'static [&'static str]>,
 }
 
-pub(crate) const CASES: [Case; 9] = [
-    Case {
-        name: "default",
-        shape: |_| {},
-    },
-    Case {
-        name: "docker",
-        shape: |bundle| captured(bundle, include_str!("docker.json")),
-    },
-    Case {
-        name: "podman",
-        shape: |bundle| captured(bundle, include_str!("podman.json")),
-    },
-    Case {
-        name: "read-only",
-        shape: read_only,
-    },
-    Case {
-        name: "user-namespace",
-        shape: user_namespace,
-    },
-    Case {
-        name: "mounts",
-        shape: mounts,
-    },
-    Case {
-        name: "terminal",
-        shape: terminal,
-    },
-    Case {
-        name: "hooks",
-        shape: hooks,
-    },
-    Case {
-        name: "process",
-        shape: process,
-    },
+/// What the container runs where another process is looked at.
+const WAITING: [&str; 2] = ["sleep", "1000"];
+/// What is looked at.
+pub(crate) const PROBE: [&str; 2] = ["/probe", "probe"];
+/// A process for `exec --process`, in the bundle.
+const PROCESS: &str = "process.json";
+
+pub(crate) const CASES: [Case; 13] = [
+    run("default", |_| {}),
+    run("docker", docker),
+    run("podman", |bundle| {
+        captured(bundle, include_str!("podman.json"));
+    }),
+    run("read-only", read_only),
+    run("user-namespace", user_namespace),
+    run("mounts", mounts),
+    run("terminal", terminal),
+    run("hooks", hooks),
+    run("process", process),
+    exec("exec-plain", &[], process),
+    exec(
+        "exec-flags",
+        &[
+            "--user=1000:100",
+            "--cwd=/tmp",
+            "--env=A=b",
+            "--env=PATH=/bin",
+            "--no-new-privs",
+            "--cap=CAP_CHOWN",
+        ],
+        |_| {},
+    ),
+    exec("exec-process", &["--process", PROCESS], docker),
+    exec("exec-user-namespace", &[], user_namespace),
 ];
+
+const fn run(name: &'static str, shape: fn(&mut Bundle)) -> Case {
+    Case {
+        name,
+        shape,
+        exec: None,
+    }
+}
+
+const fn exec(name: &'static str, flags: &'static [&'static str], shape: fn(&mut Bundle)) -> Case {
+    Case {
+        name,
+        shape,
+        exec: Some(flags),
+    }
+}
 
 impl Case {
     /// A new bundle of that shape.
     pub(crate) fn bundle(&self) -> Bundle {
-        let mut bundle = Bundle::new(&["/probe", "probe"]);
+        let mut bundle = Bundle::new(&PROBE);
         install_probe(&bundle);
         // The oldest version that all runtimes take.
         bundle.config["ociVersion"] = json!("1.0.2");
         (self.shape)(&mut bundle);
+        if self.exec.is_some() {
+            let process = bundle.config["process"].to_string();
+            std::fs::write(bundle.path().join(PROCESS), process).unwrap();
+            bundle.config["process"]["args"] = json!(WAITING);
+            bundle.config["process"]["env"] = json!(["PATH=/bin"]);
+        }
         bundle
     }
+}
+
+fn docker(bundle: &mut Bundle) {
+    captured(bundle, include_str!("docker.json"));
 }
 
 /// A configuration that an engine has written.

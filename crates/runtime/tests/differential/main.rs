@@ -73,9 +73,7 @@ struct Found {
 }
 
 fn compare(case: &Case) -> Found {
-    let mut reports = PEERS
-        .iter()
-        .map(|peer| (peer, peer.observe(&case.bundle())));
+    let mut reports = PEERS.iter().map(|peer| (peer, peer.observe(case)));
     let (_, ours) = reports.next().expect("ours is the first");
     assert!(ours.len() > 100, "the probe saw next to nothing: {ours:?}");
     let mut found = Found::default();

@@ -1,5 +1,6 @@
 //! The runtimes that are compared, and how each is made to run the same bundle.
 
+use crate::cases::{Case, PROBE};
 use crate::common::{self, Bundle, eventually, receive_fd};
 use crate::probe::Report;
 use rustix::fs::{CWD, Mode};
@@ -122,13 +123,14 @@ impl Peer {
     }
 
     /// Runs a bundle whose program is the probe, and gathers what is seen from inside and outside.
-    pub(crate) fn observe(self, bundle: &Bundle) -> Report {
+    pub(crate) fn observe(self, case: &Case) -> Report {
+        let bundle = &case.bundle();
         std::fs::write(bundle.path().join("config.json"), bundle.config.to_string()).unwrap();
         let mut report = Report::new();
         let text = if bundle.config["process"]["terminal"] == true {
             self.run_with_terminal(bundle, &mut report)
         } else {
-            self.run_with_file(bundle, &mut report)
+            self.run_with_file(bundle, case.exec, &mut report)
         };
         let line = text.lines().find(|line| line.starts_with('{'));
         let line = line.unwrap_or_else(|| panic!("{}: no report but {text:?}", self.name));
@@ -144,7 +146,7 @@ impl Peer {
         normalise(bundle, report)
     }
 
-    fn run_with_file(self, bundle: &Bundle, report: &mut Report) -> String {
+    fn run_with_file(self, bundle: &Bundle, exec: Option<&[&str]>, report: &mut Report) -> String {
         let path = bundle.path().join("report");
         let file = File::create(&path).unwrap();
         let errors = File::create(bundle.path().join("errors")).unwrap();
@@ -154,6 +156,17 @@ impl Peer {
         assert!(status.success(), "{}: {said}", self.name);
         self.look_from_outside(bundle, report);
         self.invoke(bundle, &["start", &bundle.id]);
+        if let Some(flags) = exec {
+            let words = [&["exec"], flags, &[bundle.id.as_str()]].concat();
+            let words = if flags.contains(&"--process") {
+                words
+            } else {
+                [&words[..], &PROBE].concat()
+            };
+            let text = self.invoke(bundle, &words);
+            self.invoke(bundle, &["kill", &bundle.id, "KILL"]);
+            return text;
+        }
         assert!(
             eventually(|| self.state(bundle)["status"] == "stopped"),
             "{}: the probe does not end",

@@ -179,47 +179,24 @@ fn identity(report: &mut Report) {
     put(report, "process", "directory", directory);
 }
 
+/// From proc(5): a session or a group that is led from outside of the pid namespace has no number in it.
 fn session(report: &mut Report) {
-    use rustix::process::{getpgrp, getpid, getppid, getsid};
-    let pid = getpid();
-    put(report, "process", "is number 1", pid.is_init().to_string());
-    put(
-        report,
-        "process",
-        "parent is outside",
-        getppid().is_none().to_string(),
-    );
-    put(
-        report,
-        "process",
-        "leads its session",
-        (getsid(None) == Ok(pid)).to_string(),
-    );
-    put(
-        report,
-        "process",
-        "leads its group",
-        (getpgrp() == pid).to_string(),
-    );
     let stat = read("/proc/self/stat");
-    let fields: Vec<_> = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
-    put(
-        report,
-        "process",
-        "has a terminal",
-        (fields.get(4) != Some(&"0")).to_string(),
-    );
+    let (pid, rest) = stat.rsplit_once(')').unwrap_or_default();
+    let pid = pid.split(' ').next().unwrap_or_default();
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    let field = |place: usize| fields.get(place).copied().unwrap_or_default();
+    for (name, holds) in [
+        ("is number 1", pid == "1"),
+        ("parent is outside", field(1) == "0"),
+        ("leads its group", field(2) == pid),
+        ("leads its session", field(3) == pid),
+        ("has a terminal", field(4) != "0"),
+    ] {
+        put(report, "process", name, holds.to_string());
+    }
     for (place, name) in STAT {
-        put(
-            report,
-            "process",
-            name,
-            fields.get(place).unwrap_or(&"").to_string(),
-        );
+        put(report, "process", name, field(place).to_owned());
     }
 }
 
