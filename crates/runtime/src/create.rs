@@ -202,6 +202,9 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
         Rootfs::Overlay { .. } if waits => None,
         rootfs => Some(rootfs::open(rootfs, spec, &bundle, users)?),
     };
+    if let Some(root) = root.as_ref().filter(|_| !plan.has(Namespaces::MOUNT)) {
+        rootfs::refuse_detached(root.as_fd())?;
+    }
     let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
     if !waits {
         mounts

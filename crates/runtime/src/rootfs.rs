@@ -256,6 +256,16 @@ pub(crate) fn enter(root: BorrowedFd<'_>) -> Result<()> {
         .doing(doing)
 }
 
+/// Refuses a root that is to stay detached where the kernel cannot mount on what is, which it tells by not copying it either.
+pub(crate) fn refuse_detached(root: BorrowedFd<'_>) -> Result<()> {
+    match clone_tree(root, Path::new(""), false) {
+        Err(error) if error.errno == Errno::INVAL => Err(Error::unsupported(
+            "a container without a mount namespace of its own: that takes Linux 6.15",
+        )),
+        result => result.doing("copying the root").map(drop),
+    }
+}
+
 /// Makes the root the process's where the mount namespace is not the container's own: it stays detached, in nobody's mount
 /// table, and ends with the processes in it.
 pub(crate) fn enter_detached(root: BorrowedFd<'_>) -> Result<()> {
