@@ -345,6 +345,11 @@ fn dockerd_and_containerd_drive_it() {
         "e run --rm --net none --init image cat /proc/1/comm",
         "docker-init",
     );
+    engine.says(
+        "export DOCKER_BUILDKIT=0; printf 'FROM image\\nRUN echo made > /built\\n' | e build -q --network none -t built - > /dev/null; \
+         e run --rm --net none built cat /built",
+        "made",
+    );
     // What cannot be granted is a warning, in the log and not among the container's own words.
     engine.says(
         "e run --rm --net none --privileged image sh -c 'echo alone' 2>&1",
