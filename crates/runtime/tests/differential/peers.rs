@@ -75,6 +75,25 @@ const CGROUP_FILES: [&str; 34] = [
     "pids.max",
 ];
 
+/// Leaves no container behind when a test fails; the bundle's own way is that of our runtime.
+struct Undo<'a> {
+    peer: Peer,
+    bundle: &'a Bundle,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let id = &self.bundle.id;
+            drop(
+                self.peer
+                    .command(self.bundle, &["delete", "--force", id])
+                    .status(),
+            );
+        }
+    }
+}
+
 impl Peer {
     fn command(self, bundle: &Bundle, words: &[&str]) -> Command {
         // No device: crun gives that to the container's user, and there is one null device for all of the host.
@@ -125,6 +144,7 @@ impl Peer {
     /// Runs a bundle whose program is the probe, and gathers what is seen from inside and outside.
     pub(crate) fn observe(self, case: &Case) -> Report {
         let bundle = &case.bundle();
+        let _undo = Undo { peer: self, bundle };
         std::fs::write(bundle.path().join("config.json"), bundle.config.to_string()).unwrap();
         let mut report = Report::new();
         let text = if bundle.config["process"]["terminal"] == true {
