@@ -21,7 +21,7 @@ pub(crate) const PROBE: [&str; 2] = ["/probe", "probe"];
 /// A process for `exec --process`, in the bundle.
 const PROCESS: &str = "process.json";
 
-pub(crate) const CASES: [Case; 13] = [
+pub(crate) const CASES: [Case; 16] = [
     run("default", |_| {}),
     run("docker", docker),
     run("podman", |bundle| {
@@ -33,6 +33,11 @@ pub(crate) const CASES: [Case; 13] = [
     run("terminal", terminal),
     run("hooks", hooks),
     run("process", process),
+    run("host-namespaces", host_namespaces),
+    run("cgroup-namespace", |bundle| {
+        bundle.add_namespace(json!({"type": "cgroup"}));
+    }),
+    run("privileged", privileged),
     exec("exec-plain", &[], process),
     exec(
         "exec-flags",
@@ -205,6 +210,59 @@ fn hooks(bundle: &mut Bundle) {
         "poststart": write("poststart", path),
         "poststop": write("poststop", path),
     });
+}
+
+/// What `--pid host --network host --ipc host --uts host` makes.
+fn host_namespaces(bundle: &mut Bundle) {
+    for kind in ["pid", "network", "ipc", "uts"] {
+        bundle.remove_namespace(kind);
+    }
+    bundle.config.as_object_mut().unwrap().remove("hostname");
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    // A sysfs of the host's network namespace is bound, as engines do.
+    mounts.retain(|mount| mount["destination"] != "/sys" && mount["destination"] != "/dev/mqueue");
+    bundle.add_mount(
+        json!({"destination": "/sys", "type": "bind", "source": "/sys",
+        "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}),
+    );
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+}
+
+/// As much as `--privileged` gives, of the capabilities that the test itself has.
+fn privileged(bundle: &mut Bundle) {
+    let config = &mut bundle.config;
+    let linux = config["linux"].as_object_mut().unwrap();
+    for key in ["maskedPaths", "readonlyPaths", "seccomp"] {
+        linux.remove(key);
+    }
+    config["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    let names = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "KILL",
+        "MKNOD",
+        "NET_ADMIN",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_ADMIN",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+    ]
+    .map(|name| format!("CAP_{name}"));
+    config["process"]["capabilities"] =
+        json!({"bounding": names, "permitted": names, "effective": names});
+    config["process"]["noNewPrivileges"] = json!(false);
+    config["root"]["readonly"] = json!(false);
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "ro");
+        }
+    }
 }
 
 /// Everything about a process and its limits that a captured configuration does not have.
