@@ -194,17 +194,22 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
         .map(|linux| sysctl::check(linux, own))
         .transpose()?
         .unwrap_or_default();
-    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
-    let mut root = None;
     // What is mapped as a new user namespace is must wait for it.
-    if !plan.new.contains(Namespaces::USER) {
-        let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+    let waits = plan.new.contains(Namespaces::USER);
+    let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+    // The kernel lists mounts by their age (since Linux 6.8): the root comes before what is below it.
+    let root = match request.rootfs {
+        Rootfs::Overlay { .. } if waits => None,
+        rootfs => Some(rootfs::open(rootfs, spec, &bundle, users)?),
+    };
+    if let Some(root) = root.as_ref().filter(|_| !plan.has(Namespaces::MOUNT)) {
+        rootfs::refuse_detached(root.as_fd())?;
+    }
+    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
+    if !waits {
         mounts
             .iter_mut()
             .try_for_each(|mount| mount.map_ids(users))?;
-        root = Some(rootfs::open(request.rootfs, spec, &bundle, users)?);
-    } else if matches!(request.rootfs, Rootfs::Path) {
-        root = Some(rootfs::open(request.rootfs, spec, &bundle, None)?);
     }
     Ok(Birth {
         id: request.id,
@@ -263,6 +268,10 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
     if !unified()? {
         // The root of a cgroup namespace is where its maker is, and v1 hierarchies are entered only after birth.
         namespaces = namespaces.without(Namespaces::CGROUP);
+    }
+    if birth.plan.has(Namespaces::USER) {
+        // Its message queues belong to who makes it: the user namespace's root, whom init becomes only after birth.
+        namespaces = namespaces.without(Namespaces::IPC);
     }
     if birth
         .spec

@@ -97,8 +97,13 @@ impl Birth<'_> {
         if let Some(linux) = &self.spec.linux {
             masks::apply(&root, linux)?;
         }
-        rootfs::finish(root.as_fd(), self.spec)?;
-        rootfs::enter(root.as_fd())?;
+        rootfs::restrict(root.as_fd(), self.spec)?;
+        if self.plan.has(Namespaces::MOUNT) {
+            rootfs::enter(root.as_fd())?;
+        } else {
+            rootfs::enter_detached(root.as_fd())?;
+        }
+        rootfs::propagate(root.as_fd(), self.spec)?;
         let ready = self.launch.become_user(&root, label)?;
         drop(root);
         channel.send(&Message::Ready(terminal))?;
@@ -141,6 +146,9 @@ impl Birth<'_> {
         }
         if self.plan.has(Namespaces::USER) {
             become_root()?;
+            if self.plan.new.contains(Namespaces::IPC) {
+                unshare(Namespaces::IPC).doing("making an IPC namespace")?;
+            }
         }
         let label = self.launch.label(&self.procfs)?;
         let offsets = self.spec.linux.as_ref().map(|linux| &linux.time_offsets);
@@ -182,7 +190,9 @@ impl Birth<'_> {
         if self.plan.new.contains(Namespaces::NET) {
             sys::interface::set_loopback_up().doing("bringing the loopback interface up")?;
         }
-        rootfs::place(root.as_fd(), self.place().as_deref())?;
+        if self.plan.has(Namespaces::MOUNT) {
+            rootfs::place(root.as_fd(), self.place().as_deref())?;
+        }
         let site = Site {
             root,
             label: spec

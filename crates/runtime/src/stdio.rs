@@ -2,14 +2,16 @@
 
 use crate::api::Stdio;
 use crate::dev::Terminal;
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
+use crate::mounts::resolve_if_there;
 use oci::runtime::ConsoleSize;
-use rustix::fs::{FileType, Uid, fchown, fstat};
+use rustix::fs::{FileType, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, makedev};
 use rustix::io::Errno;
 use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use sys::Context;
 use sys::root::Root;
 
@@ -61,6 +63,46 @@ fn replace([input, output, error]: [BorrowedFd<'_>; 3]) -> Result<()> {
         .call(|| "dup2(stdout, 1)")
         .doing(doing)?;
     dup2_stderr(error).call(|| "dup2(stderr, 2)").doing(doing)
+}
+
+/// Opens the container's null device where a stream is the host's, whose mode and owner root in the container could change.
+/// It stays where the container has none.
+pub(crate) fn replace_null(root: &Root) -> Result<()> {
+    let doing = "replacing the host's null device";
+    let number = makedev(1, 3);
+    let is_null = |fd: BorrowedFd<'_>| {
+        let stat = fstat(fd).call(|| "fstat").doing(doing)?;
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        Ok(device && stat.st_rdev == number)
+    };
+    let hosts = [is_null(stdin())?, is_null(stdout())?, is_null(stderr())?];
+    if hosts == [false; 3] {
+        return Ok(());
+    }
+    let path = Path::new("/dev/null");
+    match resolve_if_there(root, path).doing(doing)? {
+        Some(place) if is_null(place.as_fd())? => {}
+        _ => return Ok(()),
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let null = root.open_at(path, flags, Mode::empty()).doing(doing)?;
+    if !is_null(null.as_fd())? {
+        return Err(Error::invalid("/dev/null became something else"));
+    }
+    fcntl_setfl(&null, OFlags::empty())
+        .call(|| "fcntl(<null>, F_SETFL, 0)")
+        .doing(doing)?;
+    let [input, output, error] = hosts;
+    if input {
+        dup2_stdin(&null).call(|| "dup2(<null>, 0)").doing(doing)?;
+    }
+    if output {
+        dup2_stdout(&null).call(|| "dup2(<null>, 1)").doing(doing)?;
+    }
+    if error {
+        dup2_stderr(&null).call(|| "dup2(<null>, 2)").doing(doing)?;
+    }
+    Ok(())
 }
 
 /// Gives pipes and terminals to the user of the process, which may want to open them again by `/dev/stdout`. Files and

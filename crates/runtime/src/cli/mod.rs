@@ -29,6 +29,7 @@ const EXEC_FAILED: u8 = 255;
 #[derive(Debug)]
 struct Invocation {
     store: Store,
+    log: Log,
     arguments: Arguments,
     /// Behind the words, where another program's words may follow.
     rest: Vec<String>,
@@ -327,6 +328,7 @@ fn dispatch(
     let store = Store::new(global.value("root"));
     let mut invocation = Invocation {
         store,
+        log: log.clone(),
         arguments,
         rest,
     };
@@ -409,7 +411,7 @@ fn flag_lines(flags: &[Flag]) -> String {
 }
 
 /// Where errors and warnings go.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Log {
     path: Option<String>,
     json: bool,
@@ -418,36 +420,46 @@ struct Log {
 impl Log {
     /// Says why an invocation failed: to the log, and to whoever looks at standard error.
     fn error(&self, message: &str) {
-        let line = self.line(message);
-        let logged = self.path.as_ref().map(|path| {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.and_then(|mut file| file.write_all(line.as_bytes()))
-        });
-        let text = match logged {
+        let line = self.line("error", message);
+        let text = match self.append(&line) {
             None => line,
             Some(Ok(())) => format!("{message}\n"),
             Some(Err(error)) => format!("{message}\nwriting the log: {error}\n"),
         };
-        // With standard error gone as well there is nobody left to tell.
-        drop(std::io::stderr().write_all(text.as_bytes()));
+        tell(&text);
+    }
+
+    /// Says something that is no failure: to the log if there is one, for standard error may be the container's.
+    fn warning(&self, message: &str) {
+        let line = self.line("warning", message);
+        match self.append(&line) {
+            None => tell(&line),
+            Some(Ok(())) => {}
+            Some(Err(error)) => tell(&format!("{message}\nwriting the log: {error}\n")),
+        }
+    }
+
+    fn append(&self, line: &str) -> Option<std::io::Result<()>> {
+        let path = self.path.as_ref()?;
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Some(file.and_then(|mut file| file.write_all(line.as_bytes())))
     }
 
     /// A line as logrus writes it, which runc's callers read.
-    fn line(&self, message: &str) -> String {
+    fn line(&self, level: &str, message: &str) -> String {
         let time = rfc3339(SystemTime::now());
         if self.json {
-            let line = serde_json::json!({ "level": "error", "msg": message, "time": time });
+            let line = serde_json::json!({ "level": level, "msg": message, "time": time });
             format!("{line}\n")
         } else {
-            format!("time={time:?} level=error msg={message:?}\n")
+            format!("time={time:?} level={level} msg={message:?}\n")
         }
     }
 }
 
-/// Says something that is no failure.
-fn warn(message: &str) {
-    // Nobody depends on it.
-    drop(writeln!(std::io::stderr(), "warning: {message}"));
+fn tell(text: &str) {
+    // With standard error gone as well there is nobody left to tell.
+    drop(std::io::stderr().write_all(text.as_bytes()));
 }
 
 /// A time as RFC 3339 writes it, in UTC and with nanoseconds.
@@ -491,7 +503,7 @@ mod tests {
             path: None,
             json: true,
         };
-        let line = log.line("a \"quoted\"\nmessage");
+        let line = log.line("error", "a \"quoted\"\nmessage");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(
             (value["msg"].as_str(), line.matches('\n').count()),
