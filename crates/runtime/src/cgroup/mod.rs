@@ -273,6 +273,24 @@ impl Cgroup {
         Ok(entry)
     }
 
+    /// The v2 directory that a process of the group is in: its own, or one below.
+    pub(crate) fn group_of(&self, pid: Pid) -> Result<impl AsFd> {
+        let doing = "finding the container's init in its cgroup";
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(&file)
+            .call(|| format!("read({file:?})"))
+            .doing(doing)?;
+        let path = layout::path_in_v2(&text).filter(|path| path.starts_with(self.path()));
+        let v2 = { hierarchies()?.iter() }.find(|hierarchy| hierarchy.version == Version::V2);
+        let (Some(path), Some(v2)) = (path, v2) else {
+            return Err(Error::State(
+                "the container's init has left its cgroup".into(),
+            ));
+        };
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        Dir::open(&v2.mount.join(relative)).doing(doing)
+    }
+
     fn make(&mut self) -> Result<()> {
         for hierarchy in hierarchies()? {
             let path = hierarchy.mount.join(&self.path);
