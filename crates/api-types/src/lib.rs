@@ -58,7 +58,8 @@ pub use stats::{
 pub use system::{
     Actor, AddressPool, CacheRecord, Commit, ComponentVersion, ContainerdInfo,
     ContainerdNamespaces, DeviceInfo, DiskUsage, EventMessage, FirewallInfo, Info, PlatformName,
-    PluginsInfo, RegistryConfig, RegistryIndex, Runtime, SwarmInfo, Version,
+    PluginsInfo, RegistryConfig, RegistryIndex, Runtime, SwarmInfo, Verification,
+    VerificationFinding, Version,
 };
 pub use volume::{
     Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeUsage,

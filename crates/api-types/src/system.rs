@@ -443,3 +443,27 @@ pub struct CacheRecord {
     /// How often it was used.
     pub usage_count: i64,
 }
+
+/// What the engine's check of its image store has found: the answer to `POST /system/verify`, which is this engine's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Verification {
+    /// Images, layers and names that were looked at.
+    pub checked: u64,
+    /// Bytes of layers that were read.
+    pub bytes: u64,
+    /// What was wrong.
+    pub findings: Vec<VerificationFinding>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VerificationFinding {
+    /// A layer, an image, a name, a file.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What was done about it; nothing when it is empty.
+    pub mended: String,
+}

@@ -165,6 +165,25 @@ fn operating_system() -> String {
     )
 }
 
+/// `POST /system/verify?mend=1`, this engine's own.
+pub(crate) async fn verify(call: &Call<'_>) -> Reply {
+    let (engine, mend) = (call.engine.clone(), call.query.flag("mend"));
+    let work = tokio::task::spawn_blocking(move || engine.verify_images(mend));
+    let found = work
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let finding = |finding: engine::images::Finding| types::VerificationFinding {
+        object: finding.object,
+        problem: finding.problem,
+        mended: finding.mended.unwrap_or_default(),
+    };
+    json(&types::Verification {
+        checked: found.checked as u64,
+        bytes: found.bytes,
+        findings: found.findings.into_iter().map(finding).collect(),
+    })
+}
+
 pub(crate) fn disk_usage(call: &Call<'_>) -> Reply {
     let kinds = call.query.all("type");
     let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);

@@ -151,6 +151,17 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Checks the image store; with `mend`, removes damaged images that no container has. Blocks, and reads all of it.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub fn verify_images(&self, mend: bool) -> images::Result<images::Verification> {
+        let used = |id: &ImageId| !self.image_users(id).is_empty();
+        self.images().verify(mend, &used)
+    }
+}
+
 /// Whether something was removed or taken into use since it was found.
 fn was_meanwhile(error: &Error) -> bool {
     matches!(error.kind(), Kind::Conflict | Kind::NotFound)

@@ -42,6 +42,7 @@ mod store;
 mod testing;
 mod tree;
 mod unpacker;
+mod verify;
 mod walk;
 
 pub use changes::apply_changes;
@@ -55,3 +56,4 @@ pub use records::{ImageId, Records};
 pub use registry;
 pub use snapshot::Snapshot;
 pub use store::Images;
+pub use verify::{Finding, Verification};

@@ -108,7 +108,6 @@ impl Images {
         self.add_reference(record)
     }
 
-    /// The ID that a name, an ID or the start of an ID means; names come first.
     /// The tags that a repository has here, ordered.
     pub fn tags_of(&self, name: &Reference) -> Result<Vec<Reference>> {
         let records = self.records.references().map_err(Error::Records)?;
@@ -120,6 +119,7 @@ impl Images {
         Ok(tags)
     }
 
+    /// The ID that a name, an ID or the start of an ID means; names come first.
     pub(crate) fn resolve(&self, name_or_id: &str) -> Result<ImageId> {
         let missing = || Error::NoSuchImage(name_or_id.to_owned());
         if let Ok(id) = name_or_id.parse::<Digest>() {

@@ -139,6 +139,14 @@ impl Images {
         self.root.join(LAYERS).join(diff_id.hex())
     }
 
+    pub(crate) fn layers_path(&self) -> PathBuf {
+        self.root.join(LAYERS)
+    }
+
+    pub(crate) fn blobs_path(&self) -> PathBuf {
+        self.root.join(SHA256)
+    }
+
     pub(crate) fn snapshots_path(&self) -> PathBuf {
         self.root.join(SNAPSHOTS)
     }

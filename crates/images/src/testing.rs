@@ -2,7 +2,7 @@
 
 use crate::records::MemoryRecords;
 use crate::tar::{Entry, Kind, Time, Writer};
-use crate::{Images, Loaded, Result};
+use crate::{Images, ImportOptions, Loaded, Result};
 use oci::Digest;
 use oci::image::{
     ArchiveImage, Config, ConfigFile, Descriptor, Index, Platform, RootFs, annotation, media_type,
@@ -38,6 +38,16 @@ impl Store {
 
     pub(crate) fn load(&self, archive: &[u8]) -> Result<Vec<Loaded>> {
         self.images.load(archive, &mut |_| {})
+    }
+
+    /// An image of one file, under a name.
+    pub(crate) fn import(&self, name: &str, content: &str) -> Digest {
+        let options = ImportOptions {
+            reference: Some(name.parse().unwrap()),
+            ..ImportOptions::default()
+        };
+        let archive = tar(&[(file("file"), content.as_bytes())]);
+        self.images.import(archive.as_slice(), &options).unwrap()
     }
 
     /// All paths below the store, but for the fixed directories.

@@ -4,6 +4,7 @@ mod df;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod prune;
+mod verify;
 pub(crate) mod version;
 
 use crate::app::Entry;
@@ -13,4 +14,5 @@ pub(crate) const ENTRIES: &[Entry] = &[
     Entry::command("events", &events::EVENTS),
     Entry::command("info", &info::INFO),
     Entry::command("prune", &prune::PRUNE),
+    Entry::command("verify", &verify::VERIFY),
 ];
