@@ -44,8 +44,9 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("busybox", "busybox-static"),
+    ("dbus-daemon", "dbus-daemon"),
     ("docker", "docker.io"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

@@ -1,6 +1,6 @@
 //! What a caller hands to the runtime and gets back.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupManager};
 use oci::runtime::{Process, Spec};
 use rustix::process::Pid;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -32,6 +32,8 @@ pub struct Create<'a> {
     pub gate: Option<OwnedFd>,
     /// Whether the container gets a session keyring of its own, instead of the caller's.
     pub new_keyring: bool,
+    /// Who makes its cgroup.
+    pub cgroup_manager: CgroupManager,
 }
 
 impl<'a> Create<'a> {
@@ -49,6 +51,7 @@ impl<'a> Create<'a> {
             preserve_fds: 0,
             gate: None,
             new_keyring: true,
+            cgroup_manager: CgroupManager::Direct,
         }
     }
 }

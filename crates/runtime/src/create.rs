@@ -2,7 +2,7 @@
 //! waits at the gate. What was made is undone when any of that fails.
 
 use crate::api::{Create, Rootfs, Stdio};
-use crate::cgroup::{Cgroup, Entry, unified};
+use crate::cgroup::{Cgroup, Entry, Wanted, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
@@ -11,7 +11,7 @@ use crate::launch::{Launch, Overrides};
 use crate::namespaces::{self, BirthPlace, Plan};
 use crate::procfs::Procfs;
 use crate::{mounts, rootfs, sysctl};
-use oci::runtime::{Hook, Linux, Spec, State, Status};
+use oci::runtime::{Hook, Linux, State, Status};
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, geteuid, pidfd_send_signal, set_dumpable_behavior,
@@ -19,7 +19,7 @@ use rustix::process::{
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::PathBuf;
 use sys::Context;
 use sys::process::{Child, Namespaces, Spawn, close_inherited, exit, setns, spawn};
 
@@ -43,14 +43,23 @@ pub struct Container {
 pub fn create(request: Create<'_>) -> Result<Container> {
     let (spec, rootfs, gated) = (request.spec, request.rootfs, request.gate.is_some());
     let mut warnings = Vec::new();
-    let path = cgroup_path(request.id, spec);
-    let resources = spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.resources.as_ref());
-    let mut birth = prepare(request, &path, &mut warnings)?;
-    let cgroup = Cgroup::create(&path, resources)?;
-    match bear(&mut birth, rootfs, &cgroup) {
+    let linux = spec.linux.as_ref();
+    let resources = linux.and_then(|linux| linux.resources.as_ref());
+    let wanted = Wanted {
+        id: request.id,
+        path: linux.and_then(|linux| linux.cgroups_path.as_deref()),
+        manager: request.cgroup_manager,
+        resources,
+        annotations: &spec.annotations,
+    };
+    let mut birth = prepare(request, &mut warnings)?;
+    let mut cgroup = Cgroup::create(&wanted)?;
+    let born = bear(&mut birth, rootfs, &cgroup).and_then(|born| {
+        let settled = cgroup.settle(resources);
+        settled.map_err(|error| error.undone(end(&born.0)))?;
+        Ok(born)
+    });
+    match born {
         Ok((child, channel, terminal)) => {
             let pid = child.pid.as_raw_nonzero().get();
             Ok(Container {
@@ -149,18 +158,8 @@ fn gone(cgroup: Option<&Cgroup>) -> Error {
     }))
 }
 
-/// The configuration's cgroup, or one named by the container.
-pub(crate) fn cgroup_path(id: &str, spec: &Spec) -> String {
-    let path = spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.cgroups_path.as_deref());
-    path.filter(|path| !path.is_empty())
-        .map_or_else(|| format!("/hull/{id}"), str::to_owned)
-}
-
 /// Checks a request and opens what it names.
-fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) -> Result<Birth<'a>> {
+fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<'a>> {
     let spec = request.spec;
     let bundle = std::path::absolute(request.bundle)
         .call(|| "getcwd")
@@ -217,7 +216,7 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
         procfs,
         root,
         entry: Entry::default(),
-        cgroup: Path::new(cgroup.trim_start_matches('/')).to_owned(),
+        cgroup: PathBuf::new(),
         stdio: request.stdio,
         reaper: request.reaper,
         gate: request.gate,
@@ -232,6 +231,7 @@ fn bear(
     cgroup: &Cgroup,
 ) -> Result<(Child, Channel, Option<OwnedFd>)> {
     birth.entry = cgroup.entry()?;
+    birth.cgroup = cgroup.relative_path().to_owned();
     if !birth.plan.new.contains(Namespaces::PID) {
         hide_from_others()?;
     }

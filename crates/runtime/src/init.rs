@@ -45,7 +45,7 @@ pub(crate) struct Birth<'a> {
     /// Unset when it comes with the first message.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) entry: Entry,
-    /// Below the mount points.
+    /// Below the mount points; known when there is one.
     pub(crate) cgroup: PathBuf,
     pub(crate) stdio: Stdio,
     pub(crate) reaper: bool,

@@ -10,7 +10,7 @@
 //! api        what callers say        create  the caller's side       init     the container's side      exec   both, for exec
 //! channel    what both say           namespaces  rootfs  mounts  dev  masks  sysctl  stdio               what init makes
 //! launch     from root to program    user  capabilities  limits  lsm  seccomp                            what a process gets
-//! cgroup     v1, v2 and hybrid       hooks  reaper  procfs  sockets  sealed                              tools of theirs
+//! cgroup     v1, v2, hybrid, systemd  dbus  hooks  reaper  procfs  sockets  sealed                              tools of theirs
 //! cli        runc's command line     state   what it remembers
 //! ```
 //!
@@ -25,6 +25,7 @@ pub mod cgroup;
 mod channel;
 mod cli;
 mod create;
+mod dbus;
 mod dev;
 mod error;
 mod exec;
@@ -48,8 +49,9 @@ mod sysctl;
 pub mod user;
 
 pub use api::{Create, ExecRequest, Rootfs, Stdio, Target};
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, CgroupManager};
 pub use cli::main;
 pub use create::{Container, create, start_at};
+pub use dbus::BusError;
 pub use error::{Error, ErrorKind, Result};
 pub use exec::{Exec, exec};

@@ -10,7 +10,7 @@
 //!
 //! A container's status is not stored but found: its init lives or not, its gate is there or not.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Unit};
 use crate::error::{Doing, Error, Result};
 use oci::runtime::{Spec, State, Status, VERSION};
 use rustix::fs::{AtFlags, CWD, renameat, unlinkat};
@@ -52,6 +52,9 @@ pub(crate) struct Record {
     pub(crate) rootfs: PathBuf,
     /// Below the mount points.
     pub(crate) cgroup: PathBuf,
+    /// Of systemd, when that made the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     /// RFC 3339.
     pub(crate) created: String,
     /// The user who created it.
@@ -193,7 +196,8 @@ impl Known {
 
     /// Its cgroup.
     pub(crate) fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::open(self.record.cgroup.to_str().unwrap_or_default())
+        let cgroup = Cgroup::open(self.record.cgroup.to_str().unwrap_or_default())?;
+        Ok(cgroup.of_unit(self.record.unit.clone()))
     }
 
     /// Its state document.
@@ -347,6 +351,7 @@ mod tests {
             bundle: "/b".into(),
             rootfs: "/b/rootfs".into(),
             cgroup: "hull-test-of-no-cgroup/c".into(),
+            unit: None,
             created: "2026-01-01T00:00:00Z".into(),
             owner: 0,
         }

@@ -13,7 +13,9 @@ mod dir;
 mod layout;
 mod limits;
 mod oom;
+mod properties;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -21,10 +23,12 @@ pub use oom::OomEvents;
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
 
 pub(crate) use layout::{Hierarchy, Version, hierarchies, unified};
+pub(crate) use properties::ANNOTATION;
+pub(crate) use systemd::Unit;
 
 use crate::error::{Doing, Error, Result};
 use dir::Dir;
-use oci::runtime::Resources;
+use oci::runtime::{Annotations, Pids, Resources};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,6 +37,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sys::Context;
+use systemd::Placeholder;
 
 /// How deep groups may lie in each other, the container's own included.
 const DEPTH_MAX: usize = 64;
@@ -47,6 +52,33 @@ pub struct Cgroup {
     /// Relative to each mount point, without a slash in front.
     path: PathBuf,
     groups: Vec<Group>,
+    /// Who has it, when that is systemd.
+    unit: Option<Unit>,
+    /// Holds the unit until the container's first process is in it.
+    placeholder: Option<Placeholder>,
+}
+
+/// Who makes containers' cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupManager {
+    /// The runtime itself.
+    #[default]
+    Direct,
+    /// systemd: the machine's, or without root's rights the user's own.
+    Systemd,
+}
+
+/// A group to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Names it unless the path does.
+    pub(crate) id: &'a str,
+    /// The configuration's.
+    pub(crate) path: Option<&'a str>,
+    pub(crate) manager: CgroupManager,
+    pub(crate) resources: Option<&'a Resources>,
+    /// May have properties for systemd.
+    pub(crate) annotations: &'a Annotations,
 }
 
 /// Its directory in one hierarchy.
@@ -67,24 +99,81 @@ pub(crate) struct Entry {
 
 impl Cgroup {
     /// Makes the group, and those above it that are missing, and sets its limits. A group that is there already is taken
-    /// over when it has no process.
+    /// over when it has no process. [`Self::settle`] is to follow when the container's first process is in it.
     ///
     /// Errors: [`Error::Invalid`] for a path with `..`, or limits that contradict each other; [`Error::Unsupported`] for
     /// limits whose controller the host lacks; [`Error::State`] for a group with processes.
-    pub fn create(path: &str, resources: Option<&Resources>) -> Result<Self> {
-        let path = plain(path)?;
-        let mut cgroup = Self {
-            path,
-            groups: Vec::new(),
+    pub(crate) fn create(wanted: &Wanted<'_>) -> Result<Self> {
+        let configured = wanted.path.filter(|path| !path.is_empty());
+        let mut cgroup = match wanted.manager {
+            CgroupManager::Direct => {
+                let default = || format!("/hull/{}", wanted.id);
+                Self::new(plain(&configured.map_or_else(default, str::to_owned))?)
+            }
+            CgroupManager::Systemd => Self::start_unit(wanted, configured)?,
         };
         let result = cgroup.make().and_then(|()| {
-            cgroup.set_devices(resources)?;
-            resources.map_or(Ok(()), |resources| cgroup.set_limits(resources))
+            cgroup.set_devices(wanted.resources)?;
+            let resources = wanted.resources.map(|resources| cgroup.bearable(resources));
+            resources.map_or(Ok(()), |resources| cgroup.set_limits(&resources))
         });
         match result {
             Ok(()) => Ok(cgroup),
-            Err(error @ Error::State(_)) => Err(error),
+            // Others' processes are in it, and it is not ours to remove.
+            Err(error @ Error::State(_)) if cgroup.unit.is_none() => Err(error),
             Err(error) => Err(error.undone(cgroup.destroy())),
+        }
+    }
+
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            groups: Vec::new(),
+            unit: None,
+            placeholder: None,
+        }
+    }
+
+    fn start_unit(wanted: &Wanted<'_>, path: Option<&str>) -> Result<Self> {
+        let unit = Unit::parse(path, wanted.id)?;
+        let unified = unified()?;
+        let mut properties = properties::initial(unified, wanted.annotations)?;
+        let none = Resources::default();
+        let resources = wanted.resources.unwrap_or(&none);
+        let rules = devices::rules(&resources.devices)?;
+        properties.extend(properties::of_devices(unified, &rules)?);
+        let resources = bearable_with_placeholder(resources);
+        let version = || unit.version();
+        properties.extend(properties::of_resources(unified, &resources, version)?);
+        let (path, placeholder) = unit.start(properties)?;
+        Ok(Self {
+            unit: Some(unit),
+            placeholder: Some(placeholder),
+            ..Self::new(path)
+        })
+    }
+
+    /// The limits that a process can be born under.
+    fn bearable(&self, resources: &Resources) -> Resources {
+        if self.placeholder.is_some() {
+            bearable_with_placeholder(resources)
+        } else {
+            resources.clone()
+        }
+    }
+
+    /// Lets go of what held the group until a process of the container's was in it.
+    pub(crate) fn settle(&mut self, resources: Option<&Resources>) -> Result<()> {
+        if self.placeholder.take().is_none() {
+            return Ok(());
+        }
+        let pids = resources.and_then(|resources| resources.pids.clone());
+        match pids.filter(leaves_no_room) {
+            None => Ok(()),
+            pids => self.update(&Resources {
+                pids,
+                ..Resources::default()
+            }),
         }
     }
 
@@ -99,7 +188,25 @@ impl Cgroup {
                 Err(error) => return Err(error).doing("opening the cgroup"),
             }
         }
-        Ok(Self { path, groups })
+        Ok(Self {
+            groups,
+            ..Self::new(path)
+        })
+    }
+
+    /// Its path below the mount points, without.
+    pub(crate) fn relative_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same group, known to be a unit's.
+    pub(crate) fn of_unit(self, unit: Option<Unit>) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// The unit that it is, of systemd.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// Its path below the mount points, with a slash in front.
@@ -109,10 +216,33 @@ impl Cgroup {
 
     /// Sets what is set in `resources` and leaves the rest. Device rules replace all former ones.
     pub fn update(&self, resources: &Resources) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            self.update_unit(unit, resources)?;
+        }
         if !resources.devices.is_empty() {
             self.set_devices(Some(resources))?;
         }
         self.set_limits(resources)
+    }
+
+    fn update_unit(&self, unit: &Unit, resources: &Resources) -> Result<()> {
+        let unified = unified()?;
+        let mut properties = properties::of_resources(unified, resources, || unit.version())?;
+        if resources.devices.is_empty() {
+            return unit.set(&properties);
+        }
+        let rules = devices::rules(&resources.devices)?;
+        properties.extend(properties::of_devices(unified, &rules)?);
+        // On v1 systemd denies everything before it allows what is on its list: no process may see that.
+        let freeze = !unified && !self.is_frozen()?;
+        if freeze {
+            self.freeze()?;
+        }
+        let set = unit.set(&properties);
+        if freeze {
+            self.thaw()?;
+        }
+        set
     }
 
     /// What it has used.
@@ -203,6 +333,9 @@ impl Cgroup {
     /// Removes its directories and those below, which may have no process that lives; waits for those that are dying.
     pub fn destroy(&self) -> Result<()> {
         let doing = "removing the cgroup";
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
         let Some(name) = self.path.file_name() else {
             return Err(Error::invalid("the root cgroup cannot be removed"));
         };
@@ -284,6 +417,8 @@ impl Cgroup {
             }
             match result {
                 Ok(()) => {}
+                // systemd has made it, for the placeholder.
+                Err(Errno::EXIST) if self.unit.is_some() => {}
                 Err(Errno::EXIST) => refuse_populated(&path)?,
                 Err(errno) => {
                     let error = Err(errno).call(|| format!("mkdir({path:?})"));
@@ -400,6 +535,17 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+/// Whether a limit of tasks lets no process be born beside another.
+fn leaves_no_room(pids: &Pids) -> bool {
+    pids.limit.is_some_and(|limit| (0..=1).contains(&limit))
+}
+
+fn bearable_with_placeholder(resources: &Resources) -> Resources {
+    let mut resources = resources.clone();
+    resources.pids = resources.pids.filter(|pids| !leaves_no_room(pids));
+    resources
 }
 
 fn plain(path: &str) -> Result<PathBuf> {

@@ -10,7 +10,7 @@ use oci::runtime::{BlockIo, Cpu, HugepageLimit, Memory, Resources};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
-const PERIOD_DEFAULT_US: u64 = 100_000;
+pub(super) const PERIOD_DEFAULT_US: u64 = 100_000;
 
 /// Hands the controllers down to the groups below `group`.
 pub(super) fn delegate(group: &Dir, controllers: &[String]) -> sys::Result<()> {
@@ -96,7 +96,7 @@ pub(super) fn memory(group: &Dir, memory: &Memory) -> Result<()> {
 }
 
 /// The specification limits memory and swap together, cgroup v2 swap alone.
-fn swap_alone(memory: &Memory) -> Result<Option<String>> {
+pub(super) fn swap_alone(memory: &Memory) -> Result<Option<String>> {
     let limit = memory.limit.filter(|&limit| limit != 0);
     match (limit, memory.swap.filter(|&swap| swap != 0)) {
         (Some(-1), None) | (_, Some(-1)) => Ok(Some("max".into())),
@@ -169,7 +169,7 @@ pub(super) fn cpu(group: &Dir, cpu: &Cpu) -> Result<()> {
 
 /// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): the curve through these three points that
 /// Kubernetes and the other runtimes agreed on.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     const SHARES_MIN: u64 = 2;
     const SHARES_MAX: u64 = 262_144;
     if shares <= SHARES_MIN {
@@ -205,9 +205,12 @@ pub(super) fn block_io(group: &Dir, block_io: &BlockIo) -> Result<()> {
     // BFQ has the specification's range; the cost model's goes from 1 to 10000.
     let bfq = group.has("io.bfq.weight");
     let file = if bfq { "io.bfq.weight" } else { "io.weight" };
-    let scaled = |weight: u16| match u64::from(weight) {
-        weight if bfq => weight,
-        weight => 1 + weight.saturating_sub(10) * 9999 / 990,
+    let scaled = |weight: u16| {
+        if bfq {
+            weight.into()
+        } else {
+            io_weight(weight)
+        }
     };
     if let Some(weight) = block_io.weight.filter(|&weight| weight != 0) {
         group
@@ -252,6 +255,11 @@ pub(super) fn hugepages(group: &Dir, limit: &HugepageLimit) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// A block I/O weight (10 to 1000) as the cost model's (1 to 10000).
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
 /// Writes files as they are asked for.

@@ -1,7 +1,7 @@
 //! What there is and what can be done.
 
 use super::{Invocation, print};
-use crate::cgroup::unified;
+use crate::cgroup::{self, unified};
 use crate::error::{Doing, Error, Result};
 use crate::state::{Known, write};
 use crate::{capabilities, lsm, mounts, seccomp};
@@ -194,8 +194,9 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             cgroup: CgroupFeatures {
                 v1: true,
                 v2: true,
+                systemd: true,
+                systemd_user: true,
                 rdma: true,
-                ..CgroupFeatures::default()
             },
             seccomp: seccomp_features(),
             apparmor: Enabled {
@@ -226,6 +227,7 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             },
             net_devices: Enabled::default(),
         }),
+        potentially_unsafe_config_annotations: words(&[cgroup::ANNOTATION]),
         ..Features::default()
     };
     print(&json(&features)?)?;

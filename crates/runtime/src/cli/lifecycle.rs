@@ -4,7 +4,7 @@ use super::foreground::Foreground;
 use super::streams::{check_console, hand_out, preserved};
 use super::{Invocation, rfc3339, warn};
 use crate::api::{Create, Stdio};
-use crate::create::{Container, cgroup_path, create as create_container, start_at};
+use crate::create::{Container, create as create_container, start_at};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::init::hooks as hooks_of;
@@ -124,6 +124,7 @@ impl<'a> New<'a> {
             preserve_fds: self.preserve_fds,
             gate,
             new_keyring: !invocation.arguments.has("no-new-keyring"),
+            cgroup_manager: invocation.cgroup_manager,
             ..Create::new(self.id, &self.bundle, &self.spec)
         };
         let mut container = create_container(request)?;
@@ -150,7 +151,8 @@ impl<'a> New<'a> {
                 .ok_or_else(|| Error::State("the container's init has ended".into()))?,
             bundle: self.bundle.clone(),
             rootfs: rootfs.unwrap_or_default(),
-            cgroup: cgroup_path(self.id, &self.spec).into(),
+            cgroup: container.cgroup().path(),
+            unit: container.cgroup().unit().cloned(),
             created: rfc3339(SystemTime::now()),
             owner: geteuid().as_raw(),
         };

@@ -11,6 +11,7 @@ mod lifecycle;
 mod resources;
 mod streams;
 
+use crate::cgroup::CgroupManager;
 use crate::error::{Error, Result};
 use crate::state::Store;
 use arguments::{Arguments, Flag, switch, valued};
@@ -29,6 +30,7 @@ const EXEC_FAILED: u8 = 255;
 #[derive(Debug)]
 struct Invocation {
     store: Store,
+    cgroup_manager: CgroupManager,
     arguments: Arguments,
     /// Behind the words, where another program's words may follow.
     rest: Vec<String>,
@@ -63,7 +65,11 @@ const GLOBAL: [Flag; 9] = [
     ),
     valued("criu", "", "path", "accepted for runc's callers"),
     switch("debug", "", "accepted for runc's callers"),
-    switch("systemd-cgroup", "", "cgroups by systemd (not supported)"),
+    switch(
+        "systemd-cgroup",
+        "",
+        "let systemd make cgroups; cgroupsPath then is slice:prefix:name",
+    ),
     switch("version", "v", "print the version"),
     switch("help", "h", "print this"),
 ];
@@ -308,9 +314,6 @@ fn dispatch(
         print(&help())?;
         return Ok(0);
     };
-    if global.has("systemd-cgroup") {
-        return Err(Error::unsupported("--systemd-cgroup"));
-    }
     let command = COMMANDS.iter().find(|command| command.name == name);
     let command = command.ok_or_else(|| Error::invalid(format!("unknown command {name:?}")))?;
     if command.name == "exec" {
@@ -325,8 +328,14 @@ fn dispatch(
         return Ok(0);
     }
     let store = Store::new(global.value("root"));
+    let cgroup_manager = if global.has("systemd-cgroup") {
+        CgroupManager::Systemd
+    } else {
+        CgroupManager::Direct
+    };
     let mut invocation = Invocation {
         store,
+        cgroup_manager,
         arguments,
         rest,
     };
