@@ -1,6 +1,6 @@
 //! What a caller hands to the runtime and gets back.
 
-use crate::cgroup::{Cgroup, CgroupManager};
+use crate::cgroup::{Cgroup, CgroupManager, SubCgroup};
 use oci::runtime::{Process, Spec};
 use rustix::process::Pid;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -34,6 +34,9 @@ pub struct Create<'a> {
     pub new_keyring: bool,
     /// Who makes its cgroup.
     pub cgroup_manager: CgroupManager,
+    /// Whether the root is entered by chroot(2), for hosts that run from a ramdisk: pivot_root(2) cannot leave that. The
+    /// container's root user can then come back out if it may call chroot itself.
+    pub no_pivot: bool,
 }
 
 impl<'a> Create<'a> {
@@ -52,6 +55,7 @@ impl<'a> Create<'a> {
             gate: None,
             new_keyring: true,
             cgroup_manager: CgroupManager::Direct,
+            no_pivot: false,
         }
     }
 }
@@ -122,6 +126,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// Whether it may be executed in a frozen container, where it then stays frozen.
     pub ignore_paused: bool,
+    /// Where below the container's cgroup it is to be; empty for there.
+    pub sub_cgroups: &'a [SubCgroup],
 }
 
 impl<'a> ExecRequest<'a> {
@@ -134,6 +140,7 @@ impl<'a> ExecRequest<'a> {
             group_add: &[],
             preserve_fds: 0,
             ignore_paused: false,
+            sub_cgroups: &[],
         }
     }
 }

@@ -2,7 +2,7 @@
 //! waits at the gate. What was made is undone when any of that fails.
 
 use crate::api::{Create, Rootfs, Stdio};
-use crate::cgroup::{Cgroup, Entry, Wanted, unified};
+use crate::cgroup::{Cgroup, CgroupManager, Entry, Wanted, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
@@ -187,6 +187,13 @@ fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<
             .iter()
             .map(|name| format!("capability {name} is not available")),
     );
+    if request.no_pivot {
+        warnings
+            .push("without pivot_root a container that may call chroot can leave its root".into());
+    }
+    if request.cgroup_manager == CgroupManager::Disabled {
+        warnings.push("without a cgroup no device rules are in force".into());
+    }
     let procfs = Procfs::open()?;
     let own = namespaces::own(spec);
     let sysctls = linux
@@ -221,6 +228,7 @@ fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<
         reaper: request.reaper,
         gate: request.gate,
         keyring: request.new_keyring,
+        no_pivot: request.no_pivot,
     })
 }
 

@@ -51,6 +51,7 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
         user,
         group_add,
         preserve_fds,
+        sub_cgroups,
         ..
     } = request;
     let namespaces = own(target.spec);
@@ -68,7 +69,10 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
         process,
         launch,
         procfs: Procfs::open()?,
-        entry: target.cgroup.entry()?,
+        entry: match sub_cgroups {
+            [] => target.cgroup.entry()?,
+            parts => target.cgroup.below(parts)?.entry()?,
+        },
         stdio,
     };
     hide_from_others()?;

@@ -13,7 +13,7 @@ use crate::lsm::ExecLabel;
 use crate::mounts::{DIRECTORY_MODE, Prepared, Site};
 use crate::namespaces::{self, Plan};
 use crate::procfs::Procfs;
-use crate::{dev, hooks, masks, reaper, rootfs, stdio, sysctl};
+use crate::{dev, hooks, masks, no_pivot, reaper, rootfs, stdio, sysctl};
 use oci::runtime::{Hook, Hooks, Linux, Spec, State, Status, VERSION};
 use rustix::fs::Mode;
 use rustix::net::{SocketFlags, accept_with};
@@ -52,6 +52,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) gate: Option<OwnedFd>,
     /// Whether a new session keyring hides the caller's.
     pub(crate) keyring: bool,
+    /// See [`crate::Create::no_pivot`].
+    pub(crate) no_pivot: bool,
 }
 
 /// The hooks of a configuration, none if it has none.
@@ -98,7 +100,11 @@ impl Birth<'_> {
             masks::apply(&root, linux)?;
         }
         rootfs::finish(root.as_fd(), self.spec)?;
-        rootfs::enter(root.as_fd())?;
+        if self.no_pivot {
+            no_pivot::enter(root.as_fd(), &self.procfs)?;
+        } else {
+            rootfs::enter(root.as_fd())?;
+        }
         let ready = self.launch.become_user(&root, label)?;
         drop(root);
         channel.send(&Message::Ready(terminal))?;

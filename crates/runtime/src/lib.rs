@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! api        what callers say        create  the caller's side       init     the container's side      exec   both, for exec
-//! channel    what both say           namespaces  rootfs  mounts  dev  masks  sysctl  stdio               what init makes
+//! channel    what both say           namespaces  rootfs (no_pivot)  mounts  dev  masks  sysctl  stdio               what init makes
 //! launch     from root to program    user  capabilities  limits  lsm  seccomp                            what a process gets
 //! cgroup     v1, v2, hybrid, systemd  dbus  hooks  reaper  procfs  sockets  sealed                              tools of theirs
 //! cli        runc's command line     state   what it remembers
@@ -37,6 +37,7 @@ mod lsm;
 mod masks;
 mod mounts;
 mod namespaces;
+mod no_pivot;
 mod procfs;
 mod reaper;
 mod rootfs;
@@ -49,7 +50,7 @@ mod sysctl;
 pub mod user;
 
 pub use api::{Create, ExecRequest, Rootfs, Stdio, Target};
-pub use cgroup::{Cgroup, CgroupManager};
+pub use cgroup::{Cgroup, CgroupManager, SubCgroup};
 pub use cli::main;
 pub use create::{Container, create, start_at};
 pub use dbus::BusError;

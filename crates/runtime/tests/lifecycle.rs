@@ -534,13 +534,7 @@ fn a_seccomp_listener_gets_its_descriptor() {
 #[test]
 fn what_is_not_supported_says_so() {
     let bundle = Bundle::new(&["true"]);
-    for arguments in [
-        &["--systemd-cgroup", "run", "x"][..],
-        &["run", "--no-pivot", "x"],
-        &["checkpoint", "x"],
-        &["restore", "x"],
-        &["exec", "--cgroup", "y", "x", "true"],
-    ] {
+    for arguments in [&["checkpoint", "x"][..], &["restore", "x"]] {
         let text = bundle.invoke(arguments).failed();
         assert!(text.contains("not supported"), "{arguments:?}: {text}");
     }
@@ -560,6 +554,30 @@ fn what_is_not_supported_says_so() {
     );
     assert!(bundle.invoke(&["--help"]).ok().contains("checkpoint"));
     assert!(bundle.invoke(&["--version"]).ok().contains("spec: 1.3.0"));
+}
+
+#[test]
+fn the_configuration_has_the_name_it_is_given() {
+    let bundle = Bundle::new(&["true"]);
+    let other = bundle.config.to_string().replace("\"true\"", "\"false\"");
+    std::fs::write(bundle.path().join("other.json"), other).unwrap();
+    let run = ["run", "--config", "other.json", &bundle.id];
+    assert_eq!(bundle.invoke(&run).code, Some(1));
+    bundle.run().ok();
+}
+
+#[test]
+fn debugging_says_what_was_asked_for() {
+    let bundle = Bundle::new(&["true"]);
+    let outcome = bundle.invoke(&["--debug", "run", &bundle.id]);
+    assert!(outcome.stderr.contains("level=debug"), "{outcome:?}");
+    assert!(outcome.stderr.contains(&bundle.id), "{outcome:?}");
+    assert!(
+        bundle
+            .invoke(&["help", "exec"])
+            .ok()
+            .contains("--ignore-paused")
+    );
 }
 
 #[test]

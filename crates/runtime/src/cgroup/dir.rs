@@ -44,6 +44,18 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
+    /// Another descriptor of it.
+    pub(super) fn again(&self) -> Result<Self> {
+        let fd = self
+            .fd
+            .try_clone()
+            .call(|| format!("dup({:?})", self.path))?;
+        Ok(Self {
+            fd,
+            path: self.path.clone(),
+        })
+    }
+
     /// The path it was opened by.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -8,6 +8,7 @@
 //! or after [`Cgroup::destroy`], save for the directories above the last, which containers share.
 //! Source: config-linux.md "Control groups", cgroups(7).
 
+mod creation;
 mod devices;
 mod dir;
 mod layout;
@@ -22,14 +23,15 @@ mod v2;
 pub use oom::OomEvents;
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
 
+pub(crate) use creation::Wanted;
 pub(crate) use layout::{Hierarchy, Version, hierarchies, unified};
 pub(crate) use properties::ANNOTATION;
 pub(crate) use systemd::Unit;
 
 use crate::error::{Doing, Error, Result};
 use dir::Dir;
-use oci::runtime::{Annotations, Pids, Resources};
-use rustix::fs::{Mode, OFlags};
+use oci::runtime::Resources;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
@@ -66,19 +68,29 @@ pub enum CgroupManager {
     Direct,
     /// systemd: the machine's, or without root's rights the user's own.
     Systemd,
+    /// Nobody: the container stays in its creator's.
+    Disabled,
 }
 
-/// A group to be made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
-    /// Names it unless the path does.
-    pub(crate) id: &'a str,
-    /// The configuration's.
-    pub(crate) path: Option<&'a str>,
-    pub(crate) manager: CgroupManager,
-    pub(crate) resources: Option<&'a Resources>,
-    /// May have properties for systemd.
-    pub(crate) annotations: &'a Annotations,
+/// A group below a container's own, which a process can be executed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubCgroup {
+    /// The v1 controller that it is of; unset for all, and for v2.
+    pub controller: Option<String>,
+    /// From the container's group on.
+    pub path: String,
+}
+
+impl SubCgroup {
+    fn concerns(&self, hierarchy: &Hierarchy) -> bool {
+        match &self.controller {
+            None => true,
+            Some(name) => {
+                hierarchy.version == Version::V1
+                    && (hierarchy.controllers.contains(name) || hierarchy.name() == *name)
+            }
+        }
+    }
 }
 
 /// Its directory in one hierarchy.
@@ -98,87 +110,11 @@ pub(crate) struct Entry {
 }
 
 impl Cgroup {
-    /// Makes the group, and those above it that are missing, and sets its limits. A group that is there already is taken
-    /// over when it has no process. [`Self::settle`] is to follow when the container's first process is in it.
-    ///
-    /// Errors: [`Error::Invalid`] for a path with `..`, or limits that contradict each other; [`Error::Unsupported`] for
-    /// limits whose controller the host lacks; [`Error::State`] for a group with processes.
-    pub(crate) fn create(wanted: &Wanted<'_>) -> Result<Self> {
-        let configured = wanted.path.filter(|path| !path.is_empty());
-        let mut cgroup = match wanted.manager {
-            CgroupManager::Direct => {
-                let default = || format!("/hull/{}", wanted.id);
-                Self::new(plain(&configured.map_or_else(default, str::to_owned))?)
-            }
-            CgroupManager::Systemd => Self::start_unit(wanted, configured)?,
-        };
-        let result = cgroup.make().and_then(|()| {
-            cgroup.set_devices(wanted.resources)?;
-            let resources = wanted.resources.map(|resources| cgroup.bearable(resources));
-            resources.map_or(Ok(()), |resources| cgroup.set_limits(&resources))
-        });
-        match result {
-            Ok(()) => Ok(cgroup),
-            // Others' processes are in it, and it is not ours to remove.
-            Err(error @ Error::State(_)) if cgroup.unit.is_none() => Err(error),
-            Err(error) => Err(error.undone(cgroup.destroy())),
-        }
-    }
-
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            groups: Vec::new(),
-            unit: None,
-            placeholder: None,
-        }
-    }
-
-    fn start_unit(wanted: &Wanted<'_>, path: Option<&str>) -> Result<Self> {
-        let unit = Unit::parse(path, wanted.id)?;
-        let unified = unified()?;
-        let mut properties = properties::initial(unified, wanted.annotations)?;
-        let none = Resources::default();
-        let resources = wanted.resources.unwrap_or(&none);
-        let rules = devices::rules(&resources.devices)?;
-        properties.extend(properties::of_devices(unified, &rules)?);
-        let resources = bearable_with_placeholder(resources);
-        let version = || unit.version();
-        properties.extend(properties::of_resources(unified, &resources, version)?);
-        let (path, placeholder) = unit.start(properties)?;
-        Ok(Self {
-            unit: Some(unit),
-            placeholder: Some(placeholder),
-            ..Self::new(path)
-        })
-    }
-
-    /// The limits that a process can be born under.
-    fn bearable(&self, resources: &Resources) -> Resources {
-        if self.placeholder.is_some() {
-            bearable_with_placeholder(resources)
-        } else {
-            resources.clone()
-        }
-    }
-
-    /// Lets go of what held the group until a process of the container's was in it.
-    pub(crate) fn settle(&mut self, resources: Option<&Resources>) -> Result<()> {
-        if self.placeholder.take().is_none() {
-            return Ok(());
-        }
-        let pids = resources.and_then(|resources| resources.pids.clone());
-        match pids.filter(leaves_no_room) {
-            None => Ok(()),
-            pids => self.update(&Resources {
-                pids,
-                ..Resources::default()
-            }),
-        }
-    }
-
     /// Opens the directories that are there; a group that is gone has none, and acts as one without processes.
     pub fn open(path: &str) -> Result<Self> {
+        if path.is_empty() {
+            return Ok(Self::new(PathBuf::new()));
+        }
         let path = plain(path)?;
         let mut groups = Vec::new();
         for hierarchy in hierarchies()? {
@@ -209,13 +145,24 @@ impl Cgroup {
         self.unit.as_ref()
     }
 
-    /// Its path below the mount points, with a slash in front.
+    /// Its path below the mount points, with a slash in front; empty for a container without a cgroup of its own.
     pub fn path(&self) -> PathBuf {
+        if self.is_none() {
+            return PathBuf::new();
+        }
         Path::new("/").join(&self.path)
+    }
+
+    /// Whether the container has no group of its own.
+    pub(crate) fn is_none(&self) -> bool {
+        self.path.as_os_str().is_empty()
     }
 
     /// Sets what is set in `resources` and leaves the rest. Device rules replace all former ones.
     pub fn update(&self, resources: &Resources) -> Result<()> {
+        if self.groups.is_empty() {
+            return Err(self.missing());
+        }
         if let Some(unit) = &self.unit {
             self.update_unit(unit, resources)?;
         }
@@ -333,6 +280,9 @@ impl Cgroup {
     /// Removes its directories and those below, which may have no process that lives; waits for those that are dying.
     pub fn destroy(&self) -> Result<()> {
         let doing = "removing the cgroup";
+        if self.is_none() {
+            return Ok(());
+        }
         if let Some(unit) = &self.unit {
             unit.stop()?;
         }
@@ -381,6 +331,34 @@ impl Cgroup {
         Ok(table.get("oom_kill").copied().unwrap_or_default())
     }
 
+    /// Groups below it that are there, one path for all controllers or one for each of some.
+    pub(crate) fn below(&self, parts: &[SubCgroup]) -> Result<Self> {
+        let mut below = Self::new(self.path.clone());
+        for Group { hierarchy, dir } in &self.groups {
+            let part = parts.iter().find(|part| part.concerns(hierarchy));
+            let path = part.map_or("/", |part| part.path.as_str());
+            let doing = || format!("opening the cgroup {path} of the container");
+            let mut dir = dir.again().doing_with(doing)?;
+            if !path.trim_matches('/').is_empty() {
+                for name in &plain(path)? {
+                    dir = dir.child(name).doing_with(doing)?;
+                }
+            }
+            below.groups.push(Group { hierarchy, dir });
+        }
+        let known = |part: &SubCgroup| {
+            let mut hierarchies = self.groups.iter().map(|group| group.hierarchy);
+            hierarchies.any(|hierarchy| part.concerns(hierarchy))
+        };
+        match parts.iter().find(|part| !known(part)) {
+            None => Ok(below),
+            Some(SubCgroup { controller, .. }) => Err(Error::invalid(format!(
+                "the container has no cgroup v1 controller {:?}",
+                controller.as_deref().unwrap_or_default()
+            ))),
+        }
+    }
+
     /// The ways into it.
     pub(crate) fn entry(&self) -> Result<Entry> {
         let mut entry = Entry {
@@ -406,33 +384,6 @@ impl Cgroup {
         Ok(entry)
     }
 
-    fn make(&mut self) -> Result<()> {
-        for hierarchy in hierarchies()? {
-            let path = hierarchy.mount.join(&self.path);
-            let mode = Mode::from_raw_mode(0o755);
-            let mut result = rustix::fs::mkdir(&path, mode);
-            if result == Err(Errno::NOENT) {
-                make_parents(hierarchy, &self.path)?;
-                result = rustix::fs::mkdir(&path, mode);
-            }
-            match result {
-                Ok(()) => {}
-                // systemd has made it, for the placeholder.
-                Err(Errno::EXIST) if self.unit.is_some() => {}
-                Err(Errno::EXIST) => refuse_populated(&path)?,
-                Err(errno) => {
-                    let error = Err(errno).call(|| format!("mkdir({path:?})"));
-                    return error.doing("making the cgroup");
-                }
-            }
-            let dir = Dir::open(&path).doing("opening the cgroup")?;
-            self.groups.push(Group { hierarchy, dir });
-            let Group { dir, .. } = self.groups.last().expect("one was pushed");
-            prepare(hierarchy, &path, dir)?;
-        }
-        Ok(())
-    }
-
     /// The group that has a controller, `asked` for.
     fn controller(&self, name: &str, asked: &str) -> Result<&Group> {
         let has = |group: &&Group| group.hierarchy.controllers.iter().any(|word| word == name);
@@ -451,6 +402,14 @@ impl Cgroup {
             .or(self.groups.first())
     }
 
+    fn missing(&self) -> Error {
+        Error::State(if self.is_none() {
+            "the container has no cgroup of its own".into()
+        } else {
+            "the cgroup is gone".into()
+        })
+    }
+
     fn freezer(&self) -> Option<(Version, &Dir)> {
         let group = self.main_group()?;
         Some((group.hierarchy.version, &group.dir))
@@ -463,7 +422,7 @@ impl Cgroup {
             "thawing the cgroup"
         };
         let Some((version, dir)) = self.freezer() else {
-            return Err(Error::State("the cgroup is gone".into()));
+            return Err(self.missing());
         };
         let settled = match version {
             Version::V1 => {
@@ -537,17 +496,6 @@ impl Entry {
     }
 }
 
-/// Whether a limit of tasks lets no process be born beside another.
-fn leaves_no_room(pids: &Pids) -> bool {
-    pids.limit.is_some_and(|limit| (0..=1).contains(&limit))
-}
-
-fn bearable_with_placeholder(resources: &Resources) -> Resources {
-    let mut resources = resources.clone();
-    resources.pids = resources.pids.filter(|pids| !leaves_no_room(pids));
-    resources
-}
-
 fn plain(path: &str) -> Result<PathBuf> {
     let relative = Path::new(path.trim_start_matches('/'));
     let names: Vec<_> = relative.components().collect();
@@ -560,60 +508,6 @@ fn plain(path: &str) -> Result<PathBuf> {
         )));
     }
     Ok(names.into_iter().collect())
-}
-
-fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
-    let mut above = hierarchy.mount.clone();
-    for name in path.parent().into_iter().flat_map(Path::components) {
-        above.push(name);
-        match rustix::fs::mkdir(&above, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => {
-                let error = Err(errno).call(|| format!("mkdir({above:?})"));
-                return error.doing("making the cgroup's parents");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What must be done before a process can enter: v2 controllers enabled in every group above, v1 CPU sets filled.
-fn prepare(hierarchy: &Hierarchy, path: &Path, dir: &Dir) -> Result<()> {
-    let above = path
-        .ancestors()
-        .skip(1)
-        .take_while(|above| above.starts_with(&hierarchy.mount));
-    let mut above: Vec<_> = above.collect();
-    above.reverse();
-    let doing = "preparing the cgroup";
-    if hierarchy.version == Version::V2 {
-        for path in above {
-            v2::delegate(&Dir::open(path).doing(doing)?, &hierarchy.controllers).doing(doing)?;
-        }
-    } else if hierarchy.controllers.iter().any(|word| word == "cpuset")
-        && dir.read("cpuset.cpus").doing(doing)?.trim().is_empty()
-    {
-        for pair in above.windows(2) {
-            let [parent, child] = [pair[0], pair[1]].map(Dir::open);
-            v1::inherit_cpuset(&parent.doing(doing)?, &child.doing(doing)?).doing(doing)?;
-        }
-        let parent = above.last().expect("the mount point is above every group");
-        v1::inherit_cpuset(&Dir::open(parent).doing(doing)?, dir).doing(doing)?;
-    }
-    Ok(())
-}
-
-fn refuse_populated(path: &Path) -> Result<()> {
-    let doing = "looking at the cgroup that is there";
-    let processes = Dir::open(path)
-        .and_then(|dir| dir.read("cgroup.procs"))
-        .doing(doing)?;
-    match processes.lines().count() {
-        0 => Ok(()),
-        count => Err(Error::State(
-            format!("cgroup {} has {count} processes", path.display()).into(),
-        )),
-    }
 }
 
 fn collect_processes(dir: &Dir, depth: usize, found: &mut Vec<Pid>) -> sys::Result<()> {

@@ -77,18 +77,15 @@ impl<'a> New<'a> {
     fn prepare(invocation: &'a Invocation, detached: bool) -> Result<Self> {
         let id = invocation.id()?;
         let arguments = &invocation.arguments;
-        if arguments.has("no-pivot") {
-            return Err(Error::unsupported("--no-pivot"));
-        }
         let bundle = Path::new(arguments.value("bundle").unwrap_or("."));
         let bundle = std::fs::canonicalize(bundle)
             .call(|| format!("realpath({bundle:?})"))
             .doing("finding the bundle")?;
-        let config = read_bytes(&bundle.join("config.json"))?.ok_or_else(|| {
-            Error::invalid(format!("there is no config.json in {}", bundle.display()))
-        })?;
+        let path = bundle.join(arguments.value("config").unwrap_or("config.json"));
+        let config = read_bytes(&path)?
+            .ok_or_else(|| Error::invalid(format!("there is no {}", path.display())))?;
         let mut spec: Spec = serde_json::from_slice(&config).map_err(|source| Error::Json {
-            doing: "reading config.json".into(),
+            doing: format!("reading {}", path.display()).into(),
             source,
         })?;
         let (preserve_fds, variables) = preserved(invocation)?;
@@ -125,6 +122,7 @@ impl<'a> New<'a> {
             gate,
             new_keyring: !invocation.arguments.has("no-new-keyring"),
             cgroup_manager: invocation.cgroup_manager,
+            no_pivot: invocation.arguments.has("no-pivot"),
             ..Create::new(self.id, &self.bundle, &self.spec)
         };
         let mut container = create_container(request)?;
@@ -206,7 +204,13 @@ pub(super) fn kill(invocation: &Invocation) -> Result<u8> {
             .map_or("SIGTERM", String::as_str),
     )?;
     let cgroup = known.cgroup()?;
-    if invocation.arguments.has("all") || !own_pids(&known.spec) && signal == Signal::KILL {
+    let everybody = !own_pids(&known.spec) && signal == Signal::KILL && !cgroup.is_none();
+    if invocation.arguments.has("all") || everybody {
+        if cgroup.is_none() {
+            return Err(Error::unsupported(
+                "finding all processes of a container without a cgroup",
+            ));
+        }
         if signal == Signal::KILL {
             cgroup.kill()?;
             return Ok(0);

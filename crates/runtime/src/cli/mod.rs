@@ -15,6 +15,7 @@ use crate::cgroup::CgroupManager;
 use crate::error::{Error, Result};
 use crate::state::Store;
 use arguments::{Arguments, Flag, switch, valued};
+use rustix::process::geteuid;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -48,7 +49,7 @@ struct Command {
     run: fn(&Invocation) -> Result<u8>,
 }
 
-const GLOBAL: [Flag; 9] = [
+const GLOBAL: [Flag; 10] = [
     valued("root", "", "path", "directory of the containers' state"),
     valued(
         "log",
@@ -64,11 +65,17 @@ const GLOBAL: [Flag; 9] = [
         "accepted for runc's callers: rights are found out by use",
     ),
     valued("criu", "", "path", "accepted for runc's callers"),
-    switch("debug", "", "accepted for runc's callers"),
+    switch("debug", "", "log what is asked for, too"),
     switch(
         "systemd-cgroup",
         "",
         "let systemd make cgroups; cgroupsPath then is slice:prefix:name",
+    ),
+    valued(
+        "cgroup-manager",
+        "",
+        "cgroupfs|systemd|disabled",
+        "who makes cgroups",
     ),
     switch("version", "v", "print the version"),
     switch("help", "h", "print this"),
@@ -93,13 +100,28 @@ const PIDFD: Flag = valued(
     "unix socket to send init's pidfd to",
 );
 const PID_FILE: Flag = valued("pid-file", "", "path", "file to write init's process id to");
-const NO_PIVOT: Flag = switch("no-pivot", "", "a root without pivot_root (not supported)");
+const NO_PIVOT: Flag = switch(
+    "no-pivot",
+    "",
+    "enter the root by chroot, which is less safe, on a host that runs from a ramdisk",
+);
+const CONFIG: Flag = valued(
+    "config",
+    "f",
+    "name",
+    "file with the configuration, instead of config.json in the bundle",
+);
 const NO_KEYRING: Flag = switch("no-new-keyring", "", "keep the caller's session keyring");
 const PRESERVE: Flag = valued(
     "preserve-fds",
     "",
     "count",
     "descriptors from 3 on that the process inherits",
+);
+const NO_SUBREAPER: Flag = switch(
+    "no-subreaper",
+    "",
+    "no reaper of the container's orphans outside of it: there never is one",
 );
 const DETACH: Flag = switch("detach", "d", "do not wait for the process");
 
@@ -109,7 +131,15 @@ const COMMANDS: &[Command] = &[
         help: "create a container",
         words: "<id>",
         flags: &[
-            BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE,
+            BUNDLE,
+            CONFIG,
+            CONSOLE,
+            PIDFD,
+            PID_FILE,
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE,
+            NO_SUBREAPER,
         ],
         foreign: false,
         run: lifecycle::create,
@@ -128,6 +158,7 @@ const COMMANDS: &[Command] = &[
         words: "<id>",
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE,
             PIDFD,
             PID_FILE,
@@ -136,11 +167,7 @@ const COMMANDS: &[Command] = &[
             PRESERVE,
             DETACH,
             switch("keep", "", "do not delete the container"),
-            switch(
-                "no-subreaper",
-                "",
-                "accepted for runc's callers: there is none",
-            ),
+            NO_SUBREAPER,
         ],
         foreign: false,
         run: lifecycle::run,
@@ -314,8 +341,21 @@ fn dispatch(
         print(&help())?;
         return Ok(0);
     };
-    let command = COMMANDS.iter().find(|command| command.name == name);
-    let command = command.ok_or_else(|| Error::invalid(format!("unknown command {name:?}")))?;
+    if matches!(name.as_str(), "help" | "h") {
+        print(&match rest.first() {
+            Some(name) => usage(find(name)?),
+            None => help(),
+        })?;
+        return Ok(0);
+    }
+    let command = find(name)?;
+    if global.has("debug") {
+        log.debug(&format!(
+            "hull-runtime {}, as user {}: {name} {rest:?}",
+            env!("CARGO_PKG_VERSION"),
+            geteuid().as_raw()
+        ));
+    }
     if command.name == "exec" {
         *failed = EXEC_FAILED;
     }
@@ -328,10 +368,12 @@ fn dispatch(
         return Ok(0);
     }
     let store = Store::new(global.value("root"));
-    let cgroup_manager = if global.has("systemd-cgroup") {
-        CgroupManager::Systemd
-    } else {
-        CgroupManager::Direct
+    let cgroup_manager = match global.value("cgroup-manager") {
+        _ if global.has("systemd-cgroup") => CgroupManager::Systemd,
+        None | Some("cgroupfs") => CgroupManager::Direct,
+        Some("systemd") => CgroupManager::Systemd,
+        Some("disabled") => CgroupManager::Disabled,
+        Some(other) => return Err(Error::invalid(format!("no cgroup manager {other:?}"))),
     };
     let mut invocation = Invocation {
         store,
@@ -349,6 +391,11 @@ fn dispatch(
         }
     }
     (command.run)(&invocation)
+}
+
+fn find(name: &str) -> Result<&'static Command> {
+    let command = COMMANDS.iter().find(|command| command.name == name);
+    command.ok_or_else(|| Error::invalid(format!("unknown command {name:?}")))
 }
 
 impl Invocation {
@@ -427,12 +474,8 @@ struct Log {
 impl Log {
     /// Says why an invocation failed: to the log, and to whoever looks at standard error.
     fn error(&self, message: &str) {
-        let line = self.line(message);
-        let logged = self.path.as_ref().map(|path| {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.and_then(|mut file| file.write_all(line.as_bytes()))
-        });
-        let text = match logged {
+        let line = self.line("error", message);
+        let text = match self.append(&line) {
             None => line,
             Some(Ok(())) => format!("{message}\n"),
             Some(Err(error)) => format!("{message}\nwriting the log: {error}\n"),
@@ -441,14 +484,30 @@ impl Log {
         drop(std::io::stderr().write_all(text.as_bytes()));
     }
 
+    /// Says what only somebody in search of a fault wants to know.
+    fn debug(&self, message: &str) {
+        let line = self.line("debug", message);
+        if !matches!(self.append(&line), Some(Ok(()))) {
+            // As above.
+            drop(std::io::stderr().write_all(line.as_bytes()));
+        }
+    }
+
+    /// Writes to the log, if there is one.
+    fn append(&self, line: &str) -> Option<std::io::Result<()>> {
+        let path = self.path.as_ref()?;
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Some(file.and_then(|mut file| file.write_all(line.as_bytes())))
+    }
+
     /// A line as logrus writes it, which runc's callers read.
-    fn line(&self, message: &str) -> String {
+    fn line(&self, level: &str, message: &str) -> String {
         let time = rfc3339(SystemTime::now());
         if self.json {
-            let line = serde_json::json!({ "level": "error", "msg": message, "time": time });
+            let line = serde_json::json!({ "level": level, "msg": message, "time": time });
             format!("{line}\n")
         } else {
-            format!("time={time:?} level=error msg={message:?}\n")
+            format!("time={time:?} level={level} msg={message:?}\n")
         }
     }
 }
@@ -500,7 +559,7 @@ mod tests {
             path: None,
             json: true,
         };
-        let line = log.line("a \"quoted\"\nmessage");
+        let line = log.line("error", "a \"quoted\"\nmessage");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(
             (value["msg"].as_str(), line.matches('\n').count()),
