@@ -10,7 +10,7 @@ use crate::init::{Birth, fail, hooks as hooks_of, refuse_unsupported, state};
 use crate::launch::{Launch, Overrides};
 use crate::namespaces::{self, BirthPlace, Plan};
 use crate::procfs::Procfs;
-use crate::{mounts, rootfs, sysctl};
+use crate::{mounts, net_devices, rootfs, sysctl};
 use oci::runtime::{Hook, Linux, State, Status};
 use rustix::io::Errno;
 use rustix::process::{
@@ -170,6 +170,7 @@ fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<
         .ok_or_else(|| Error::invalid("the configuration has no process"))?;
     let linux = spec.linux.as_ref();
     linux.map_or(Ok(()), refuse_unsupported)?;
+    linux.map_or(Ok(()), net_devices::check)?;
     let plan = Plan::new(spec)?;
     if request.reaper && !plan.new.contains(Namespaces::PID) {
         return Err(Error::invalid("an init process needs a new pid namespace"));
@@ -365,6 +366,18 @@ fn attend(
     birth
         .launch
         .give_from_outside(Some(child.pid), &birth.procfs)?;
+    if let Some(linux) = spec
+        .linux
+        .as_ref()
+        .filter(|linux| !linux.net_devices.is_empty())
+    {
+        // The one it joins, or its own.
+        let namespace = match birth.plan.joins(Namespaces::NET) {
+            Some(joined) => joined,
+            None => &namespaces::of(&birth.procfs, child.pid, "net")?,
+        };
+        net_devices::take_over(linux, namespace.as_fd())?;
+    }
     if birth.plan.new.contains(Namespaces::USER) {
         let none = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&none);

@@ -333,6 +333,5 @@ pub(crate) fn refuse_unsupported(linux: &Linux) -> Result<()> {
             Ok(())
         }
     };
-    refuse(!linux.net_devices.is_empty(), "linux.netDevices")?;
     refuse(linux.intel_rdt.is_some(), "linux.intelRdt")
 }

@@ -37,6 +37,7 @@ mod lsm;
 mod masks;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod no_pivot;
 mod procfs;
 mod reaper;

@@ -124,7 +124,8 @@ pub(crate) fn own(spec: &Spec) -> Namespaces {
     })
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
+/// Opens the file of a namespace.
+pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .call(|| format!("open({path:?}, O_RDONLY)"))

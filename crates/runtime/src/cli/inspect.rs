@@ -225,7 +225,7 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             mount_extensions: MountExtensions {
                 idmap: Enabled { enabled: true },
             },
-            net_devices: Enabled::default(),
+            net_devices: Enabled { enabled: true },
         }),
         potentially_unsafe_config_annotations: words(&[cgroup::ANNOTATION]),
         ..Features::default()

@@ -368,16 +368,9 @@ fn dispatch(
         return Ok(0);
     }
     let store = Store::new(global.value("root"));
-    let cgroup_manager = match global.value("cgroup-manager") {
-        _ if global.has("systemd-cgroup") => CgroupManager::Systemd,
-        None | Some("cgroupfs") => CgroupManager::Direct,
-        Some("systemd") => CgroupManager::Systemd,
-        Some("disabled") => CgroupManager::Disabled,
-        Some(other) => return Err(Error::invalid(format!("no cgroup manager {other:?}"))),
-    };
     let mut invocation = Invocation {
         store,
-        cgroup_manager,
+        cgroup_manager: cgroup_manager(&global)?,
         arguments,
         rest,
     };
@@ -391,6 +384,16 @@ fn dispatch(
         }
     }
     (command.run)(&invocation)
+}
+
+fn cgroup_manager(global: &Arguments) -> Result<CgroupManager> {
+    match global.value("cgroup-manager") {
+        _ if global.has("systemd-cgroup") => Ok(CgroupManager::Systemd),
+        None | Some("cgroupfs") => Ok(CgroupManager::Direct),
+        Some("systemd") => Ok(CgroupManager::Systemd),
+        Some("disabled") => Ok(CgroupManager::Disabled),
+        Some(other) => Err(Error::invalid(format!("no cgroup manager {other:?}"))),
+    }
 }
 
 fn find(name: &str) -> Result<&'static Command> {
