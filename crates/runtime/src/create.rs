@@ -6,10 +6,11 @@ use crate::cgroup::{Cgroup, CgroupManager, Entry, Wanted, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
-use crate::init::{Birth, fail, hooks as hooks_of, refuse_unsupported, state};
+use crate::init::{Birth, fail, hooks as hooks_of, state};
 use crate::launch::{Launch, Overrides};
 use crate::namespaces::{self, BirthPlace, Plan};
 use crate::procfs::Procfs;
+use crate::resctrl::Resctrl;
 use crate::{mounts, net_devices, rootfs, sysctl};
 use oci::runtime::{Hook, Linux, State, Status};
 use rustix::io::Errno;
@@ -28,6 +29,7 @@ use sys::process::{Child, Namespaces, Spawn, close_inherited, exit, setns, spawn
 pub struct Container {
     child: Child,
     cgroup: Cgroup,
+    resctrl: Option<Resctrl>,
     /// Unset once the gate is open, or when it opens by a socket.
     channel: Option<Channel>,
     terminal: Option<OwnedFd>,
@@ -54,7 +56,12 @@ pub fn create(request: Create<'_>) -> Result<Container> {
     };
     let mut birth = prepare(request, &mut warnings)?;
     let mut cgroup = Cgroup::create(&wanted)?;
-    let born = bear(&mut birth, rootfs, &cgroup).and_then(|born| {
+    let wanted = linux.and_then(|linux| linux.intel_rdt.as_ref());
+    let resctrl = wanted.map(|wanted| Resctrl::create(birth.id, wanted));
+    let resctrl = resctrl
+        .transpose()
+        .map_err(|error| error.undone(cgroup.destroy()))?;
+    let born = bear(&mut birth, rootfs, &cgroup, resctrl.as_ref()).and_then(|born| {
         let settled = cgroup.settle(resources);
         settled.map_err(|error| error.undone(end(&born.0)))?;
         Ok(born)
@@ -70,9 +77,14 @@ pub fn create(request: Create<'_>) -> Result<Container> {
                 poststart: hooks_of(spec).poststart.clone(),
                 state: state(spec, birth.id, &birth.bundle, Status::Running, pid),
                 cgroup,
+                resctrl,
             })
         }
-        Err(error) => Err(error.undone(cgroup.kill().and_then(|()| cgroup.destroy()))),
+        Err(error) => {
+            let undone = cgroup.kill().and_then(|()| cgroup.destroy());
+            let undone = undone.and(resctrl.as_ref().map_or(Ok(()), Resctrl::destroy));
+            Err(error.undone(undone))
+        }
     }
 }
 
@@ -102,11 +114,12 @@ impl Container {
         &self.warnings
     }
 
-    /// Ends it and removes its cgroup.
+    /// Ends it and removes its cgroup, and what is like one.
     pub fn destroy(&self) -> Result<()> {
         end(&self.child)?;
         self.cgroup.kill()?;
-        self.cgroup.destroy()
+        self.cgroup.destroy()?;
+        self.resctrl.as_ref().map_or(Ok(()), Resctrl::destroy)
     }
 
     /// Opens the gate, and waits until the program was executed or told why not. Init has ended in the latter case.
@@ -169,7 +182,6 @@ fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<
         .as_ref()
         .ok_or_else(|| Error::invalid("the configuration has no process"))?;
     let linux = spec.linux.as_ref();
-    linux.map_or(Ok(()), refuse_unsupported)?;
     linux.map_or(Ok(()), net_devices::check)?;
     let plan = Plan::new(spec)?;
     if request.reaper && !plan.new.contains(Namespaces::PID) {
@@ -238,8 +250,12 @@ fn bear(
     birth: &mut Birth<'_>,
     rootfs: Rootfs<'_>,
     cgroup: &Cgroup,
+    resctrl: Option<&Resctrl>,
 ) -> Result<(Child, Channel, Option<OwnedFd>)> {
     birth.entry = cgroup.entry()?;
+    if let Some(resctrl) = resctrl {
+        birth.entry.add(resctrl.tasks()?);
+    }
     birth.cgroup = cgroup.relative_path().to_owned();
     if !birth.plan.new.contains(Namespaces::PID) {
         hide_from_others()?;

@@ -14,6 +14,7 @@ use crate::launch::{Launch, Overrides};
 use crate::limits::set_affinity;
 use crate::namespaces::{BirthPlace, own};
 use crate::procfs::Procfs;
+use crate::resctrl::Resctrl;
 use crate::stdio;
 use oci::runtime::{Process, Status};
 use rustix::fs::Mode;
@@ -63,16 +64,21 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
     let users = namespaces.contains(Namespaces::USER);
     let mut missing = Vec::new();
     let launch = Launch::prepare(target.spec, process, overrides, false, users, &mut missing)?;
+    let mut entry = match sub_cgroups {
+        [] => target.cgroup.entry()?,
+        parts => target.cgroup.below(parts)?.entry()?,
+    };
+    let linux = target.spec.linux.as_ref();
+    if let Some(wanted) = linux.and_then(|linux| linux.intel_rdt.as_ref()) {
+        entry.add(Resctrl::open(target.id, wanted)?.tasks()?);
+    }
     let entering = Entering {
         target,
         namespaces,
         process,
         launch,
         procfs: Procfs::open()?,
-        entry: match sub_cgroups {
-            [] => target.cgroup.entry()?,
-            parts => target.cgroup.below(parts)?.entry()?,
-        },
+        entry,
         stdio,
     };
     hide_from_others()?;

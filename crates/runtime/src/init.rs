@@ -14,7 +14,7 @@ use crate::mounts::{DIRECTORY_MODE, Prepared, Site};
 use crate::namespaces::{self, Plan};
 use crate::procfs::Procfs;
 use crate::{dev, hooks, masks, no_pivot, reaper, rootfs, stdio, sysctl};
-use oci::runtime::{Hook, Hooks, Linux, Spec, State, Status, VERSION};
+use oci::runtime::{Hook, Hooks, Spec, State, Status, VERSION};
 use rustix::fs::Mode;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior, setsid, umask};
@@ -322,16 +322,4 @@ pub(crate) fn become_root() -> Result<()> {
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
         .call(|| "setresuid(0)")
         .doing(doing)
-}
-
-/// Refuses what a configuration asks for and this runtime does not do.
-pub(crate) fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let refuse = |condition: bool, what: &'static str| {
-        if condition {
-            Err(Error::unsupported(what))
-        } else {
-            Ok(())
-        }
-    };
-    refuse(linux.intel_rdt.is_some(), "linux.intelRdt")
 }

@@ -12,7 +12,7 @@
 
 use crate::cgroup::{Cgroup, Unit};
 use crate::error::{Doing, Error, Result};
-use oci::runtime::{Spec, State, Status, VERSION};
+use oci::runtime::{IntelRdt, Spec, State, Status, VERSION};
 use rustix::fs::{AtFlags, CWD, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getuid, pidfd_open};
@@ -198,6 +198,11 @@ impl Known {
     pub(crate) fn cgroup(&self) -> Result<Cgroup> {
         let cgroup = Cgroup::open(self.record.cgroup.to_str().unwrap_or_default())?;
         Ok(cgroup.of_unit(self.record.unit.clone()))
+    }
+
+    /// What of Intel's resource director it was created with.
+    pub(crate) fn intel_rdt(&self) -> Option<&IntelRdt> {
+        self.spec.linux.as_ref()?.intel_rdt.as_ref()
     }
 
     /// Its state document.

@@ -24,12 +24,12 @@ pub use oom::OomEvents;
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
 
 pub(crate) use creation::Wanted;
+pub(crate) use dir::Dir;
 pub(crate) use layout::{Hierarchy, Version, hierarchies, unified};
 pub(crate) use properties::ANNOTATION;
 pub(crate) use systemd::Unit;
 
 use crate::error::{Doing, Error, Result};
-use dir::Dir;
 use oci::runtime::Resources;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -480,6 +480,11 @@ impl Cgroup {
 }
 
 impl Entry {
+    /// Adds the `tasks` files of groups of another kind.
+    pub(crate) fn add(&mut self, tasks: Vec<OwnedFd>) {
+        self.tasks.extend(tasks);
+    }
+
     /// The directory for clone3.
     pub(crate) fn born(&self) -> Option<BorrowedFd<'_>> {
         self.born.as_ref().map(AsFd::as_fd)
@@ -489,7 +494,7 @@ impl Entry {
     pub(crate) fn enter(&self) -> Result<()> {
         for fd in &self.tasks {
             rustix::io::write(fd, b"0")
-                .call(|| "write(<cgroup>/tasks, \"0\")")
+                .call(|| "write(<group>/tasks, \"0\")")
                 .doing("entering the cgroup")?;
         }
         Ok(())

@@ -6,9 +6,9 @@ use crate::error::{Doing, Error, Result};
 use crate::state::{Known, write};
 use crate::{capabilities, lsm, mounts, seccomp};
 use oci::runtime::{
-    Capabilities, CgroupFeatures, DeviceRule, Enabled, Features, Linux, LinuxFeatures,
-    MemoryPolicyFeatures, Mount, MountExtensions, Namespace, NamespaceKind, Process, Resources,
-    Rlimit, Root, SeccompFeatures, Spec, VERSION,
+    Capabilities, CgroupFeatures, DeviceRule, Enabled, Features, IntelRdtFeatures, Linux,
+    LinuxFeatures, MemoryPolicyFeatures, Mount, MountExtensions, Namespace, NamespaceKind, Process,
+    Resources, Rlimit, Root, SeccompFeatures, Spec, VERSION,
 };
 use oci::runtime::{IdMapping, State};
 use rustix::process::{getegid, geteuid};
@@ -205,7 +205,11 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             selinux: Enabled {
                 enabled: lsm::Module::Selinux.enabled(),
             },
-            intel_rdt: Enabled::default(),
+            intel_rdt: IntelRdtFeatures {
+                enabled: true,
+                schemata: true,
+                monitoring: true,
+            },
             memory_policy: MemoryPolicyFeatures {
                 modes: words(&[
                     "MPOL_DEFAULT",

@@ -8,6 +8,7 @@ use crate::create::{Container, create as create_container, start_at};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::init::hooks as hooks_of;
+use crate::resctrl::Resctrl;
 use crate::sealed;
 use crate::sockets::{connect, listen};
 use crate::state::{Known, Record, gate, read_bytes, start_ticks};
@@ -304,6 +305,9 @@ fn destroy(known: &Known) -> Result<()> {
         cgroup.kill()?;
     }
     cgroup.destroy()?;
+    if let Some(wanted) = known.intel_rdt() {
+        Resctrl::destroy_of(&known.record.id, wanted)?;
+    }
     let state = known.state()?;
     known.remove()?;
     hooks::run("poststop", &hooks_of(&known.spec).poststop, &state)
