@@ -83,9 +83,16 @@ pub fn create(request: Create<'_>) -> Result<Container> {
         Err(error) => {
             let undone = cgroup.kill().and_then(|()| cgroup.destroy());
             let undone = undone.and(resctrl.as_ref().map_or(Ok(()), Resctrl::destroy));
-            Err(error.undone(undone))
+            Err(error.undone(undone.and(run_poststop(&birth))))
         }
     }
+}
+
+/// Lets hooks undo what those of the creation have done; the first failure of one.
+fn run_poststop(birth: &Birth<'_>) -> Result<()> {
+    let state = state(birth.spec, birth.id, &birth.bundle, Status::Stopped, 0);
+    let failures = hooks::run_all("poststop", &hooks_of(birth.spec).poststop, &state)?;
+    failures.into_iter().next().map_or(Ok(()), Err)
 }
 
 impl Container {

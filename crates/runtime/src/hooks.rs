@@ -1,7 +1,7 @@
 //! Programs of the configuration that run at points of a container's life.
 //!
 //! Invariant: a hook gets the environment of its configuration and nothing else, the state on its standard input, and no
-//! descriptor of ours; one that fails or takes too long fails the operation.
+//! descriptor of ours; one that fails or takes too long fails the operation, unless that is over already.
 //! Source: config.md "POSIX-platform Hooks".
 
 use crate::error::{Doing, Error, Result};
@@ -29,18 +29,35 @@ pub(crate) fn run(kind: &str, hooks: &[Hook], state: &State) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
+    let input = input(kind, hooks, state)?;
+    hooks
+        .iter()
+        .try_for_each(|hook| run_one(kind, hook, &input))
+}
+
+/// Runs every hook in order; what of them failed.
+pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &State) -> Result<Vec<Error>> {
+    if hooks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let input = input(kind, hooks, state)?;
+    let failures = hooks
+        .iter()
+        .filter_map(|hook| run_one(kind, hook, &input).err());
+    Ok(failures.collect())
+}
+
+/// The state, for their standard input.
+fn input(kind: &str, hooks: &[Hook], state: &State) -> Result<Vec<u8>> {
     if hooks.len() > HOOKS_MAX {
         return Err(Error::invalid(format!(
             "more than {HOOKS_MAX} {kind} hooks"
         )));
     }
-    let input = serde_json::to_vec(state).map_err(|source| Error::Json {
+    serde_json::to_vec(state).map_err(|source| Error::Json {
         doing: "writing the state for a hook".into(),
         source,
-    })?;
-    hooks
-        .iter()
-        .try_for_each(|hook| run_one(kind, hook, &input))
+    })
 }
 
 fn run_one(kind: &str, hook: &Hook, input: &[u8]) -> Result<()> {

@@ -411,6 +411,42 @@ fn all_hooks_run_in_order_and_place_and_a_failing_one_undoes() {
 }
 
 #[test]
+fn hooks_after_the_end_all_run_and_only_warn() {
+    let mut bundle = Bundle::new(&["sleep", "60"]);
+    let log = bundle.path().join("log");
+    let note = |word: &str| {
+        let script = format!("echo {word} >> {}", log.display());
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script]})
+    };
+    let fail = json!({"path": "/bin/false"});
+    let noted = || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        drop(std::fs::remove_file(&log));
+        text
+    };
+    bundle.config["hooks"] = json!({"poststop": [note("one"), fail, note("two")]});
+    bundle.create().ok();
+    let outcome = bundle.delete();
+    assert!(
+        outcome.stderr.contains("warning: the poststop hook"),
+        "{outcome:?}"
+    );
+    outcome.ok();
+    assert_eq!(noted(), "one\ntwo\n");
+    // What began to be created is ended the same way.
+    bundle.config["hooks"] =
+        json!({"createRuntime": [note("made"), fail], "poststop": [note("undone")]});
+    assert!(bundle.create().failed().contains("createRuntime hook"));
+    assert_eq!(noted(), "made\nundone\n");
+    // And so is what was started.
+    bundle.config["hooks"] = json!({"poststart": [fail], "poststop": [note("undone")]});
+    bundle.create().ok();
+    assert!(bundle.start().failed().contains("poststart hook"));
+    assert_eq!(noted(), "undone\n");
+    bundle.assert_gone();
+}
+
+#[test]
 fn a_hook_finds_the_container_where_the_configuration_says() {
     let mut bundle = Bundle::new(&["cat", "/tmp/prepared"]);
     let root = bundle.rootfs();

@@ -4,7 +4,7 @@
 
 use super::devices::{self, Rule};
 use super::dir::Dir;
-use super::limits::{hugepage_prefix, set_then};
+use super::limits::{check_usage, hugepage_prefix, set_then};
 use crate::error::{Doing, Error, Result};
 use oci::runtime::{BlockIo, Cpu, HugepageLimit, Memory, Resources};
 use rustix::io::Errno;
@@ -66,17 +66,7 @@ pub(super) fn memory(group: &Dir, memory: &Memory) -> Result<()> {
         }
     }
     let limit = memory.limit.filter(|&limit| limit != 0);
-    if let (Some(true), Some(limit @ 1..)) = (memory.check_before_update, limit) {
-        let usage = group
-            .read("memory.current")
-            .doing("reading the memory usage")?;
-        if usage.trim().parse::<i64>().is_ok_and(|usage| usage > limit) {
-            let usage = usage.trim();
-            return Err(Error::invalid(format!(
-                "memory limit {limit} is less than the {usage} in use"
-            )));
-        }
-    }
+    check_usage(group, memory, "memory.current")?;
     if let Some(swap) = swap_alone(memory)? {
         match group.write("memory.swap.max", &swap) {
             // Without swap accounting there is nothing to unlimit.

@@ -12,7 +12,7 @@ use crate::resctrl::Resctrl;
 use crate::sealed;
 use crate::sockets::{connect, listen};
 use crate::state::{Known, Record, gate, read_bytes, start_ticks};
-use oci::runtime::{NamespaceKind, Spec, Status};
+use oci::runtime::{NamespaceKind, Spec, State, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
@@ -187,11 +187,10 @@ pub(super) fn start(invocation: &Invocation) -> Result<u8> {
     std::fs::remove_file(known.gate())
         .call(|| "unlink(<gate>)")
         .doing("removing the container's gate")?;
-    hooks::run(
-        "poststart",
-        &hooks_of(&known.spec).poststart,
-        &known.state()?,
-    )?;
+    let state = known.state()?;
+    if let Err(error) = hooks::run("poststart", &hooks_of(&known.spec).poststart, &state) {
+        return Err(error.undone(destroy(&known)));
+    }
     Ok(0)
 }
 
@@ -310,7 +309,15 @@ fn destroy(known: &Known) -> Result<()> {
     }
     let state = known.state()?;
     known.remove()?;
-    hooks::run("poststop", &hooks_of(&known.spec).poststop, &state)
+    run_poststop(&known.spec, &state)
+}
+
+/// The container is gone: what fails now is only told.
+fn run_poststop(spec: &Spec, state: &State) -> Result<()> {
+    for failure in hooks::run_all("poststop", &hooks_of(spec).poststop, state)? {
+        warn(&failure.chain());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
