@@ -57,10 +57,11 @@ pub fn create(request: Create<'_>) -> Result<Container> {
     let mut birth = prepare(request, &mut warnings)?;
     let mut cgroup = Cgroup::create(&wanted)?;
     let wanted = linux.and_then(|linux| linux.intel_rdt.as_ref());
-    let resctrl = wanted.map(|wanted| Resctrl::create(birth.id, wanted));
-    let resctrl = resctrl
-        .transpose()
-        .map_err(|error| error.undone(cgroup.destroy()))?;
+    let resctrl = cgroup.give_to_user(spec).and_then(|()| {
+        let made = wanted.map(|wanted| Resctrl::create(birth.id, wanted));
+        made.transpose()
+    });
+    let resctrl = resctrl.map_err(|error| error.undone(cgroup.destroy()))?;
     let born = bear(&mut birth, rootfs, &cgroup, resctrl.as_ref()).and_then(|born| {
         let settled = cgroup.settle(resources);
         settled.map_err(|error| error.undone(end(&born.0)))?;

@@ -105,6 +105,7 @@ impl Birth<'_> {
         } else {
             rootfs::enter(root.as_fd())?;
         }
+        rootfs::propagate(root.as_fd(), self.spec)?;
         let ready = self.launch.become_user(&root, label)?;
         drop(root);
         channel.send(&Message::Ready(terminal))?;

@@ -258,6 +258,11 @@ pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         };
         set_attributes(root, false, &attributes).doing(doing)?;
     }
+    Ok(())
+}
+
+/// How mounts made later below the root come and go. A shared root cannot be pivoted to, so that this is for one entered.
+pub(crate) fn propagate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     let word = spec
         .linux
         .as_ref()
@@ -276,7 +281,7 @@ pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         propagation,
         ..Attributes::default()
     };
-    set_attributes(root, word.starts_with('r'), &attributes).doing(doing)
+    set_attributes(root, word.starts_with('r'), &attributes).doing("restricting the root")
 }
 
 #[cfg(test)]

@@ -158,6 +158,29 @@ fn exec_runs_beside_with_its_own_settings() {
 }
 
 #[test]
+fn a_process_runs_on_the_cpus_that_its_document_says() {
+    let bundle = Bundle::new(&["sleep", "60"]);
+    bundle.create().ok();
+    bundle.start().ok();
+    let document = bundle.path().join("process.json");
+    for affinity in [
+        json!({"initial": "0"}),
+        json!({"final": "0"}),
+        json!({"initial": "0", "final": "0"}),
+    ] {
+        let process = json!({"cwd": "/", "args": ["grep", "Cpus_allowed_list", "/proc/self/status"],
+            "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "execCPUAffinity": affinity});
+        std::fs::write(&document, process.to_string()).unwrap();
+        let exec = ["exec", "--process", document.to_str().unwrap(), &bundle.id];
+        let line = bundle.invoke(&exec).ok();
+        // A CPU set of v1 gives whoever enters it all of its CPUs.
+        let kept = affinity.get("final").is_some() || unified();
+        assert!(!kept || line.ends_with("\t0\n"), "{affinity}: {line}");
+    }
+    bundle.delete().ok();
+}
+
+#[test]
 fn exec_takes_a_process_document_and_enters_a_user_namespace() {
     let mut bundle = Bundle::new(&["sleep", "60"]);
     bundle.add_namespace(json!({"type": "user"}));

@@ -14,6 +14,7 @@ mod dir;
 mod layout;
 mod limits;
 mod oom;
+mod ownership;
 mod properties;
 mod stats;
 mod systemd;
