@@ -107,6 +107,11 @@ impl Container {
         self.child.pidfd.as_fd()
     }
 
+    /// Its init, as a child of the calling process.
+    pub(crate) fn child(&self) -> &Child {
+        &self.child
+    }
+
     /// The master of its terminal, once.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()

@@ -140,7 +140,7 @@ impl<'a> Launch<'a> {
         let process = self.process;
         let user = self.find_user(root)?;
         self.limits.apply()?;
-        stdio::give_to(user.uid)?;
+        stdio::settle(root, user.uid)?;
         self.capabilities.limit()?;
         // A directory that the user may not enter can still be where it starts.
         let entered = match enter_directory(&process.cwd) {

@@ -10,6 +10,7 @@
 //! api        what callers say        create  the caller's side       init     the container's side      exec   both, for exec
 //! channel    what both say           namespaces  rootfs (no_pivot)  mounts  dev  masks  sysctl  stdio               what init makes
 //! launch     from root to program    user  capabilities  limits  lsm  seccomp                            what a process gets
+//! criu       checkpoint and restore
 //! cgroup     v1, v2, hybrid, systemd  dbus  hooks  reaper  procfs  sockets  sealed                              tools of theirs
 //! cli        runc's command line     state   what it remembers
 //! ```
@@ -25,6 +26,7 @@ pub mod cgroup;
 mod channel;
 mod cli;
 mod create;
+mod criu;
 mod dbus;
 mod dev;
 mod error;

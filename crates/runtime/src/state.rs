@@ -163,6 +163,15 @@ impl Known {
         write(&directory.join(STATE), &text)
     }
 
+    /// Replaces the configuration kept.
+    pub(crate) fn replace_spec(directory: &Path, spec: &Spec) -> Result<()> {
+        let text = serde_json::to_vec(spec).map_err(|source| Error::Json {
+            doing: "writing the configuration".into(),
+            source,
+        })?;
+        write(&directory.join(CONFIG), &text)
+    }
+
     /// A pidfd of init, unless it has ended.
     pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.record.pid) else {

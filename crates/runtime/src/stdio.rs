@@ -4,12 +4,13 @@ use crate::api::Stdio;
 use crate::dev::Terminal;
 use crate::error::{Doing, Result};
 use oci::runtime::ConsoleSize;
-use rustix::fs::{FileType, Uid, fchown, fstat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, Uid, fchown, fcntl_getfl, fstat, major, minor};
 use rustix::io::Errno;
 use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use sys::Context;
 use sys::root::Root;
 
@@ -54,6 +55,33 @@ pub(crate) fn install(
     }
 }
 
+fn is_null(stat: &Stat) -> bool {
+    const NULL: (u32, u32) = (1, 3);
+    let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    device && (major(stat.st_rdev), minor(stat.st_rdev)) == NULL
+}
+
+/// The container's null device, verified, in place of a stream that is the host's. Without one the stream stays.
+fn reopen_null(root: &Root, number: usize, fd: BorrowedFd<'_>) -> Result<()> {
+    let doing = "opening the container's null device";
+    let flags = fcntl_getfl(fd).call(|| "fcntl(F_GETFL)").doing(doing)?;
+    let flags = flags & OFlags::RWMODE | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let Ok(null) = root.open_at(Path::new("/dev/null"), flags, Mode::empty()) else {
+        return Ok(());
+    };
+    let stat = fstat(&null).call(|| "fstat(</dev/null>)").doing(doing)?;
+    if !is_null(&stat) {
+        return Ok(());
+    }
+    match number {
+        0 => dup2_stdin(&null),
+        1 => dup2_stdout(&null),
+        _ => dup2_stderr(&null),
+    }
+    .call(|| format!("dup2(</dev/null>, {number})"))
+    .doing(doing)
+}
+
 fn replace([input, output, error]: [BorrowedFd<'_>; 3]) -> Result<()> {
     let doing = "setting up the standard streams";
     dup2_stdin(input).call(|| "dup2(stdin, 0)").doing(doing)?;
@@ -63,12 +91,17 @@ fn replace([input, output, error]: [BorrowedFd<'_>; 3]) -> Result<()> {
     dup2_stderr(error).call(|| "dup2(stderr, 2)").doing(doing)
 }
 
-/// Gives pipes and terminals to the user of the process, which may want to open them again by `/dev/stdout`. Files and
-/// devices of the host stay whose they are.
-pub(crate) fn give_to(uid: u32) -> Result<()> {
-    for fd in [stdin(), stdout(), stderr()] {
+/// Makes the streams the process's own. Pipes and terminals are given to its user, which may want to open them again by
+/// `/dev/stdout`. The host's null device becomes the container's, so that nothing of the host's `/dev` is open in it, which a
+/// checkpoint could not follow. Other files and devices of the host stay whose they are.
+pub(crate) fn settle(root: &Root, uid: u32) -> Result<()> {
+    for (number, fd) in [stdin(), stdout(), stderr()].into_iter().enumerate() {
         let doing = "giving the standard streams to the user";
         let stat = fstat(fd).call(|| "fstat").doing(doing)?;
+        if is_null(&stat) {
+            reopen_null(root, number, fd)?;
+            continue;
+        }
         let terminal = rustix::termios::isatty(fd);
         let pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         if stat.st_uid == uid || !(terminal || pipe) {

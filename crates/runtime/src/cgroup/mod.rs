@@ -136,6 +136,23 @@ impl Cgroup {
         &self.path
     }
 
+    /// Its directory in the hierarchy that freezes.
+    pub(crate) fn freezer_path(&self) -> Option<&Path> {
+        let v1 = self.controller("freezer", "").ok();
+        let group = v1.or_else(|| self.main_group())?;
+        Some(group.dir.path())
+    }
+
+    /// Its path in each hierarchy, by what `/proc/<pid>/cgroup` calls that.
+    pub(crate) fn roots(&self) -> Vec<(String, PathBuf)> {
+        let named = |Group { hierarchy, .. }: &Group| match hierarchy.version {
+            Version::V1 => hierarchy.controllers.clone(),
+            Version::V2 => vec![String::new()],
+        };
+        let names = self.groups.iter().flat_map(named);
+        names.map(|name| (name, self.path())).collect()
+    }
+
     /// The same group, known to be a unit's.
     pub(crate) fn of_unit(self, unit: Option<Unit>) -> Self {
         Self { unit, ..self }

@@ -4,7 +4,7 @@ use super::{Invocation, print};
 use crate::cgroup::{self, unified};
 use crate::error::{Doing, Error, Result};
 use crate::state::{Known, write};
-use crate::{capabilities, lsm, mounts, seccomp};
+use crate::{capabilities, criu, lsm, mounts, seccomp};
 use oci::runtime::{
     Capabilities, CgroupFeatures, DeviceRule, Enabled, Features, IntelRdtFeatures, Linux,
     LinuxFeatures, MemoryPolicyFeatures, Mount, MountExtensions, Namespace, NamespaceKind, Process,
@@ -231,7 +231,7 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             },
             net_devices: Enabled { enabled: true },
         }),
-        potentially_unsafe_config_annotations: words(&[cgroup::ANNOTATION]),
+        potentially_unsafe_config_annotations: words(&[cgroup::ANNOTATION, criu::ANNOTATION]),
         ..Features::default()
     };
     print(&json(&features)?)?;

@@ -4,23 +4,26 @@ use super::foreground::Foreground;
 use super::streams::{check_console, hand_out, preserved};
 use super::{Invocation, rfc3339, warn};
 use crate::api::{Create, Stdio};
+use crate::cgroup::Cgroup;
 use crate::create::{Container, create as create_container, start_at};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::init::hooks as hooks_of;
+use crate::namespaces::own;
 use crate::resctrl::Resctrl;
 use crate::sealed;
 use crate::sockets::{connect, listen};
 use crate::state::{Known, Record, gate, read_bytes, start_ticks};
-use oci::runtime::{NamespaceKind, Spec, State, Status};
+use oci::runtime::{Namespace, NamespaceKind, Spec, State, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::process::{Signal, geteuid, pidfd_send_signal};
-use std::os::fd::OwnedFd;
+use rustix::process::{Pid, Signal, geteuid, pidfd_send_signal};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use sys::Context;
+use sys::process::{Child, Namespaces};
 
 /// How long a killed container may take to end.
 const END_TIMEOUT: Timespec = Timespec {
@@ -66,16 +69,16 @@ pub(super) fn run(invocation: &Invocation) -> Result<u8> {
 }
 
 /// A container about to be created, its id reserved.
-struct New<'a> {
-    id: &'a str,
-    bundle: PathBuf,
+pub(super) struct New<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: PathBuf,
     directory: PathBuf,
-    spec: Spec,
+    pub(super) spec: Spec,
     preserve_fds: u32,
 }
 
 impl<'a> New<'a> {
-    fn prepare(invocation: &'a Invocation, detached: bool) -> Result<Self> {
+    pub(super) fn prepare(invocation: &'a Invocation, detached: bool) -> Result<Self> {
         let id = invocation.id()?;
         let arguments = &invocation.arguments;
         let bundle = Path::new(arguments.value("bundle").unwrap_or("."));
@@ -130,14 +133,28 @@ impl<'a> New<'a> {
         for warning in container.warnings() {
             warn(warning);
         }
-        match self.record(invocation, &mut container) {
+        let detached = invocation.arguments.value("console-socket").is_some();
+        let terminal = if detached {
+            container.take_terminal()
+        } else {
+            None
+        };
+        let (child, cgroup) = (container.child(), container.cgroup());
+        match self.record(invocation, child, cgroup, terminal.as_ref()) {
             Ok(()) => Ok(container),
             Err(error) => Err(error.undone(container.destroy())),
         }
     }
 
-    fn record(&self, invocation: &Invocation, container: &mut Container) -> Result<()> {
-        let pid = container.pid();
+    /// Puts it on record, and hands out what its caller wants.
+    pub(super) fn record(
+        &self,
+        invocation: &Invocation,
+        init: &Child,
+        cgroup: &Cgroup,
+        terminal: Option<&OwnedFd>,
+    ) -> Result<()> {
+        let pid = init.pid;
         let rootfs = self
             .spec
             .root
@@ -150,19 +167,36 @@ impl<'a> New<'a> {
                 .ok_or_else(|| Error::State("the container's init has ended".into()))?,
             bundle: self.bundle.clone(),
             rootfs: rootfs.unwrap_or_default(),
-            cgroup: container.cgroup().path(),
-            unit: container.cgroup().unit().cloned(),
+            cgroup: cgroup.path(),
+            unit: cgroup.unit().cloned(),
             created: rfc3339(SystemTime::now()),
             owner: geteuid().as_raw(),
         };
         Known::save(&self.directory, &record)?;
-        let detached = invocation.arguments.value("console-socket").is_some();
-        let terminal = if detached {
-            container.take_terminal()
-        } else {
-            None
+        hand_out(invocation, pid, init.pidfd.as_fd(), terminal)
+    }
+
+    /// criu restores processes into a time namespace. Where the configuration has none, what is kept of it gets one, so that
+    /// processes executed later have the same clocks.
+    pub(super) fn note_time_namespace(&self, pid: Pid) -> Result<()> {
+        let namespace = |process: &str| {
+            let path = format!("/proc/{process}/ns/time");
+            let found = rustix::fs::stat(path.as_str()).call(|| format!("stat({path:?})"));
+            found
+                .map(|found| found.st_ino)
+                .doing("looking at the clocks")
         };
-        hand_out(invocation, pid, container.pidfd(), terminal.as_ref())
+        let pid = pid.as_raw_nonzero().to_string();
+        if own(&self.spec).contains(Namespaces::TIME) || namespace("self")? == namespace(&pid)? {
+            return Ok(());
+        }
+        let mut spec = self.spec.clone();
+        let linux = spec.linux.get_or_insert_default();
+        linux.namespaces.push(Namespace {
+            kind: NamespaceKind::Time,
+            path: None,
+        });
+        Known::replace_spec(&self.directory, &spec)
     }
 }
 
@@ -286,7 +320,7 @@ pub(super) fn delete(invocation: &Invocation) -> Result<u8> {
 }
 
 /// Ends what still runs and removes everything.
-fn destroy(known: &Known) -> Result<()> {
+pub(super) fn destroy(known: &Known) -> Result<()> {
     let cgroup = known.cgroup()?;
     if let Some(init) = known.init()? {
         send(pidfd_send_signal(&init, Signal::KILL))?;

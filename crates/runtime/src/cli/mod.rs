@@ -4,6 +4,7 @@
 //! Source: runc(8).
 
 mod arguments;
+mod checkpointing;
 mod executing;
 mod foreground;
 mod inspect;
@@ -32,6 +33,8 @@ const EXEC_FAILED: u8 = 255;
 struct Invocation {
     store: Store,
     cgroup_manager: CgroupManager,
+    /// The program for checkpoint and restore, when it is not the usual one.
+    criu: Option<String>,
     arguments: Arguments,
     /// Behind the words, where another program's words may follow.
     rest: Vec<String>,
@@ -64,7 +67,12 @@ const GLOBAL: [Flag; 10] = [
         "auto|true|false",
         "accepted for runc's callers: rights are found out by use",
     ),
-    valued("criu", "", "path", "accepted for runc's callers"),
+    valued(
+        "criu",
+        "",
+        "path",
+        "the program for checkpoint and restore, else criu",
+    ),
     switch("debug", "", "log what is asked for, too"),
     switch(
         "systemd-cgroup",
@@ -280,25 +288,21 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "checkpoint",
-        help: "checkpoint a container (not supported)",
+        help: "make images of a container, by criu",
         words: "<id>",
-        flags: &[],
-        foreign: true,
-        run: unsupported,
+        flags: &checkpointing::CHECKPOINT_FLAGS,
+        foreign: false,
+        run: checkpointing::checkpoint,
     },
     Command {
         name: "restore",
-        help: "restore a container (not supported)",
+        help: "make a container of images, by criu",
         words: "<id>",
-        flags: &[],
-        foreign: true,
-        run: unsupported,
+        flags: &checkpointing::RESTORE_FLAGS,
+        foreign: false,
+        run: checkpointing::restore,
     },
 ];
-
-fn unsupported(_: &Invocation) -> Result<u8> {
-    Err(Error::unsupported("checkpoint and restore"))
-}
 
 /// Runs the command line given without the program's own name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -371,6 +375,7 @@ fn dispatch(
     let mut invocation = Invocation {
         store,
         cgroup_manager: cgroup_manager(&global)?,
+        criu: global.value("criu").map(str::to_owned),
         arguments,
         rest,
     };
