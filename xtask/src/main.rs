@@ -44,9 +44,10 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
+    ("newuidmap", "uidmap"),
     ("docker", "docker.io"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

@@ -34,6 +34,8 @@ pub struct Create<'a> {
     pub new_keyring: bool,
     /// Who makes its cgroup.
     pub cgroup_manager: CgroupManager,
+    /// Whether the container does without a cgroup where its creator may make none. Limits are an error then.
+    pub rootless: bool,
     /// Whether the root is entered by chroot(2), for hosts that run from a ramdisk: pivot_root(2) cannot leave that. The
     /// container's root user can then come back out if it may call chroot itself.
     pub no_pivot: bool,
@@ -55,6 +57,7 @@ impl<'a> Create<'a> {
             gate: None,
             new_keyring: true,
             cgroup_manager: CgroupManager::Direct,
+            rootless: false,
             no_pivot: false,
         }
     }

@@ -8,11 +8,12 @@ use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
 use crate::init::{Birth, fail, hooks as hooks_of, state};
 use crate::launch::{Launch, Overrides};
+use crate::mounts::Prepared;
 use crate::namespaces::{self, BirthPlace, Plan};
 use crate::procfs::Procfs;
 use crate::resctrl::Resctrl;
-use crate::{mounts, net_devices, rootfs, sysctl};
-use oci::runtime::{Hook, Linux, State, Status};
+use crate::{id_maps, mounts, net_devices, rootfs, sysctl};
+use oci::runtime::{Hook, Linux, Spec, State, Status};
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, geteuid, pidfd_send_signal, set_dumpable_behavior,
@@ -20,7 +21,7 @@ use rustix::process::{
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::process::{Child, Namespaces, Spawn, close_inherited, exit, setns, spawn};
 
@@ -53,6 +54,7 @@ pub fn create(request: Create<'_>) -> Result<Container> {
         manager: request.cgroup_manager,
         resources,
         annotations: &spec.annotations,
+        rootless: request.rootless,
     };
     let mut birth = prepare(request, &mut warnings)?;
     let mut cgroup = Cgroup::create(&wanted)?;
@@ -226,18 +228,13 @@ fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<
         .map(|linux| sysctl::check(linux, own))
         .transpose()?
         .unwrap_or_default();
-    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
-    let mut root = None;
-    // What is mapped as a new user namespace is must wait for it.
-    if !plan.new.contains(Namespaces::USER) {
-        let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
-        mounts
-            .iter_mut()
-            .try_for_each(|mount| mount.map_ids(users))?;
-        root = Some(rootfs::open(request.rootfs, spec, &bundle, users)?);
-    } else if matches!(request.rootfs, Rootfs::Path) {
-        root = Some(rootfs::open(request.rootfs, spec, &bundle, None)?);
-    }
+    let unprivileged = !geteuid().is_root();
+    let (mounts, root) = if unprivileged {
+        check_unprivileged(&plan, request.rootfs)?;
+        (Vec::new(), None)
+    } else {
+        open_sources(spec, &bundle, request.rootfs, &plan, &procfs)?
+    };
     Ok(Birth {
         id: request.id,
         bundle,
@@ -255,7 +252,47 @@ fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<
         gate: request.gate,
         keyring: request.new_keyring,
         no_pivot: request.no_pivot,
+        unprivileged,
     })
+}
+
+/// The sources of mounts, and the root unless it must wait for the container's user namespace.
+fn open_sources<'a>(
+    spec: &'a Spec,
+    bundle: &Path,
+    rootfs: Rootfs<'_>,
+    plan: &Plan,
+    procfs: &Procfs,
+) -> Result<(Vec<Prepared<'a>>, Option<OwnedFd>)> {
+    let mut mounts = mounts::prepare(spec, bundle, procfs)?;
+    if plan.new.contains(Namespaces::USER) {
+        let root = match rootfs {
+            Rootfs::Path => Some(rootfs::open(rootfs, spec, bundle, None)?),
+            Rootfs::Overlay { .. } => None,
+        };
+        return Ok((mounts, root));
+    }
+    let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+    mounts
+        .iter_mut()
+        .try_for_each(|mount| mount.map_ids(users))?;
+    let root = rootfs::open(rootfs, spec, bundle, users)?;
+    Ok((mounts, Some(root)))
+}
+
+/// What it takes an ordinary user to create a container.
+fn check_unprivileged(plan: &Plan, rootfs: Rootfs<'_>) -> Result<()> {
+    if !plan.has(Namespaces::USER) {
+        return Err(Error::invalid(
+            "without root's rights a container needs a user namespace (spec --rootless)",
+        ));
+    }
+    match rootfs {
+        Rootfs::Path => Ok(()),
+        Rootfs::Overlay { .. } => Err(Error::unsupported(
+            "an overlay of layers without root's rights",
+        )),
+    }
 }
 
 /// Lets init be born and answers it until it waits at the gate. It is ended and reaped when that fails.
@@ -333,9 +370,9 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
     }
 }
 
-/// Lets init be born in a user namespace that exists: new namespaces belong to that of their maker, so that it takes a
-/// process in between, whose sibling init then is.
-fn deliver_in(
+/// Lets a child be born in a user namespace that exists: new namespaces belong to that of their maker, so that it takes a
+/// process in between, whose sibling it then is.
+pub(crate) fn deliver_in(
     users: BorrowedFd<'_>,
     pid_namespace: Option<BorrowedFd<'_>>,
     how: Spawn<'_>,
@@ -415,7 +452,7 @@ fn attend(
             gid_mappings,
             ..
         } = linux;
-        namespaces::write_maps(&birth.procfs, child.pid, uid_mappings, gid_mappings)?;
+        id_maps::write(&birth.procfs, child.pid, uid_mappings, gid_mappings)?;
         let users = namespaces::of(&birth.procfs, child.pid, "user")?;
         birth
             .mounts

@@ -7,7 +7,7 @@
 use crate::api::{ExecRequest, Stdio, Target};
 use crate::cgroup::Entry;
 use crate::channel::{Channel, Message};
-use crate::create::{await_execution, end, hide_from_others};
+use crate::create::{await_execution, deliver_in, end, hide_from_others};
 use crate::error::{Doing, Error, Result};
 use crate::init::{become_root, fail, hide_keys, state};
 use crate::launch::{Launch, Overrides};
@@ -18,7 +18,7 @@ use crate::resctrl::Resctrl;
 use crate::stdio;
 use oci::runtime::{Process, Status};
 use rustix::fs::Mode;
-use rustix::process::{Pid, setsid, umask};
+use rustix::process::{Pid, geteuid, setsid, umask};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -80,6 +80,7 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
         procfs: Procfs::open()?,
         entry,
         stdio,
+        by_user_namespace: users && !geteuid().is_root(),
     };
     hide_from_others()?;
     let (ours, theirs) = Channel::pair()?;
@@ -108,10 +109,25 @@ struct Entering<'a> {
     procfs: Procfs,
     entry: Entry,
     stdio: Stdio,
+    /// Whether the user namespace must be entered before all else, even before birth: it is what gives an ordinary user the
+    /// rights over the others.
+    by_user_namespace: bool,
 }
 
 impl Entering<'_> {
     fn spawn(&self, ours: &Channel, theirs: Channel) -> Result<Child> {
+        if self.by_user_namespace {
+            let how = Spawn {
+                cgroup: self.entry.born(),
+                ..Spawn::default()
+            };
+            let pids = self.namespaces.contains(Namespaces::PID);
+            let pidfd = self.target.pidfd;
+            return deliver_in(pidfd, pids.then_some(pidfd), how, move || {
+                close_inherited(ours.as_fd());
+                self.live(&theirs)
+            });
+        }
         let place = match self.namespaces.contains(Namespaces::PID) {
             true => Some(BirthPlace::set(self.target.pidfd)?),
             false => None,
@@ -167,7 +183,10 @@ impl Entering<'_> {
         }
         self.launch.give_from_outside(None, &self.procfs)?;
         let label = self.launch.label(&self.procfs)?;
-        let others = self.namespaces.without(Namespaces::PID);
+        let mut others = self.namespaces.without(Namespaces::PID);
+        if self.by_user_namespace {
+            others = others.without(Namespaces::USER);
+        }
         setns(self.target.pidfd, others).doing("joining the container's namespaces")?;
         if self.namespaces.contains(Namespaces::USER) {
             become_root()?;

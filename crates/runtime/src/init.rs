@@ -4,7 +4,7 @@
 //! step below is one step of the specification's create operation; whatever fails is told to the caller, who undoes.
 //! Source: runtime.md "Lifecycle", config-linux.md.
 
-use crate::api::Stdio;
+use crate::api::{Rootfs, Stdio};
 use crate::cgroup::{Entry, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
@@ -13,7 +13,7 @@ use crate::lsm::ExecLabel;
 use crate::mounts::{DIRECTORY_MODE, Prepared, Site};
 use crate::namespaces::{self, Plan};
 use crate::procfs::Procfs;
-use crate::{dev, hooks, masks, no_pivot, reaper, rootfs, stdio, sysctl};
+use crate::{dev, hooks, masks, mounts, no_pivot, reaper, rootfs, stdio, sysctl};
 use oci::runtime::{Hook, Hooks, Spec, State, Status, VERSION};
 use rustix::fs::Mode;
 use rustix::net::{SocketFlags, accept_with};
@@ -38,11 +38,12 @@ pub(crate) struct Birth<'a> {
     pub(crate) bundle: PathBuf,
     pub(crate) spec: &'a Spec,
     pub(crate) plan: Plan,
+    /// Empty when init opens them.
     pub(crate) mounts: Vec<Prepared<'a>>,
     pub(crate) sysctls: BTreeMap<String, &'a str>,
     pub(crate) launch: Launch<'a>,
     pub(crate) procfs: Procfs,
-    /// Unset when it comes with the first message.
+    /// Unset when it comes with the first message, or init opens it.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) entry: Entry,
     /// Below the mount points; known when there is one.
@@ -54,6 +55,9 @@ pub(crate) struct Birth<'a> {
     pub(crate) keyring: bool,
     /// See [`crate::Create::no_pivot`].
     pub(crate) no_pivot: bool,
+    /// Whether the caller is an ordinary user: it may mount nothing, so that init opens the root and the mounts' sources, as
+    /// that user, in the user namespace that gives it the rights.
+    pub(crate) unprivileged: bool,
 }
 
 /// The hooks of a configuration, none if it has none.
@@ -163,6 +167,7 @@ impl Birth<'_> {
         }
         let root = match sent {
             Some(root) => root,
+            None if self.unprivileged => rootfs::open(Rootfs::Path, self.spec, &self.bundle, None)?,
             None => {
                 let root = self.root.as_ref().expect("what is not sent was inherited");
                 root.try_clone()
@@ -199,7 +204,14 @@ impl Birth<'_> {
             cgroup: &self.cgroup,
             cgroup_namespace: self.plan.has(Namespaces::CGROUP),
         };
-        for mount in &self.mounts {
+        let opened;
+        let mounts = if self.unprivileged {
+            opened = mounts::prepare(spec, &self.bundle, &self.procfs)?;
+            &opened
+        } else {
+            &self.mounts
+        };
+        for mount in mounts {
             site.mount(mount)?;
         }
         dev::populate(root, spec, self.plan.has(Namespaces::USER))?;

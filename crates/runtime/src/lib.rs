@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Invariants: a path of the container is resolved inside its root, once, to a descriptor; procfs is the host's own, verified;
-//! what was made is undone when a later step fails; nothing is executed but the container's program and its hooks.
+//! what was made is undone when a later step fails; nothing is executed but the container's program, its hooks, and the host's
+//! own newuidmap, newgidmap and criu.
 //!
 //! Callers have one thread, and run sealed ([`sealed::ensure`]).
 
@@ -32,6 +33,7 @@ mod dev;
 mod error;
 mod exec;
 mod hooks;
+mod id_maps;
 mod init;
 mod launch;
 mod limits;

@@ -24,6 +24,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) resources: Option<&'a Resources>,
     /// May have properties for systemd.
     pub(crate) annotations: &'a Annotations,
+    /// Whether none will do where none may be made.
+    pub(crate) rootless: bool,
 }
 
 impl Cgroup {
@@ -35,14 +37,14 @@ impl Cgroup {
     pub(crate) fn create(wanted: &Wanted<'_>) -> Result<Self> {
         let configured = wanted.path.filter(|path| !path.is_empty());
         let mut cgroup = match wanted.manager {
-            CgroupManager::Direct => {
-                let default = || format!("/hull/{}", wanted.id);
-                Self::new(plain(&configured.map_or_else(default, str::to_owned))?)
-            }
+            CgroupManager::Direct => Self::new(match configured {
+                Some(path) => plain(path)?,
+                None => default_path(wanted)?,
+            }),
             CgroupManager::Systemd => Self::start_unit(wanted, configured)?,
             CgroupManager::Disabled => return Self::none(wanted.resources),
         };
-        let result = cgroup.make().and_then(|()| {
+        let result = cgroup.make(wanted.rootless).and_then(|()| {
             cgroup.set_devices(wanted.resources)?;
             let resources = wanted.resources.map(|resources| cgroup.bearable(resources));
             resources.map_or(Ok(()), |resources| cgroup.set_limits(&resources))
@@ -51,6 +53,11 @@ impl Cgroup {
             Ok(()) => Ok(cgroup),
             // Others' processes are in it, and it is not ours to remove.
             Err(error @ Error::State(_)) if cgroup.unit.is_none() => Err(error),
+            Err(error) if wanted.rootless && cgroup.unit.is_none() && is_refusal(&error) => {
+                // What could be made of it can be removed, and what could not is not there.
+                drop(cgroup.destroy());
+                Self::none(wanted.resources).map_err(|_| error)
+            }
             Err(error) => Err(error.undone(cgroup.destroy())),
         }
     }
@@ -120,7 +127,7 @@ impl Cgroup {
         }
     }
 
-    fn make(&mut self) -> Result<()> {
+    fn make(&mut self, rootless: bool) -> Result<()> {
         for hierarchy in hierarchies()? {
             let path = hierarchy.mount.join(&self.path);
             let mode = Mode::from_raw_mode(0o755);
@@ -142,10 +149,37 @@ impl Cgroup {
             let dir = Dir::open(&path).doing("opening the cgroup")?;
             self.groups.push(Group { hierarchy, dir });
             let Group { dir, .. } = self.groups.last().expect("one was pushed");
-            prepare(hierarchy, &path, dir)?;
+            prepare(hierarchy, &path, dir, rootless)?;
         }
         Ok(())
     }
+}
+
+/// Whether an error is for want of rights.
+fn is_refusal(error: &Error) -> bool {
+    let Error::System { source, .. } = error else {
+        return false;
+    };
+    matches!(source.errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
+}
+
+/// Where a container is whose configuration does not say. An ordinary user has rights at most beside its own group.
+fn default_path(wanted: &Wanted<'_>) -> Result<PathBuf> {
+    let by_id = plain(&format!("/hull/{}", wanted.id))?;
+    if !wanted.rootless || !unified()? {
+        return Ok(by_id);
+    }
+    let text = std::fs::read_to_string("/proc/self/cgroup")
+        .call(|| "read(\"/proc/self/cgroup\")")
+        .doing("finding the own cgroup")?;
+    Ok(beside(&text, wanted.id).unwrap_or(by_id))
+}
+
+/// A path beside the group that a v2 line of `/proc/self/cgroup` names.
+fn beside(text: &str, id: &str) -> Option<PathBuf> {
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let above = Path::new(own).parent()?;
+    plain(above.join(format!("hull-{id}")).to_str()?).ok()
 }
 
 /// Whether a limit of tasks lets no process be born beside another.
@@ -175,7 +209,7 @@ fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
 }
 
 /// What must be done before a process can enter: v2 controllers enabled in every group above, v1 CPU sets filled.
-fn prepare(hierarchy: &Hierarchy, path: &Path, dir: &Dir) -> Result<()> {
+fn prepare(hierarchy: &Hierarchy, path: &Path, dir: &Dir, rootless: bool) -> Result<()> {
     let above = path
         .ancestors()
         .skip(1)
@@ -185,7 +219,12 @@ fn prepare(hierarchy: &Hierarchy, path: &Path, dir: &Dir) -> Result<()> {
     let doing = "preparing the cgroup";
     if hierarchy.version == Version::V2 {
         for path in above {
-            v2::delegate(&Dir::open(path).doing(doing)?, &hierarchy.controllers).doing(doing)?;
+            let group = Dir::open(path).doing(doing)?;
+            match v2::delegate(&group, &hierarchy.controllers).doing(doing) {
+                // Groups above those that the user was given are as their owner wants them.
+                Err(error) if rootless && is_refusal(&error) => {}
+                result => result?,
+            }
         }
     } else if hierarchy.controllers.iter().any(|word| word == "cpuset")
         && dir.read("cpuset.cpus").doing(doing)?.trim().is_empty()
@@ -210,5 +249,23 @@ fn refuse_populated(path: &Path) -> Result<()> {
         count => Err(Error::State(
             format!("cgroup {} has {count} processes", path.display()).into(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_containers_are_beside_its_own_group() {
+        let session = "1:name=systemd:/x\n0::/user.slice/user-1000.slice/session-2.scope\n";
+        assert_eq!(
+            beside(session, "c").unwrap(),
+            Path::new("user.slice/user-1000.slice/hull-c")
+        );
+        assert_eq!(beside("0::/a\n", "c").unwrap(), Path::new("hull-c"));
+        for none in ["", "0::/\n", "0::/../x/y\n", "1:cpu:/a/b\n"] {
+            assert_eq!(beside(none, "c"), None, "{none}");
+        }
     }
 }

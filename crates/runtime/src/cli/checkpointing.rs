@@ -271,6 +271,7 @@ fn restore_new(
         manager: invocation.cgroup_manager,
         resources,
         annotations: &new.spec.annotations,
+        rootless: invocation.rootless,
     };
     let mut cgroup = Cgroup::create(&wanted)?;
     let wanted = linux.and_then(|linux| linux.intel_rdt.as_ref());

@@ -126,6 +126,7 @@ impl<'a> New<'a> {
             gate,
             new_keyring: !invocation.arguments.has("no-new-keyring"),
             cgroup_manager: invocation.cgroup_manager,
+            rootless: invocation.rootless,
             no_pivot: invocation.arguments.has("no-pivot"),
             ..Create::new(self.id, &self.bundle, &self.spec)
         };

@@ -13,7 +13,7 @@ mod resources;
 mod streams;
 
 use crate::cgroup::CgroupManager;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::state::Store;
 use arguments::{Arguments, Flag, switch, valued};
 use rustix::process::geteuid;
@@ -22,6 +22,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use sys::Context;
 
 /// The exit code of an invocation that failed.
 const FAILED: u8 = 1;
@@ -35,6 +36,8 @@ struct Invocation {
     cgroup_manager: CgroupManager,
     /// The program for checkpoint and restore, when it is not the usual one.
     criu: Option<String>,
+    /// Whether a cgroup that may not be made is done without.
+    rootless: bool,
     arguments: Arguments,
     /// Behind the words, where another program's words may follow.
     rest: Vec<String>,
@@ -65,7 +68,7 @@ const GLOBAL: [Flag; 10] = [
         "rootless",
         "",
         "auto|true|false",
-        "accepted for runc's callers: rights are found out by use",
+        "do without a cgroup where none may be made; auto for ordinary users and in user namespaces",
     ),
     valued(
         "criu",
@@ -376,6 +379,7 @@ fn dispatch(
         store,
         cgroup_manager: cgroup_manager(&global)?,
         criu: global.value("criu").map(str::to_owned),
+        rootless: rootless(&global)?,
         arguments,
         rest,
     };
@@ -389,6 +393,26 @@ fn dispatch(
         }
     }
     (command.run)(&invocation)
+}
+
+fn rootless(global: &Arguments) -> Result<bool> {
+    match global.value("rootless") {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        None | Some("auto" | "") => Ok(!geteuid().is_root() || in_user_namespace()?),
+        Some(other) => Err(Error::invalid(format!(
+            "invalid value {other:?} for -rootless"
+        ))),
+    }
+}
+
+/// Whether the ids seen are not all of the machine's.
+fn in_user_namespace() -> Result<bool> {
+    const ALL: [&str; 3] = ["0", "0", "4294967295"];
+    let map = std::fs::read_to_string("/proc/self/uid_map")
+        .call(|| "read(\"/proc/self/uid_map\")")
+        .doing("looking at the user namespace")?;
+    Ok(!map.split_whitespace().eq(ALL))
 }
 
 fn cgroup_manager(global: &Arguments) -> Result<CgroupManager> {
@@ -418,8 +442,6 @@ impl Invocation {
 
 /// Prints to standard output.
 fn print(text: &str) -> Result<()> {
-    use crate::error::Doing;
-    use sys::Context;
     let mut output = std::io::stdout().lock();
     output
         .write_all(text.as_bytes())
