@@ -2,11 +2,11 @@
 //! waits at the gate. What was made is undone when any of that fails.
 
 use crate::api::{Create, Rootfs, Stdio};
-use crate::cgroup::{Cgroup, CgroupManager, Entry, Wanted, unified};
+use crate::cgroup::{Cgroup, CgroupManager, Entry, Unit, Wanted, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
-use crate::init::{Birth, fail, hooks as hooks_of, state};
+use crate::init::{Birth, fail, hooks as hooks_of, state, wait_for_go};
 use crate::launch::{Launch, Overrides};
 use crate::mounts::Prepared;
 use crate::namespaces::{self, BirthPlace, Plan};
@@ -358,8 +358,14 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
         birth.live(theirs)
     };
     let pid_namespace = birth.plan.joins(Namespaces::PID);
-    if let Some(users) = birth.plan.joins(Namespaces::USER) {
-        return deliver_in(users.as_fd(), pid_namespace.map(AsFd::as_fd), how, body);
+    let users = birth.plan.joins(Namespaces::USER);
+    let by_way = Way {
+        users: users.map(AsFd::as_fd),
+        pids: pid_namespace.map(AsFd::as_fd),
+        unit: birth.entry.attached_by(),
+    };
+    if by_way.users.is_some() || by_way.unit.is_some() {
+        return deliver_by_way(by_way, how, body);
     }
     let place = pid_namespace.map(BirthPlace::set).transpose()?;
     let child = spawn(how, body).doing(doing);
@@ -370,47 +376,66 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
     }
 }
 
-/// Lets a child be born in a user namespace that exists: new namespaces belong to that of their maker, so that it takes a
-/// process in between, whose sibling it then is.
-pub(crate) fn deliver_in(
-    users: BorrowedFd<'_>,
-    pid_namespace: Option<BorrowedFd<'_>>,
+/// What a process enters before a child is born of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    /// A user namespace: new namespaces belong to that of their maker.
+    pub(crate) users: Option<BorrowedFd<'a>>,
+    /// A pid namespace, which only births enter.
+    pub(crate) pids: Option<BorrowedFd<'a>>,
+    /// A unit, which systemd moves it into.
+    pub(crate) unit: Option<&'a Unit>,
+}
+
+impl Way<'_> {
+    fn enter(&self) -> sys::Result<()> {
+        for (fd, kind) in [(self.users, Namespaces::USER), (self.pids, Namespaces::PID)] {
+            if let Some(fd) = fd {
+                setns(fd, kind)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets a child be born by a process in between, whose sibling it is.
+pub(crate) fn deliver_by_way(
+    way: Way<'_>,
     how: Spawn<'_>,
     body: impl FnOnce() -> Infallible,
 ) -> Result<Child> {
-    let doing = "starting the container's init in a user namespace";
+    let doing = "starting the container's init by another process";
     let (ours, theirs) = Channel::pair()?;
+    let other_end = ours.as_fd();
     let middle = move || {
-        let born = setns(users, Namespaces::USER)
-            .and_then(|()| pid_namespace.map_or(Ok(()), |fd| setns(fd, Namespaces::PID)))
-            .and_then(|()| {
-                spawn(
-                    Spawn {
-                        cgroup: None,
-                        sibling: true,
-                        ..how
-                    },
-                    body,
-                )
-            })
-            .doing(doing);
-        match born {
-            Ok(child) => match theirs.send(&Message::Born(child.pid, child.pidfd)) {
-                Ok(()) => exit(0),
-                Err(error) => fail(&theirs, &error),
-            },
+        close_inherited(other_end);
+        let waited = way.unit.map_or(Ok(()), |_| wait_for_go(&theirs).map(drop));
+        let sibling = Spawn {
+            cgroup: None,
+            sibling: true,
+            ..how
+        };
+        let born = waited
+            .and_then(|()| way.enter().doing(doing))
+            .and_then(|()| spawn(sibling, body).doing(doing));
+        let told = born.and_then(|child| theirs.send(&Message::Born(child.pid, child.pidfd)));
+        match told {
+            Ok(()) => exit(0),
             Err(error) => fail(&theirs, &error),
         }
     };
-    // Who is in the cgroup when init is born bears it there.
-    let middle = spawn(
-        Spawn {
-            cgroup: how.cgroup,
-            ..Spawn::default()
-        },
-        middle,
-    )
-    .doing(doing)?;
+    // Who is in the cgroup when the child is born bears it there.
+    let place = Spawn {
+        cgroup: how.cgroup,
+        ..Spawn::default()
+    };
+    let middle = spawn(place, middle).doing(doing)?;
+    if let Some(unit) = way.unit {
+        let attached = unit.attach(middle.pid);
+        if let Err(error) = attached.and_then(|()| ours.send(&Message::Go(None))) {
+            return Err(error.undone(end(&middle)));
+        }
+    }
     let answer = ours.receive();
     reap(middle.pid).doing(doing)?;
     match answer? {

@@ -7,7 +7,7 @@
 use crate::api::{ExecRequest, Stdio, Target};
 use crate::cgroup::Entry;
 use crate::channel::{Channel, Message};
-use crate::create::{await_execution, deliver_in, end, hide_from_others};
+use crate::create::{Way, await_execution, deliver_by_way, end, hide_from_others};
 use crate::error::{Doing, Error, Result};
 use crate::init::{become_root, fail, hide_keys, state};
 use crate::launch::{Launch, Overrides};
@@ -116,14 +116,20 @@ struct Entering<'a> {
 
 impl Entering<'_> {
     fn spawn(&self, ours: &Channel, theirs: Channel) -> Result<Child> {
-        if self.by_user_namespace {
+        let unit = self.entry.attached_by();
+        if self.by_user_namespace || unit.is_some() {
+            let pids = self.namespaces.contains(Namespaces::PID);
+            let pidfd = self.target.pidfd;
+            let way = Way {
+                users: self.by_user_namespace.then_some(pidfd),
+                pids: pids.then_some(pidfd),
+                unit,
+            };
             let how = Spawn {
                 cgroup: self.entry.born(),
                 ..Spawn::default()
             };
-            let pids = self.namespaces.contains(Namespaces::PID);
-            let pidfd = self.target.pidfd;
-            return deliver_in(pidfd, pids.then_some(pidfd), how, move || {
+            return deliver_by_way(way, how, move || {
                 close_inherited(ours.as_fd());
                 self.live(&theirs)
             });

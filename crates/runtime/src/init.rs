@@ -310,7 +310,8 @@ pub(crate) fn fail(channel: &Channel, error: &Error) -> ! {
     exit(FAILED)
 }
 
-fn wait_for_go(channel: &Channel) -> Result<Option<OwnedFd>> {
+/// Waits for the creator's word, and what may come with it.
+pub(crate) fn wait_for_go(channel: &Channel) -> Result<Option<OwnedFd>> {
     match channel.receive()? {
         Some(Message::Go(fd)) => Ok(fd),
         _ => Err(Error::State("the container's creator is gone".into())),

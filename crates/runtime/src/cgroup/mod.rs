@@ -108,6 +108,8 @@ pub(crate) struct Entry {
     born: Option<OwnedFd>,
     /// Where the child still has to put itself.
     tasks: Vec<OwnedFd>,
+    /// Who has to put it there instead: an ordinary user may move nothing that is outside of what it was given.
+    attached_by: Option<Unit>,
 }
 
 impl Cgroup {
@@ -379,10 +381,11 @@ impl Cgroup {
 
     /// The ways into it.
     pub(crate) fn entry(&self) -> Result<Entry> {
-        let mut entry = Entry {
-            born: None,
-            tasks: Vec::new(),
-        };
+        let mut entry = Entry::default();
+        if let Some(unit) = self.unit.as_ref().filter(|unit| unit.user) {
+            entry.attached_by = Some(unit.clone());
+            return Ok(entry);
+        }
         for Group { hierarchy, dir } in &self.groups {
             match hierarchy.version {
                 Version::V2 => {
@@ -498,6 +501,11 @@ impl Cgroup {
 }
 
 impl Entry {
+    /// The unit whose systemd moves a process there.
+    pub(crate) fn attached_by(&self) -> Option<&Unit> {
+        self.attached_by.as_ref()
+    }
+
     /// Adds the `tasks` files of groups of another kind.
     pub(crate) fn add(&mut self, tasks: Vec<OwnedFd>) {
         self.tasks.extend(tasks);

@@ -14,7 +14,7 @@ use crate::dbus::{Bus, BusError, Call, Owner, Value, Writer};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::reap;
 use rustix::io::Errno;
-use rustix::process::{Signal, geteuid, pidfd_send_signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, geteuid, pidfd_send_signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub(crate) struct Unit {
     pub(crate) name: String,
     slice: String,
     /// Whether it is the calling user's systemd that has it.
-    user: bool,
+    pub(super) user: bool,
 }
 
 impl Unit {
@@ -160,6 +160,17 @@ impl Unit {
         set.map_err(|error| {
             Error::bus(
                 format!("setting the properties of the unit {}", self.name),
+                error,
+            )
+        })
+    }
+
+    /// Moves a process into it, which the calling user may have no right to do itself from where the process is.
+    pub(crate) fn attach(&self, pid: Pid) -> Result<()> {
+        let attached = self.connect()?.attach(&self.name, pid);
+        attached.map_err(|error| {
+            Error::bus(
+                format!("moving a process into the unit {}", self.name),
                 error,
             )
         })
@@ -296,6 +307,20 @@ impl Systemd {
         body.flag(true);
         body.properties(properties);
         self.bus.call(set, &body).map(drop)
+    }
+
+    fn attach(&mut self, unit: &str, pid: Pid) -> Result<(), BusError> {
+        let attach = Call {
+            member: "AttachProcessesToUnit",
+            signature: "ssau",
+            ..MANAGER
+        };
+        let mut body = Writer::default();
+        body.text(unit);
+        // No group below.
+        body.text("");
+        body.numbers(&[pid.as_raw_nonzero().get().cast_unsigned()]);
+        self.bus.call(attach, &body).map(drop)
     }
 
     /// The cgroup of a scope, from the root of the hierarchies.

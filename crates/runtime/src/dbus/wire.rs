@@ -87,6 +87,13 @@ impl Writer {
         self.number(flag.into());
     }
 
+    /// An `au`.
+    pub(crate) fn numbers(&mut self, numbers: &[u32]) {
+        self.array(4, |writer| {
+            numbers.iter().for_each(|number| writer.number(*number));
+        });
+    }
+
     /// An `s` or `o`.
     pub(crate) fn text(&mut self, text: &str) {
         self.number(length(text.len()));
@@ -129,9 +136,7 @@ impl Writer {
             Value::Texts(texts) => self.array(4, |writer| {
                 texts.iter().for_each(|text| writer.text(text));
             }),
-            Value::Numbers(numbers) => self.array(4, |writer| {
-                numbers.iter().for_each(|number| writer.number(*number));
-            }),
+            Value::Numbers(numbers) => self.numbers(numbers),
             Value::Bytes(bytes) => self.array(1, |writer| writer.bytes.extend(bytes)),
             Value::Pairs(pairs) => self.array(8, |writer| {
                 for (one, other) in pairs {
