@@ -11,6 +11,7 @@
 mod creation;
 mod devices;
 mod dir;
+mod entry;
 mod layout;
 mod limits;
 mod oom;
@@ -21,22 +22,22 @@ mod systemd;
 mod v1;
 mod v2;
 
+pub use entry::SubCgroup;
 pub use oom::OomEvents;
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
 
 pub(crate) use creation::Wanted;
 pub(crate) use dir::Dir;
+pub(crate) use entry::Entry;
 pub(crate) use layout::{Hierarchy, Version, hierarchies, unified};
 pub(crate) use properties::ANNOTATION;
 pub(crate) use systemd::Unit;
 
 use crate::error::{Doing, Error, Result};
 use oci::runtime::Resources;
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sys::Context;
@@ -73,43 +74,11 @@ pub enum CgroupManager {
     Disabled,
 }
 
-/// A group below a container's own, which a process can be executed in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubCgroup {
-    /// The v1 controller that it is of; unset for all, and for v2.
-    pub controller: Option<String>,
-    /// From the container's group on.
-    pub path: String,
-}
-
-impl SubCgroup {
-    fn concerns(&self, hierarchy: &Hierarchy) -> bool {
-        match &self.controller {
-            None => true,
-            Some(name) => {
-                hierarchy.version == Version::V1
-                    && (hierarchy.controllers.contains(name) || hierarchy.name() == *name)
-            }
-        }
-    }
-}
-
 /// Its directory in one hierarchy.
 #[derive(Debug)]
 struct Group {
     hierarchy: &'static Hierarchy,
     dir: Dir,
-}
-
-/// The ways into a cgroup, opened with the opener's rights: whoever holds them enters, whatever became of its own rights.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    /// Where clone3 can put a child at birth.
-    born: Option<OwnedFd>,
-    /// Where the child still has to put itself.
-    tasks: Vec<OwnedFd>,
-    /// Who has to put it there instead: an ordinary user may move nothing that is outside of what it was given.
-    attached_by: Option<Unit>,
 }
 
 impl Cgroup {
@@ -351,60 +320,6 @@ impl Cgroup {
         Ok(table.get("oom_kill").copied().unwrap_or_default())
     }
 
-    /// Groups below it that are there, one path for all controllers or one for each of some.
-    pub(crate) fn below(&self, parts: &[SubCgroup]) -> Result<Self> {
-        let mut below = Self::new(self.path.clone());
-        for Group { hierarchy, dir } in &self.groups {
-            let part = parts.iter().find(|part| part.concerns(hierarchy));
-            let path = part.map_or("/", |part| part.path.as_str());
-            let doing = || format!("opening the cgroup {path} of the container");
-            let mut dir = dir.again().doing_with(doing)?;
-            if !path.trim_matches('/').is_empty() {
-                for name in &plain(path)? {
-                    dir = dir.child(name).doing_with(doing)?;
-                }
-            }
-            below.groups.push(Group { hierarchy, dir });
-        }
-        let known = |part: &SubCgroup| {
-            let mut hierarchies = self.groups.iter().map(|group| group.hierarchy);
-            hierarchies.any(|hierarchy| part.concerns(hierarchy))
-        };
-        match parts.iter().find(|part| !known(part)) {
-            None => Ok(below),
-            Some(SubCgroup { controller, .. }) => Err(Error::invalid(format!(
-                "the container has no cgroup v1 controller {:?}",
-                controller.as_deref().unwrap_or_default()
-            ))),
-        }
-    }
-
-    /// The ways into it.
-    pub(crate) fn entry(&self) -> Result<Entry> {
-        let mut entry = Entry::default();
-        if let Some(unit) = self.unit.as_ref().filter(|unit| unit.user) {
-            entry.attached_by = Some(unit.clone());
-            return Ok(entry);
-        }
-        for Group { hierarchy, dir } in &self.groups {
-            match hierarchy.version {
-                Version::V2 => {
-                    let fd = dir.as_fd().try_clone_to_owned().call(|| "dup(<cgroup>)");
-                    entry.born = Some(fd.doing("opening the cgroup")?);
-                }
-                Version::V1 => {
-                    // A write of one thread's own id to `tasks` takes no lock that forks of the whole machine wait for,
-                    // which one to `cgroup.procs` does.
-                    let fd = dir
-                        .file("tasks", OFlags::WRONLY)
-                        .doing("opening the cgroup")?;
-                    entry.tasks.push(fd);
-                }
-            }
-        }
-        Ok(entry)
-    }
-
     /// The group that has a controller, `asked` for.
     fn controller(&self, name: &str, asked: &str) -> Result<&Group> {
         let has = |group: &&Group| group.hierarchy.controllers.iter().any(|word| word == name);
@@ -497,33 +412,6 @@ impl Cgroup {
         });
         self.thaw()?;
         killed
-    }
-}
-
-impl Entry {
-    /// The unit whose systemd moves a process there.
-    pub(crate) fn attached_by(&self) -> Option<&Unit> {
-        self.attached_by.as_ref()
-    }
-
-    /// Adds the `tasks` files of groups of another kind.
-    pub(crate) fn add(&mut self, tasks: Vec<OwnedFd>) {
-        self.tasks.extend(tasks);
-    }
-
-    /// The directory for clone3.
-    pub(crate) fn born(&self) -> Option<BorrowedFd<'_>> {
-        self.born.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Moves the calling thread, which must be its process's only one, where clone3 did not.
-    pub(crate) fn enter(&self) -> Result<()> {
-        for fd in &self.tasks {
-            rustix::io::write(fd, b"0")
-                .call(|| "write(<group>/tasks, \"0\")")
-                .doing("entering the cgroup")?;
-        }
-        Ok(())
     }
 }
 

@@ -1,8 +1,9 @@
 //! From creation to deletion.
 
 use super::foreground::Foreground;
+use super::log::rfc3339;
 use super::streams::{check_console, hand_out, preserved};
-use super::{Invocation, rfc3339, warn};
+use super::{Invocation, warn};
 use crate::api::{Create, Stdio};
 use crate::cgroup::Cgroup;
 use crate::create::{Container, create as create_container, start_at};
