@@ -45,7 +45,11 @@ impl Cgroup {
             CgroupManager::Disabled => return Self::none(wanted.resources),
         };
         let result = cgroup.make(wanted.rootless).and_then(|()| {
-            cgroup.set_devices(wanted.resources)?;
+            match cgroup.set_devices(wanted.resources) {
+                // Who may not say what devices are for can make no node either: the container has those bound for it.
+                Err(error) if wanted.rootless && is_refusal(&error) => {}
+                result => result?,
+            }
             let resources = wanted.resources.map(|resources| cgroup.bearable(resources));
             resources.map_or(Ok(()), |resources| cgroup.set_limits(&resources))
         });
@@ -90,8 +94,10 @@ impl Cgroup {
         let mut properties = properties::initial(unified, wanted.annotations)?;
         let none = Resources::default();
         let resources = wanted.resources.unwrap_or(&none);
-        let rules = devices::rules(&resources.devices)?;
-        properties.extend(properties::of_devices(unified, &rules)?);
+        if !unit.user {
+            let rules = devices::rules(&resources.devices)?;
+            properties.extend(properties::of_devices(unified, &rules)?);
+        }
         let resources = bearable_with_placeholder(resources);
         let version = || unit.version();
         properties.extend(properties::of_resources(unified, &resources, version)?);

@@ -12,18 +12,23 @@ use std::os::fd::AsFd;
 
 pub(super) const PERIOD_DEFAULT_US: u64 = 100_000;
 
-/// Hands the controllers down to the groups below `group`.
+/// Hands the controllers down to the groups below `group`, as far as they were handed down to it.
 pub(super) fn delegate(group: &Dir, controllers: &[String]) -> sys::Result<()> {
     let enabled = group.read("cgroup.subtree_control")?;
-    let missing: Vec<_> = controllers
-        .iter()
-        .filter(|name| !enabled.split_whitespace().any(|word| word == name.as_str()))
-        .map(|name| format!("+{name}"))
+    let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+    let mut missing: Vec<_> = { controllers.iter() }
+        .filter(|name| !has(&enabled, name))
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    group.write("cgroup.subtree_control", &missing.join(" "))
+    let available = group.read("cgroup.controllers")?;
+    missing.retain(|name| has(&available, name));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<_> = missing.iter().map(|name| format!("+{name}")).collect();
+    group.write("cgroup.subtree_control", &words.join(" "))
 }
 
 pub(super) fn devices(group: &Dir, rules: &[Rule]) -> Result<()> {
@@ -354,8 +359,12 @@ mod tests {
 
     #[test]
     fn controllers_are_delegated_once() {
-        let (_tree, group) = group(&[("cgroup.subtree_control", "cpu io\n")]);
-        delegate(&group, &["cpu".into(), "pids".into(), "memory".into()]).unwrap();
+        let (_tree, group) = group(&[
+            ("cgroup.subtree_control", "cpu io\n"),
+            ("cgroup.controllers", "cpu io memory pids\n"),
+        ]);
+        let all = ["cpu", "pids", "memory", "rdma"].map(str::to_owned);
+        delegate(&group, &all).unwrap();
         assert_eq!(
             group.read("cgroup.subtree_control").unwrap(),
             "+pids +memory"
