@@ -418,8 +418,13 @@ fn mounts_below_an_idmapped_one_are_mapped_when_asked_for() {
     for (option, there, below) in [("idmap", "7000", "0"), ("ridmap", "7000", "7000")] {
         let mut bundle = Bundle::shell("stat -c %u /bound/file /bound/inner/file");
         let source = bundle.path().join("source");
+        // Not a tmpfs, which takes no mapping before Linux 6.3.
+        let other = bundle.path().join("other");
         std::fs::create_dir_all(source.join("inner")).unwrap();
-        std::fs::write(source.join("file"), "").unwrap();
+        std::fs::create_dir(&other).unwrap();
+        for directory in [&source, &other] {
+            std::fs::write(directory.join("file"), "").unwrap();
+        }
         let mapping = json!([{"containerID": 0, "hostID": 7000, "size": 1}]);
         bundle.add_mount(
             json!({"destination": "/bound", "type": "bind", "source": source,
@@ -427,13 +432,9 @@ fn mounts_below_an_idmapped_one_are_mapped_when_asked_for() {
         );
         bundle.config["root"]["readonly"] = json!(false);
         let runtime = bundle.command(&["run", &bundle.id]);
-        let inner = source.join("inner");
-        let script = format!(
-            "mount -t tmpfs inner {0} && touch {0}/file && exec \"$@\"",
-            inner.display()
-        );
+        let script = "mount --bind other source/inner && exec \"$@\"";
         let mut command = std::process::Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, "sh"]);
+        command.args(["--mount", "sh", "-c", script, "sh"]);
         command.arg(runtime.get_program()).args(runtime.get_args());
         let output = command.current_dir(bundle.path()).output().unwrap();
         let outcome = common::Outcome::from(output);
