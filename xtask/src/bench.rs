@@ -6,6 +6,7 @@
 mod engines;
 mod floor;
 mod image;
+mod registry;
 mod runtimes;
 
 use crate::{Result, release_binary, shell};
@@ -145,6 +146,10 @@ fn engines(root: &Path, hull: &Path, part: &str) -> Result<()> {
     if wants("load") {
         let engines = [Some(&hull_engine), peer.as_ref()];
         load(root, &engines.into_iter().flatten().collect::<Vec<_>>())?;
+    }
+    if wants("registry") {
+        let engines = [Some(&hull_engine), peer.as_ref()];
+        registry::run(root, &engines.into_iter().flatten().collect::<Vec<_>>())?;
     }
     if wants("exec") {
         for engine in [Some(&hull_engine), peer.as_ref()].into_iter().flatten() {

@@ -1,6 +1,7 @@
-//! The project's own tasks: `cargo xtask tidy | test | ci | bench`.
+//! The project's own tasks: `cargo xtask tidy | test | ci | bench | conformance`.
 
 mod bench;
+mod conformance;
 mod elf;
 mod shell;
 mod strays;
@@ -17,6 +18,8 @@ cargo xtask tidy    check the rules that no compiler checks
 cargo xtask test    install what the tests need, and run them all (as root)
 cargo xtask ci      formatting, clippy, tidy, tests, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
+cargo xtask conformance <suite>
+                    run a built opencontainers/runtime-tools against this runtime, runc and crun (as root)
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "ci" => ci(),
         "bench" => bench::run(&root()),
+        "conformance" => conformance::run(&root(), std::env::args().nth(2).as_deref()),
         _ => Err(format!("no task {task:?}; there are:\n{USAGE}")),
     };
     match result {
@@ -44,7 +48,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 16] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -54,6 +58,11 @@ const NEEDED: [(&str, &str); 11] = [
     ("unshare", "util-linux"),
     ("skopeo", "skopeo"),
     ("runc", "runc"),
+    ("crun", "crun"),
+    ("podman", "podman"),
+    ("conmon", "conmon"),
+    ("catatonit", "catatonit"),
+    ("script", "bsdutils"),
     ("tar", "tar"),
     ("cc", "gcc"),
 ];

@@ -137,50 +137,6 @@ pub(crate) async fn remove(call: &Call<'_>, id: &str) -> Reply {
     Ok(empty(NO_CONTENT))
 }
 
-pub(crate) async fn prune(call: &Call<'_>) -> Reply {
-    let filters = call.query.filters(&["label", "label!", "until"])?;
-    if filters.contains("until") || filters.contains("label!") {
-        return Err(Error::unsupported(
-            "pruning containers by the filters until and label!",
-        ));
-    }
-    let mut response = types::ContainerPruneResponse::default();
-    let deleted = response.containers_deleted.get_or_insert_default();
-    for container in call.engine.list() {
-        use engine::model::Phase;
-        let labels = &container.spec.labels;
-        let labelled = filters
-            .get("label")
-            .all(|filter| match filter.split_once('=') {
-                Some((name, value)) => labels.get(name).is_some_and(|label| label == value),
-                None => labels.contains_key(filter),
-            });
-        if !labelled
-            || !matches!(
-                container.state.phase,
-                Phase::Created | Phase::Exited | Phase::Dead
-            )
-        {
-            continue;
-        }
-        let (own, _) = call.engine.size(&container.spec.id)?;
-        match call.engine.remove(&container.spec.id, false, false).await {
-            Ok(()) => {
-                deleted.push(container.spec.id.clone());
-                response.space_reclaimed += own;
-            }
-            // It was started or removed meanwhile.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    engine::Kind::Conflict | engine::Kind::NotFound
-                ) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    json(&response)
-}
-
 pub(crate) fn inspect(call: &Call<'_>, id: &str) -> Reply {
     let container = call.engine.inspect(id)?;
     let sizes = if call.query.flag("size") {

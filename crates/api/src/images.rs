@@ -21,7 +21,7 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
         }
         (&Method::POST, ["create"]) => create(call),
         (&Method::GET, ["get"]) => save(&call, call.query.all("names").to_vec()),
-        (&Method::POST, ["prune"]) => prune(&call),
+        (&Method::POST, ["prune"]) => crate::prune::images(&call),
         (&Method::GET, ["search"]) => Err(Error::unsupported("searching a registry")),
         (&Method::GET, [name @ .., "json"]) => inspect(&call, &name.join("/")),
         (&Method::GET, [name @ .., "history"]) => history(&call, &name.join("/")),
@@ -231,24 +231,32 @@ fn attributes(name: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("name".to_owned(), name.to_owned())])
 }
 
-fn removal_items(engine: &Engine, name: &str, removed: &[Removed]) -> Vec<types::ImageDeleteItem> {
-    let item = |removed: &Removed| match removed {
-        Removed::Untagged(reference) => {
-            engine.image_event("untag", name, attributes(&reference.familiar()));
-            types::ImageDeleteItem {
-                untagged: reference.familiar(),
-                ..types::ImageDeleteItem::default()
+/// One step of a removal.
+pub(crate) fn removal_item(step: &Removed) -> types::ImageDeleteItem {
+    match step {
+        Removed::Untagged(reference) => types::ImageDeleteItem {
+            untagged: reference.familiar(),
+            ..types::ImageDeleteItem::default()
+        },
+        Removed::Deleted(id) => types::ImageDeleteItem {
+            deleted: id.to_string(),
+            ..types::ImageDeleteItem::default()
+        },
+    }
+}
+
+/// Tells what was removed, by `name`.
+pub(crate) fn tell_removal(engine: &Engine, name: &str, removed: &[Removed]) {
+    for step in removed {
+        match step {
+            Removed::Untagged(reference) => {
+                engine.image_event("untag", name, attributes(&reference.familiar()));
+            }
+            Removed::Deleted(id) => {
+                engine.image_event("delete", &id.to_string(), attributes(&id.to_string()));
             }
         }
-        Removed::Deleted(id) => {
-            engine.image_event("delete", &id.to_string(), attributes(&id.to_string()));
-            types::ImageDeleteItem {
-                deleted: id.to_string(),
-                ..types::ImageDeleteItem::default()
-            }
-        }
-    };
-    removed.iter().map(item).collect()
+    }
 }
 
 fn remove(call: &Call<'_>, name: &str) -> Reply {
@@ -259,25 +267,8 @@ fn remove(call: &Call<'_>, name: &str) -> Reply {
             .images()
             .remove(name, call.query.flag("force"), &users)
     })?;
-    json(&removal_items(call.engine, name, &removed))
-}
-
-fn prune(call: &Call<'_>) -> Reply {
-    let filters = call.query.filters(&["dangling"])?;
-    let all = filters
-        .get("dangling")
-        .any(|value| matches!(value, "0" | "false"));
-    let users = |id: &ImageId| call.engine.image_users(id);
-    let (removed, bytes) = block_in_place(|| {
-        call.engine
-            .images()
-            .prune(all, &ListFilter::default(), &users)
-    })?;
-    let items = removal_items(call.engine, "prune", &removed);
-    json(&types::ImagePruneResponse {
-        images_deleted: Some(items),
-        space_reclaimed: bytes,
-    })
+    tell_removal(call.engine, name, &removed);
+    json(&removed.iter().map(removal_item).collect::<Vec<_>>())
 }
 
 fn save(call: &Call<'_>, names: Vec<String>) -> Reply {

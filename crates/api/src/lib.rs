@@ -8,6 +8,7 @@ mod distribution;
 mod exec;
 mod http;
 mod images;
+mod prune;
 mod server;
 mod streams;
 mod system;

@@ -199,7 +199,7 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
     match (method, segments) {
         (&Method::GET, ["containers", "json"]) => containers::list(&call),
         (&Method::POST, ["containers", "create"]) => containers::create(call).await,
-        (&Method::POST, ["containers", "prune"]) => containers::prune(&call).await,
+        (&Method::POST, ["containers", "prune"]) => crate::prune::containers(&call).await,
         (&Method::POST, ["commit"]) => containers::commit(call).await,
         (&Method::DELETE, ["containers", id]) => containers::remove(&call, id).await,
         (&Method::GET, ["containers", id, "json"]) => containers::inspect(&call, id),

@@ -61,6 +61,7 @@ pub(crate) fn version() -> Reply {
             types::API_VERSION_MIN.to_owned(),
         ),
         ("Os".to_owned(), "linux".to_owned()),
+        (crate::prune::PRUNE_PLAN.to_owned(), "1".to_owned()),
     ]);
     json(&types::Version {
         platform: types::PlatformName {

@@ -11,7 +11,7 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
     match (method, segments) {
         (&Method::GET, []) => list(&call),
         (&Method::POST, ["create"]) => create(call).await,
-        (&Method::POST, ["prune"]) => prune(&call),
+        (&Method::POST, ["prune"]) => crate::prune::volumes(&call),
         (&Method::GET, [name]) => json(&wire(call.engine, &call.engine.volume(name)?)),
         (&Method::DELETE, [name]) => {
             block_in_place(|| call.engine.remove_volume(name, call.query.flag("force")))?;
@@ -90,31 +90,4 @@ async fn create(call: Call<'_>) -> Reply {
     let name = Some(body.name.as_str()).filter(|name| !name.is_empty());
     let volume = block_in_place(|| call.engine.create_volume(name, body.labels))?;
     json_with(StatusCode::CREATED, &wire(call.engine, &volume))
-}
-
-/// Removes volumes that no container mounts: anonymous ones, or all of them with the filter `all`.
-fn prune(call: &Call<'_>) -> Reply {
-    let filters = call.query.filters(&["label", "all"])?;
-    let all = filters
-        .get("all")
-        .any(|value| matches!(value, "1" | "true"));
-    let mut response = types::VolumePruneResponse::default();
-    let deleted = response.volumes_deleted.get_or_insert_default();
-    for volume in call.engine.volumes()? {
-        let wanted = (all || volume.anonymous) && matches(call.engine, &volume, &filters);
-        if !wanted || !call.engine.volume_users(&volume.name).is_empty() {
-            continue;
-        }
-        let bytes = block_in_place(|| call.engine.volume_bytes(&volume.name))?;
-        match block_in_place(|| call.engine.remove_volume(&volume.name, false)) {
-            Ok(()) => {
-                response.space_reclaimed += bytes;
-                deleted.push(volume.name);
-            }
-            // A container took it meanwhile.
-            Err(error) if error.kind() == engine::Kind::Conflict => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    json(&response)
 }

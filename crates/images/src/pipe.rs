@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Bytes of one piece.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
-/// Pieces under way in one pipe: together 4 MiB.
-const CHUNKS_MAX: usize = 16;
+/// Pieces under way in one pipe: together 1 MiB.
+const CHUNKS_MAX: usize = 4;
 
 /// A piece of a stream.
 pub(crate) type Chunk = Bytes;

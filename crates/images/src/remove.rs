@@ -4,11 +4,12 @@
 //! repository. A container that runs forbids to remove its image, a stopped one only what is not forced. Source: Docker's
 //! API documentation of `DELETE /images/{name}`, and the daemon's behaviour.
 
-use crate::image::{ListFilter, Removed, User};
+use crate::image::{Image, ListFilter, Removed, User};
 use crate::list::{is_id_of, short_id};
 use crate::records::{ImageId, Update};
 use crate::{Error, Images, Result};
-use oci::Reference;
+use oci::{Digest, Reference};
+use std::collections::{HashMap, HashSet};
 
 /// Asks which containers use an image.
 type Users<'a> = &'a dyn Fn(&ImageId) -> Vec<User>;
@@ -49,18 +50,53 @@ impl Images {
     ) -> Result<(Vec<Removed>, u64)> {
         let sizes = self.layer_sizes()?;
         let mut removed = Vec::new();
-        for image in self.list(filter)? {
-            if (all || image.is_dangling()) && users(&image.id).is_empty() {
-                let names = self.references_of(&image.id)?;
-                removed.extend(self.delete(&image.id, names)?);
+        for image in self.prunable(all, filter, users)? {
+            let names = self.references_of(&image.id)?;
+            removed.extend(self.delete(&image.id, names)?);
+        }
+        let bytes = freed(&removed, &sizes);
+        Ok((removed, bytes))
+    }
+
+    /// What [`Self::prune`] would do, once the snapshots `gone` are.
+    pub fn plan_prune(
+        &self,
+        all: bool,
+        filter: &ListFilter,
+        users: Users<'_>,
+        gone: &[&str],
+    ) -> Result<(Vec<Removed>, u64)> {
+        let sizes = self.layer_sizes()?;
+        let doomed = self.prunable(all, filter, users)?;
+        let mut left: HashMap<Digest, usize> = HashMap::new();
+        for image in self.records.images().map_err(Error::Records)? {
+            for layer in distinct(&image.layers) {
+                *left.entry(*layer).or_default() += 1;
             }
         }
-        let size = |step: &Removed| match step {
-            Removed::Deleted(digest) => sizes.get(digest).copied().unwrap_or(0),
-            Removed::Untagged(_) => 0,
-        };
-        let bytes = removed.iter().map(size).sum();
+        let pinned = self.pins().without_snapshots(gone);
+        let mut removed = Vec::new();
+        for image in &doomed {
+            let names = self.references_of(&image.id)?;
+            removed.extend(names.into_iter().map(Removed::Untagged));
+            removed.push(Removed::Deleted(image.id));
+            for layer in distinct(image.layers()) {
+                let users = left.entry(*layer).or_default();
+                *users -= 1;
+                if *users == 0 && !pinned.contains(layer) {
+                    removed.push(Removed::Deleted(*layer));
+                }
+            }
+        }
+        let bytes = freed(&removed, &sizes);
         Ok((removed, bytes))
+    }
+
+    /// The images that a prune takes.
+    fn prunable(&self, all: bool, filter: &ListFilter, users: Users<'_>) -> Result<Vec<Image>> {
+        let mut images = self.list(filter)?;
+        images.retain(|image| (all || image.is_dangling()) && users(&image.id).is_empty());
+        Ok(images)
     }
 
     /// Removes one name of an image.
@@ -127,6 +163,20 @@ impl Images {
         removed.extend(layers.into_iter().map(Removed::Deleted));
         Ok(removed)
     }
+}
+
+/// The layers of an image, each once.
+fn distinct(layers: &[Digest]) -> HashSet<&Digest> {
+    layers.iter().collect()
+}
+
+/// Bytes of the layers among what was removed.
+fn freed(removed: &[Removed], sizes: &HashMap<Digest, u64>) -> u64 {
+    let size = |step: &Removed| match step {
+        Removed::Deleted(digest) => sizes.get(digest).copied().unwrap_or(0),
+        Removed::Untagged(_) => 0,
+    };
+    removed.iter().map(size).sum()
 }
 
 fn in_use(id: &ImageId, must: &'static str, reason: &str) -> Error {

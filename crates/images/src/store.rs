@@ -69,6 +69,22 @@ impl Pins {
         }
     }
 
+    /// The layers that are pinned by anything but these snapshots.
+    pub(crate) fn without_snapshots(&self, gone: &[&str]) -> HashSet<Digest> {
+        let mut counts = self.counts.clone();
+        let layers = gone
+            .iter()
+            .filter_map(|id| self.snapshots.get(*id))
+            .flatten();
+        for layer in layers {
+            if let Some(count) = counts.get_mut(layer) {
+                *count -= 1;
+            }
+        }
+        counts.retain(|_, count| *count > 0);
+        counts.into_keys().collect()
+    }
+
     /// Takes pins away; returns whether that frees layers that nothing else keeps.
     pub(crate) fn remove(&mut self, layers: &[Digest]) -> bool {
         let mut frees = false;

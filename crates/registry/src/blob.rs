@@ -17,8 +17,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Pieces of a whole blob that wait to be read; each is as large as what one read of a socket gives, some 100 KiB.
-const PIECES_MAX: usize = 32;
+/// Pieces of a blob that wait to be read; each is as large as what one read of a connection gives.
+const PIECES_MAX: usize = 4;
 
 /// A blob on its way.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ const TOKEN_BYTES_MAX: u64 = 1 << 20;
 /// Who asks, towards token issuers.
 const CLIENT_ID: &str = "hull";
 /// Parts of blobs that are fetched or wait to be read, of all blobs of one client.
-const PARTS_AT_ONCE: usize = 6;
+const PARTS_AT_ONCE: usize = 4;
 
 /// What a repository is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,6 +37,8 @@ const ANSWER_S: u64 = 120;
 pub(crate) const PAUSE_S: u64 = 60;
 /// Redirects that one request follows.
 const REDIRECTS_MAX: usize = 10;
+/// Bytes of one read of a connection, and of an answer's headers.
+const READ_BYTES_MAX: usize = 128 << 10;
 /// Idle connections kept to one place.
 const IDLE_MAX: usize = 8;
 /// Bytes of an answer that is an error which are read.
@@ -508,7 +510,9 @@ fn build(
 }
 
 async fn handshake(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Sender> {
-    let (sender, connection) = http1::handshake(TokioIo::new(io))
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(READ_BYTES_MAX)
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|error| failed(Box::new(error)))?;
     tokio::spawn(async move {

@@ -68,8 +68,9 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
-    /// The sets of a configuration, without what the kernel does not know or, unless `full`, this process does not have; the
-    /// names of those go to `missing`, for the specification asks for a warning, not an error.
+    /// The sets of a configuration, without what cannot be granted: what the kernel does not know, what, unless `full`, this
+    /// process does not have, and what a set may not have for want of it in another (capabilities(7)). The names of those go
+    /// to `missing`, for the specification asks for a warning, not an error.
     pub(crate) fn parse(
         configured: &Capabilities,
         full: bool,
@@ -98,12 +99,29 @@ impl Sets {
             }
             set
         };
+        let bounding = set(&configured.bounding);
+        let permitted = set(&configured.permitted);
+        let effective = set(&configured.effective);
+        let inheritable = set(&configured.inheritable);
+        let ambient = set(&configured.ambient);
+        let mut within = |set: CapabilitySet, others: CapabilitySet| {
+            let refused = NAMES.iter().enumerate().filter(|(number, _)| {
+                (set - others).contains(CapabilitySet::from_bits_retain(1 << number))
+            });
+            for (_, &name) in refused {
+                if !missing.iter().any(|known| known == name) {
+                    missing.push(name.to_owned());
+                }
+            }
+            set & others
+        };
+        let inheritable = within(inheritable, bounding);
         Ok(Self {
-            bounding: set(&configured.bounding),
-            effective: set(&configured.effective),
-            inheritable: set(&configured.inheritable),
-            permitted: set(&configured.permitted),
-            ambient: set(&configured.ambient),
+            bounding,
+            effective: within(effective, permitted),
+            inheritable,
+            permitted,
+            ambient: within(ambient, permitted & inheritable),
         })
     }
 
@@ -175,6 +193,7 @@ mod tests {
         let names = ["CAP_CHOWN", "CAP_TIME_TRAVEL"].map(str::to_owned).to_vec();
         let configured = Capabilities {
             bounding: names.clone(),
+            permitted: names.clone(),
             effective: names,
             ..Capabilities::default()
         };
@@ -182,6 +201,28 @@ mod tests {
         let sets = Sets::parse(&configured, true, &mut missing).unwrap();
         assert_eq!(missing, ["CAP_TIME_TRAVEL"]);
         assert_eq!(sets.bounding, CapabilitySet::CHOWN);
+    }
+
+    #[test]
+    fn what_a_set_may_not_have_without_another_is_told_and_left_out() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let configured = Capabilities {
+            bounding: names(&["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"]),
+            permitted: names(&["CAP_CHOWN", "CAP_KILL"]),
+            effective: names(&["CAP_CHOWN", "CAP_FOWNER"]),
+            inheritable: names(&["CAP_CHOWN", "CAP_FOWNER", "CAP_SETUID"]),
+            ambient: names(&["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"]),
+        };
+        let mut missing = Vec::new();
+        let sets = Sets::parse(&configured, true, &mut missing).unwrap();
+        missing.sort_unstable();
+        assert_eq!(missing, ["CAP_FOWNER", "CAP_KILL", "CAP_SETUID"]);
+        assert_eq!(sets.effective, CapabilitySet::CHOWN);
+        assert_eq!(
+            sets.inheritable,
+            CapabilitySet::CHOWN | CapabilitySet::FOWNER
+        );
+        assert_eq!(sets.ambient, CapabilitySet::CHOWN);
     }
 
     #[test]

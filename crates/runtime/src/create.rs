@@ -19,6 +19,7 @@ use rustix::process::{
     DumpableBehavior, Pid, Signal, geteuid, pidfd_send_signal, set_dumpable_behavior,
 };
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -94,8 +95,19 @@ pub fn create(request: Create<'_>) -> Result<Container> {
 /// Lets hooks undo what those of the creation have done; the first failure of one.
 fn run_poststop(birth: &Birth<'_>) -> Result<()> {
     let state = state(birth.spec, birth.id, &birth.bundle, Status::Stopped, 0);
-    let failures = hooks::run_all("poststop", &hooks_of(birth.spec).poststop, &state)?;
-    failures.into_iter().next().map_or(Ok(()), Err)
+    let first = RefCell::new(None);
+    hooks::run_all(
+        "poststop",
+        &hooks_of(birth.spec).poststop,
+        &state,
+        |error| {
+            first.borrow_mut().get_or_insert_with(|| error.chain());
+        },
+    );
+    match first.into_inner() {
+        None => Ok(()),
+        Some(failure) => Err(Error::State(failure.into())),
+    }
 }
 
 impl Container {
@@ -264,20 +276,24 @@ fn open_sources<'a>(
     plan: &Plan,
     procfs: &Procfs,
 ) -> Result<(Vec<Prepared<'a>>, Option<OwnedFd>)> {
-    let mut mounts = mounts::prepare(spec, bundle, procfs)?;
-    if plan.new.contains(Namespaces::USER) {
-        let root = match rootfs {
-            Rootfs::Path => Some(rootfs::open(rootfs, spec, bundle, None)?),
-            Rootfs::Overlay { .. } => None,
-        };
-        return Ok((mounts, root));
-    }
+    // What is mapped as a new user namespace is must wait for it.
+    let waits = plan.new.contains(Namespaces::USER);
     let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
-    mounts
-        .iter_mut()
-        .try_for_each(|mount| mount.map_ids(users))?;
-    let root = rootfs::open(rootfs, spec, bundle, users)?;
-    Ok((mounts, Some(root)))
+    // The kernel lists mounts by their age (since Linux 6.8): the root comes before what is below it.
+    let root = match rootfs {
+        Rootfs::Overlay { .. } if waits => None,
+        rootfs => Some(rootfs::open(rootfs, spec, bundle, users)?),
+    };
+    if let Some(root) = root.as_ref().filter(|_| !plan.has(Namespaces::MOUNT)) {
+        rootfs::refuse_detached(root.as_fd())?;
+    }
+    let mut mounts = mounts::prepare(spec, bundle, procfs)?;
+    if !waits {
+        mounts
+            .iter_mut()
+            .try_for_each(|mount| mount.map_ids(users))?;
+    }
+    Ok((mounts, root))
 }
 
 /// What it takes an ordinary user to create a container.
@@ -338,6 +354,10 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
     if !unified()? {
         // The root of a cgroup namespace is where its maker is, and v1 hierarchies are entered only after birth.
         namespaces = namespaces.without(Namespaces::CGROUP);
+    }
+    if birth.plan.has(Namespaces::USER) {
+        // Its message queues belong to who makes it: the user namespace's root, whom init becomes only after birth.
+        namespaces = namespaces.without(Namespaces::IPC);
     }
     if birth
         .spec

@@ -60,6 +60,9 @@ impl<'a> Node<'a> {
             "p" => FileType::Fifo,
             _ => return Err(invalid("the type is not c, u, b or p")),
         };
+        if [device.uid, device.gid].contains(&Some(u32::MAX)) {
+            return Err(invalid("the owner is no user or group id"));
+        }
         let number = if kind == FileType::Fifo {
             0
         } else {
@@ -253,7 +256,8 @@ impl Terminal {
         unlockpt(&master)
             .call(|| "ioctl(TIOCSPTLCK)")
             .doing(doing)?;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        // Not CLOEXEC, which the file would keep among its flags for the container to see: the launch closes what is above 2.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let peer = ioctl_tiocgptpeer(&master, flags)
             .call(|| "ioctl(TIOCGPTPEER)")
             .doing(doing)?;

@@ -12,10 +12,10 @@ use crate::error::{Doing, Error, Result};
 use crate::init::{become_root, fail, hide_keys, state};
 use crate::launch::{Launch, Overrides};
 use crate::limits::set_affinity;
-use crate::namespaces::{BirthPlace, own};
+use crate::namespaces::{BirthPlace, own, root_of};
 use crate::procfs::Procfs;
 use crate::resctrl::Resctrl;
-use crate::stdio;
+use crate::{rootfs, stdio};
 use oci::runtime::{Process, Status};
 use rustix::fs::Mode;
 use rustix::process::{Pid, geteuid, setsid, umask};
@@ -176,6 +176,17 @@ impl Entering<'_> {
         fail(channel, &error)
     }
 
+    /// Init's root, where it is not that of a mount namespace of the container's own.
+    fn foreign_root(&self) -> Result<Option<OwnedFd>> {
+        if self.namespaces.contains(Namespaces::MOUNT) {
+            return Ok(None);
+        }
+        let root = root_of(&self.procfs, self.target.init)?;
+        // Init was there when its root was opened by its number: that is not another's by now.
+        sys::signals::send(self.target.pidfd, 0).doing("looking for the container's init")?;
+        Ok(Some(root))
+    }
+
     fn run(&self, channel: &Channel) -> Result<Infallible> {
         sys::signals::reset().doing("resetting signals")?;
         umask(Mode::empty());
@@ -189,11 +200,15 @@ impl Entering<'_> {
         }
         self.launch.give_from_outside(None, &self.procfs)?;
         let label = self.launch.label(&self.procfs)?;
+        let root = self.foreign_root()?;
         let mut others = self.namespaces.without(Namespaces::PID);
         if self.by_user_namespace {
             others = others.without(Namespaces::USER);
         }
         setns(self.target.pidfd, others).doing("joining the container's namespaces")?;
+        if let Some(root) = root {
+            rootfs::enter_detached(root.as_fd())?;
+        }
         if self.namespaces.contains(Namespaces::USER) {
             become_root()?;
         }

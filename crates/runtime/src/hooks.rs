@@ -1,7 +1,7 @@
 //! Programs of the configuration that run at points of a container's life.
 //!
 //! Invariant: a hook gets the environment of its configuration and nothing else, the state on its standard input, and no
-//! descriptor of ours; one that fails or takes too long fails the operation, unless that is over already.
+//! descriptor of ours; one that fails or takes too long fails the operation, except after the container's end.
 //! Source: config.md "POSIX-platform Hooks".
 
 use crate::error::{Doing, Error, Result};
@@ -26,38 +26,42 @@ const NOT_EXECUTED: i32 = 127;
 
 /// Runs hooks in order, until one fails.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &State) -> Result<()> {
+    run_until(kind, hooks, state, Err)
+}
+
+/// Runs hooks in order, all of them; `failed` is told what fails.
+pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &State, failed: impl Fn(&Error)) {
+    let told = run_until(kind, hooks, state, |error| {
+        failed(&error);
+        Ok(())
+    });
+    if let Err(error) = told {
+        failed(&error);
+    }
+}
+
+/// Runs hooks in order, until one fails and `failed` makes an error of that.
+fn run_until(
+    kind: &str,
+    hooks: &[Hook],
+    state: &State,
+    failed: impl Fn(Error) -> Result<()>,
+) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    let input = input(kind, hooks, state)?;
-    hooks
-        .iter()
-        .try_for_each(|hook| run_one(kind, hook, &input))
-}
-
-/// Runs every hook in order; what of them failed.
-pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &State) -> Result<Vec<Error>> {
-    if hooks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let input = input(kind, hooks, state)?;
-    let failures = hooks
-        .iter()
-        .filter_map(|hook| run_one(kind, hook, &input).err());
-    Ok(failures.collect())
-}
-
-/// The state, for their standard input.
-fn input(kind: &str, hooks: &[Hook], state: &State) -> Result<Vec<u8>> {
     if hooks.len() > HOOKS_MAX {
         return Err(Error::invalid(format!(
             "more than {HOOKS_MAX} {kind} hooks"
         )));
     }
-    serde_json::to_vec(state).map_err(|source| Error::Json {
+    let input = serde_json::to_vec(state).map_err(|source| Error::Json {
         doing: "writing the state for a hook".into(),
         source,
-    })
+    })?;
+    hooks
+        .iter()
+        .try_for_each(|hook| run_one(kind, hook, &input).or_else(&failed))
 }
 
 fn run_one(kind: &str, hook: &Hook, input: &[u8]) -> Result<()> {
@@ -210,6 +214,21 @@ mod tests {
         let script = r#"case "$(cat)" in *'"pid":7'*) ;; *) exit 3;; esac
             [ "$ONLY" = this ] && [ -z "$HOME" ] && [ -z "$CARGO" ]"#;
         run("prestart", &[shell(script, None)], &state()).unwrap();
+    }
+
+    #[test]
+    fn where_a_failure_is_a_warning_the_others_run() {
+        let tree = tempfile::tempdir().unwrap();
+        let file = tree.path().join("last");
+        let last = shell(&format!(": > {}", file.display()), None);
+        let told = std::cell::Cell::new(0);
+        run_all(
+            "poststop",
+            &[shell("exit 1", None), shell("exit 2", None), last],
+            &state(),
+            |_| told.set(told.get() + 1),
+        );
+        assert_eq!((told.get(), file.exists()), (2, true));
     }
 
     #[test]

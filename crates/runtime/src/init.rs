@@ -103,8 +103,10 @@ impl Birth<'_> {
         if let Some(linux) = &self.spec.linux {
             masks::apply(&root, linux)?;
         }
-        rootfs::finish(root.as_fd(), self.spec)?;
-        if self.no_pivot {
+        rootfs::restrict(root.as_fd(), self.spec)?;
+        if !self.plan.has(Namespaces::MOUNT) {
+            rootfs::enter_detached(root.as_fd())?;
+        } else if self.no_pivot {
             no_pivot::enter(root.as_fd(), &self.procfs)?;
         } else {
             rootfs::enter(root.as_fd())?;
@@ -152,6 +154,9 @@ impl Birth<'_> {
         }
         if self.plan.has(Namespaces::USER) {
             become_root()?;
+            if self.plan.new.contains(Namespaces::IPC) {
+                unshare(Namespaces::IPC).doing("making an IPC namespace")?;
+            }
         }
         let label = self.launch.label(&self.procfs)?;
         let offsets = self.spec.linux.as_ref().map(|linux| &linux.time_offsets);
@@ -194,7 +199,9 @@ impl Birth<'_> {
         if self.plan.new.contains(Namespaces::NET) {
             sys::interface::set_loopback_up().doing("bringing the loopback interface up")?;
         }
-        rootfs::place(root.as_fd(), self.place().as_deref())?;
+        if self.plan.has(Namespaces::MOUNT) {
+            rootfs::place(root.as_fd(), self.place().as_deref())?;
+        }
         let site = Site {
             root,
             label: spec

@@ -27,6 +27,8 @@ use rustix::thread::{
     set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -88,6 +90,15 @@ impl<'a> Launch<'a> {
                 "more than {STRINGS_MAX} arguments and variables"
             )));
         }
+        let ids = [process.user.uid, process.user.gid];
+        let mut ids = ids.iter().chain(&process.user.additional_gids);
+        if ids.any(|&id| id == u32::MAX) {
+            // To the kernel it means "stay who you are", which is root (attack 2).
+            return Err(Error::invalid(format!(
+                "{} is no user or group id",
+                u32::MAX
+            )));
+        }
         if let Some((module, label)) = lsm::wanted(process)?
             && !module.enabled()
         {
@@ -140,7 +151,8 @@ impl<'a> Launch<'a> {
         let process = self.process;
         let user = self.find_user(root)?;
         self.limits.apply()?;
-        stdio::settle(root, user.uid)?;
+        stdio::replace_null(root)?;
+        stdio::give_to(user.uid)?;
         self.capabilities.limit()?;
         // A directory that the user may not enter can still be where it starts.
         let entered = match enter_directory(&process.cwd) {
@@ -164,7 +176,7 @@ impl<'a> Launch<'a> {
                 .call(|| "prctl(PR_SET_NO_NEW_PRIVS)")
                 .doing("forbidding new privileges")?;
         }
-        let mut environment = strings(&process.env, "an environment variable")?;
+        let mut environment = environment(&process.env)?;
         if !process
             .env
             .iter()
@@ -353,6 +365,27 @@ fn change_user(user: &User, users: bool) -> Result<()> {
         .doing_with(doing)
 }
 
+/// The variables, each once: one that is given again takes the place of the former. Programs that look for a variable find
+/// the first of that name, and callers append what is to count.
+fn environment(variables: &[String]) -> Result<Vec<CString>> {
+    let mut places = HashMap::new();
+    let mut found: Vec<CString> = Vec::new();
+    for variable in variables {
+        let name = variable
+            .split_once('=')
+            .map_or(&**variable, |(name, _)| name);
+        let text = string(variable, "an environment variable")?;
+        match places.entry(name) {
+            Entry::Occupied(place) => found[*place.get()] = text,
+            Entry::Vacant(place) => {
+                place.insert(found.len());
+                found.push(text);
+            }
+        }
+    }
+    Ok(found)
+}
+
 fn strings(texts: &[String], what: &str) -> Result<Vec<CString>> {
     texts.iter().map(|text| string(text, what)).collect()
 }
@@ -461,6 +494,16 @@ mod tests {
             c"/bin/sh"
         );
         assert!(find_program("sh", "").is_err());
+    }
+
+    #[test]
+    fn of_variables_of_one_name_the_last_counts_at_the_place_of_the_first() {
+        let given = ["A=1", "B=2", "A=3", "C", "B=", "C=4"].map(str::to_owned);
+        let found = environment(&given).unwrap();
+        assert_eq!(
+            found,
+            [c"A=3".to_owned(), c"B=".to_owned(), c"C=4".to_owned()]
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Paths of the container that cannot be read, and paths that cannot be written.
 //!
 //! Invariant: what covers a path is the host's verified null device or an empty read-only tmpfs, never something of the
-//! container's (attack 14), put where a descriptor points that was resolved inside the root.
+//! container's (attack 14), put where a descriptor points that was resolved inside the root, and nothing of the host's that the
+//! container could change.
 
 use crate::dev;
 use crate::error::{Doing, Error, Result};
@@ -9,7 +10,7 @@ use crate::mounts::filesystem::{Filesystem, attach, clone_tree};
 use crate::mounts::resolve_if_there;
 use oci::runtime::Linux;
 use rustix::fs::{FileType, fstat};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::mount::{
@@ -60,7 +61,7 @@ fn mask(root: &Root, paths: &[PathBuf]) -> Result<()> {
         let stat = fstat(&target).call(|| "fstat").doing_with(doing)?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let tree = match (&empty, directory) {
-            (_, false) => clone_tree(null.as_fd(), Path::new(""), false),
+            (_, false) => untouchable(null.as_fd()),
             // Once attached, the first can be copied (of a detached mount, only since Linux 6.15).
             (Some(first), true) => clone_tree(first.as_fd(), Path::new(""), false),
             (None, true) => {
@@ -74,6 +75,18 @@ fn mask(root: &Root, paths: &[PathBuf]) -> Result<()> {
             .doing_with(doing)?;
     }
     Ok(())
+}
+
+/// A detached mount of the host's null device: what root in the container changes there, its mode or owner, the host would
+/// have too. It can be read and written all the same.
+fn untouchable(null: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
+    let tree = clone_tree(null, Path::new(""), false)?;
+    let attributes = Attributes {
+        set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+        ..Attributes::default()
+    };
+    set_attributes(tree.as_fd(), false, &attributes)?;
+    Ok(tree)
 }
 
 /// A detached empty directory.

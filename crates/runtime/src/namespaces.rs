@@ -76,10 +76,6 @@ impl Plan {
                 Ok(())
             }
         };
-        refuse(
-            !self.new.contains(Namespaces::MOUNT) || self.joins(Namespaces::MOUNT).is_some(),
-            "a container needs a new mount namespace",
-        )?;
         let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
         refuse(
             mapped && !self.new.contains(Namespaces::USER),
@@ -152,17 +148,31 @@ impl BirthPlace {
 
 /// Opens a namespace of another process.
 pub(crate) fn of(procfs: &Procfs, pid: Pid, name: &str) -> Result<OwnedFd> {
-    // The one magic link that must be followed: it leads to a namespace, whatever the process did.
-    let directory = procfs
-        .file(
-            &format!("{}/ns", pid.as_raw_nonzero()),
-            OFlags::PATH | OFlags::DIRECTORY,
-        )
-        .doing("opening the namespaces of a process")?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, name, flags, Mode::empty())
-        .call(|| format!("open(</proc>/{}/ns/{name})", pid.as_raw_nonzero()))
-        .doing("opening the namespaces of a process")
+    follow(
+        procfs,
+        &format!("{}/ns", pid.as_raw_nonzero()),
+        name,
+        OFlags::RDONLY,
+    )
+    .doing("opening the namespaces of a process")
+}
+
+/// Opens the root of another process.
+pub(crate) fn root_of(procfs: &Procfs, pid: Pid) -> Result<OwnedFd> {
+    follow(
+        procfs,
+        &pid.as_raw_nonzero().to_string(),
+        "root",
+        OFlags::PATH,
+    )
+    .doing("opening the root of a process")
+}
+
+/// Opens a magic link, which leads to a namespace or a root, whatever the process did.
+fn follow(procfs: &Procfs, directory: &str, name: &str, flags: OFlags) -> sys::Result<OwnedFd> {
+    let opened = procfs.file(directory, OFlags::PATH | OFlags::DIRECTORY)?;
+    rustix::fs::openat(opened, name, flags | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open(</proc>/{directory}/{name})"))
 }
 
 /// A user namespace with these maps, for idmapped mounts; no process is in it.
@@ -212,9 +222,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         for bad in [
-            r#"{"namespaces":[{"type":"pid"}]}"#,
             r#"{"namespaces":[{"type":"mount"},{"type":"mount"}]}"#,
-            r#"{"namespaces":[{"type":"mount","path":"/proc/self/ns/mnt"}]}"#,
             r#"{"namespaces":[{"type":"mount"},{"type":"user"}]}"#,
             r#"{"namespaces":[{"type":"mount"}],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
             r#"{"namespaces":[{"type":"mount"}],"timeOffsets":{"monotonic":{"secs":1}}}"#,

@@ -7,7 +7,7 @@
 use crate::error::{Doing, Result};
 use crate::launch::Launch;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, setpgid, wait};
+use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, setpgid, wait};
 use rustix::stdio::stdin;
 use rustix::termios::{isatty, tcsetpgrp};
 use std::convert::Infallible;
@@ -60,11 +60,8 @@ fn lead() -> Result<()> {
 }
 
 fn pass_on(child: Pid, number: i32) {
-    let Some(signal) = Signal::from_named_raw(number) else {
-        return;
-    };
     // A program that changed its user may be out of reach; one that has ended is about to be reaped.
-    let sent = kill_process(child, signal);
+    let sent = signals::send_to(child, number).map_err(|error| error.errno);
     debug_assert!(matches!(sent, Ok(()) | Err(Errno::SRCH | Errno::PERM)));
 }
 

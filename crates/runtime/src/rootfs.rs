@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
-use rustix::process::{fchdir, getegid, geteuid, pivot_root};
+use rustix::process::{chroot, fchdir, getegid, geteuid, pivot_root};
 use rustix::thread::{capabilities, set_capabilities};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,6 +63,15 @@ fn open_path(spec: &Spec, bundle: &Path) -> Result<OwnedFd> {
         ..Attributes::default()
     };
     set_attributes(tree.as_fd(), true, &slave).doing_with(doing)?;
+    // The mounts of the configuration, made later, have a propagation of their own.
+    if let Some((propagation, true)) = propagation(spec)? {
+        let below = Attributes {
+            propagation,
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), true, &below).doing_with(doing)?;
+        set_attributes(tree.as_fd(), false, &slave).doing_with(doing)?;
+    }
     Ok(tree)
 }
 
@@ -247,8 +256,26 @@ pub(crate) fn enter(root: BorrowedFd<'_>) -> Result<()> {
         .doing(doing)
 }
 
-/// The root's own attributes, when all below it is made.
-pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+/// Refuses a root that is to stay detached where the kernel cannot mount on what is, which it tells by not copying it either.
+pub(crate) fn refuse_detached(root: BorrowedFd<'_>) -> Result<()> {
+    match clone_tree(root, Path::new(""), false) {
+        Err(error) if error.errno == Errno::INVAL => Err(Error::unsupported(
+            "a container without a mount namespace of its own: that takes Linux 6.15",
+        )),
+        result => result.doing("copying the root").map(drop),
+    }
+}
+
+/// Makes the root the process's where the mount namespace is not the container's own: it stays detached, in nobody's mount
+/// table, and ends with the processes in it.
+pub(crate) fn enter_detached(root: BorrowedFd<'_>) -> Result<()> {
+    let doing = "entering the root";
+    fchdir(root).call(|| "fchdir(<root>)").doing(doing)?;
+    chroot(".").call(|| "chroot(\".\")").doing(doing)
+}
+
+/// Makes the root read-only if it is to be, when all below it is made.
+pub(crate) fn restrict(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     let doing = "restricting the root";
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     if readonly {
@@ -261,14 +288,26 @@ pub(crate) fn finish(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// How mounts made later below the root come and go. A shared root cannot be pivoted to, so that this is for one entered.
+/// The root's propagation, once it is the process's: a shared mount cannot become a root (pivot_root(2)).
 pub(crate) fn propagate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    let Some((propagation, _)) = propagation(spec)? else {
+        return Ok(());
+    };
+    let attributes = Attributes {
+        propagation,
+        ..Attributes::default()
+    };
+    set_attributes(root, false, &attributes).doing("setting the root's propagation")
+}
+
+/// The propagation that a configuration gives the root, and whether to what the root's directory has mounted below it too.
+fn propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
     let word = spec
         .linux
         .as_ref()
         .and_then(|linux| linux.rootfs_propagation.as_deref());
     let Some(word) = word.filter(|word| !word.is_empty()) else {
-        return Ok(());
+        return Ok(None);
     };
     let propagation = match word.strip_prefix('r').unwrap_or(word) {
         "shared" => libc::MS_SHARED,
@@ -277,11 +316,7 @@ pub(crate) fn propagate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         "unbindable" => libc::MS_UNBINDABLE,
         _ => return Err(Error::invalid(format!("rootfsPropagation {word:?}"))),
     };
-    let attributes = Attributes {
-        propagation,
-        ..Attributes::default()
-    };
-    set_attributes(root, word.starts_with('r'), &attributes).doing("restricting the root")
+    Ok(Some((propagation, word.starts_with('r'))))
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use crate::api::Stdio;
 use crate::dev::Terminal;
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
+use crate::mounts::resolve_if_there;
 use oci::runtime::ConsoleSize;
-use rustix::fs::{FileType, Mode, OFlags, Stat, Uid, fchown, fcntl_getfl, fstat, major, minor};
+use rustix::fs::{FileType, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, makedev};
 use rustix::io::Errno;
 use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
@@ -55,33 +56,6 @@ pub(crate) fn install(
     }
 }
 
-fn is_null(stat: &Stat) -> bool {
-    const NULL: (u32, u32) = (1, 3);
-    let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    device && (major(stat.st_rdev), minor(stat.st_rdev)) == NULL
-}
-
-/// The container's null device, verified, in place of a stream that is the host's. Without one the stream stays.
-fn reopen_null(root: &Root, number: usize, fd: BorrowedFd<'_>) -> Result<()> {
-    let doing = "opening the container's null device";
-    let flags = fcntl_getfl(fd).call(|| "fcntl(F_GETFL)").doing(doing)?;
-    let flags = flags & OFlags::RWMODE | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let Ok(null) = root.open_at(Path::new("/dev/null"), flags, Mode::empty()) else {
-        return Ok(());
-    };
-    let stat = fstat(&null).call(|| "fstat(</dev/null>)").doing(doing)?;
-    if !is_null(&stat) {
-        return Ok(());
-    }
-    match number {
-        0 => dup2_stdin(&null),
-        1 => dup2_stdout(&null),
-        _ => dup2_stderr(&null),
-    }
-    .call(|| format!("dup2(</dev/null>, {number})"))
-    .doing(doing)
-}
-
 fn replace([input, output, error]: [BorrowedFd<'_>; 3]) -> Result<()> {
     let doing = "setting up the standard streams";
     dup2_stdin(input).call(|| "dup2(stdin, 0)").doing(doing)?;
@@ -91,17 +65,52 @@ fn replace([input, output, error]: [BorrowedFd<'_>; 3]) -> Result<()> {
     dup2_stderr(error).call(|| "dup2(stderr, 2)").doing(doing)
 }
 
-/// Makes the streams the process's own. Pipes and terminals are given to its user, which may want to open them again by
-/// `/dev/stdout`. The host's null device becomes the container's, so that nothing of the host's `/dev` is open in it, which a
-/// checkpoint could not follow. Other files and devices of the host stay whose they are.
-pub(crate) fn settle(root: &Root, uid: u32) -> Result<()> {
-    for (number, fd) in [stdin(), stdout(), stderr()].into_iter().enumerate() {
+/// Opens the container's null device where a stream is the host's, whose mode and owner root in the container could change.
+/// It stays where the container has none.
+pub(crate) fn replace_null(root: &Root) -> Result<()> {
+    let doing = "replacing the host's null device";
+    let number = makedev(1, 3);
+    let is_null = |fd: BorrowedFd<'_>| {
+        let stat = fstat(fd).call(|| "fstat").doing(doing)?;
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        Ok(device && stat.st_rdev == number)
+    };
+    let hosts = [is_null(stdin())?, is_null(stdout())?, is_null(stderr())?];
+    if hosts == [false; 3] {
+        return Ok(());
+    }
+    let path = Path::new("/dev/null");
+    match resolve_if_there(root, path).doing(doing)? {
+        Some(place) if is_null(place.as_fd())? => {}
+        _ => return Ok(()),
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let null = root.open_at(path, flags, Mode::empty()).doing(doing)?;
+    if !is_null(null.as_fd())? {
+        return Err(Error::invalid("/dev/null became something else"));
+    }
+    fcntl_setfl(&null, OFlags::empty())
+        .call(|| "fcntl(<null>, F_SETFL, 0)")
+        .doing(doing)?;
+    let [input, output, error] = hosts;
+    if input {
+        dup2_stdin(&null).call(|| "dup2(<null>, 0)").doing(doing)?;
+    }
+    if output {
+        dup2_stdout(&null).call(|| "dup2(<null>, 1)").doing(doing)?;
+    }
+    if error {
+        dup2_stderr(&null).call(|| "dup2(<null>, 2)").doing(doing)?;
+    }
+    Ok(())
+}
+
+/// Gives pipes and terminals to the user of the process, which may want to open them again by `/dev/stdout`. Files and
+/// devices of the host stay whose they are.
+pub(crate) fn give_to(uid: u32) -> Result<()> {
+    for fd in [stdin(), stdout(), stderr()] {
         let doing = "giving the standard streams to the user";
         let stat = fstat(fd).call(|| "fstat").doing(doing)?;
-        if is_null(&stat) {
-            reopen_null(root, number, fd)?;
-            continue;
-        }
         let terminal = rustix::termios::isatty(fd);
         let pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         if stat.st_uid == uid || !(terminal || pipe) {

@@ -5,7 +5,7 @@
 //! entry. Source: passwd(5), group(5), and Docker's rules for `USER` and `--user`.
 
 use crate::error::{Doing, Error, Result};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use std::path::Path;
 use sys::Context;
@@ -209,6 +209,12 @@ fn read(root: &Root, path: &str) -> Result<String> {
         result => result.doing_with(doing)?,
     };
     let stat = rustix::fs::fstat(&fd).call(|| "fstat").doing_with(doing)?;
+    // A file that is masked.
+    if stat.st_rdev == makedev(1, 3)
+        && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+    {
+        return Ok(String::new());
+    }
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Error::invalid(format!(
             "the container's /{path} is not a regular file"

@@ -68,6 +68,35 @@ fn attack_01_a_process_on_its_way_in_cannot_be_traced_or_robbed() {
 }
 
 #[test]
+fn attack_02_a_number_that_is_no_user_is_never_root() {
+    // 4294967295 is what setresuid(2) takes for "stay who you are".
+    for id in [
+        json!(4_294_967_295_u64),
+        json!(4_294_967_296_u64),
+        json!(18_446_744_073_709_551_615_u64),
+        json!(-1),
+        json!(0.5),
+        json!("0"),
+        json!(null),
+    ] {
+        for key in ["uid", "gid", "additionalGids"] {
+            let mut bundle = Bundle::new(&["id"]);
+            bundle.config["process"]["user"] = json!({"uid": 1, "gid": 1});
+            bundle.config["process"]["user"][key] = match key {
+                "additionalGids" => json!([id]),
+                _ => id.clone(),
+            };
+            let outcome = bundle.run();
+            // Told by who reads it, not by an assertion that a release build lacks.
+            assert!(
+                outcome.code == Some(1) && !outcome.stderr.contains("panicked"),
+                "{key} {id}: {outcome:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn attack_03_the_runtimes_executable_cannot_be_overwritten() {
     // The image's program is the runtime itself, by way of its own /proc/self/exe; whoever is executed by that tries to
     // write to it, and a waiting process tries once it runs no more.
@@ -220,6 +249,49 @@ fn attack_07_a_destination_that_changes_meanwhile_stays_inside() {
 }
 
 #[test]
+fn attack_08_what_is_long_arrives_whole_or_not_at_all() {
+    // Longer than 16 bits count: what was cut off would be read as the next thing.
+    const LONG: usize = (1 << 16) + 100;
+    let long = "x".repeat(LONG);
+    let mut bundle = Bundle::new(&["sh", "-c", "echo ${#1} ${#LONG}", "sh", &long]);
+    bundle.config["process"]["env"] = json!(["PATH=/bin", format!("LONG={long}")]);
+    bundle.config["annotations"] = json!({"long": long});
+    let seen = bundle.path().join("seen");
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh",
+        "args": ["sh", "-c", format!("cat > {}", seen.display())], "env": ["PATH=/bin"]}]});
+    assert_eq!(bundle.run().ok(), format!("{LONG} {LONG}\n"));
+    let state = std::fs::read(seen).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    assert_eq!(state["annotations"]["long"].as_str(), Some(&*long));
+    let mapping = json!({"containerID": 0, "hostID": 100_000, "size": 1});
+    for (pointer, value) in [
+        ("/hostname", json!(long)),
+        ("/process/cwd", json!(format!("/{long}"))),
+        ("/root/path", json!(long)),
+        ("/linux/cgroupsPath", json!(format!("/{long}"))),
+        ("/mounts/0/source", json!(long)),
+        ("/mounts/0/destination", json!(format!("/{long}"))),
+        (
+            "/linux/namespaces/0",
+            json!({"type": "pid", "path": format!("/proc/self/ns/{long}")}),
+        ),
+        ("/linux/uidMappings", json!(vec![mapping; 5000])),
+    ] {
+        let mut bundle = Bundle::new(&["true"]);
+        bundle.config["mounts"] =
+            json!([{"destination": "/x", "source": "/", "options": ["rbind"]}]);
+        match pointer.rsplit_once('/').unwrap() {
+            ("/linux", key) => bundle.config["linux"][key] = value,
+            ("", key) => bundle.config[key] = value,
+            _ => *bundle.config.pointer_mut(pointer).unwrap() = value,
+        }
+        let outcome = bundle.run();
+        assert_eq!(outcome.code, Some(1), "{pointer}: {:.300}", outcome.stderr);
+        bundle.assert_gone();
+    }
+}
+
+#[test]
 fn attack_10_and_11_the_hosts_cgroups_cannot_be_written() {
     let script = "for f in $(find /sys/fs/cgroup -name release_agent -o -name cgroup.procs -o -name devices.allow); do echo x 2>/dev/null > $f && echo wrote $f; done; mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; true";
     let mut bundle = Bundle::shell(script);
@@ -312,6 +384,35 @@ fn attack_14_a_mask_is_never_the_containers_own_file() {
     );
     std::fs::remove_file(bundle.rootfs().join("dev/null")).unwrap();
     assert!(bundle.run().ok().starts_with("0\n"));
+}
+
+#[test]
+fn attack_14_the_hosts_null_device_is_not_the_containers_to_change() {
+    use std::os::unix::fs::MetadataExt;
+    // Root in the container is who owns it: by its standard streams, and by the files that it masks.
+    let script = "for f in /proc/self/fd/0 /proc/self/fd/1 /proc/keys /masked; do chmod 0640 $f; chown 7:7 $f; done; : < /proc/keys";
+    let mut bundle = Bundle::shell(script);
+    let names = json!(["CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE"]);
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": names, "permitted": names, "effective": names});
+    std::fs::write(bundle.rootfs().join("masked"), "secret").unwrap();
+    bundle.config["linux"]["maskedPaths"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!("/masked"));
+    bundle.config["root"]["readonly"] = json!(false);
+    let before = std::fs::metadata("/dev/null").unwrap();
+    let mut run = bundle.command(&["run", &bundle.id]);
+    let status = run.stdout(Stdio::null()).status().unwrap();
+    let after = std::fs::metadata("/dev/null").unwrap();
+    // Whatever it is now, it is put back for everybody else on this machine.
+    std::fs::set_permissions("/dev/null", before.permissions()).unwrap();
+    std::os::unix::fs::chown("/dev/null", Some(before.uid()), Some(before.gid())).unwrap();
+    assert_eq!(
+        (before.mode(), before.uid(), before.gid()),
+        (after.mode(), after.uid(), after.gid())
+    );
+    assert!(status.success());
 }
 
 #[test]

@@ -227,6 +227,29 @@ fn a_tmpfs_can_start_with_what_it_hides() {
 }
 
 #[test]
+fn a_tmpfs_has_the_mode_of_what_it_hides_and_is_everybodys_where_nothing_was() {
+    let mut bundle = Bundle::shell("stat -c %a /there /new /given /copied");
+    std::fs::create_dir(bundle.rootfs().join("there")).unwrap();
+    std::fs::set_permissions(
+        bundle.rootfs().join("there"),
+        PermissionsExt::from_mode(0o710),
+    )
+    .unwrap();
+    bundle.config["root"]["readonly"] = json!(false);
+    for (place, options) in [
+        ("/there", json!([])),
+        ("/new", json!([])),
+        ("/given", json!(["mode=700"])),
+        ("/copied", json!(["tmpcopyup"])),
+    ] {
+        bundle.add_mount(
+            json!({"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options}),
+        );
+    }
+    assert_eq!(bundle.run().ok(), "710\n1777\n700\n1777\n");
+}
+
+#[test]
 fn devices_are_the_default_ones_and_those_asked_for() {
     let mut bundle = Bundle::shell(
         "cd /dev; ls; stat -c '%n %t:%T %a %u' null tty fuse; readlink fd; readlink ptmx; echo x > /dev/null; head -c 1 /dev/zero | wc -c",

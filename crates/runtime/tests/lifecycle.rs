@@ -252,6 +252,25 @@ fn a_program_that_cannot_be_executed_fails_the_start() {
 }
 
 #[test]
+fn real_time_signals_arrive() {
+    for arguments in [&["kill"][..], &["kill", "--all"]] {
+        for signal in ["37", "SIGRTMIN+3"] {
+            let bundle =
+                Bundle::shell("trap 'exit 5' 37; : > /dev/shm/ready; while :; do sleep 0.01; done");
+            bundle.create().ok();
+            bundle.start().ok();
+            let ready = format!("/proc/{}/root/dev/shm/ready", bundle.pid());
+            assert!(eventually(|| std::fs::exists(&ready).unwrap()));
+            bundle
+                .invoke(&[arguments, &[bundle.id.as_str(), signal]].concat())
+                .ok();
+            bundle.await_status("stopped");
+            bundle.delete().ok();
+        }
+    }
+}
+
+#[test]
 fn a_paused_container_stands_still() {
     let bundle =
         Bundle::shell("i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.01; done");
@@ -451,7 +470,9 @@ fn hooks_after_the_end_all_run_and_only_warn() {
     bundle.create().ok();
     let outcome = bundle.delete();
     assert!(
-        outcome.stderr.contains("warning: the poststop hook"),
+        outcome
+            .stderr
+            .contains("level=warning msg=\"the poststop hook"),
         "{outcome:?}"
     );
     outcome.ok();

@@ -11,9 +11,21 @@ const SIGNALS_END: i32 = 65;
 /// Gives every signal its default disposition and blocks none: what a new program expects to inherit. Rust's own start-up
 /// ignores SIGPIPE, and whoever started us may have ignored or blocked others.
 pub fn reset() -> Result<()> {
+    /// The kernel's `struct sigaction` where it is all zero: SIG_DFL, no flags, an empty mask.
+    const DEFAULT: [u64; 4] = [0; 4];
     for signal in 1..SIGNALS_END {
-        // SAFETY: SIG_DFL installs no handler. KILL, STOP and the two signals glibc keeps are refused, and default.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The C library's function would refuse the two signals that it keeps to itself.
+        // SAFETY: SIG_DFL installs no handler; the structure outlives the call and is no smaller than the kernel's. KILL and
+        // STOP are refused, and default.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     set_mask(&empty())
 }
@@ -38,6 +50,15 @@ pub fn send(pidfd: rustix::fd::BorrowedFd<'_>, number: i32) -> Result<()> {
         )
     };
     check(result, || format!("pidfd_send_signal({fd}, {number})")).map(drop)
+}
+
+/// Sends a signal by its number to a process by its id, which must be known not to have been reused: that of a child, or one
+/// found in a cgroup just now (kill(2)).
+pub fn send_to(pid: rustix::process::Pid, number: i32) -> Result<()> {
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: no memory is passed, and the kernel checks the number.
+    let result = unsafe { libc::kill(pid, number) };
+    check(result.into(), || format!("kill({pid}, {number})")).map(drop)
 }
 
 /// Waits for any of the blocked signals, all of which the caller has blocked with [`block_all`]; its number (sigwaitinfo(2)).

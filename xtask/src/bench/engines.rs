@@ -153,6 +153,11 @@ impl Engine {
         self.socket.parent().unwrap_or(Path::new("/"))
     }
 
+    /// The engine's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -175,6 +180,22 @@ impl Engine {
         match self.command(arguments).status() {
             Ok(status) if status.success() => Ok(()),
             _ => Err(format!("{}: {} failed", self.name, arguments.join(" "))),
+        }
+    }
+
+    /// As [`Self::client`], with the same client for every engine.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Result<()> {
+        let status = shell::quiet("docker")
+            .args(arguments)
+            .env("DOCKER_HOST", self.host())
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err(format!(
+                "{}: docker {} failed",
+                self.name,
+                arguments.join(" ")
+            )),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A large image to load: one layer of the machine's own programs and libraries, as `docker save` writes it.
+//! A large image to load and pull: layers of the machine's own programs and libraries, as `docker save` writes it.
 
 use crate::{Result, shell};
 use sha2::{Digest, Sha256};
@@ -11,6 +11,9 @@ pub(crate) const NAME: &str = "bench-image:latest";
 /// What it is made of, as long as there is room.
 const DIRECTORIES: [&str; 3] = ["usr/bin", "usr/lib", "usr/share"];
 const BYTES_MAX: u64 = 500_000_000;
+
+/// Its layers, of about the same size.
+const LAYERS: u64 = 6;
 
 /// The archive in `directory`, made the first time.
 pub(crate) fn cached(directory: &Path) -> Result<PathBuf> {
@@ -33,41 +36,36 @@ fn write(work: &Path) -> Result<()> {
     let save = |name: &str, bytes: &[u8]| {
         std::fs::write(work.join(name), bytes).map_err(|error| format!("{name}: {error}"))
     };
-    save("files", files().join("\n").as_bytes())?;
     let at = |name: &str| work.join(name).display().to_string();
-    shell::run(
-        "tar",
-        &["-C", "/", "-cf", &at("layer.tar"), "-T", &at("files")],
-    )?;
+    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    for (number, files) in files().into_iter().enumerate() {
+        let name = format!("layer-{number}.tar");
+        save("files", files.join("\n").as_bytes())?;
+        shell::run("tar", &["-C", "/", "-cf", &at(&name), "-T", &at("files")])?;
+        diff_ids.push(format!("sha256:{}", digest(&work.join(&name))?));
+        layers.push(name);
+    }
     let config = serde_json::json!({
         "architecture": "amd64",
         "os": "linux",
         "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&work.join("layer.tar"))?)]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     save("config.json", config.to_string().as_bytes())?;
     let name = format!("{}.json", digest(&work.join("config.json"))?);
     let renamed = std::fs::rename(work.join("config.json"), work.join(&name));
     renamed.map_err(|error| format!("{name}: {error}"))?;
-    let manifest =
-        serde_json::json!([{"Config": name, "RepoTags": [NAME], "Layers": ["layer.tar"]}]);
+    let manifest = serde_json::json!([{"Config": name, "RepoTags": [NAME], "Layers": layers}]);
     save("manifest.json", manifest.to_string().as_bytes())?;
     let (directory, archive) = (work.display().to_string(), at("archive"));
-    let arguments = [
-        "-C",
-        &directory,
-        "-cf",
-        &archive,
-        &name,
-        "layer.tar",
-        "manifest.json",
-    ];
+    let mut arguments = vec!["-C", &directory, "-cf", &archive, &name, "manifest.json"];
+    arguments.extend(layers.iter().map(String::as_str));
     shell::run("tar", &arguments)
 }
 
-/// Paths of files, without the leading slash, in the order of their names.
-fn files() -> Vec<String> {
-    let mut files = Vec::new();
+/// Paths of files for each layer, without the leading slash, in the order of their names.
+fn files() -> Vec<Vec<String>> {
+    let mut layers: Vec<Vec<String>> = Vec::new();
     let mut pending: Vec<PathBuf> = DIRECTORIES.iter().rev().map(PathBuf::from).collect();
     let mut bytes = 0;
     while let Some(directory) = pending.pop() {
@@ -81,13 +79,19 @@ fn files() -> Vec<String> {
                 Ok(kind) if kind.is_dir() => pending.push(path),
                 Ok(kind) if kind.is_file() && bytes < BYTES_MAX => {
                     bytes += entry.metadata().map_or(0, |metadata| metadata.len());
-                    files.push(path.display().to_string());
+                    if bytes > BYTES_MAX / LAYERS * layers.len() as u64 {
+                        layers.push(Vec::new());
+                    }
+                    let layer = layers.last_mut();
+                    layer
+                        .into_iter()
+                        .for_each(|layer| layer.push(path.display().to_string()));
                 }
                 _ => {}
             }
         }
     }
-    files
+    layers
 }
 
 fn digest(path: &Path) -> Result<String> {

@@ -3,13 +3,11 @@
 use crate::app::{Arity, Command};
 use crate::error::Result;
 use crate::flags::{Flag, Kind, Matches};
-use crate::objects;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
-use crate::system::prune::{Pruned, reclaimed};
-use api_types::{ContainerPruneResponse, Filters};
-use client::{Client, Request};
+use crate::system::prune::{DRY_RUN, How, Pruned};
+use api_types::ContainerPruneResponse;
 
 const FLAGS: &[Flag] = &[
     Flag::of(
@@ -19,6 +17,7 @@ const FLAGS: &[Flag] = &[
     )
     .check(keyvalue::check_filter),
     Flag::bool("force", "Do not ask").short('f'),
+    DRY_RUN,
 ];
 
 pub(crate) const PRUNE: Command = Command {
@@ -33,21 +32,20 @@ pub(crate) const PRUNE: Command = Command {
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let question = "WARNING! This will remove all stopped containers.";
-    if !matches.on("force") && !objects::confirm(question)? {
+    let Some(how) = How::ask(session, matches, question).await? else {
         return Ok(());
-    }
-    let filters = keyvalue::filters(matches.list("filter"));
-    let pruned = prune(session.client().await?, &filters).await?;
+    };
+    let pruned = prune(&how).await?;
     output::print(&pruned.text)?;
-    output::line(&reclaimed(pruned.bytes))
+    output::line(&how.total(pruned.bytes))
 }
 
 /// Removes them; what was removed, for people.
-pub(crate) async fn prune(client: &Client, filters: &Filters) -> Result<Pruned> {
-    let request = Request::post(&["containers", "prune"]).query_some("filters", filters.to_query());
-    let answer: ContainerPruneResponse = client.json(&request).await?;
-    Ok(Pruned::list(
-        "Deleted Containers:",
+pub(crate) async fn prune(how: &How<'_>) -> Result<Pruned> {
+    let request = how.request("containers", &how.filters);
+    let answer: ContainerPruneResponse = how.client.json(&request).await?;
+    Ok(how.pruned(
+        "Containers",
         answer.containers_deleted,
         answer.space_reclaimed,
     ))

@@ -3,13 +3,11 @@
 use crate::app::{Arity, Command};
 use crate::error::Result;
 use crate::flags::{Flag, Kind, Matches};
-use crate::objects;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
-use crate::system::prune::{Pruned, reclaimed};
-use api_types::{Filters, ImagePruneResponse};
-use client::{Client, Request};
+use crate::system::prune::{DRY_RUN, How, Pruned};
+use api_types::ImagePruneResponse;
 
 const FLAGS: &[Flag] = &[
     Flag::bool(
@@ -24,6 +22,7 @@ const FLAGS: &[Flag] = &[
     )
     .check(keyvalue::check_filter),
     Flag::bool("force", "Do not ask").short('f'),
+    DRY_RUN,
 ];
 
 pub(crate) const PRUNE: Command = Command {
@@ -44,20 +43,19 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         }
         false => "WARNING! This will remove all dangling images.",
     };
-    if !matches.on("force") && !objects::confirm(question)? {
+    let Some(how) = How::ask(session, matches, question).await? else {
         return Ok(());
-    }
-    let filters = keyvalue::filters(matches.list("filter"));
-    let pruned = prune(session.client().await?, filters, all).await?;
+    };
+    let pruned = prune(&how, all).await?;
     output::print(&pruned.text)?;
-    output::line(&reclaimed(pruned.bytes))
+    output::line(&how.total(pruned.bytes))
 }
 
 /// Removes them; what was removed, for people.
-pub(crate) async fn prune(client: &Client, mut filters: Filters, all: bool) -> Result<Pruned> {
+pub(crate) async fn prune(how: &How<'_>, all: bool) -> Result<Pruned> {
+    let mut filters = how.filters.clone();
     filters.add("dangling", if all { "false" } else { "true" });
-    let request = Request::post(&["images", "prune"]).query_some("filters", filters.to_query());
-    let answer: ImagePruneResponse = client.json(&request).await?;
+    let answer: ImagePruneResponse = how.client.json(&how.request("images", &filters)).await?;
     let lines = answer.images_deleted.map(|items| {
         let line = |item: api_types::ImageDeleteItem| match item.untagged.as_str() {
             "" => format!("deleted: {}", item.deleted),
@@ -65,9 +63,5 @@ pub(crate) async fn prune(client: &Client, mut filters: Filters, all: bool) -> R
         };
         items.into_iter().map(line).collect()
     });
-    Ok(Pruned::list(
-        "Deleted Images:",
-        lines,
-        answer.space_reclaimed,
-    ))
+    Ok(how.pruned("Images", lines, answer.space_reclaimed))
 }

@@ -3,13 +3,11 @@
 use crate::app::{Arity, Command};
 use crate::error::Result;
 use crate::flags::{Flag, Kind, Matches};
-use crate::objects;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
-use crate::system::prune::Pruned;
-use api_types::{Filters, NetworkPruneResponse};
-use client::{Client, Request};
+use crate::system::prune::{DRY_RUN, How, Pruned};
+use api_types::NetworkPruneResponse;
 
 const FLAGS: &[Flag] = &[
     Flag::of(
@@ -19,6 +17,7 @@ const FLAGS: &[Flag] = &[
     )
     .check(keyvalue::check_filter),
     Flag::bool("force", "Do not ask").short('f'),
+    DRY_RUN,
 ];
 
 pub(crate) const PRUNE: Command = Command {
@@ -34,20 +33,15 @@ pub(crate) const PRUNE: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let question =
         "WARNING! This will remove all custom networks not used by at least one container.";
-    if !matches.on("force") && !objects::confirm(question)? {
-        return Ok(());
+    match How::ask(session, matches, question).await? {
+        Some(how) => output::print(&prune(&how).await?.text),
+        None => Ok(()),
     }
-    let filters = keyvalue::filters(matches.list("filter"));
-    output::print(&prune(session.client().await?, &filters).await?.text)
 }
 
 /// Removes them; what was removed, for people.
-pub(crate) async fn prune(client: &Client, filters: &Filters) -> Result<Pruned> {
-    let request = Request::post(&["networks", "prune"]).query_some("filters", filters.to_query());
-    let answer: NetworkPruneResponse = client.json(&request).await?;
-    Ok(Pruned::list(
-        "Deleted Networks:",
-        answer.networks_deleted,
-        0,
-    ))
+pub(crate) async fn prune(how: &How<'_>) -> Result<Pruned> {
+    let request = how.request("networks", &how.filters);
+    let answer: NetworkPruneResponse = how.client.json(&request).await?;
+    Ok(how.pruned("Networks", answer.networks_deleted, 0))
 }

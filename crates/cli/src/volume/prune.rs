@@ -3,13 +3,12 @@
 use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
-use crate::objects;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
-use crate::system::prune::{Pruned, reclaimed};
+use crate::system::prune::{DRY_RUN, How, Pruned};
 use api_types::{Filters, VolumePruneResponse};
-use client::{ApiVersion, Client, Request};
+use client::ApiVersion;
 
 /// The API version from which only volumes without a name are removed.
 const ALL_IS_A_WISH: ApiVersion = ApiVersion::new(1, 42);
@@ -23,6 +22,7 @@ const FLAGS: &[Flag] = &[
     )
     .check(keyvalue::check_filter),
     Flag::bool("force", "Do not ask").short('f'),
+    DRY_RUN,
 ];
 
 pub(crate) const PRUNE: Command = Command {
@@ -49,26 +49,20 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "WARNING! This will remove anonymous local volumes not used by at least one container."
         }
     };
-    if !matches.on("force") && !objects::confirm(question)? {
+    let Some(how) = How::ask(session, matches, question).await? else {
         return Ok(());
-    }
-    let client = session.client().await?;
+    };
     // Before, all of them were removed in any case.
-    if all && client.settle_version().await? >= ALL_IS_A_WISH {
+    if all && how.client.settle_version().await? >= ALL_IS_A_WISH {
         filters.add("all", "true");
     }
-    let pruned = prune(client, &filters).await?;
+    let pruned = prune(&how, &filters).await?;
     output::print(&pruned.text)?;
-    output::line(&reclaimed(pruned.bytes))
+    output::line(&how.total(pruned.bytes))
 }
 
 /// Removes them; what was removed, for people.
-pub(crate) async fn prune(client: &Client, filters: &Filters) -> Result<Pruned> {
-    let request = Request::post(&["volumes", "prune"]).query_some("filters", filters.to_query());
-    let answer: VolumePruneResponse = client.json(&request).await?;
-    Ok(Pruned::list(
-        "Deleted Volumes:",
-        answer.volumes_deleted,
-        answer.space_reclaimed,
-    ))
+pub(crate) async fn prune(how: &How<'_>, filters: &Filters) -> Result<Pruned> {
+    let answer: VolumePruneResponse = how.client.json(&how.request("volumes", filters)).await?;
+    Ok(how.pruned("Volumes", answer.volumes_deleted, answer.space_reclaimed))
 }

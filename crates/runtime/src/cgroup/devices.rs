@@ -45,8 +45,9 @@ const DENY_EVERYTHING: Rule = Rule {
     access: EVERY_ACCESS,
 };
 
-/// Every node may be made, these may be used: null, zero, full, random, urandom, tty, console, ptmx and the terminals.
-const DEFAULTS: [Rule; 11] = [
+/// Every node may be made, these may be used: null, zero, full, random, urandom, tty, console, ptmx, the terminals, and
+/// tun, which programs that build tunnels make for themselves and no runtime could do without (it takes `CAP_NET_ADMIN`).
+const DEFAULTS: [Rule; 12] = [
     allow(Kind::Char, None, None, MKNOD),
     allow(Kind::Block, None, None, MKNOD),
     allow(Kind::Char, Some(1), Some(3), EVERY_ACCESS),
@@ -58,6 +59,7 @@ const DEFAULTS: [Rule; 11] = [
     allow(Kind::Char, Some(5), Some(1), EVERY_ACCESS),
     allow(Kind::Char, Some(5), Some(2), EVERY_ACCESS),
     allow(Kind::Char, Some(136), None, EVERY_ACCESS),
+    allow(Kind::Char, Some(10), Some(200), EVERY_ACCESS),
 ];
 
 const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8) -> Rule {

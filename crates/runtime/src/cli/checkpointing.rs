@@ -154,7 +154,7 @@ pub(super) fn checkpoint(invocation: &Invocation) -> Result<u8> {
     }
     make_images(&criu, &known, &asked)?;
     if !asked.leave_running && !asked.pre_dump {
-        destroy(&known)?;
+        destroy(&known, &invocation.log)?;
     }
     Ok(0)
 }
@@ -252,7 +252,7 @@ pub(super) fn restore(invocation: &Invocation) -> Result<u8> {
         return Ok(0);
     };
     let code = foreground.attend(child.pid, child.pidfd.as_fd(), None)?;
-    destroy(&invocation.store.find(new.id)?)?;
+    destroy(&invocation.store.find(new.id)?, &invocation.log)?;
     Ok(code)
 }
 

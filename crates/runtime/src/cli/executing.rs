@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, Flag, switch, valued};
 use super::foreground::Foreground;
 use super::streams::{check_console, hand_out, preserved};
-use super::{CONSOLE, DETACH, Invocation, NO_SUBREAPER, PID_FILE, PIDFD, PRESERVE, warn};
+use super::{CONSOLE, DETACH, Invocation, NO_SUBREAPER, PID_FILE, PIDFD, PRESERVE};
 use crate::api::{ExecRequest, Stdio, Target};
 use crate::cgroup::SubCgroup;
 use crate::error::{Error, Result};
@@ -102,7 +102,7 @@ pub(super) fn exec(invocation: &Invocation) -> Result<u8> {
     };
     let mut executed = execute(&target, request)?;
     for warning in &executed.warnings {
-        warn(warning);
+        invocation.log.warning(warning);
     }
     let socket = arguments.value("console-socket").is_some();
     let terminal = if socket {

@@ -1,9 +1,9 @@
 //! From creation to deletion.
 
+use super::Invocation;
 use super::foreground::Foreground;
-use super::log::rfc3339;
+use super::log::{Log, rfc3339};
 use super::streams::{check_console, hand_out, preserved};
-use super::{Invocation, warn};
 use crate::api::{Create, Stdio};
 use crate::cgroup::Cgroup;
 use crate::create::{Container, create as create_container, start_at};
@@ -15,16 +15,17 @@ use crate::resctrl::Resctrl;
 use crate::sealed;
 use crate::sockets::{connect, listen};
 use crate::state::{Known, Record, gate, read_bytes, start_ticks};
-use oci::runtime::{Namespace, NamespaceKind, Spec, State, Status};
+use oci::runtime::{Namespace, NamespaceKind, Spec, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::process::{Pid, Signal, geteuid, pidfd_send_signal};
+use rustix::process::{Pid, geteuid};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use sys::Context;
 use sys::process::{Child, Namespaces};
+use sys::{Context, signals};
 
 /// How long a killed container may take to end.
 const END_TIMEOUT: Timespec = Timespec {
@@ -56,7 +57,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<u8> {
         made.map_err(|error| error.undone(invocation.store.forget(new.id)))?;
     let known = invocation.store.find(new.id)?;
     if let Err(error) = container.start() {
-        return Err(error.undone(destroy(&known)));
+        return Err(error.undone(destroy(&known, &invocation.log)));
     }
     let Some(foreground) = foreground else {
         return Ok(0);
@@ -64,7 +65,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<u8> {
     let terminal = container.take_terminal();
     let code = foreground.attend(container.pid(), container.pidfd(), terminal)?;
     if !invocation.arguments.has("keep") {
-        destroy(&known)?;
+        destroy(&known, &invocation.log)?;
     }
     Ok(code)
 }
@@ -133,7 +134,7 @@ impl<'a> New<'a> {
         };
         let mut container = create_container(request)?;
         for warning in container.warnings() {
-            warn(warning);
+            invocation.log.warning(warning);
         }
         let detached = invocation.arguments.value("console-socket").is_some();
         let terminal = if detached {
@@ -224,9 +225,9 @@ pub(super) fn start(invocation: &Invocation) -> Result<u8> {
         .call(|| "unlink(<gate>)")
         .doing("removing the container's gate")?;
     let state = known.state()?;
-    if let Err(error) = hooks::run("poststart", &hooks_of(&known.spec).poststart, &state) {
-        return Err(error.undone(destroy(&known)));
-    }
+    // The lifecycle then goes on with the container's end (runtime.md "Lifecycle", step 9).
+    hooks::run("poststart", &hooks_of(&known.spec).poststart, &state)
+        .map_err(|error| error.undone(destroy(&known, &invocation.log)))?;
     Ok(0)
 }
 
@@ -240,36 +241,37 @@ pub(super) fn kill(invocation: &Invocation) -> Result<u8> {
             .map_or("SIGTERM", String::as_str),
     )?;
     let cgroup = known.cgroup()?;
-    let everybody = !own_pids(&known.spec) && signal == Signal::KILL && !cgroup.is_none();
+    let everybody = !own_pids(&known.spec) && signal == libc::SIGKILL && !cgroup.is_none();
     if invocation.arguments.has("all") || everybody {
         if cgroup.is_none() {
             return Err(Error::unsupported(
                 "finding all processes of a container without a cgroup",
             ));
         }
-        if signal == Signal::KILL {
+        if signal == libc::SIGKILL {
             cgroup.kill()?;
             return Ok(0);
         }
         for pid in cgroup.processes()? {
-            send(rustix::process::kill_process(pid, signal))?;
+            sent(signals::send_to(pid, signal))?;
         }
         return Ok(0);
     }
     let init = known
         .init()?
         .ok_or_else(|| Error::State("container not running".into()))?;
-    send(pidfd_send_signal(&init, signal))?;
-    if signal == Signal::KILL && cgroup.is_frozen()? {
+    sent(signals::send(init.as_fd(), signal))?;
+    if signal == libc::SIGKILL && cgroup.is_frozen()? {
         cgroup.thaw()?;
     }
     Ok(0)
 }
 
-fn send(result: rustix::io::Result<()>) -> Result<()> {
+/// What has ended meanwhile needs no signal.
+fn sent(result: sys::Result<()>) -> Result<()> {
     match result {
-        Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(errno) => Err(errno).call(|| "kill").doing("sending the signal"),
+        Err(error) if error.errno != Errno::SRCH => Err(error).doing("sending the signal"),
+        _ => Ok(()),
     }
 }
 
@@ -280,23 +282,42 @@ fn own_pids(spec: &Spec) -> bool {
         .any(|namespace| namespace.kind == NamespaceKind::Pid)
 }
 
-/// A signal by number or by name, with or without `SIG`.
-fn signal(word: &str) -> Result<Signal> {
+/// The number of a signal given by number or by name, with or without `SIG`. Real-time signals are counted as glibc and
+/// musl do, for the programs that get them: `RTMIN+3`, `RTMAX-1`.
+fn signal(word: &str) -> Result<i32> {
     const NAMES: [&str; 31] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
         "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
         "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
+    const NUMBERS: RangeInclusive<i32> = 1..=64;
+    const REAL_TIME_MIN: i32 = 34;
     let upper = word.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let named = NAMES
-        .iter()
-        .zip(1..)
-        .find(|(known, _)| **known == name)
-        .map(|(_, number)| number);
-    let number = named.or_else(|| word.parse().ok());
+    let named = NAMES.iter().zip(1..).find(|(known, _)| **known == name);
+    let number = match (
+        named,
+        name.strip_prefix("RTMIN"),
+        name.strip_prefix("RTMAX"),
+    ) {
+        (Some((_, number)), ..) => Some(number),
+        (_, Some(""), _) => Some(REAL_TIME_MIN),
+        (_, _, Some("")) => Some(*NUMBERS.end()),
+        (_, Some(more), _) if more.starts_with('+') => more
+            .parse()
+            .ok()
+            .and_then(|more: i32| REAL_TIME_MIN.checked_add(more)),
+        (_, _, Some(less)) if less.starts_with('-') => {
+            let number = less
+                .parse()
+                .ok()
+                .and_then(|less: i32| less.checked_add(*NUMBERS.end()));
+            number.filter(|number| *number >= REAL_TIME_MIN)
+        }
+        _ => word.parse().ok(),
+    };
     number
-        .and_then(Signal::from_named_raw)
+        .filter(|number| NUMBERS.contains(number))
         .ok_or_else(|| Error::invalid(format!("unknown signal {word:?}")))
 }
 
@@ -311,21 +332,24 @@ pub(super) fn delete(invocation: &Invocation) -> Result<u8> {
         result => result?,
     };
     let status = known.status()?;
-    if !force && !matches!(status, Status::Stopped | Status::Created) {
+    if !force && status != Status::Stopped {
         let status = status.as_str();
         return Err(Error::State(
-            format!("cannot delete container {id} that is not stopped: {status}").into(),
+            format!(
+                "cannot delete container {id} that is not stopped but {status} without --force"
+            )
+            .into(),
         ));
     }
-    destroy(&known)?;
+    destroy(&known, &invocation.log)?;
     Ok(0)
 }
 
 /// Ends what still runs and removes everything.
-pub(super) fn destroy(known: &Known) -> Result<()> {
+pub(super) fn destroy(known: &Known, log: &Log) -> Result<()> {
     let cgroup = known.cgroup()?;
     if let Some(init) = known.init()? {
-        send(pidfd_send_signal(&init, Signal::KILL))?;
+        sent(signals::send(init.as_fd(), libc::SIGKILL))?;
         if cgroup.is_frozen()? {
             cgroup.thaw()?;
         }
@@ -345,14 +369,10 @@ pub(super) fn destroy(known: &Known) -> Result<()> {
     }
     let state = known.state()?;
     known.remove()?;
-    run_poststop(&known.spec, &state)
-}
-
-/// The container is gone: what fails now is only told.
-fn run_poststop(spec: &Spec, state: &State) -> Result<()> {
-    for failure in hooks::run_all("poststop", &hooks_of(spec).poststop, state)? {
-        warn(&failure.chain());
-    }
+    let poststop = &hooks_of(&known.spec).poststop;
+    hooks::run_all("poststop", poststop, &state, |error| {
+        log.warning(&error.chain());
+    });
     Ok(())
 }
 
@@ -363,14 +383,21 @@ mod tests {
     #[test]
     fn signals_have_names_and_numbers() {
         for (word, expected) in [
-            ("TERM", Signal::TERM),
-            ("sigkill", Signal::KILL),
-            ("2", Signal::INT),
-            ("SIGWINCH", Signal::WINCH),
+            ("TERM", libc::SIGTERM),
+            ("sigkill", libc::SIGKILL),
+            ("2", libc::SIGINT),
+            ("SIGWINCH", libc::SIGWINCH),
+            ("37", 37),
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("RTMAX", 64),
+            ("SIGRTMAX-14", 50),
         ] {
             assert_eq!(signal(word).unwrap(), expected, "{word}");
         }
-        for bad in ["", "0", "SIGNAL", "-9", "99"] {
+        for bad in [
+            "", "0", "SIGNAL", "-9", "65", "RTMIN+31", "RTMIN-1", "RTMIN3", "RTMAX+1", "RTMAX-31",
+        ] {
             assert!(signal(bad).is_err(), "{bad}");
         }
     }

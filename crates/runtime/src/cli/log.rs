@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where errors and warnings go.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Log {
     pub(super) path: Option<String>,
     pub(super) json: bool,
@@ -20,16 +20,25 @@ impl Log {
             Some(Ok(())) => format!("{message}\n"),
             Some(Err(error)) => format!("{message}\nwriting the log: {error}\n"),
         };
-        // With standard error gone as well there is nobody left to tell.
-        drop(std::io::stderr().write_all(text.as_bytes()));
+        tell(&text);
+    }
+
+    /// Says something that is no failure: to the log if there is one, for standard error may be the container's.
+    pub(super) fn warning(&self, message: &str) {
+        self.quietly("warning", message);
     }
 
     /// Says what only somebody in search of a fault wants to know.
     pub(super) fn debug(&self, message: &str) {
-        let line = self.line("debug", message);
-        if !matches!(self.append(&line), Some(Ok(()))) {
-            // As above.
-            drop(std::io::stderr().write_all(line.as_bytes()));
+        self.quietly("debug", message);
+    }
+
+    fn quietly(&self, level: &str, message: &str) {
+        let line = self.line(level, message);
+        match self.append(&line) {
+            None => tell(&line),
+            Some(Ok(())) => {}
+            Some(Err(error)) => tell(&format!("{message}\nwriting the log: {error}\n")),
         }
     }
 
@@ -50,6 +59,11 @@ impl Log {
             format!("time={time:?} level={level} msg={message:?}\n")
         }
     }
+}
+
+fn tell(text: &str) {
+    // With standard error gone as well there is nobody left to tell.
+    drop(std::io::stderr().write_all(text.as_bytes()));
 }
 
 /// A time as RFC 3339 writes it, in UTC and with nanoseconds.

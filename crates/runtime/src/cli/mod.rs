@@ -38,6 +38,7 @@ struct Invocation {
     criu: Option<String>,
     /// Whether a cgroup that may not be made is done without.
     rootless: bool,
+    log: Log,
     arguments: Arguments,
     /// Behind the words, where another program's words may follow.
     rest: Vec<String>,
@@ -380,6 +381,7 @@ fn dispatch(
         cgroup_manager: cgroup_manager(&global)?,
         criu: global.value("criu").map(str::to_owned),
         rootless: rootless(&global)?,
+        log: log.clone(),
         arguments,
         rest,
     };
@@ -492,12 +494,6 @@ fn flag_lines(flags: &[Flag]) -> String {
         text.push_str(&format!("  {names:34}{help}\n"));
     }
     text
-}
-
-/// Says something that is no failure.
-fn warn(message: &str) {
-    // Nobody depends on it.
-    drop(writeln!(std::io::stderr(), "warning: {message}"));
 }
 
 #[cfg(test)]

@@ -22,7 +22,6 @@ pub(super) fn mount(site: &Site<'_>, target: OwnedFd, options: &Options) -> Resu
     if unified()? {
         let hierarchy = &hierarchies()?[0];
         let made = view(site, hierarchy, options)?;
-        change_propagation(made.as_fd(), options).doing("mounting the cgroups")?;
         return attach(made.as_fd(), target.as_fd()).doing("mounting the cgroups");
     }
     // Read-only comes last: directories and links must be made first.
@@ -38,16 +37,15 @@ pub(super) fn mount(site: &Site<'_>, target: OwnedFd, options: &Options) -> Resu
         &[("mode", "755"), ("size", TMPFS_SIZE)],
     )?;
     let doing = "mounting the cgroups";
-    attach(tmpfs.as_fd(), target.as_fd()).doing(doing)?;
     let again = tmpfs.try_clone().call(|| "dup(<tmpfs>)").doing(doing)?;
     let directory = Root::from_fd(again);
+    let mut places = Vec::new();
     for hierarchy in hierarchies()? {
         let name = hierarchy.name();
         let place = directory
             .create_dir_all(Path::new(&name), DIRECTORY_MODE)
             .doing(doing)?;
-        let made = view(site, hierarchy, options)?;
-        attach(made.as_fd(), place.as_fd()).doing(doing)?;
+        places.push((hierarchy, place));
         if hierarchy.controllers.len() > 1 && hierarchy.version == Version::V1 {
             for controller in &hierarchy.controllers {
                 rustix::fs::symlinkat(&name, &directory, controller.as_str())
@@ -63,14 +61,22 @@ pub(super) fn mount(site: &Site<'_>, target: OwnedFd, options: &Options) -> Resu
         };
         set_attributes(tmpfs.as_fd(), false, &read_only).doing(doing)?;
     }
-    change_propagation(tmpfs.as_fd(), options).doing(doing)
+    change_propagation(tmpfs.as_fd(), options).doing(doing)?;
+    attach(tmpfs.as_fd(), target.as_fd()).doing(doing)?;
+    for (hierarchy, place) in places {
+        let made = view(site, hierarchy, options)?;
+        attach(made.as_fd(), place.as_fd()).doing(doing)?;
+    }
+    Ok(())
 }
 
 /// A detached mount of one hierarchy.
 fn view(site: &Site<'_>, hierarchy: &Hierarchy, options: &Options) -> Result<OwnedFd> {
     let doing = || format!("mounting the cgroup hierarchy {}", hierarchy.name());
     if site.cgroup_namespace {
-        return new_mount(hierarchy, options).doing_with(doing);
+        let made = new_mount(hierarchy, options).doing_with(doing)?;
+        change_propagation(made.as_fd(), options).doing_with(doing)?;
+        return Ok(made);
     }
     // A new mount from inside the host's cgroup namespace would change the hierarchy's options for the whole host.
     let path = match hierarchy.version {

@@ -86,6 +86,10 @@ impl Site<'_> {
             restrict(source.tree.as_fd(), options).doing_with(doing)?;
             return attach(source.tree.as_fd(), target.as_fd()).doing_with(doing);
         }
+        let there = kind == "tmpfs"
+            && resolve_if_there(self.root, &destination)
+                .doing_with(doing)?
+                .is_some();
         let target = match kind {
             "" => {
                 return Err(Error::invalid(format!(
@@ -103,24 +107,25 @@ impl Site<'_> {
         if kind == "cgroup" {
             return cgroup::mount(self, target, options);
         }
-        let made = self.filesystem(kind, prepared, target.as_fd())?;
+        let made = self.filesystem(kind, prepared, target.as_fd(), there)?;
         change_propagation(made.as_fd(), options).doing_with(doing)?;
         attach(made.as_fd(), target.as_fd()).doing_with(doing)
     }
 
-    /// A new filesystem, with what the place it is for gives it.
+    /// A new filesystem, with what the place it is for gives it; `there` is whether a tmpfs's place was there before.
     fn filesystem(
         &self,
         kind: &str,
         prepared: &Prepared<'_>,
         target: BorrowedFd<'_>,
+        there: bool,
     ) -> Result<OwnedFd> {
         let Prepared { mount, options, .. } = prepared;
         let mut more = Vec::new();
         let has = |key: &str| options.parameters.iter().any(|(name, _)| name == key);
         let mode;
-        if kind == "tmpfs" && !has("mode") {
-            // A tmpfs takes the place of a directory, whose mode programs know.
+        if there && !has("mode") {
+            // A tmpfs takes the place of a directory, whose mode programs know. A new place is everybody's, as the kernel has it.
             let stat = rustix::fs::fstat(target)
                 .call(|| "fstat")
                 .doing("mounting a tmpfs")?;
@@ -141,7 +146,9 @@ impl Site<'_> {
             if kind != "tmpfs" {
                 return Err(Error::invalid("the option tmpcopyup is for tmpfs"));
             }
-            copy_up::copy(target, made.as_fd())?;
+            if there {
+                copy_up::copy(target, made.as_fd())?;
+            }
         }
         Ok(made)
     }
