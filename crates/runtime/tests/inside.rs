@@ -413,30 +413,6 @@ fn the_memory_policy_is_the_kernels_to_see() {
 }
 
 #[test]
-fn the_roots_propagation_is_as_configured() {
-    for (word, field) in [
-        ("shared", "shared:"),
-        ("slave", ""),
-        ("private", ""),
-        ("unbindable", "unbindable"),
-    ] {
-        let mut bundle = Bundle::shell("awk '$5 == \"/\"' /proc/self/mountinfo");
-        bundle.config["linux"]["rootfsPropagation"] = json!(word);
-        let line = bundle.run().ok();
-        let optional = line.split(" - ").next().unwrap().split_whitespace().skip(6);
-        let optional: Vec<_> = optional.collect();
-        assert!(optional.concat().starts_with(field), "{word}: {line}");
-        assert!(
-            !field.is_empty() || !line.contains("shared:"),
-            "{word}: {line}"
-        );
-    }
-    let mut bundle = Bundle::new(&["true"]);
-    bundle.config["linux"]["rootfsPropagation"] = json!("sideways");
-    assert!(bundle.run().failed().contains("sideways"));
-}
-
-#[test]
 fn mounts_below_an_idmapped_one_are_mapped_when_asked_for() {
     for (option, there, below) in [("idmap", "7000", "0"), ("ridmap", "7000", "7000")] {
         let mut bundle = Bundle::shell("stat -c %u /bound/file /bound/inner/file");
