@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy | test | ci | bench | conformance`.
+//! The project's own tasks: `cargo xtask tidy | test | vm-test | ci | bench | conformance`.
 
 mod bench;
 mod conformance;
@@ -6,6 +6,7 @@ mod elf;
 mod shell;
 mod strays;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,17 +17,23 @@ type Result<T, E = String> = std::result::Result<T, E>;
 const USAGE: &str = "\
 cargo xtask tidy    check the rules that no compiler checks
 cargo xtask test    install what the tests need, and run them all (as root)
-cargo xtask ci      formatting, clippy, tidy, tests, and a static release build
+cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
+                    the tests that ask a kernel, on a Debian machine with systemd, cgroup v2, AppArmor (as root)
+cargo xtask ci      formatting, clippy, tidy, tests, those in the machine, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
 cargo xtask conformance <suite>
                     run a built opencontainers/runtime-tools against this runtime, runc and crun (as root)
 ";
 
 fn main() -> ExitCode {
-    let task = std::env::args().nth(1).unwrap_or_default();
+    let mut arguments = std::env::args().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
     let result = match task.as_str() {
         "tidy" => tidy::run(&root()),
         "test" => test(),
+        "vm-test" => vm::run(&root(), &arguments),
+        "vm-guest" => vm::guest::run(&arguments),
         "ci" => ci(),
         "bench" => bench::run(&root()),
         "conformance" => conformance::run(&root(), std::env::args().nth(2).as_deref()),
@@ -71,16 +78,16 @@ fn test() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err("the tests make containers: run them as root".to_owned());
     }
-    install_needed()?;
+    install_missing(&NEEDED)?;
     strays::adopt()?;
     let tested = shell::run("cargo", &["test", "--workspace", "--no-fail-fast"]);
     let ended = strays::end();
     tested.and(ended)
 }
 
-/// Installs what is missing, with Debian's package manager.
-fn install_needed() -> Result<()> {
-    let missing: Vec<&str> = NEEDED
+/// Installs the packages of those programs that are missing, with Debian's package manager.
+fn install_missing(needed: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = needed
         .iter()
         .filter(|(program, _)| !shell::is_installed(program))
         .map(|(_, package)| *package)
@@ -90,7 +97,7 @@ fn install_needed() -> Result<()> {
     }
     if !shell::is_installed("apt-get") {
         return Err(format!(
-            "the tests need programs of these Debian packages, and there is no apt-get: {missing:?}"
+            "programs of these Debian packages are missing, and there is no apt-get: {missing:?}"
         ));
     }
     shell::say(&format!("installing {}", missing.join(" ")));
@@ -113,6 +120,7 @@ fn ci() -> Result<()> {
     shell::run("cargo", &clippy)?;
     tidy::run(&root())?;
     test()?;
+    vm::run(&root(), &[])?;
     shell::run("cargo", &["build", "--release"])?;
     elf::check_static(&release_binary(&root())?)
 }

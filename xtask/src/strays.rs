@@ -53,8 +53,12 @@ fn children() -> Result<Vec<Pid>> {
     let mut children = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path().join("children");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            // A thread that has ended meanwhile, whose children are another's now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        };
         let pids = text.split_whitespace().filter_map(|word| word.parse().ok());
         children.extend(pids.filter_map(Pid::from_raw));
     }

@@ -14,6 +14,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context as _;
+use sys::mount::overlay_adds_layers;
 use sys::root::fd_path;
 
 /// What fsconfig(2) takes as one string.
@@ -52,8 +53,7 @@ impl Images {
 
     fn overlay(&self, lowers: &[PathBuf], writable: Writable<'_>) -> Result<OwnedFd> {
         match overlay_by_layer(lowers, writable) {
-            // Before Linux 6.7 there is no option to add one layer.
-            Err(error) if error.errno == Errno::INVAL && error.call.contains("lowerdir+") => {
+            Err(error) if error.errno == Errno::INVAL && !overlay_adds_layers()? => {
                 self.overlay_by_page(lowers, writable)
             }
             result => Ok(result?),

@@ -18,9 +18,10 @@ use crate::resctrl::Resctrl;
 use crate::{rootfs, stdio};
 use oci::runtime::{Process, Status};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Pid, geteuid, setsid, umask};
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use sys::Context;
 use sys::process::{Child, Namespaces, Spawn, close_inherited, setns, spawn};
@@ -80,6 +81,7 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
         procfs: Procfs::open()?,
         entry,
         stdio,
+        follows_init: sub_cgroups.is_empty(),
         by_user_namespace: users && !geteuid().is_root(),
     };
     hide_from_others()?;
@@ -109,6 +111,8 @@ struct Entering<'a> {
     procfs: Procfs,
     entry: Entry,
     stdio: Stdio,
+    /// Whether it may be where init is when the container's own cgroup takes no process: unless another was asked for.
+    follows_init: bool,
     /// Whether the user namespace must be entered before all else, even before birth: it is what gives an ordinary user the
     /// rights over the others.
     by_user_namespace: bool,
@@ -138,15 +142,26 @@ impl Entering<'_> {
             true => Some(BirthPlace::set(self.target.pidfd)?),
             false => None,
         };
-        let how = Spawn {
-            cgroup: self.entry.born(),
-            ..Spawn::default()
-        };
-        let body = move || {
+        let body = || {
             close_inherited(ours.as_fd());
             self.live(&theirs)
         };
-        let child = spawn(how, body).doing("starting the process");
+        let bear = |cgroup: Option<BorrowedFd<'_>>| {
+            let how = Spawn {
+                cgroup,
+                ..Spawn::default()
+            };
+            spawn(how, body)
+        };
+        let child = match bear(self.entry.born()) {
+            // It hands controllers down, and takes no process any more (cgroup-v2.rst, "No Internal Process Constraint"): a
+            // service manager is the container's init and has moved to a group below. So does what is executed.
+            Err(error) if error.errno == Errno::BUSY && self.follows_init => {
+                let beside = self.target.cgroup.group_of(self.target.init);
+                beside.and_then(|group| bear(Some(group.as_fd())).doing("starting the process"))
+            }
+            child => child.doing("starting the process"),
+        };
         match (place.map_or(Ok(()), BirthPlace::restore), child) {
             (Ok(()), child) => child,
             (Err(error), Ok(child)) => Err(error.undone(end(&child))),

@@ -244,7 +244,7 @@ mod tests {
         let cases = [
             (shell("exit 3", None), "exited with 3"),
             (shell("kill -9 $$", None), "killed by signal 9"),
-            (shell("sleep 60", Some(1)), "timeout"),
+            (shell("exec sleep 60", Some(1)), "timeout"),
             (shell("true", Some(0)), "timeout of 0"),
             (missing, "exited with 127"),
             (relative, "not absolute"),

@@ -22,7 +22,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context;
-use sys::mount::{Attributes, MOUNT_ATTR_RDONLY, set_attributes};
+use sys::mount::{Attributes, MOUNT_ATTR_RDONLY, overlay_adds_layers, set_attributes};
 use sys::process::{Namespaces, Spawn, exit, set_filesystem_user, spawn};
 use sys::root::fd_path;
 
@@ -89,7 +89,13 @@ fn overlay(
     }
     let doing = "mounting the overlay";
     let Some(users) = users else {
-        return mount_overlay(lowers, upper, work).doing(doing);
+        let layers = Layers {
+            lowers,
+            upper,
+            work,
+            mapped: &[],
+        };
+        return mount_overlay(&layers).doing(doing);
     };
     // Mapped mounts of every directory, named by descriptor. Upper and work must be of one mount.
     let parent = upper
@@ -101,6 +107,12 @@ fn overlay(
     let mut held = Vec::with_capacity(lowers.len() + 1);
     let mut mapped = |path: &Path| {
         let tree = clone_tree(CWD, path, false).doing(doing)?;
+        // What is mounted on it must not appear on its original.
+        let private = Attributes {
+            propagation: libc::MS_PRIVATE,
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), false, &private).doing(doing)?;
         map_ids(tree.as_fd(), false, users, path)?;
         let named = fd_path(tree.as_fd());
         held.push(tree);
@@ -114,10 +126,13 @@ fn overlay(
     let below = |path: &Path| parent.join(path.file_name().unwrap_or_default());
     let tree = held.last().expect("the parent was mapped last");
     let owner = fstat(tree).call(|| "fstat").doing(doing)?;
-    acting_as(owner.st_uid, owner.st_gid, || {
-        mount_overlay(&lowers, &below(upper), &below(work))
-    })
-    .doing(doing)
+    let layers = Layers {
+        lowers: &lowers,
+        upper: &below(upper),
+        work: &below(work),
+        mapped: &held,
+    };
+    acting_as(owner.st_uid, owner.st_gid, || mount_overlay(&layers)).doing(doing)
 }
 
 /// Does something as another user towards filesystems, with all capabilities: overlayfs goes on to act as who mounted it, and
@@ -132,22 +147,39 @@ fn acting_as<T>(uid: u32, gid: u32, act: impl FnOnce() -> sys::Result<T>) -> sys
     done
 }
 
-fn mount_overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
+/// The directories of an overlay.
+#[derive(Debug, Clone, Copy)]
+struct Layers<'a> {
+    lowers: &'a [PathBuf],
+    upper: &'a Path,
+    work: &'a Path,
+    /// The detached mounts that the paths lead through, if ids are mapped.
+    mapped: &'a [OwnedFd],
+}
+
+fn mount_overlay(layers: &Layers<'_>) -> sys::Result<OwnedFd> {
+    match mount_overlay_by_layer(layers) {
+        // Not every kernel that adds layers takes those of detached mounts.
+        Err(error)
+            if error.errno == Errno::INVAL
+                && (!layers.mapped.is_empty() || !overlay_adds_layers()?) =>
+        {
+            mount_overlay_apart(layers)
+        }
+        result => result,
+    }
+}
+
+fn mount_overlay_by_layer(layers: &Layers<'_>) -> sys::Result<OwnedFd> {
     let overlay = Filesystem::new("overlay")?;
     overlay.set("source", "overlay")?;
-    for layer in lowers {
-        match overlay.set("lowerdir+", text(layer)?) {
-            // Linux before 6.7.
-            Err(error) if error.errno == Errno::INVAL => {
-                return mount_overlay_apart(lowers, upper, work);
-            }
-            result => result?,
-        }
+    for layer in layers.lowers {
+        overlay.set("lowerdir+", text(layer)?)?;
     }
-    overlay.set("upperdir", text(upper)?)?;
-    overlay.set("workdir", text(work)?)?;
+    overlay.set("upperdir", text(layers.upper)?)?;
+    overlay.set("workdir", text(layers.work)?)?;
     let mount = overlay.mount(0)?;
-    refuse_read_only(&mount, work)?;
+    refuse_read_only(&mount, layers.work)?;
     Ok(mount)
 }
 
@@ -164,8 +196,9 @@ fn refuse_read_only(mount: &OwnedFd, work: &Path) -> sys::Result<()> {
 }
 
 /// Mounts an overlay whose layers are one parameter, which fsconfig(2) takes up to 256 bytes of and mount(2) a page. That
-/// needs a place, so that a child does it in a mount namespace of its own, and hands the mount out of it.
-fn mount_overlay_apart(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
+/// needs a place, and so do layers of mapped mounts, so that a child does it in a mount namespace of its own, and hands the
+/// mount out of it.
+fn mount_overlay_apart(layers: &Layers<'_>) -> sys::Result<OwnedFd> {
     let failed = |what: &str| sys::Error::new(format!("mount(overlay, {what})"), Errno::IO);
     let (ours, theirs) = Channel::pair().map_err(|_| failed("socketpair"))?;
     let how = Spawn {
@@ -173,7 +206,7 @@ fn mount_overlay_apart(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Re
         ..Spawn::default()
     };
     let child = spawn(how, || {
-        let mounted = mount_overlay_here(lowers, upper, work).doing("mounting the overlay apart");
+        let mounted = mount_overlay_here(layers).doing("mounting the overlay apart");
         match mounted.and_then(|mount| theirs.send(&Message::Go(Some(mount)))) {
             Ok(()) => exit(0),
             Err(error) => fail(&theirs, &error),
@@ -189,14 +222,18 @@ fn mount_overlay_apart(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Re
     }
 }
 
-fn mount_overlay_here(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Result<OwnedFd> {
+fn mount_overlay_here(layers: &Layers<'_>) -> sys::Result<OwnedFd> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).call(|| "mount(\"/\", MS_PRIVATE|MS_REC)")?;
+    // One upon the other: they are reached by their descriptors, and only have to be of this mount namespace.
+    for tree in layers.mapped {
+        let place = host(Path::new(ANY_PLACE), OFlags::DIRECTORY)?;
+        attach(tree.as_fd(), place.as_fd())?;
+    }
     // Named by descriptor each takes few of the page's bytes, and none that would have to be escaped.
     let open = |path: &Path| host(path, OFlags::DIRECTORY);
-    let (upper, work_fd) = (open(upper)?, open(work)?);
-    let held = lowers
-        .iter()
+    let (upper, work) = (open(layers.upper)?, open(layers.work)?);
+    let held = { layers.lowers.iter() }
         .map(|layer| open(layer))
         .collect::<sys::Result<Vec<_>>>()?;
     let names: Vec<_> = held
@@ -207,7 +244,7 @@ fn mount_overlay_here(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Res
         "lowerdir={},upperdir={},workdir={}",
         names.join(":"),
         fd_path(upper.as_fd()).display(),
-        fd_path(work_fd.as_fd()).display()
+        fd_path(work.as_fd()).display()
     );
     let options = CString::new(options).expect("numbers and words");
     mount(
@@ -219,7 +256,7 @@ fn mount_overlay_here(lowers: &[PathBuf], upper: &Path, work: &Path) -> sys::Res
     )
     .call(|| format!("mount(\"overlay\", {ANY_PLACE:?}, {options:?})"))?;
     let mounted = clone_tree(CWD, Path::new(ANY_PLACE), false)?;
-    refuse_read_only(&mounted, work)?;
+    refuse_read_only(&mounted, layers.work)?;
     Ok(mounted)
 }
 
@@ -337,7 +374,13 @@ mod tests {
             std::fs::create_dir(directory).unwrap();
         }
         let lowers: Vec<_> = (0..50).map(layer).collect();
-        let mount = mount_overlay_apart(&lowers, &upper, &work).unwrap();
+        let layers = Layers {
+            lowers: &lowers,
+            upper: &upper,
+            work: &work,
+            mapped: &[],
+        };
+        let mount = mount_overlay_apart(&layers).unwrap();
         let inside = fd_path(mount.as_fd());
         assert_eq!(std::fs::read_to_string(inside.join("which")).unwrap(), "0");
         assert!(inside.join("layer-49").exists());
@@ -345,7 +388,11 @@ mod tests {
         assert!(upper.join("new").exists());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(tree.path().to_str().unwrap()), "{mounts}");
-        let error = mount_overlay_apart(&[tree.path().join("none")], &upper, &work).unwrap_err();
+        let without = Layers {
+            lowers: &[tree.path().join("none")],
+            ..layers
+        };
+        let error = mount_overlay_apart(&without).unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
     }
 }

@@ -1,8 +1,9 @@
 //! What rustix lacks of the mount API: mount_setattr(2), and the messages a filesystem context keeps (fsopen(2)).
 
 use crate::process::check;
-use crate::{Error, Result};
+use crate::{Context, Error, Result};
 use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 pub use libc::{
@@ -49,6 +50,14 @@ pub fn map_ids(mount: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) ->
         ..Attributes::default()
     };
     change(mount, recursive, &attributes, Some(users))
+}
+
+/// Whether overlayfs takes its layers one by one, as `lowerdir+` (Linux 6.7). To be asked when it has failed with EINVAL:
+/// before 6.5 its contexts took every parameter, and the mount then failed as one of a bad layer does.
+pub fn overlay_adds_layers() -> Result<bool> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(\"overlay\")")?;
+    let takes = |key: &str| fsconfig_set_string(&context, key, "/").is_ok();
+    Ok(!takes("no-such-parameter") && takes("lowerdir+"))
 }
 
 fn change(
@@ -99,4 +108,26 @@ pub fn context_error(context: BorrowedFd<'_>, call: impl Into<String>, errno: Er
         }
     }
     Error::new(call, errno)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "these are tests")]
+
+    use super::*;
+
+    #[test]
+    fn layers_are_added_since_linux_6_7() {
+        let release = rustix::system::uname().release().to_owned();
+        let release = release.to_str().unwrap();
+        let mut numbers = release
+            .split(['.', '-'])
+            .map_while(|word| word.parse::<u32>().ok());
+        let version = (numbers.next().unwrap(), numbers.next().unwrap());
+        assert_eq!(
+            overlay_adds_layers().unwrap(),
+            version >= (6, 7),
+            "{release}"
+        );
+    }
 }

@@ -127,11 +127,8 @@ pub fn spawn(how: Spawn<'_>, body: impl FnOnce() -> Infallible) -> Result<Child>
     if pid == 0 {
         run_and_exit(body);
     }
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .filter(|_| pid > 0);
-    let Some(pid) = pid else {
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
+    let Some(pid) = pid.and_then(Pid::from_raw) else {
         let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
         let call = format!(
             "clone3(flags={flags:#x}{})",
@@ -424,6 +421,17 @@ mod tests {
     fn a_child_runs_its_body_and_exits_with_its_code() {
         let child = spawn(Spawn::default(), || exit(7)).unwrap();
         assert_eq!(exit_code(&child), Some(7));
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_born_is_an_error() {
+        use std::os::fd::AsFd;
+        let no_cgroup = std::fs::File::open("/dev/null").unwrap();
+        let how = Spawn {
+            cgroup: Some(no_cgroup.as_fd()),
+            ..Spawn::default()
+        };
+        assert_eq!(spawn(how, || exit(0)).unwrap_err().errno, Errno::BADF);
     }
 
     #[test]

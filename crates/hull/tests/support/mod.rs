@@ -17,8 +17,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long any command may take.
-const COMMAND_TIMEOUT_S: &str = "30";
+/// How long any command may take, under emulation on a loaded machine, too.
+const COMMAND_TIMEOUT_S: &str = "300";
+/// How long anything else may take that is waited for.
+const WAIT: Duration = Duration::from_secs(100);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -100,7 +102,7 @@ impl Engine {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + WAIT;
         while std::os::unix::net::UnixStream::connect(self.path("run/hull.sock")).is_err() {
             assert!(
                 Instant::now() < deadline,
@@ -203,7 +205,7 @@ impl Engine {
 
     /// Waits until something is so.
     pub fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + WAIT;
         while !is_so() {
             assert!(
                 Instant::now() < deadline,
@@ -270,7 +272,7 @@ impl Engine {
 
     /// Fails when anything of a container is left.
     pub fn assert_nothing_left(&self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + WAIT;
         loop {
             let traces = self.traces();
             if traces.is_empty() {

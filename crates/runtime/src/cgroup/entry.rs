@@ -1,8 +1,9 @@
 //! How a process comes into a cgroup, or into one below.
 
-use super::{Cgroup, Group, Hierarchy, Unit, Version, plain};
+use super::{Cgroup, Dir, Group, Hierarchy, Unit, Version, hierarchies, layout, plain};
 use crate::error::{Doing, Error, Result};
 use rustix::fs::OFlags;
+use rustix::process::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use sys::Context;
 
@@ -118,5 +119,23 @@ impl Cgroup {
             }
         }
         Ok(entry)
+    }
+
+    /// The v2 directory that a process of the group is in: its own, or one below.
+    pub(crate) fn group_of(&self, pid: Pid) -> Result<impl AsFd> {
+        let doing = "finding the container's init in its cgroup";
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(&file)
+            .call(|| format!("read({file:?})"))
+            .doing(doing)?;
+        let path = layout::path_in_v2(&text).filter(|path| path.starts_with(self.path()));
+        let v2 = { hierarchies()?.iter() }.find(|hierarchy| hierarchy.version == Version::V2);
+        let (Some(path), Some(v2)) = (path, v2) else {
+            return Err(Error::State(
+                "the container's init has left its cgroup".into(),
+            ));
+        };
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        Dir::open(&v2.mount.join(relative)).doing(doing)
     }
 }

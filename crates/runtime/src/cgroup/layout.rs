@@ -114,6 +114,13 @@ fn controllers_of(text: &str) -> impl Iterator<Item = Vec<String>> {
     })
 }
 
+/// The group of v2 in such a text.
+pub(super) fn path_in_v2(text: &str) -> Option<&Path> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(Path::new)
+}
+
 fn v2(mount: &Path) -> Result<Hierarchy> {
     let file = mount.join("cgroup.controllers");
     let text = std::fs::read_to_string(&file)
@@ -149,5 +156,7 @@ mod tests {
             })
             .collect();
         assert_eq!(found, ["systemd", "cpu,cpuacct"]);
+        assert_eq!(path_in_v2(text), Some(Path::new("/init.scope")));
+        assert_eq!(path_in_v2("9:name=systemd:/0::x\n"), None);
     }
 }

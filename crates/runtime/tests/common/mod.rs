@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hull-runtime");
 const BUSYBOX: &str = "/bin/busybox";
-pub(crate) const WAIT: Duration = Duration::from_secs(10);
+/// What is awaited comes sooner, under emulation on a loaded machine, too.
+pub(crate) const WAIT: Duration = Duration::from_secs(100);
 
 /// A bundle, and a state directory for it alone. Everything that is left of it fails the test when it is dropped.
 pub(crate) struct Bundle {
