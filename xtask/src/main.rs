@@ -55,8 +55,10 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 16] = [
     ("busybox", "busybox-static"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("newuidmap", "uidmap"),
     ("docker", "docker.io"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

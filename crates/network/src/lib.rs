@@ -9,12 +9,11 @@
 
 mod ipam;
 mod link;
-mod netlink;
 mod nft;
 mod ports;
 
 pub use ipam::Subnet;
-pub use netlink::Error as NetlinkError;
+pub use sys::netlink::Error as NetlinkError;
 
 use crate::ipam::Pool;
 use crate::nft::Firewall;
@@ -195,7 +194,7 @@ struct State {
 struct Bridge {
     index: u32,
     pool: Pool,
-    links: netlink::Socket,
+    links: sys::netlink::Socket,
     firewall: Firewall,
 }
 
@@ -357,7 +356,7 @@ impl Network {
         })
     }
 
-    fn choose_subnet(&self, links: &mut netlink::Socket) -> Result<Subnet> {
+    fn choose_subnet(&self, links: &mut sys::netlink::Socket) -> Result<Subnet> {
         if let Some(subnet) = self.config.subnet {
             return Ok(subnet);
         }

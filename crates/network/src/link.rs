@@ -1,12 +1,12 @@
 //! Bridges, veth pairs, addresses and routes: rtnetlink(7).
 
-use crate::netlink::{
-    self, Error, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket, attributes,
-};
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use sys::netlink::{
+    self, Error, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket, attributes,
+};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

@@ -26,10 +26,10 @@
 //!
 //! Sources: linux/netfilter/nf_tables.h, nfnetlink.h; nft(8) for the notation above.
 
-use crate::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket};
 use crate::{PortMapping, Protocol, Subnet};
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr};
+use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket};
 
 /// Elements in one message: a nest holds at most 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 512;

@@ -1,6 +1,6 @@
 //! What a caller hands to the runtime and gets back.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupManager, SubCgroup};
 use oci::runtime::{Process, Spec};
 use rustix::process::Pid;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -32,6 +32,13 @@ pub struct Create<'a> {
     pub gate: Option<OwnedFd>,
     /// Whether the container gets a session keyring of its own, instead of the caller's.
     pub new_keyring: bool,
+    /// Who makes its cgroup.
+    pub cgroup_manager: CgroupManager,
+    /// Whether the container does without a cgroup where its creator may make none. Limits are an error then.
+    pub rootless: bool,
+    /// Whether the root is entered by chroot(2), for hosts that run from a ramdisk: pivot_root(2) cannot leave that. The
+    /// container's root user can then come back out if it may call chroot itself.
+    pub no_pivot: bool,
 }
 
 impl<'a> Create<'a> {
@@ -49,6 +56,9 @@ impl<'a> Create<'a> {
             preserve_fds: 0,
             gate: None,
             new_keyring: true,
+            cgroup_manager: CgroupManager::Direct,
+            rootless: false,
+            no_pivot: false,
         }
     }
 }
@@ -119,6 +129,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// Whether it may be executed in a frozen container, where it then stays frozen.
     pub ignore_paused: bool,
+    /// Where below the container's cgroup it is to be; empty for there.
+    pub sub_cgroups: &'a [SubCgroup],
 }
 
 impl<'a> ExecRequest<'a> {
@@ -131,6 +143,7 @@ impl<'a> ExecRequest<'a> {
             group_add: &[],
             preserve_fds: 0,
             ignore_paused: false,
+            sub_cgroups: &[],
         }
     }
 }

@@ -2,24 +2,27 @@
 //! waits at the gate. What was made is undone when any of that fails.
 
 use crate::api::{Create, Rootfs, Stdio};
-use crate::cgroup::{Cgroup, Entry, unified};
+use crate::cgroup::{Cgroup, CgroupManager, Entry, Unit, Wanted, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
-use crate::init::{Birth, fail, hooks as hooks_of, refuse_unsupported, state};
+use crate::init::{Birth, fail, hooks as hooks_of, state, wait_for_go};
 use crate::launch::{Launch, Overrides};
+use crate::mounts::Prepared;
 use crate::namespaces::{self, BirthPlace, Plan};
 use crate::procfs::Procfs;
-use crate::{mounts, rootfs, sysctl};
+use crate::resctrl::Resctrl;
+use crate::{id_maps, mounts, net_devices, rootfs, sysctl};
 use oci::runtime::{Hook, Linux, Spec, State, Status};
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, geteuid, pidfd_send_signal, set_dumpable_behavior,
 };
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::process::{Child, Namespaces, Spawn, close_inherited, exit, setns, spawn};
 
@@ -28,6 +31,7 @@ use sys::process::{Child, Namespaces, Spawn, close_inherited, exit, setns, spawn
 pub struct Container {
     child: Child,
     cgroup: Cgroup,
+    resctrl: Option<Resctrl>,
     /// Unset once the gate is open, or when it opens by a socket.
     channel: Option<Channel>,
     terminal: Option<OwnedFd>,
@@ -43,14 +47,30 @@ pub struct Container {
 pub fn create(request: Create<'_>) -> Result<Container> {
     let (spec, rootfs, gated) = (request.spec, request.rootfs, request.gate.is_some());
     let mut warnings = Vec::new();
-    let path = cgroup_path(request.id, spec);
-    let resources = spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.resources.as_ref());
-    let mut birth = prepare(request, &path, &mut warnings)?;
-    let cgroup = Cgroup::create(&path, resources)?;
-    match bear(&mut birth, rootfs, &cgroup) {
+    let linux = spec.linux.as_ref();
+    let resources = linux.and_then(|linux| linux.resources.as_ref());
+    let wanted = Wanted {
+        id: request.id,
+        path: linux.and_then(|linux| linux.cgroups_path.as_deref()),
+        manager: request.cgroup_manager,
+        resources,
+        annotations: &spec.annotations,
+        rootless: request.rootless,
+    };
+    let mut birth = prepare(request, &mut warnings)?;
+    let mut cgroup = Cgroup::create(&wanted)?;
+    let wanted = linux.and_then(|linux| linux.intel_rdt.as_ref());
+    let resctrl = cgroup.give_to_user(spec).and_then(|()| {
+        let made = wanted.map(|wanted| Resctrl::create(birth.id, wanted));
+        made.transpose()
+    });
+    let resctrl = resctrl.map_err(|error| error.undone(cgroup.destroy()))?;
+    let born = bear(&mut birth, rootfs, &cgroup, resctrl.as_ref()).and_then(|born| {
+        let settled = cgroup.settle(resources);
+        settled.map_err(|error| error.undone(end(&born.0)))?;
+        Ok(born)
+    });
+    match born {
         Ok((child, channel, terminal)) => {
             let pid = child.pid.as_raw_nonzero().get();
             Ok(Container {
@@ -61,9 +81,32 @@ pub fn create(request: Create<'_>) -> Result<Container> {
                 poststart: hooks_of(spec).poststart.clone(),
                 state: state(spec, birth.id, &birth.bundle, Status::Running, pid),
                 cgroup,
+                resctrl,
             })
         }
-        Err(error) => Err(error.undone(cgroup.kill().and_then(|()| cgroup.destroy()))),
+        Err(error) => {
+            let undone = cgroup.kill().and_then(|()| cgroup.destroy());
+            let undone = undone.and(resctrl.as_ref().map_or(Ok(()), Resctrl::destroy));
+            Err(error.undone(undone.and(run_poststop(&birth))))
+        }
+    }
+}
+
+/// Lets hooks undo what those of the creation have done; the first failure of one.
+fn run_poststop(birth: &Birth<'_>) -> Result<()> {
+    let state = state(birth.spec, birth.id, &birth.bundle, Status::Stopped, 0);
+    let first = RefCell::new(None);
+    hooks::run_all(
+        "poststop",
+        &hooks_of(birth.spec).poststop,
+        &state,
+        |error| {
+            first.borrow_mut().get_or_insert_with(|| error.chain());
+        },
+    );
+    match first.into_inner() {
+        None => Ok(()),
+        Some(failure) => Err(Error::State(failure.into())),
     }
 }
 
@@ -76,6 +119,11 @@ impl Container {
     /// A pidfd of its init.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.child.pidfd.as_fd()
+    }
+
+    /// Its init, as a child of the calling process.
+    pub(crate) fn child(&self) -> &Child {
+        &self.child
     }
 
     /// The master of its terminal, once.
@@ -93,11 +141,12 @@ impl Container {
         &self.warnings
     }
 
-    /// Ends it and removes its cgroup.
+    /// Ends it and removes its cgroup, and what is like one.
     pub fn destroy(&self) -> Result<()> {
         end(&self.child)?;
         self.cgroup.kill()?;
-        self.cgroup.destroy()
+        self.cgroup.destroy()?;
+        self.resctrl.as_ref().map_or(Ok(()), Resctrl::destroy)
     }
 
     /// Opens the gate, and waits until the program was executed or told why not. Init has ended in the latter case.
@@ -149,18 +198,8 @@ fn gone(cgroup: Option<&Cgroup>) -> Error {
     }))
 }
 
-/// The configuration's cgroup, or one named by the container.
-pub(crate) fn cgroup_path(id: &str, spec: &Spec) -> String {
-    let path = spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.cgroups_path.as_deref());
-    path.filter(|path| !path.is_empty())
-        .map_or_else(|| format!("/hull/{id}"), str::to_owned)
-}
-
 /// Checks a request and opens what it names.
-fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) -> Result<Birth<'a>> {
+fn prepare<'a>(request: Create<'a>, warnings: &mut Vec<String>) -> Result<Birth<'a>> {
     let spec = request.spec;
     let bundle = std::path::absolute(request.bundle)
         .call(|| "getcwd")
@@ -170,7 +209,7 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
         .as_ref()
         .ok_or_else(|| Error::invalid("the configuration has no process"))?;
     let linux = spec.linux.as_ref();
-    linux.map_or(Ok(()), refuse_unsupported)?;
+    linux.map_or(Ok(()), net_devices::check)?;
     let plan = Plan::new(spec)?;
     if request.reaper && !plan.new.contains(Namespaces::PID) {
         return Err(Error::invalid("an init process needs a new pid namespace"));
@@ -188,29 +227,26 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
             .iter()
             .map(|name| format!("capability {name} is not available")),
     );
+    if request.no_pivot {
+        warnings
+            .push("without pivot_root a container that may call chroot can leave its root".into());
+    }
+    if request.cgroup_manager == CgroupManager::Disabled {
+        warnings.push("without a cgroup no device rules are in force".into());
+    }
     let procfs = Procfs::open()?;
     let own = namespaces::own(spec);
     let sysctls = linux
         .map(|linux| sysctl::check(linux, own))
         .transpose()?
         .unwrap_or_default();
-    // What is mapped as a new user namespace is must wait for it.
-    let waits = plan.new.contains(Namespaces::USER);
-    let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
-    // The kernel lists mounts by their age (since Linux 6.8): the root comes before what is below it.
-    let root = match request.rootfs {
-        Rootfs::Overlay { .. } if waits => None,
-        rootfs => Some(rootfs::open(rootfs, spec, &bundle, users)?),
+    let unprivileged = !geteuid().is_root();
+    let (mounts, root) = if unprivileged {
+        check_unprivileged(&plan, request.rootfs)?;
+        (Vec::new(), None)
+    } else {
+        open_sources(spec, &bundle, request.rootfs, &plan, &procfs)?
     };
-    if let Some(root) = root.as_ref().filter(|_| !plan.has(Namespaces::MOUNT)) {
-        rootfs::refuse_detached(root.as_fd())?;
-    }
-    let mut mounts = mounts::prepare(spec, &bundle, &procfs)?;
-    if !waits {
-        mounts
-            .iter_mut()
-            .try_for_each(|mount| mount.map_ids(users))?;
-    }
     Ok(Birth {
         id: request.id,
         bundle,
@@ -222,12 +258,57 @@ fn prepare<'a>(request: Create<'a>, cgroup: &str, warnings: &mut Vec<String>) ->
         procfs,
         root,
         entry: Entry::default(),
-        cgroup: Path::new(cgroup.trim_start_matches('/')).to_owned(),
+        cgroup: PathBuf::new(),
         stdio: request.stdio,
         reaper: request.reaper,
         gate: request.gate,
         keyring: request.new_keyring,
+        no_pivot: request.no_pivot,
+        unprivileged,
     })
+}
+
+/// The sources of mounts, and the root unless it must wait for the container's user namespace.
+fn open_sources<'a>(
+    spec: &'a Spec,
+    bundle: &Path,
+    rootfs: Rootfs<'_>,
+    plan: &Plan,
+    procfs: &Procfs,
+) -> Result<(Vec<Prepared<'a>>, Option<OwnedFd>)> {
+    // What is mapped as a new user namespace is must wait for it.
+    let waits = plan.new.contains(Namespaces::USER);
+    let users = plan.joins(Namespaces::USER).map(AsFd::as_fd);
+    // The kernel lists mounts by their age (since Linux 6.8): the root comes before what is below it.
+    let root = match rootfs {
+        Rootfs::Overlay { .. } if waits => None,
+        rootfs => Some(rootfs::open(rootfs, spec, bundle, users)?),
+    };
+    if let Some(root) = root.as_ref().filter(|_| !plan.has(Namespaces::MOUNT)) {
+        rootfs::refuse_detached(root.as_fd())?;
+    }
+    let mut mounts = mounts::prepare(spec, bundle, procfs)?;
+    if !waits {
+        mounts
+            .iter_mut()
+            .try_for_each(|mount| mount.map_ids(users))?;
+    }
+    Ok((mounts, root))
+}
+
+/// What it takes an ordinary user to create a container.
+fn check_unprivileged(plan: &Plan, rootfs: Rootfs<'_>) -> Result<()> {
+    if !plan.has(Namespaces::USER) {
+        return Err(Error::invalid(
+            "without root's rights a container needs a user namespace (spec --rootless)",
+        ));
+    }
+    match rootfs {
+        Rootfs::Path => Ok(()),
+        Rootfs::Overlay { .. } => Err(Error::unsupported(
+            "an overlay of layers without root's rights",
+        )),
+    }
 }
 
 /// Lets init be born and answers it until it waits at the gate. It is ended and reaped when that fails.
@@ -235,8 +316,13 @@ fn bear(
     birth: &mut Birth<'_>,
     rootfs: Rootfs<'_>,
     cgroup: &Cgroup,
+    resctrl: Option<&Resctrl>,
 ) -> Result<(Child, Channel, Option<OwnedFd>)> {
     birth.entry = cgroup.entry()?;
+    if let Some(resctrl) = resctrl {
+        birth.entry.add(resctrl.tasks()?);
+    }
+    birth.cgroup = cgroup.relative_path().to_owned();
     if !birth.plan.new.contains(Namespaces::PID) {
         hide_from_others()?;
     }
@@ -292,8 +378,14 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
         birth.live(theirs)
     };
     let pid_namespace = birth.plan.joins(Namespaces::PID);
-    if let Some(users) = birth.plan.joins(Namespaces::USER) {
-        return deliver_in(users.as_fd(), pid_namespace.map(AsFd::as_fd), how, body);
+    let users = birth.plan.joins(Namespaces::USER);
+    let by_way = Way {
+        users: users.map(AsFd::as_fd),
+        pids: pid_namespace.map(AsFd::as_fd),
+        unit: birth.entry.attached_by(),
+    };
+    if by_way.users.is_some() || by_way.unit.is_some() {
+        return deliver_by_way(by_way, how, body);
     }
     let place = pid_namespace.map(BirthPlace::set).transpose()?;
     let child = spawn(how, body).doing(doing);
@@ -304,47 +396,66 @@ fn deliver(birth: &Birth<'_>, ours: &Channel, theirs: Channel) -> Result<Child> 
     }
 }
 
-/// Lets init be born in a user namespace that exists: new namespaces belong to that of their maker, so that it takes a
-/// process in between, whose sibling init then is.
-fn deliver_in(
-    users: BorrowedFd<'_>,
-    pid_namespace: Option<BorrowedFd<'_>>,
+/// What a process enters before a child is born of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    /// A user namespace: new namespaces belong to that of their maker.
+    pub(crate) users: Option<BorrowedFd<'a>>,
+    /// A pid namespace, which only births enter.
+    pub(crate) pids: Option<BorrowedFd<'a>>,
+    /// A unit, which systemd moves it into.
+    pub(crate) unit: Option<&'a Unit>,
+}
+
+impl Way<'_> {
+    fn enter(&self) -> sys::Result<()> {
+        for (fd, kind) in [(self.users, Namespaces::USER), (self.pids, Namespaces::PID)] {
+            if let Some(fd) = fd {
+                setns(fd, kind)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets a child be born by a process in between, whose sibling it is.
+pub(crate) fn deliver_by_way(
+    way: Way<'_>,
     how: Spawn<'_>,
     body: impl FnOnce() -> Infallible,
 ) -> Result<Child> {
-    let doing = "starting the container's init in a user namespace";
+    let doing = "starting the container's init by another process";
     let (ours, theirs) = Channel::pair()?;
+    let other_end = ours.as_fd();
     let middle = move || {
-        let born = setns(users, Namespaces::USER)
-            .and_then(|()| pid_namespace.map_or(Ok(()), |fd| setns(fd, Namespaces::PID)))
-            .and_then(|()| {
-                spawn(
-                    Spawn {
-                        cgroup: None,
-                        sibling: true,
-                        ..how
-                    },
-                    body,
-                )
-            })
-            .doing(doing);
-        match born {
-            Ok(child) => match theirs.send(&Message::Born(child.pid, child.pidfd)) {
-                Ok(()) => exit(0),
-                Err(error) => fail(&theirs, &error),
-            },
+        close_inherited(other_end);
+        let waited = way.unit.map_or(Ok(()), |_| wait_for_go(&theirs).map(drop));
+        let sibling = Spawn {
+            cgroup: None,
+            sibling: true,
+            ..how
+        };
+        let born = waited
+            .and_then(|()| way.enter().doing(doing))
+            .and_then(|()| spawn(sibling, body).doing(doing));
+        let told = born.and_then(|child| theirs.send(&Message::Born(child.pid, child.pidfd)));
+        match told {
+            Ok(()) => exit(0),
             Err(error) => fail(&theirs, &error),
         }
     };
-    // Who is in the cgroup when init is born bears it there.
-    let middle = spawn(
-        Spawn {
-            cgroup: how.cgroup,
-            ..Spawn::default()
-        },
-        middle,
-    )
-    .doing(doing)?;
+    // Who is in the cgroup when the child is born bears it there.
+    let place = Spawn {
+        cgroup: how.cgroup,
+        ..Spawn::default()
+    };
+    let middle = spawn(place, middle).doing(doing)?;
+    if let Some(unit) = way.unit {
+        let attached = unit.attach(middle.pid);
+        if let Err(error) = attached.and_then(|()| ours.send(&Message::Go(None))) {
+            return Err(error.undone(end(&middle)));
+        }
+    }
     let answer = ours.receive();
     reap(middle.pid).doing(doing)?;
     match answer? {
@@ -366,6 +477,18 @@ fn attend(
     birth
         .launch
         .give_from_outside(Some(child.pid), &birth.procfs)?;
+    if let Some(linux) = spec
+        .linux
+        .as_ref()
+        .filter(|linux| !linux.net_devices.is_empty())
+    {
+        // The one it joins, or its own.
+        let namespace = match birth.plan.joins(Namespaces::NET) {
+            Some(joined) => joined,
+            None => &namespaces::of(&birth.procfs, child.pid, "net")?,
+        };
+        net_devices::take_over(linux, namespace.as_fd())?;
+    }
     if birth.plan.new.contains(Namespaces::USER) {
         let none = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&none);
@@ -374,7 +497,7 @@ fn attend(
             gid_mappings,
             ..
         } = linux;
-        namespaces::write_maps(&birth.procfs, child.pid, uid_mappings, gid_mappings)?;
+        id_maps::write(&birth.procfs, child.pid, uid_mappings, gid_mappings)?;
         let users = namespaces::of(&birth.procfs, child.pid, "user")?;
         birth
             .mounts

@@ -3,6 +3,7 @@
 //! Invariant: an error's text names what was being done and never repeats its source; the edge prints the chain once
 //! ([`Error::chain`]). Errors of the container's side cross to the caller as that chain and their [`ErrorKind`].
 
+use crate::dbus::BusError;
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -85,6 +86,15 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// A call over D-Bus failed.
+    #[error("{doing}")]
+    Bus {
+        /// What was being done.
+        doing: Cow<'static, str>,
+        /// The call's failure.
+        #[source]
+        source: BusError,
+    },
     /// A document is not what it should be.
     #[error("{doing}")]
     Json {
@@ -124,7 +134,7 @@ impl Error {
             Self::Invalid(_) | Self::Json { .. } => ErrorKind::InvalidSpec,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::State(_) => ErrorKind::State,
-            Self::System { .. } => ErrorKind::System,
+            Self::System { .. } | Self::Bus { .. } => ErrorKind::System,
             Self::Undo { kind, .. } | Self::Container { kind, .. } => *kind,
         }
     }
@@ -155,6 +165,14 @@ impl Error {
     /// An invalid configuration.
     pub(crate) fn invalid(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid(text.into())
+    }
+
+    /// A failed call over D-Bus.
+    pub(crate) fn bus(doing: impl Into<Cow<'static, str>>, source: BusError) -> Self {
+        Self::Bus {
+            doing: doing.into(),
+            source,
+        }
     }
 
     /// Something this runtime, kernel or host lacks.

@@ -7,18 +7,19 @@
 use crate::api::{ExecRequest, Stdio, Target};
 use crate::cgroup::Entry;
 use crate::channel::{Channel, Message};
-use crate::create::{await_execution, end, hide_from_others};
+use crate::create::{Way, await_execution, deliver_by_way, end, hide_from_others};
 use crate::error::{Doing, Error, Result};
 use crate::init::{become_root, fail, hide_keys, state};
 use crate::launch::{Launch, Overrides};
 use crate::limits::set_affinity;
 use crate::namespaces::{BirthPlace, own, root_of};
 use crate::procfs::Procfs;
+use crate::resctrl::Resctrl;
 use crate::{rootfs, stdio};
 use oci::runtime::{Process, Status};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, setsid, umask};
+use rustix::process::{Pid, geteuid, setsid, umask};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -52,6 +53,7 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
         user,
         group_add,
         preserve_fds,
+        sub_cgroups,
         ..
     } = request;
     let namespaces = own(target.spec);
@@ -63,14 +65,24 @@ pub fn exec(target: &Target<'_>, request: ExecRequest<'_>) -> Result<Exec> {
     let users = namespaces.contains(Namespaces::USER);
     let mut missing = Vec::new();
     let launch = Launch::prepare(target.spec, process, overrides, false, users, &mut missing)?;
+    let mut entry = match sub_cgroups {
+        [] => target.cgroup.entry()?,
+        parts => target.cgroup.below(parts)?.entry()?,
+    };
+    let linux = target.spec.linux.as_ref();
+    if let Some(wanted) = linux.and_then(|linux| linux.intel_rdt.as_ref()) {
+        entry.add(Resctrl::open(target.id, wanted)?.tasks()?);
+    }
     let entering = Entering {
         target,
         namespaces,
         process,
         launch,
         procfs: Procfs::open()?,
-        entry: target.cgroup.entry()?,
+        entry,
         stdio,
+        follows_init: sub_cgroups.is_empty(),
+        by_user_namespace: users && !geteuid().is_root(),
     };
     hide_from_others()?;
     let (ours, theirs) = Channel::pair()?;
@@ -99,10 +111,33 @@ struct Entering<'a> {
     procfs: Procfs,
     entry: Entry,
     stdio: Stdio,
+    /// Whether it may be where init is when the container's own cgroup takes no process: unless another was asked for.
+    follows_init: bool,
+    /// Whether the user namespace must be entered before all else, even before birth: it is what gives an ordinary user the
+    /// rights over the others.
+    by_user_namespace: bool,
 }
 
 impl Entering<'_> {
     fn spawn(&self, ours: &Channel, theirs: Channel) -> Result<Child> {
+        let unit = self.entry.attached_by();
+        if self.by_user_namespace || unit.is_some() {
+            let pids = self.namespaces.contains(Namespaces::PID);
+            let pidfd = self.target.pidfd;
+            let way = Way {
+                users: self.by_user_namespace.then_some(pidfd),
+                pids: pids.then_some(pidfd),
+                unit,
+            };
+            let how = Spawn {
+                cgroup: self.entry.born(),
+                ..Spawn::default()
+            };
+            return deliver_by_way(way, how, move || {
+                close_inherited(ours.as_fd());
+                self.live(&theirs)
+            });
+        }
         let place = match self.namespaces.contains(Namespaces::PID) {
             true => Some(BirthPlace::set(self.target.pidfd)?),
             false => None,
@@ -121,7 +156,7 @@ impl Entering<'_> {
         let child = match bear(self.entry.born()) {
             // It hands controllers down, and takes no process any more (cgroup-v2.rst, "No Internal Process Constraint"): a
             // service manager is the container's init and has moved to a group below. So does what is executed.
-            Err(error) if error.errno == Errno::BUSY => {
+            Err(error) if error.errno == Errno::BUSY && self.follows_init => {
                 let beside = self.target.cgroup.group_of(self.target.init);
                 beside.and_then(|group| bear(Some(group.as_fd())).doing("starting the process"))
             }
@@ -181,7 +216,10 @@ impl Entering<'_> {
         self.launch.give_from_outside(None, &self.procfs)?;
         let label = self.launch.label(&self.procfs)?;
         let root = self.foreign_root()?;
-        let others = self.namespaces.without(Namespaces::PID);
+        let mut others = self.namespaces.without(Namespaces::PID);
+        if self.by_user_namespace {
+            others = others.without(Namespaces::USER);
+        }
         setns(self.target.pidfd, others).doing("joining the container's namespaces")?;
         if let Some(root) = root {
             rootfs::enter_detached(root.as_fd())?;

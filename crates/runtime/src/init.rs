@@ -4,7 +4,7 @@
 //! step below is one step of the specification's create operation; whatever fails is told to the caller, who undoes.
 //! Source: runtime.md "Lifecycle", config-linux.md.
 
-use crate::api::Stdio;
+use crate::api::{Rootfs, Stdio};
 use crate::cgroup::{Entry, unified};
 use crate::channel::{Channel, Message};
 use crate::error::{Doing, Error, Result};
@@ -13,8 +13,8 @@ use crate::lsm::ExecLabel;
 use crate::mounts::{DIRECTORY_MODE, Prepared, Site};
 use crate::namespaces::{self, Plan};
 use crate::procfs::Procfs;
-use crate::{dev, hooks, masks, reaper, rootfs, stdio, sysctl};
-use oci::runtime::{Hook, Hooks, Linux, Spec, State, Status, VERSION};
+use crate::{dev, hooks, masks, mounts, no_pivot, reaper, rootfs, stdio, sysctl};
+use oci::runtime::{Hook, Hooks, Spec, State, Status, VERSION};
 use rustix::fs::Mode;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior, setsid, umask};
@@ -38,20 +38,26 @@ pub(crate) struct Birth<'a> {
     pub(crate) bundle: PathBuf,
     pub(crate) spec: &'a Spec,
     pub(crate) plan: Plan,
+    /// Empty when init opens them.
     pub(crate) mounts: Vec<Prepared<'a>>,
     pub(crate) sysctls: BTreeMap<String, &'a str>,
     pub(crate) launch: Launch<'a>,
     pub(crate) procfs: Procfs,
-    /// Unset when it comes with the first message.
+    /// Unset when it comes with the first message, or init opens it.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) entry: Entry,
-    /// Below the mount points.
+    /// Below the mount points; known when there is one.
     pub(crate) cgroup: PathBuf,
     pub(crate) stdio: Stdio,
     pub(crate) reaper: bool,
     pub(crate) gate: Option<OwnedFd>,
     /// Whether a new session keyring hides the caller's.
     pub(crate) keyring: bool,
+    /// See [`crate::Create::no_pivot`].
+    pub(crate) no_pivot: bool,
+    /// Whether the caller is an ordinary user: it may mount nothing, so that init opens the root and the mounts' sources, as
+    /// that user, in the user namespace that gives it the rights.
+    pub(crate) unprivileged: bool,
 }
 
 /// The hooks of a configuration, none if it has none.
@@ -98,10 +104,12 @@ impl Birth<'_> {
             masks::apply(&root, linux)?;
         }
         rootfs::restrict(root.as_fd(), self.spec)?;
-        if self.plan.has(Namespaces::MOUNT) {
-            rootfs::enter(root.as_fd())?;
-        } else {
+        if !self.plan.has(Namespaces::MOUNT) {
             rootfs::enter_detached(root.as_fd())?;
+        } else if self.no_pivot {
+            no_pivot::enter(root.as_fd(), &self.procfs)?;
+        } else {
+            rootfs::enter(root.as_fd())?;
         }
         rootfs::propagate(root.as_fd(), self.spec)?;
         let ready = self.launch.become_user(&root, label)?;
@@ -164,6 +172,7 @@ impl Birth<'_> {
         }
         let root = match sent {
             Some(root) => root,
+            None if self.unprivileged => rootfs::open(Rootfs::Path, self.spec, &self.bundle, None)?,
             None => {
                 let root = self.root.as_ref().expect("what is not sent was inherited");
                 root.try_clone()
@@ -202,7 +211,14 @@ impl Birth<'_> {
             cgroup: &self.cgroup,
             cgroup_namespace: self.plan.has(Namespaces::CGROUP),
         };
-        for mount in &self.mounts {
+        let opened;
+        let mounts = if self.unprivileged {
+            opened = mounts::prepare(spec, &self.bundle, &self.procfs)?;
+            &opened
+        } else {
+            &self.mounts
+        };
+        for mount in mounts {
             site.mount(mount)?;
         }
         dev::populate(root, spec, self.plan.has(Namespaces::USER))?;
@@ -301,7 +317,8 @@ pub(crate) fn fail(channel: &Channel, error: &Error) -> ! {
     exit(FAILED)
 }
 
-fn wait_for_go(channel: &Channel) -> Result<Option<OwnedFd>> {
+/// Waits for the creator's word, and what may come with it.
+pub(crate) fn wait_for_go(channel: &Channel) -> Result<Option<OwnedFd>> {
     match channel.receive()? {
         Some(Message::Go(fd)) => Ok(fd),
         _ => Err(Error::State("the container's creator is gone".into())),
@@ -326,17 +343,4 @@ pub(crate) fn become_root() -> Result<()> {
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
         .call(|| "setresuid(0)")
         .doing(doing)
-}
-
-/// Refuses what a configuration asks for and this runtime does not do.
-pub(crate) fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let refuse = |condition: bool, what: &'static str| {
-        if condition {
-            Err(Error::unsupported(what))
-        } else {
-            Ok(())
-        }
-    };
-    refuse(!linux.net_devices.is_empty(), "linux.netDevices")?;
-    refuse(linux.intel_rdt.is_some(), "linux.intelRdt")
 }

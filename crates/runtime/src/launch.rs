@@ -163,7 +163,7 @@ impl<'a> Launch<'a> {
             }
             result => result.map(|()| true)?,
         };
-        change_user(&user)?;
+        change_user(&user, self.users)?;
         self.capabilities.apply_for_now()?;
         if !entered {
             enter_directory(&process.cwd)?;
@@ -338,16 +338,20 @@ fn enter_directory(path: &Path) -> Result<()> {
     )))
 }
 
-fn change_user(user: &User) -> Result<()> {
+fn change_user(user: &User, users: bool) -> Result<()> {
     let doing = || format!("becoming user {}:{}", user.uid, user.gid);
     let groups: Vec<_> = user
         .additional_gids
         .iter()
         .map(|&gid| Gid::from_raw(gid))
         .collect();
-    set_thread_groups(&groups)
-        .call(|| format!("setgroups({groups:?})"))
-        .doing_with(doing)?;
+    match set_thread_groups(&groups) {
+        // A user namespace of an ordinary user's own group alone takes no groups away either (user_namespaces(7)).
+        Err(Errno::PERM) if users && groups.is_empty() => {}
+        result => result
+            .call(|| format!("setgroups({groups:?})"))
+            .doing_with(doing)?,
+    }
     let gid = Gid::from_raw(user.gid);
     set_thread_res_gid(gid, gid, gid)
         .call(|| format!("setresgid({gid:?})"))

@@ -8,14 +8,16 @@
 //!
 //! ```text
 //! api        what callers say        create  the caller's side       init     the container's side      exec   both, for exec
-//! channel    what both say           namespaces  rootfs  mounts  dev  masks  sysctl  stdio               what init makes
+//! channel    what both say           namespaces  rootfs (no_pivot)  mounts  dev  masks  sysctl  stdio               what init makes
 //! launch     from root to program    user  capabilities  limits  lsm  seccomp                            what a process gets
-//! cgroup     v1, v2 and hybrid       hooks  reaper  procfs  sockets  sealed                              tools of theirs
+//! criu       checkpoint and restore
+//! cgroup     v1, v2, hybrid, systemd  dbus  hooks  reaper  procfs  sockets  sealed                              tools of theirs
 //! cli        runc's command line     state   what it remembers
 //! ```
 //!
 //! Invariants: a path of the container is resolved inside its root, once, to a descriptor; procfs is the host's own, verified;
-//! what was made is undone when a later step fails; nothing is executed but the container's program and its hooks.
+//! what was made is undone when a later step fails; nothing is executed but the container's program, its hooks, and the host's
+//! own newuidmap, newgidmap and criu.
 //!
 //! Callers have one thread, and run sealed ([`sealed::ensure`]).
 
@@ -25,19 +27,26 @@ pub mod cgroup;
 mod channel;
 mod cli;
 mod create;
+mod criu;
+mod dbus;
 mod dev;
 mod error;
 mod exec;
 mod hooks;
+mod id_maps;
 mod init;
 mod launch;
 mod limits;
 mod lsm;
 mod masks;
+mod mountinfo;
 mod mounts;
 mod namespaces;
+mod net_devices;
+mod no_pivot;
 mod procfs;
 mod reaper;
+mod resctrl;
 mod rootfs;
 pub mod sealed;
 mod seccomp;
@@ -48,8 +57,9 @@ mod sysctl;
 pub mod user;
 
 pub use api::{Create, ExecRequest, Rootfs, Stdio, Target};
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, CgroupManager, SubCgroup};
 pub use cli::main;
 pub use create::{Container, create, start_at};
+pub use dbus::BusError;
 pub use error::{Error, ErrorKind, Result};
 pub use exec::{Exec, exec};

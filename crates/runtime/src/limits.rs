@@ -259,7 +259,7 @@ pub(crate) fn set_affinity(cpus: &str) -> Result<()> {
 }
 
 /// The numbers of a list such as `0-3,7`, each less than `end`.
-fn list(text: &str, end: usize) -> Result<Vec<usize>> {
+pub(crate) fn list(text: &str, end: usize) -> Result<Vec<usize>> {
     let invalid = || Error::invalid(format!("{text:?} is no list of numbers below {end}"));
     let mut numbers = Vec::new();
     for part in text

@@ -3,6 +3,7 @@
 //! Source: config-linux.md "Namespaces" and "User namespace mappings", namespaces(7), user_namespaces(7), time_namespaces(7).
 
 use crate::error::{Doing, Error, Result};
+use crate::id_maps;
 use crate::procfs::Procfs;
 use oci::runtime::{IdMapping, Linux, NamespaceKind, Spec, TimeOffset};
 use rustix::fs::{Mode, OFlags};
@@ -13,9 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::Context;
 use sys::process::{Child, Namespaces, Spawn, exit, setns, spawn};
-
-/// As many lines as the kernel takes in a map since Linux 4.15.
-const MAPPINGS_MAX: usize = 340;
 
 /// What a container's namespaces are, checked, with those to join open.
 #[derive(Debug)]
@@ -120,7 +118,8 @@ pub(crate) fn own(spec: &Spec) -> Namespaces {
     })
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
+/// Opens the file of a namespace.
+pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .call(|| format!("open({path:?}, O_RDONLY)"))
@@ -145,40 +144,6 @@ impl BirthPlace {
     pub(crate) fn restore(self) -> Result<()> {
         setns(self.own.as_fd(), Namespaces::PID).doing("putting the pid namespace back")
     }
-}
-
-/// Writes the maps of a child's new user namespace.
-pub(crate) fn write_maps(
-    procfs: &Procfs,
-    pid: Pid,
-    users: &[IdMapping],
-    groups: &[IdMapping],
-) -> Result<()> {
-    let pid = pid.as_raw_nonzero();
-    for (file, mappings) in [("uid_map", users), ("gid_map", groups)] {
-        procfs
-            .write(&format!("{pid}/{file}"), &map(mappings)?)
-            .doing_with(|| format!("setting the {file} of the user namespace"))?;
-    }
-    Ok(())
-}
-
-fn map(mappings: &[IdMapping]) -> Result<String> {
-    if mappings.len() > MAPPINGS_MAX {
-        return Err(Error::invalid(format!(
-            "more than {MAPPINGS_MAX} id mappings"
-        )));
-    }
-    let mut text = String::new();
-    for IdMapping {
-        container_id,
-        host_id,
-        size,
-    } in mappings
-    {
-        writeln!(text, "{container_id} {host_id} {size}").expect("a String takes what is written");
-    }
-    Ok(text)
 }
 
 /// Opens a namespace of another process.
@@ -222,7 +187,7 @@ pub(crate) fn user_namespace(
     };
     // An ended process keeps its credentials, and with them the namespace, until it is waited for.
     let Child { pid, .. } = spawn(how, || exit(0)).doing("making a user namespace")?;
-    let found = write_maps(procfs, pid, users, groups).and_then(|()| of(procfs, pid, "user"));
+    let found = id_maps::write(procfs, pid, users, groups).and_then(|()| of(procfs, pid, "user"));
     waitpid(Some(pid), WaitOptions::empty())
         .call(|| "waitpid")
         .doing("making a user namespace")?;

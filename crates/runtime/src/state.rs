@@ -10,9 +10,9 @@
 //!
 //! A container's status is not stored but found: its init lives or not, its gate is there or not.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Unit};
 use crate::error::{Doing, Error, Result};
-use oci::runtime::{Spec, State, Status, VERSION};
+use oci::runtime::{IntelRdt, Spec, State, Status, VERSION};
 use rustix::fs::{AtFlags, CWD, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getuid, pidfd_open};
@@ -52,6 +52,9 @@ pub(crate) struct Record {
     pub(crate) rootfs: PathBuf,
     /// Below the mount points.
     pub(crate) cgroup: PathBuf,
+    /// Of systemd, when that made the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     /// RFC 3339.
     pub(crate) created: String,
     /// The user who created it.
@@ -160,6 +163,15 @@ impl Known {
         write(&directory.join(STATE), &text)
     }
 
+    /// Replaces the configuration kept.
+    pub(crate) fn replace_spec(directory: &Path, spec: &Spec) -> Result<()> {
+        let text = serde_json::to_vec(spec).map_err(|source| Error::Json {
+            doing: "writing the configuration".into(),
+            source,
+        })?;
+        write(&directory.join(CONFIG), &text)
+    }
+
     /// A pidfd of init, unless it has ended.
     pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.record.pid) else {
@@ -193,7 +205,13 @@ impl Known {
 
     /// Its cgroup.
     pub(crate) fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::open(self.record.cgroup.to_str().unwrap_or_default())
+        let cgroup = Cgroup::open(self.record.cgroup.to_str().unwrap_or_default())?;
+        Ok(cgroup.of_unit(self.record.unit.clone()))
+    }
+
+    /// What of Intel's resource director it was created with.
+    pub(crate) fn intel_rdt(&self) -> Option<&IntelRdt> {
+        self.spec.linux.as_ref()?.intel_rdt.as_ref()
     }
 
     /// Its state document.
@@ -347,6 +365,7 @@ mod tests {
             bundle: "/b".into(),
             rootfs: "/b/rootfs".into(),
             cgroup: "hull-test-of-no-cgroup/c".into(),
+            unit: None,
             created: "2026-01-01T00:00:00Z".into(),
             owner: 0,
         }

@@ -360,6 +360,92 @@ fn the_scheduler_and_priorities_are_as_configured() {
 }
 
 #[test]
+fn every_scheduling_policy_and_flag_reaches_the_kernel() {
+    // Policy, nice value and real-time priority of the shell.
+    let run = |scheduler: serde_json::Value| {
+        let mut bundle = Bundle::shell("cut -d' ' -f19,40,41 /proc/$$/stat");
+        bundle.config["process"]["scheduler"] = scheduler;
+        bundle.run()
+    };
+    let stat = |scheduler| run(scheduler).ok().trim().to_owned();
+    assert_eq!(stat(json!({"policy": "SCHED_OTHER", "nice": 7})), "7 0 0");
+    assert_eq!(stat(json!({"policy": "SCHED_IDLE"})), "0 0 5");
+    // What real-time policies take, cgroups of v1 may not have: the kernel is asked, not this.
+    for (policy, number) in [("SCHED_FIFO", 1), ("SCHED_RR", 2)] {
+        let outcome =
+            run(json!({"policy": policy, "priority": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}));
+        let refused =
+            outcome.stderr.contains("sched_setattr") && outcome.stderr.contains("not permitted");
+        assert!(
+            refused || outcome.stdout == format!("0 3 {number}\n"),
+            "{outcome:?}"
+        );
+    }
+    let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 10_000_000,
+        "period": 10_000_000, "flags": ["SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN"]});
+    let outcome = run(deadline);
+    let refused = outcome.stderr.contains("sched_setattr");
+    assert!(refused || outcome.stdout == "0 0 6\n", "{outcome:?}");
+    // A kernel without the bounds says that it has none, not that the structure is wrong.
+    let bounds = ["SCHED_FLAG_UTIL_CLAMP_MIN", "SCHED_FLAG_UTIL_CLAMP_MAX"];
+    let outcome = run(json!({"policy": "SCHED_OTHER", "flags": bounds}));
+    assert!(
+        outcome.code == Some(0) || outcome.stderr.contains("not supported"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn the_memory_policy_is_the_kernels_to_see() {
+    let run = |policy: serde_json::Value| {
+        let mut bundle = Bundle::shell("head -n1 /proc/self/numa_maps | cut -d' ' -f2");
+        bundle.config["linux"]["memoryPolicy"] = policy;
+        bundle.run()
+    };
+    let policy = |policy| run(policy).ok().trim().to_owned();
+    assert_eq!(policy(json!({"mode": "MPOL_BIND", "nodes": "0"})), "bind:0");
+    let interleaved =
+        json!({"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+    assert_eq!(policy(interleaved), "interleave=static:0");
+    assert_eq!(policy(json!({"mode": "MPOL_DEFAULT"})), "default");
+    let error = run(json!({"mode": "MPOL_BIND"})).failed();
+    assert!(error.contains("set_mempolicy"), "{error}");
+}
+
+#[test]
+fn mounts_below_an_idmapped_one_are_mapped_when_asked_for() {
+    for (option, there, below) in [("idmap", "7000", "0"), ("ridmap", "7000", "7000")] {
+        let mut bundle = Bundle::shell("stat -c %u /bound/file /bound/inner/file");
+        let source = bundle.path().join("source");
+        // Not a tmpfs, which takes no mapping before Linux 6.3.
+        let other = bundle.path().join("other");
+        std::fs::create_dir_all(source.join("inner")).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        for directory in [&source, &other] {
+            std::fs::write(directory.join("file"), "").unwrap();
+        }
+        let mapping = json!([{"containerID": 0, "hostID": 7000, "size": 1}]);
+        bundle.add_mount(
+            json!({"destination": "/bound", "type": "bind", "source": source,
+            "options": ["rbind", option], "uidMappings": mapping, "gidMappings": mapping}),
+        );
+        bundle.config["root"]["readonly"] = json!(false);
+        let runtime = bundle.command(&["run", &bundle.id]);
+        let script = "mount --bind other source/inner && exec \"$@\"";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]);
+        command.arg(runtime.get_program()).args(runtime.get_args());
+        let output = command.current_dir(bundle.path()).output().unwrap();
+        let outcome = common::Outcome::from(output);
+        assert_eq!(
+            outcome.stdout,
+            format!("{there}\n{below}\n"),
+            "{option}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
 fn names_parameters_and_directory_are_as_configured() {
     let mut bundle = Bundle::shell(
         "hostname; cat /proc/sys/kernel/domainname /proc/sys/kernel/shmmni /proc/sys/net/ipv4/ip_forward; pwd; ip link show lo",

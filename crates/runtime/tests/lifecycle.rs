@@ -160,6 +160,29 @@ fn exec_runs_beside_with_its_own_settings() {
 }
 
 #[test]
+fn a_process_runs_on_the_cpus_that_its_document_says() {
+    let bundle = Bundle::new(&["sleep", "60"]);
+    bundle.create().ok();
+    bundle.start().ok();
+    let document = bundle.path().join("process.json");
+    for affinity in [
+        json!({"initial": "0"}),
+        json!({"final": "0"}),
+        json!({"initial": "0", "final": "0"}),
+    ] {
+        let process = json!({"cwd": "/", "args": ["grep", "Cpus_allowed_list", "/proc/self/status"],
+            "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "execCPUAffinity": affinity});
+        std::fs::write(&document, process.to_string()).unwrap();
+        let exec = ["exec", "--process", document.to_str().unwrap(), &bundle.id];
+        let line = bundle.invoke(&exec).ok();
+        // A CPU set of v1 gives whoever enters it all of its CPUs.
+        let kept = affinity.get("final").is_some() || unified();
+        assert!(!kept || line.ends_with("\t0\n"), "{affinity}: {line}");
+    }
+    bundle.delete().ok();
+}
+
+#[test]
 fn exec_takes_a_process_document_and_enters_a_user_namespace() {
     let mut bundle = Bundle::new(&["sleep", "60"]);
     bundle.add_namespace(json!({"type": "user"}));
@@ -432,6 +455,23 @@ fn all_hooks_run_in_order_and_place_and_a_failing_one_undoes() {
 }
 
 #[test]
+fn hooks_after_the_end_undo_what_those_of_a_failed_creation_did() {
+    let mut bundle = Bundle::new(&["true"]);
+    let log = bundle.path().join("log");
+    let note = |word: &str| {
+        let script = format!("echo {word} >> {}", log.display());
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script]})
+    };
+    bundle.config["hooks"] = json!({
+        "createRuntime": [note("made"), {"path": "/bin/false"}],
+        "poststop": [note("undone")],
+    });
+    assert!(bundle.create().failed().contains("createRuntime hook"));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "made\nundone\n");
+    bundle.assert_gone();
+}
+
+#[test]
 fn a_hook_finds_the_container_where_the_configuration_says() {
     let mut bundle = Bundle::new(&["cat", "/tmp/prepared"]);
     let root = bundle.rootfs();
@@ -555,24 +595,14 @@ fn a_seccomp_listener_gets_its_descriptor() {
 #[test]
 fn what_is_not_supported_says_so() {
     let bundle = Bundle::new(&["true"]);
-    for arguments in [
-        &["--systemd-cgroup", "run", "x"][..],
-        &["run", "--no-pivot", "x"],
-        &["checkpoint", "x"],
-        &["restore", "x"],
-        &["exec", "--cgroup", "y", "x", "true"],
-    ] {
-        let text = bundle.invoke(arguments).failed();
-        assert!(text.contains("not supported"), "{arguments:?}: {text}");
+    if !std::fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .contains(" - resctrl ")
+    {
+        let mut bundle = Bundle::new(&["true"]);
+        bundle.config["linux"]["intelRdt"] = json!({});
+        assert!(bundle.run().failed().contains("no resctrl is mounted"));
     }
-    let mut bundle = Bundle::new(&["true"]);
-    bundle.config["linux"]["intelRdt"] = json!({});
-    assert!(
-        bundle
-            .run()
-            .failed()
-            .contains("not supported: linux.intelRdt")
-    );
     assert!(
         bundle
             .invoke(&["features"])
@@ -581,6 +611,30 @@ fn what_is_not_supported_says_so() {
     );
     assert!(bundle.invoke(&["--help"]).ok().contains("checkpoint"));
     assert!(bundle.invoke(&["--version"]).ok().contains("spec: 1.3.0"));
+}
+
+#[test]
+fn the_configuration_has_the_name_it_is_given() {
+    let bundle = Bundle::new(&["true"]);
+    let other = bundle.config.to_string().replace("\"true\"", "\"false\"");
+    std::fs::write(bundle.path().join("other.json"), other).unwrap();
+    let run = ["run", "--config", "other.json", &bundle.id];
+    assert_eq!(bundle.invoke(&run).code, Some(1));
+    bundle.run().ok();
+}
+
+#[test]
+fn debugging_says_what_was_asked_for() {
+    let bundle = Bundle::new(&["true"]);
+    let outcome = bundle.invoke(&["--debug", "run", &bundle.id]);
+    assert!(outcome.stderr.contains("level=debug"), "{outcome:?}");
+    assert!(outcome.stderr.contains(&bundle.id), "{outcome:?}");
+    assert!(
+        bundle
+            .invoke(&["help", "exec"])
+            .ok()
+            .contains("--ignore-paused")
+    );
 }
 
 #[test]

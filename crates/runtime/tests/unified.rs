@@ -70,6 +70,9 @@ fn exec_follows_an_init_that_has_moved_to_a_group_below() {
     bundle.invoke(&["pause", &bundle.id]).ok();
     assert_eq!(keyed(&bundle, "cgroup.events", "frozen"), 1);
     bundle.invoke(&["resume", &bundle.id]).ok();
+    // Not where a group was asked for.
+    let asked = bundle.invoke(&["exec", "--cgroup", "/", &bundle.id, "true"]);
+    assert!(asked.failed().contains("busy"));
     bundle.delete().ok();
 }
 

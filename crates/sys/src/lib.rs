@@ -9,6 +9,7 @@ pub mod bpf;
 mod error;
 pub mod interface;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod root;
 pub mod seccomp;

@@ -293,17 +293,35 @@ pub struct SchedulingAttributes {
     pub period: u64,
 }
 
-/// Sets the calling thread's scheduling policy.
+/// `struct sched_attr` of Linux 5.3; libc's has no bounds of the utilization.
+#[repr(C)]
+struct RawSchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+    utilization_min: u32,
+    utilization_max: u32,
+}
+
+/// Sets the calling thread's scheduling policy. Where `flags` want its utilization bounded, the bounds are the widest.
 pub fn set_scheduling(attributes: &SchedulingAttributes) -> Result<()> {
-    let raw = libc::sched_attr {
-        size: u32::try_from(size_of::<libc::sched_attr>()).expect("the structure has 48 bytes"),
-        sched_policy: attributes.policy,
-        sched_flags: attributes.flags,
-        sched_nice: attributes.nice,
-        sched_priority: attributes.priority,
-        sched_runtime: attributes.runtime,
-        sched_deadline: attributes.deadline,
-        sched_period: attributes.period,
+    const SCHED_CAPACITY_SCALE: u32 = 1024;
+    let raw = RawSchedulingAttributes {
+        size: u32::try_from(size_of::<RawSchedulingAttributes>()).expect("56"),
+        policy: attributes.policy,
+        flags: attributes.flags,
+        nice: attributes.nice,
+        priority: attributes.priority,
+        runtime: attributes.runtime,
+        deadline: attributes.deadline,
+        period: attributes.period,
+        utilization_min: 0,
+        utilization_max: SCHED_CAPACITY_SCALE,
     };
     // SAFETY: the kernel reads `size` bytes of the structure, which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) };

@@ -48,7 +48,7 @@ pub struct LinuxFeatures {
     /// SELinux.
     pub selinux: Enabled,
     /// Intel's resource director.
-    pub intel_rdt: Enabled,
+    pub intel_rdt: IntelRdtFeatures,
     /// Memory policies.
     pub memory_policy: MemoryPolicyFeatures,
     /// Mount extensions.
@@ -80,6 +80,16 @@ pub struct SeccompFeatures {
     pub archs: Vec<String>,
     pub known_flags: Vec<String>,
     pub supported_flags: Vec<String>,
+}
+
+/// Intel's resource director.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the document's own words")]
+pub struct IntelRdtFeatures {
+    pub enabled: bool,
+    pub schemata: bool,
+    pub monitoring: bool,
 }
 
 /// Memory policies.

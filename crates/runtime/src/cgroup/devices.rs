@@ -131,19 +131,53 @@ impl Rule {
             Kind::Char => 'c',
         };
         let number = |number: Option<u32>| number.map_or("*".into(), |number| number.to_string());
-        let access: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
-            .into_iter()
-            .filter_map(|(bit, letter)| (self.access & bit != 0).then_some(letter))
-            .collect();
         (
             file,
             format!(
-                "{kind} {}:{} {access}",
+                "{kind} {}:{} {}",
                 number(self.major),
-                number(self.minor)
+                number(self.minor),
+                self.letters()
             ),
         )
     }
+
+    /// The access as letters.
+    fn letters(&self) -> String {
+        [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+            .into_iter()
+            .filter_map(|(bit, letter)| (self.access & bit != 0).then_some(letter))
+            .collect()
+    }
+
+    /// Whether it allows.
+    pub(super) fn allows(&self) -> bool {
+        self.allow
+    }
+}
+
+/// The rules as pairs of a name and an access that are allowed, all else being denied, in systemd's words; `None` where they
+/// cannot be said so.
+pub(super) fn allow_list(rules: &[Rule]) -> Option<Vec<(String, String)>> {
+    let (first, rest) = rules.split_first()?;
+    if first.allow || rest.iter().any(|rule| !rule.allow) {
+        return None;
+    }
+    let entries = rest.iter().map(|rule| {
+        let (node, group) = match rule.kind {
+            Kind::Block => ("/dev/block/", "block-"),
+            Kind::Char => ("/dev/char/", "char-"),
+            Kind::All => return None,
+        };
+        let name = match (rule.major, rule.minor) {
+            (Some(major), Some(minor)) => format!("{node}{major}:{minor}"),
+            (Some(major), None) => format!("{group}{major}"),
+            (None, None) => format!("{group}*"),
+            (None, Some(_)) => return None,
+        };
+        Some((name, rule.letters()))
+    });
+    entries.collect()
 }
 
 /// The rules in force, in order: the first is always about everything.

@@ -1,4 +1,4 @@
-//! One directory of a cgroup filesystem: small text files read and written by name.
+//! One directory of a cgroup filesystem, or of another of the kernel's own like it: small text files read and written by name.
 //!
 //! Invariant: names are single components given by this crate or checked by it; nothing here follows a symlink.
 
@@ -19,7 +19,7 @@ const CHILDREN_MAX: usize = 1 << 16;
 
 /// An open directory.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(crate) struct Dir {
     fd: OwnedFd,
     /// For messages only.
     path: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Dir {
 
 impl Dir {
     /// Opens a directory by a path of the host.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())
             .call(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))?;
         Ok(Self {
@@ -37,20 +37,32 @@ impl Dir {
     }
 
     /// Opens a directory in it.
-    pub(super) fn child(&self, name: &OsStr) -> Result<Self> {
+    pub(crate) fn child(&self, name: &OsStr) -> Result<Self> {
         let path = self.path.join(name);
         let fd = rustix::fs::openat(&self.fd, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
             .call(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))?;
         Ok(Self { fd, path })
     }
 
+    /// Another descriptor of it.
+    pub(crate) fn again(&self) -> Result<Self> {
+        let fd = self
+            .fd
+            .try_clone()
+            .call(|| format!("dup({:?})", self.path))?;
+        Ok(Self {
+            fd,
+            path: self.path.clone(),
+        })
+    }
+
     /// The path it was opened by.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The names of the directories in it.
-    pub(super) fn children(&self) -> Result<Vec<OsString>> {
+    pub(crate) fn children(&self) -> Result<Vec<OsString>> {
         let call = || format!("getdents64({:?})", self.path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, c".", flags, Mode::empty()).call(call)?;
@@ -69,19 +81,19 @@ impl Dir {
     }
 
     /// Whether a file is there.
-    pub(super) fn has(&self, file: &str) -> bool {
+    pub(crate) fn has(&self, file: &str) -> bool {
         rustix::fs::statat(&self.fd, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Opens a file.
-    pub(super) fn file(&self, file: &str, flags: OFlags) -> Result<OwnedFd> {
+    pub(crate) fn file(&self, file: &str, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::openat(&self.fd, file, flags, Mode::empty())
             .call(|| format!("open({:?}, {flags:?})", self.path.join(file)))
     }
 
     /// Reads a file whole.
-    pub(super) fn read(&self, file: &str) -> Result<String> {
+    pub(crate) fn read(&self, file: &str) -> Result<String> {
         let call = || format!("read({:?})", self.path.join(file));
         let fd = self.file(file, OFlags::RDONLY)?;
         let mut text = vec![0; READ_BYTES];
@@ -105,7 +117,7 @@ impl Dir {
     }
 
     /// Reads a file that the kernel may lack.
-    pub(super) fn read_if_there(&self, file: &str) -> Result<Option<String>> {
+    pub(crate) fn read_if_there(&self, file: &str) -> Result<Option<String>> {
         match self.read(file) {
             // Some files exist but answer that their feature is off.
             Err(error) if matches!(error.errno, Errno::NOENT | Errno::OPNOTSUPP) => Ok(None),
@@ -114,7 +126,7 @@ impl Dir {
     }
 
     /// Writes a file with one call: the kernel takes each write as one command.
-    pub(super) fn write(&self, file: &str, text: &str) -> Result<()> {
+    pub(crate) fn write(&self, file: &str, text: &str) -> Result<()> {
         let fd = self.file(file, OFlags::WRONLY)?;
         let call = || format!("write({:?}, {text:?})", self.path.join(file));
         match rustix::io::write(&fd, text.as_bytes()).call(call)? {
@@ -124,7 +136,7 @@ impl Dir {
     }
 
     /// Removes an empty directory in it; one that is gone already counts as removed.
-    pub(super) fn remove(&self, name: &OsStr) -> Result<()> {
+    pub(crate) fn remove(&self, name: &OsStr) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::new(

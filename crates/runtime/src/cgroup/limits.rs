@@ -4,7 +4,7 @@ use super::dir::Dir;
 use super::layout::Version;
 use super::{Cgroup, devices, v1, v2};
 use crate::error::{Doing, Error, Result};
-use oci::runtime::{Cpu, HugepageLimit, Rdma, Resources};
+use oci::runtime::{Cpu, HugepageLimit, Memory, Rdma, Resources};
 
 impl Cgroup {
     pub(super) fn set_devices(&self, resources: Option<&Resources>) -> Result<()> {
@@ -55,16 +55,12 @@ impl Cgroup {
                 }
             }
         }
-        if let Some(limit) = resources
-            .pids
-            .as_ref()
-            .and_then(|pids| pids.limit)
-            .filter(|&limit| limit != 0)
-        {
+        if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+            // No task could be born with 0, of which 1 only differs in that; it is also what systemd takes.
             let limit = if limit < 0 {
                 "max".into()
             } else {
-                limit.to_string()
+                limit.max(1).to_string()
             };
             let group = self.controller("pids", "a limit of tasks")?;
             group
@@ -135,6 +131,21 @@ impl Cgroup {
             Version::V2 => v2(&group.dir),
         }
     }
+}
+
+/// Refuses a limit of memory below what is in use, where the configuration wants that looked at before.
+pub(super) fn check_usage(group: &Dir, memory: &Memory, file: &str) -> Result<()> {
+    let (Some(true), Some(limit @ 1..)) = (memory.check_before_update, memory.limit) else {
+        return Ok(());
+    };
+    let usage = group.read(file).doing("reading the memory usage")?;
+    let usage = usage.trim();
+    if usage.parse::<i64>().is_ok_and(|usage| usage > limit) {
+        return Err(Error::invalid(format!(
+            "memory limit {limit} is less than the {usage} in use"
+        )));
+    }
+    Ok(())
 }
 
 /// `hugetlb.2MB` where the group knows that size.

@@ -8,31 +8,40 @@
 //! or after [`Cgroup::destroy`], save for the directories above the last, which containers share.
 //! Source: config-linux.md "Control groups", cgroups(7).
 
+mod creation;
 mod devices;
 mod dir;
+mod entry;
 mod layout;
 mod limits;
 mod oom;
+mod ownership;
+mod properties;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
+pub use entry::SubCgroup;
 pub use oom::OomEvents;
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
 
+pub(crate) use creation::Wanted;
+pub(crate) use dir::Dir;
+pub(crate) use entry::Entry;
 pub(crate) use layout::{Hierarchy, Version, hierarchies, unified};
+pub(crate) use properties::ANNOTATION;
+pub(crate) use systemd::Unit;
 
 use crate::error::{Doing, Error, Result};
-use dir::Dir;
 use oci::runtime::Resources;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sys::Context;
+use systemd::Placeholder;
 
 /// How deep groups may lie in each other, the container's own included.
 const DEPTH_MAX: usize = 64;
@@ -47,6 +56,22 @@ pub struct Cgroup {
     /// Relative to each mount point, without a slash in front.
     path: PathBuf,
     groups: Vec<Group>,
+    /// Who has it, when that is systemd.
+    unit: Option<Unit>,
+    /// Holds the unit until the container's first process is in it.
+    placeholder: Option<Placeholder>,
+}
+
+/// Who makes containers' cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupManager {
+    /// The runtime itself.
+    #[default]
+    Direct,
+    /// systemd: the machine's, or without root's rights the user's own.
+    Systemd,
+    /// Nobody: the container stays in its creator's.
+    Disabled,
 }
 
 /// Its directory in one hierarchy.
@@ -56,40 +81,12 @@ struct Group {
     dir: Dir,
 }
 
-/// The ways into a cgroup, opened with the opener's rights: whoever holds them enters, whatever became of its own rights.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    /// Where clone3 can put a child at birth.
-    born: Option<OwnedFd>,
-    /// Where the child still has to put itself.
-    tasks: Vec<OwnedFd>,
-}
-
 impl Cgroup {
-    /// Makes the group, and those above it that are missing, and sets its limits. A group that is there already is taken
-    /// over when it has no process.
-    ///
-    /// Errors: [`Error::Invalid`] for a path with `..`, or limits that contradict each other; [`Error::Unsupported`] for
-    /// limits whose controller the host lacks; [`Error::State`] for a group with processes.
-    pub fn create(path: &str, resources: Option<&Resources>) -> Result<Self> {
-        let path = plain(path)?;
-        let mut cgroup = Self {
-            path,
-            groups: Vec::new(),
-        };
-        let result = cgroup.make().and_then(|()| {
-            cgroup.set_devices(resources)?;
-            resources.map_or(Ok(()), |resources| cgroup.set_limits(resources))
-        });
-        match result {
-            Ok(()) => Ok(cgroup),
-            Err(error @ Error::State(_)) => Err(error),
-            Err(error) => Err(error.undone(cgroup.destroy())),
-        }
-    }
-
     /// Opens the directories that are there; a group that is gone has none, and acts as one without processes.
     pub fn open(path: &str) -> Result<Self> {
+        if path.is_empty() {
+            return Ok(Self::new(PathBuf::new()));
+        }
         let path = plain(path)?;
         let mut groups = Vec::new();
         for hierarchy in hierarchies()? {
@@ -99,20 +96,89 @@ impl Cgroup {
                 Err(error) => return Err(error).doing("opening the cgroup"),
             }
         }
-        Ok(Self { path, groups })
+        Ok(Self {
+            groups,
+            ..Self::new(path)
+        })
     }
 
-    /// Its path below the mount points, with a slash in front.
+    /// Its path below the mount points, without.
+    pub(crate) fn relative_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory in the hierarchy that freezes.
+    pub(crate) fn freezer_path(&self) -> Option<&Path> {
+        let v1 = self.controller("freezer", "").ok();
+        let group = v1.or_else(|| self.main_group())?;
+        Some(group.dir.path())
+    }
+
+    /// Its path in each hierarchy, by what `/proc/<pid>/cgroup` calls that.
+    pub(crate) fn roots(&self) -> Vec<(String, PathBuf)> {
+        let named = |Group { hierarchy, .. }: &Group| match hierarchy.version {
+            Version::V1 => hierarchy.controllers.clone(),
+            Version::V2 => vec![String::new()],
+        };
+        let names = self.groups.iter().flat_map(named);
+        names.map(|name| (name, self.path())).collect()
+    }
+
+    /// The same group, known to be a unit's.
+    pub(crate) fn of_unit(self, unit: Option<Unit>) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// The unit that it is, of systemd.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
+    }
+
+    /// Its path below the mount points, with a slash in front; empty for a container without a cgroup of its own.
     pub fn path(&self) -> PathBuf {
+        if self.is_none() {
+            return PathBuf::new();
+        }
         Path::new("/").join(&self.path)
+    }
+
+    /// Whether the container has no group of its own.
+    pub(crate) fn is_none(&self) -> bool {
+        self.path.as_os_str().is_empty()
     }
 
     /// Sets what is set in `resources` and leaves the rest. Device rules replace all former ones.
     pub fn update(&self, resources: &Resources) -> Result<()> {
+        if self.groups.is_empty() {
+            return Err(self.missing());
+        }
+        if let Some(unit) = &self.unit {
+            self.update_unit(unit, resources)?;
+        }
         if !resources.devices.is_empty() {
             self.set_devices(Some(resources))?;
         }
         self.set_limits(resources)
+    }
+
+    fn update_unit(&self, unit: &Unit, resources: &Resources) -> Result<()> {
+        let unified = unified()?;
+        let mut properties = properties::of_resources(unified, resources, || unit.version())?;
+        if resources.devices.is_empty() {
+            return unit.set(&properties);
+        }
+        let rules = devices::rules(&resources.devices)?;
+        properties.extend(properties::of_devices(unified, &rules)?);
+        // On v1 systemd denies everything before it allows what is on its list: no process may see that.
+        let freeze = !unified && !self.is_frozen()?;
+        if freeze {
+            self.freeze()?;
+        }
+        let set = unit.set(&properties);
+        if freeze {
+            self.thaw()?;
+        }
+        set
     }
 
     /// What it has used.
@@ -203,6 +269,12 @@ impl Cgroup {
     /// Removes its directories and those below, which may have no process that lives; waits for those that are dying.
     pub fn destroy(&self) -> Result<()> {
         let doing = "removing the cgroup";
+        if self.is_none() {
+            return Ok(());
+        }
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
         let Some(name) = self.path.file_name() else {
             return Err(Error::invalid("the root cgroup cannot be removed"));
         };
@@ -248,74 +320,6 @@ impl Cgroup {
         Ok(table.get("oom_kill").copied().unwrap_or_default())
     }
 
-    /// The ways into it.
-    pub(crate) fn entry(&self) -> Result<Entry> {
-        let mut entry = Entry {
-            born: None,
-            tasks: Vec::new(),
-        };
-        for Group { hierarchy, dir } in &self.groups {
-            match hierarchy.version {
-                Version::V2 => {
-                    let fd = dir.as_fd().try_clone_to_owned().call(|| "dup(<cgroup>)");
-                    entry.born = Some(fd.doing("opening the cgroup")?);
-                }
-                Version::V1 => {
-                    // A write of one thread's own id to `tasks` takes no lock that forks of the whole machine wait for,
-                    // which one to `cgroup.procs` does.
-                    let fd = dir
-                        .file("tasks", OFlags::WRONLY)
-                        .doing("opening the cgroup")?;
-                    entry.tasks.push(fd);
-                }
-            }
-        }
-        Ok(entry)
-    }
-
-    /// The v2 directory that a process of the group is in: its own, or one below.
-    pub(crate) fn group_of(&self, pid: Pid) -> Result<impl AsFd> {
-        let doing = "finding the container's init in its cgroup";
-        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
-        let text = std::fs::read_to_string(&file)
-            .call(|| format!("read({file:?})"))
-            .doing(doing)?;
-        let path = layout::path_in_v2(&text).filter(|path| path.starts_with(self.path()));
-        let v2 = { hierarchies()?.iter() }.find(|hierarchy| hierarchy.version == Version::V2);
-        let (Some(path), Some(v2)) = (path, v2) else {
-            return Err(Error::State(
-                "the container's init has left its cgroup".into(),
-            ));
-        };
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        Dir::open(&v2.mount.join(relative)).doing(doing)
-    }
-
-    fn make(&mut self) -> Result<()> {
-        for hierarchy in hierarchies()? {
-            let path = hierarchy.mount.join(&self.path);
-            let mode = Mode::from_raw_mode(0o755);
-            let mut result = rustix::fs::mkdir(&path, mode);
-            if result == Err(Errno::NOENT) {
-                make_parents(hierarchy, &self.path)?;
-                result = rustix::fs::mkdir(&path, mode);
-            }
-            match result {
-                Ok(()) => {}
-                Err(Errno::EXIST) => refuse_populated(&path)?,
-                Err(errno) => {
-                    let error = Err(errno).call(|| format!("mkdir({path:?})"));
-                    return error.doing("making the cgroup");
-                }
-            }
-            let dir = Dir::open(&path).doing("opening the cgroup")?;
-            self.groups.push(Group { hierarchy, dir });
-            let Group { dir, .. } = self.groups.last().expect("one was pushed");
-            prepare(hierarchy, &path, dir)?;
-        }
-        Ok(())
-    }
-
     /// The group that has a controller, `asked` for.
     fn controller(&self, name: &str, asked: &str) -> Result<&Group> {
         let has = |group: &&Group| group.hierarchy.controllers.iter().any(|word| word == name);
@@ -334,6 +338,14 @@ impl Cgroup {
             .or(self.groups.first())
     }
 
+    fn missing(&self) -> Error {
+        Error::State(if self.is_none() {
+            "the container has no cgroup of its own".into()
+        } else {
+            "the cgroup is gone".into()
+        })
+    }
+
     fn freezer(&self) -> Option<(Version, &Dir)> {
         let group = self.main_group()?;
         Some((group.hierarchy.version, &group.dir))
@@ -346,7 +358,7 @@ impl Cgroup {
             "thawing the cgroup"
         };
         let Some((version, dir)) = self.freezer() else {
-            return Err(Error::State("the cgroup is gone".into()));
+            return Err(self.missing());
         };
         let settled = match version {
             Version::V1 => {
@@ -403,23 +415,6 @@ impl Cgroup {
     }
 }
 
-impl Entry {
-    /// The directory for clone3.
-    pub(crate) fn born(&self) -> Option<BorrowedFd<'_>> {
-        self.born.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Moves the calling thread, which must be its process's only one, where clone3 did not.
-    pub(crate) fn enter(&self) -> Result<()> {
-        for fd in &self.tasks {
-            rustix::io::write(fd, b"0")
-                .call(|| "write(<cgroup>/tasks, \"0\")")
-                .doing("entering the cgroup")?;
-        }
-        Ok(())
-    }
-}
-
 fn plain(path: &str) -> Result<PathBuf> {
     let relative = Path::new(path.trim_start_matches('/'));
     let names: Vec<_> = relative.components().collect();
@@ -432,60 +427,6 @@ fn plain(path: &str) -> Result<PathBuf> {
         )));
     }
     Ok(names.into_iter().collect())
-}
-
-fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
-    let mut above = hierarchy.mount.clone();
-    for name in path.parent().into_iter().flat_map(Path::components) {
-        above.push(name);
-        match rustix::fs::mkdir(&above, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => {
-                let error = Err(errno).call(|| format!("mkdir({above:?})"));
-                return error.doing("making the cgroup's parents");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What must be done before a process can enter: v2 controllers enabled in every group above, v1 CPU sets filled.
-fn prepare(hierarchy: &Hierarchy, path: &Path, dir: &Dir) -> Result<()> {
-    let above = path
-        .ancestors()
-        .skip(1)
-        .take_while(|above| above.starts_with(&hierarchy.mount));
-    let mut above: Vec<_> = above.collect();
-    above.reverse();
-    let doing = "preparing the cgroup";
-    if hierarchy.version == Version::V2 {
-        for path in above {
-            v2::delegate(&Dir::open(path).doing(doing)?, &hierarchy.controllers).doing(doing)?;
-        }
-    } else if hierarchy.controllers.iter().any(|word| word == "cpuset")
-        && dir.read("cpuset.cpus").doing(doing)?.trim().is_empty()
-    {
-        for pair in above.windows(2) {
-            let [parent, child] = [pair[0], pair[1]].map(Dir::open);
-            v1::inherit_cpuset(&parent.doing(doing)?, &child.doing(doing)?).doing(doing)?;
-        }
-        let parent = above.last().expect("the mount point is above every group");
-        v1::inherit_cpuset(&Dir::open(parent).doing(doing)?, dir).doing(doing)?;
-    }
-    Ok(())
-}
-
-fn refuse_populated(path: &Path) -> Result<()> {
-    let doing = "looking at the cgroup that is there";
-    let processes = Dir::open(path)
-        .and_then(|dir| dir.read("cgroup.procs"))
-        .doing(doing)?;
-    match processes.lines().count() {
-        0 => Ok(()),
-        count => Err(Error::State(
-            format!("cgroup {} has {count} processes", path.display()).into(),
-        )),
-    }
 }
 
 fn collect_processes(dir: &Dir, depth: usize, found: &mut Vec<Pid>) -> sys::Result<()> {

@@ -4,7 +4,7 @@
 
 use super::devices::Rule;
 use super::dir::Dir;
-use super::limits::{hugepage_prefix, set_then};
+use super::limits::{check_usage, hugepage_prefix, set_then};
 use crate::error::{Doing, Error, Result};
 use oci::runtime::{BlockIo, Cpu, HugepageLimit, Memory, Network};
 use rustix::io::Errno;
@@ -39,6 +39,7 @@ pub(super) fn memory(group: &Dir, memory: &Memory) -> Result<()> {
             .doing("setting the memory limits"),
         None => Ok(()),
     };
+    check_usage(group, memory, "memory.usage_in_bytes")?;
     let limit = memory.limit.filter(|&limit| limit != 0);
     let mut swap = memory.swap.filter(|&swap| swap != 0);
     if limit == Some(-1) && swap.is_none() && group.has(WITH_SWAP) {

@@ -4,26 +4,31 @@
 
 use super::devices::{self, Rule};
 use super::dir::Dir;
-use super::limits::{hugepage_prefix, set_then};
+use super::limits::{check_usage, hugepage_prefix, set_then};
 use crate::error::{Doing, Error, Result};
 use oci::runtime::{BlockIo, Cpu, HugepageLimit, Memory, Resources};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
-const PERIOD_DEFAULT_US: u64 = 100_000;
+pub(super) const PERIOD_DEFAULT_US: u64 = 100_000;
 
-/// Hands the controllers down to the groups below `group`.
+/// Hands the controllers down to the groups below `group`, as far as they were handed down to it.
 pub(super) fn delegate(group: &Dir, controllers: &[String]) -> sys::Result<()> {
     let enabled = group.read("cgroup.subtree_control")?;
-    let missing: Vec<_> = controllers
-        .iter()
-        .filter(|name| !enabled.split_whitespace().any(|word| word == name.as_str()))
-        .map(|name| format!("+{name}"))
+    let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+    let mut missing: Vec<_> = { controllers.iter() }
+        .filter(|name| !has(&enabled, name))
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    group.write("cgroup.subtree_control", &missing.join(" "))
+    let available = group.read("cgroup.controllers")?;
+    missing.retain(|name| has(&available, name));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<_> = missing.iter().map(|name| format!("+{name}")).collect();
+    group.write("cgroup.subtree_control", &words.join(" "))
 }
 
 pub(super) fn devices(group: &Dir, rules: &[Rule]) -> Result<()> {
@@ -66,17 +71,7 @@ pub(super) fn memory(group: &Dir, memory: &Memory) -> Result<()> {
         }
     }
     let limit = memory.limit.filter(|&limit| limit != 0);
-    if let (Some(true), Some(limit @ 1..)) = (memory.check_before_update, limit) {
-        let usage = group
-            .read("memory.current")
-            .doing("reading the memory usage")?;
-        if usage.trim().parse::<i64>().is_ok_and(|usage| usage > limit) {
-            let usage = usage.trim();
-            return Err(Error::invalid(format!(
-                "memory limit {limit} is less than the {usage} in use"
-            )));
-        }
-    }
+    check_usage(group, memory, "memory.current")?;
     if let Some(swap) = swap_alone(memory)? {
         match group.write("memory.swap.max", &swap) {
             // Without swap accounting there is nothing to unlimit.
@@ -96,7 +91,7 @@ pub(super) fn memory(group: &Dir, memory: &Memory) -> Result<()> {
 }
 
 /// The specification limits memory and swap together, cgroup v2 swap alone.
-fn swap_alone(memory: &Memory) -> Result<Option<String>> {
+pub(super) fn swap_alone(memory: &Memory) -> Result<Option<String>> {
     let limit = memory.limit.filter(|&limit| limit != 0);
     match (limit, memory.swap.filter(|&swap| swap != 0)) {
         (Some(-1), None) | (_, Some(-1)) => Ok(Some("max".into())),
@@ -169,7 +164,7 @@ pub(super) fn cpu(group: &Dir, cpu: &Cpu) -> Result<()> {
 
 /// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): the curve through these three points that
 /// Kubernetes and the other runtimes agreed on.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     const SHARES_MIN: u64 = 2;
     const SHARES_MAX: u64 = 262_144;
     if shares <= SHARES_MIN {
@@ -205,9 +200,12 @@ pub(super) fn block_io(group: &Dir, block_io: &BlockIo) -> Result<()> {
     // BFQ has the specification's range; the cost model's goes from 1 to 10000.
     let bfq = group.has("io.bfq.weight");
     let file = if bfq { "io.bfq.weight" } else { "io.weight" };
-    let scaled = |weight: u16| match u64::from(weight) {
-        weight if bfq => weight,
-        weight => 1 + weight.saturating_sub(10) * 9999 / 990,
+    let scaled = |weight: u16| {
+        if bfq {
+            weight.into()
+        } else {
+            io_weight(weight)
+        }
     };
     if let Some(weight) = block_io.weight.filter(|&weight| weight != 0) {
         group
@@ -252,6 +250,11 @@ pub(super) fn hugepages(group: &Dir, limit: &HugepageLimit) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// A block I/O weight (10 to 1000) as the cost model's (1 to 10000).
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
 /// Writes files as they are asked for.
@@ -356,8 +359,12 @@ mod tests {
 
     #[test]
     fn controllers_are_delegated_once() {
-        let (_tree, group) = group(&[("cgroup.subtree_control", "cpu io\n")]);
-        delegate(&group, &["cpu".into(), "pids".into(), "memory".into()]).unwrap();
+        let (_tree, group) = group(&[
+            ("cgroup.subtree_control", "cpu io\n"),
+            ("cgroup.controllers", "cpu io memory pids\n"),
+        ]);
+        let all = ["cpu", "pids", "memory", "rdma"].map(str::to_owned);
+        delegate(&group, &all).unwrap();
         assert_eq!(
             group.read("cgroup.subtree_control").unwrap(),
             "+pids +memory"

@@ -3,8 +3,9 @@
 use super::arguments::{Arguments, Flag, switch, valued};
 use super::foreground::Foreground;
 use super::streams::{check_console, hand_out, preserved};
-use super::{CONSOLE, DETACH, Invocation, PID_FILE, PIDFD, PRESERVE};
+use super::{CONSOLE, DETACH, Invocation, NO_SUBREAPER, PID_FILE, PIDFD, PRESERVE};
 use crate::api::{ExecRequest, Stdio, Target};
+use crate::cgroup::SubCgroup;
 use crate::error::{Error, Result};
 use crate::state::{Known, read_bytes};
 use crate::{exec as execute, sealed};
@@ -49,21 +50,20 @@ pub(super) const FLAGS: [Flag; 18] = [
         "CAP_X",
         "further capability, can be given more than once",
     ),
-    valued("cgroup", "", "path", "another cgroup (not supported)"),
-    switch("ignore-paused", "", "also in a paused container"),
-    switch(
-        "no-subreaper",
+    valued(
+        "cgroup",
         "",
-        "accepted for runc's callers: there is none",
+        "[controller,...:]path",
+        "cgroup below the container's, with controllers once for each",
     ),
+    switch("ignore-paused", "", "also in a paused container"),
+    NO_SUBREAPER,
 ];
 
 pub(super) fn exec(invocation: &Invocation) -> Result<u8> {
     sealed::ensure()?;
     let arguments = &invocation.arguments;
-    if arguments.value("cgroup").is_some() {
-        return Err(Error::unsupported("exec --cgroup"));
-    }
+    let sub_cgroups = sub_cgroups(arguments)?;
     let known = invocation.store.find(invocation.id()?)?;
     let init = match known.status()? {
         Status::Stopped => None,
@@ -97,6 +97,7 @@ pub(super) fn exec(invocation: &Invocation) -> Result<u8> {
     let request = ExecRequest {
         preserve_fds,
         ignore_paused: arguments.has("ignore-paused"),
+        sub_cgroups: &sub_cgroups,
         ..ExecRequest::new(&process, stdio)
     };
     let mut executed = execute(&target, request)?;
@@ -181,6 +182,39 @@ fn add_capabilities(process: &mut Process, arguments: &Arguments) {
             sets.ambient.push(name.to_owned());
         }
     }
+}
+
+/// One path, or some with the controllers that they are of.
+fn sub_cgroups(arguments: &Arguments) -> Result<Vec<SubCgroup>> {
+    let mut found: Vec<SubCgroup> = Vec::new();
+    let all: Vec<_> = arguments.values("cgroup").collect();
+    for text in &all {
+        let invalid = |what: &str| Error::invalid(format!("invalid --cgroup {text:?}: {what}"));
+        let Some((controllers, path)) = text.split_once(':') else {
+            if all.len() > 1 {
+                return Err(invalid("a controller is missing"));
+            }
+            found.push(SubCgroup {
+                controller: None,
+                path: (*text).to_owned(),
+            });
+            continue;
+        };
+        for name in controllers.split(',') {
+            if name.is_empty() {
+                return Err(invalid("an empty controller"));
+            }
+            let controller = Some(name.to_owned());
+            if found.iter().any(|other| other.controller == controller) {
+                return Err(invalid("a controller twice"));
+            }
+            found.push(SubCgroup {
+                controller,
+                path: path.to_owned(),
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// `uid` or `uid:gid`: digits, nothing else (attack 18).

@@ -1,14 +1,14 @@
 //! What there is and what can be done.
 
 use super::{Invocation, print};
-use crate::cgroup::unified;
+use crate::cgroup::{self, unified};
 use crate::error::{Doing, Error, Result};
 use crate::state::{Known, write};
-use crate::{capabilities, lsm, mounts, seccomp};
+use crate::{capabilities, criu, lsm, mounts, seccomp};
 use oci::runtime::{
-    Capabilities, CgroupFeatures, DeviceRule, Enabled, Features, Linux, LinuxFeatures,
-    MemoryPolicyFeatures, Mount, MountExtensions, Namespace, NamespaceKind, Process, Resources,
-    Rlimit, Root, SeccompFeatures, Spec, VERSION,
+    Capabilities, CgroupFeatures, DeviceRule, Enabled, Features, IntelRdtFeatures, Linux,
+    LinuxFeatures, MemoryPolicyFeatures, Mount, MountExtensions, Namespace, NamespaceKind, Process,
+    Resources, Rlimit, Root, SeccompFeatures, Spec, VERSION,
 };
 use oci::runtime::{IdMapping, State};
 use rustix::process::{getegid, geteuid};
@@ -194,8 +194,9 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             cgroup: CgroupFeatures {
                 v1: true,
                 v2: true,
+                systemd: true,
+                systemd_user: true,
                 rdma: true,
-                ..CgroupFeatures::default()
             },
             seccomp: seccomp_features(),
             apparmor: Enabled {
@@ -204,7 +205,11 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             selinux: Enabled {
                 enabled: lsm::Module::Selinux.enabled(),
             },
-            intel_rdt: Enabled::default(),
+            intel_rdt: IntelRdtFeatures {
+                enabled: true,
+                schemata: true,
+                monitoring: true,
+            },
             memory_policy: MemoryPolicyFeatures {
                 modes: words(&[
                     "MPOL_DEFAULT",
@@ -224,8 +229,9 @@ pub(super) fn features(_: &Invocation) -> Result<u8> {
             mount_extensions: MountExtensions {
                 idmap: Enabled { enabled: true },
             },
-            net_devices: Enabled::default(),
+            net_devices: Enabled { enabled: true },
         }),
+        potentially_unsafe_config_annotations: words(&[cgroup::ANNOTATION, criu::ANNOTATION]),
         ..Features::default()
     };
     print(&json(&features)?)?;

@@ -1,25 +1,30 @@
 //! From creation to deletion.
 
+use super::Invocation;
 use super::foreground::Foreground;
+use super::log::{Log, rfc3339};
 use super::streams::{check_console, hand_out, preserved};
-use super::{Invocation, Log, rfc3339};
 use crate::api::{Create, Stdio};
-use crate::create::{Container, cgroup_path, create as create_container, start_at};
+use crate::cgroup::Cgroup;
+use crate::create::{Container, create as create_container, start_at};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::init::hooks as hooks_of;
+use crate::namespaces::own;
+use crate::resctrl::Resctrl;
 use crate::sealed;
 use crate::sockets::{connect, listen};
 use crate::state::{Known, Record, gate, read_bytes, start_ticks};
-use oci::runtime::{NamespaceKind, Spec, Status};
+use oci::runtime::{Namespace, NamespaceKind, Spec, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::process::geteuid;
+use rustix::process::{Pid, geteuid};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use sys::process::{Child, Namespaces};
 use sys::{Context, signals};
 
 /// How long a killed container may take to end.
@@ -66,30 +71,27 @@ pub(super) fn run(invocation: &Invocation) -> Result<u8> {
 }
 
 /// A container about to be created, its id reserved.
-struct New<'a> {
-    id: &'a str,
-    bundle: PathBuf,
+pub(super) struct New<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: PathBuf,
     directory: PathBuf,
-    spec: Spec,
+    pub(super) spec: Spec,
     preserve_fds: u32,
 }
 
 impl<'a> New<'a> {
-    fn prepare(invocation: &'a Invocation, detached: bool) -> Result<Self> {
+    pub(super) fn prepare(invocation: &'a Invocation, detached: bool) -> Result<Self> {
         let id = invocation.id()?;
         let arguments = &invocation.arguments;
-        if arguments.has("no-pivot") {
-            return Err(Error::unsupported("--no-pivot"));
-        }
         let bundle = Path::new(arguments.value("bundle").unwrap_or("."));
         let bundle = std::fs::canonicalize(bundle)
             .call(|| format!("realpath({bundle:?})"))
             .doing("finding the bundle")?;
-        let config = read_bytes(&bundle.join("config.json"))?.ok_or_else(|| {
-            Error::invalid(format!("there is no config.json in {}", bundle.display()))
-        })?;
+        let path = bundle.join(arguments.value("config").unwrap_or("config.json"));
+        let config = read_bytes(&path)?
+            .ok_or_else(|| Error::invalid(format!("there is no {}", path.display())))?;
         let mut spec: Spec = serde_json::from_slice(&config).map_err(|source| Error::Json {
-            doing: "reading config.json".into(),
+            doing: format!("reading {}", path.display()).into(),
             source,
         })?;
         let (preserve_fds, variables) = preserved(invocation)?;
@@ -125,20 +127,37 @@ impl<'a> New<'a> {
             preserve_fds: self.preserve_fds,
             gate,
             new_keyring: !invocation.arguments.has("no-new-keyring"),
+            cgroup_manager: invocation.cgroup_manager,
+            rootless: invocation.rootless,
+            no_pivot: invocation.arguments.has("no-pivot"),
             ..Create::new(self.id, &self.bundle, &self.spec)
         };
         let mut container = create_container(request)?;
         for warning in container.warnings() {
             invocation.log.warning(warning);
         }
-        match self.record(invocation, &mut container) {
+        let detached = invocation.arguments.value("console-socket").is_some();
+        let terminal = if detached {
+            container.take_terminal()
+        } else {
+            None
+        };
+        let (child, cgroup) = (container.child(), container.cgroup());
+        match self.record(invocation, child, cgroup, terminal.as_ref()) {
             Ok(()) => Ok(container),
             Err(error) => Err(error.undone(container.destroy())),
         }
     }
 
-    fn record(&self, invocation: &Invocation, container: &mut Container) -> Result<()> {
-        let pid = container.pid();
+    /// Puts it on record, and hands out what its caller wants.
+    pub(super) fn record(
+        &self,
+        invocation: &Invocation,
+        init: &Child,
+        cgroup: &Cgroup,
+        terminal: Option<&OwnedFd>,
+    ) -> Result<()> {
+        let pid = init.pid;
         let rootfs = self
             .spec
             .root
@@ -151,18 +170,36 @@ impl<'a> New<'a> {
                 .ok_or_else(|| Error::State("the container's init has ended".into()))?,
             bundle: self.bundle.clone(),
             rootfs: rootfs.unwrap_or_default(),
-            cgroup: cgroup_path(self.id, &self.spec).into(),
+            cgroup: cgroup.path(),
+            unit: cgroup.unit().cloned(),
             created: rfc3339(SystemTime::now()),
             owner: geteuid().as_raw(),
         };
         Known::save(&self.directory, &record)?;
-        let detached = invocation.arguments.value("console-socket").is_some();
-        let terminal = if detached {
-            container.take_terminal()
-        } else {
-            None
+        hand_out(invocation, pid, init.pidfd.as_fd(), terminal)
+    }
+
+    /// criu restores processes into a time namespace. Where the configuration has none, what is kept of it gets one, so that
+    /// processes executed later have the same clocks.
+    pub(super) fn note_time_namespace(&self, pid: Pid) -> Result<()> {
+        let namespace = |process: &str| {
+            let path = format!("/proc/{process}/ns/time");
+            let found = rustix::fs::stat(path.as_str()).call(|| format!("stat({path:?})"));
+            found
+                .map(|found| found.st_ino)
+                .doing("looking at the clocks")
         };
-        hand_out(invocation, pid, container.pidfd(), terminal.as_ref())
+        let pid = pid.as_raw_nonzero().to_string();
+        if own(&self.spec).contains(Namespaces::TIME) || namespace("self")? == namespace(&pid)? {
+            return Ok(());
+        }
+        let mut spec = self.spec.clone();
+        let linux = spec.linux.get_or_insert_default();
+        linux.namespaces.push(Namespace {
+            kind: NamespaceKind::Time,
+            path: None,
+        });
+        Known::replace_spec(&self.directory, &spec)
     }
 }
 
@@ -204,7 +241,13 @@ pub(super) fn kill(invocation: &Invocation) -> Result<u8> {
             .map_or("SIGTERM", String::as_str),
     )?;
     let cgroup = known.cgroup()?;
-    if invocation.arguments.has("all") || !own_pids(&known.spec) && signal == libc::SIGKILL {
+    let everybody = !own_pids(&known.spec) && signal == libc::SIGKILL && !cgroup.is_none();
+    if invocation.arguments.has("all") || everybody {
+        if cgroup.is_none() {
+            return Err(Error::unsupported(
+                "finding all processes of a container without a cgroup",
+            ));
+        }
         if signal == libc::SIGKILL {
             cgroup.kill()?;
             return Ok(0);
@@ -303,7 +346,7 @@ pub(super) fn delete(invocation: &Invocation) -> Result<u8> {
 }
 
 /// Ends what still runs and removes everything.
-fn destroy(known: &Known, log: &Log) -> Result<()> {
+pub(super) fn destroy(known: &Known, log: &Log) -> Result<()> {
     let cgroup = known.cgroup()?;
     if let Some(init) = known.init()? {
         sent(signals::send(init.as_fd(), libc::SIGKILL))?;
@@ -321,6 +364,9 @@ fn destroy(known: &Known, log: &Log) -> Result<()> {
         cgroup.kill()?;
     }
     cgroup.destroy()?;
+    if let Some(wanted) = known.intel_rdt() {
+        Resctrl::destroy_of(&known.record.id, wanted)?;
+    }
     let state = known.state()?;
     known.remove()?;
     let poststop = &hooks_of(&known.spec).poststop;

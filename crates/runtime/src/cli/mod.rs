@@ -4,21 +4,25 @@
 //! Source: runc(8).
 
 mod arguments;
+mod checkpointing;
 mod executing;
 mod foreground;
 mod inspect;
 mod lifecycle;
+mod log;
 mod resources;
 mod streams;
 
-use crate::error::{Error, Result};
+use crate::cgroup::CgroupManager;
+use crate::error::{Doing, Error, Result};
 use crate::state::Store;
 use arguments::{Arguments, Flag, switch, valued};
+use log::Log;
+use rustix::process::geteuid;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use sys::Context;
 
 /// The exit code of an invocation that failed.
 const FAILED: u8 = 1;
@@ -29,6 +33,11 @@ const EXEC_FAILED: u8 = 255;
 #[derive(Debug)]
 struct Invocation {
     store: Store,
+    cgroup_manager: CgroupManager,
+    /// The program for checkpoint and restore, when it is not the usual one.
+    criu: Option<String>,
+    /// Whether a cgroup that may not be made is done without.
+    rootless: bool,
     log: Log,
     arguments: Arguments,
     /// Behind the words, where another program's words may follow.
@@ -47,7 +56,7 @@ struct Command {
     run: fn(&Invocation) -> Result<u8>,
 }
 
-const GLOBAL: [Flag; 9] = [
+const GLOBAL: [Flag; 10] = [
     valued("root", "", "path", "directory of the containers' state"),
     valued(
         "log",
@@ -60,11 +69,26 @@ const GLOBAL: [Flag; 9] = [
         "rootless",
         "",
         "auto|true|false",
-        "accepted for runc's callers: rights are found out by use",
+        "do without a cgroup where none may be made; auto for ordinary users and in user namespaces",
     ),
-    valued("criu", "", "path", "accepted for runc's callers"),
-    switch("debug", "", "accepted for runc's callers"),
-    switch("systemd-cgroup", "", "cgroups by systemd (not supported)"),
+    valued(
+        "criu",
+        "",
+        "path",
+        "the program for checkpoint and restore, else criu",
+    ),
+    switch("debug", "", "log what is asked for, too"),
+    switch(
+        "systemd-cgroup",
+        "",
+        "let systemd make cgroups; cgroupsPath then is slice:prefix:name",
+    ),
+    valued(
+        "cgroup-manager",
+        "",
+        "cgroupfs|systemd|disabled",
+        "who makes cgroups",
+    ),
     switch("version", "v", "print the version"),
     switch("help", "h", "print this"),
 ];
@@ -88,13 +112,28 @@ const PIDFD: Flag = valued(
     "unix socket to send init's pidfd to",
 );
 const PID_FILE: Flag = valued("pid-file", "", "path", "file to write init's process id to");
-const NO_PIVOT: Flag = switch("no-pivot", "", "a root without pivot_root (not supported)");
+const NO_PIVOT: Flag = switch(
+    "no-pivot",
+    "",
+    "enter the root by chroot, which is less safe, on a host that runs from a ramdisk",
+);
+const CONFIG: Flag = valued(
+    "config",
+    "f",
+    "name",
+    "file with the configuration, instead of config.json in the bundle",
+);
 const NO_KEYRING: Flag = switch("no-new-keyring", "", "keep the caller's session keyring");
 const PRESERVE: Flag = valued(
     "preserve-fds",
     "",
     "count",
     "descriptors from 3 on that the process inherits",
+);
+const NO_SUBREAPER: Flag = switch(
+    "no-subreaper",
+    "",
+    "no reaper of the container's orphans outside of it: there never is one",
 );
 const DETACH: Flag = switch("detach", "d", "do not wait for the process");
 
@@ -104,7 +143,15 @@ const COMMANDS: &[Command] = &[
         help: "create a container",
         words: "<id>",
         flags: &[
-            BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE,
+            BUNDLE,
+            CONFIG,
+            CONSOLE,
+            PIDFD,
+            PID_FILE,
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE,
+            NO_SUBREAPER,
         ],
         foreign: false,
         run: lifecycle::create,
@@ -123,6 +170,7 @@ const COMMANDS: &[Command] = &[
         words: "<id>",
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE,
             PIDFD,
             PID_FILE,
@@ -131,11 +179,7 @@ const COMMANDS: &[Command] = &[
             PRESERVE,
             DETACH,
             switch("keep", "", "do not delete the container"),
-            switch(
-                "no-subreaper",
-                "",
-                "accepted for runc's callers: there is none",
-            ),
+            NO_SUBREAPER,
         ],
         foreign: false,
         run: lifecycle::run,
@@ -248,25 +292,21 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "checkpoint",
-        help: "checkpoint a container (not supported)",
+        help: "make images of a container, by criu",
         words: "<id>",
-        flags: &[],
-        foreign: true,
-        run: unsupported,
+        flags: &checkpointing::CHECKPOINT_FLAGS,
+        foreign: false,
+        run: checkpointing::checkpoint,
     },
     Command {
         name: "restore",
-        help: "restore a container (not supported)",
+        help: "make a container of images, by criu",
         words: "<id>",
-        flags: &[],
-        foreign: true,
-        run: unsupported,
+        flags: &checkpointing::RESTORE_FLAGS,
+        foreign: false,
+        run: checkpointing::restore,
     },
 ];
-
-fn unsupported(_: &Invocation) -> Result<u8> {
-    Err(Error::unsupported("checkpoint and restore"))
-}
 
 /// Runs the command line given without the program's own name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -309,11 +349,21 @@ fn dispatch(
         print(&help())?;
         return Ok(0);
     };
-    if global.has("systemd-cgroup") {
-        return Err(Error::unsupported("--systemd-cgroup"));
+    if matches!(name.as_str(), "help" | "h") {
+        print(&match rest.first() {
+            Some(name) => usage(find(name)?),
+            None => help(),
+        })?;
+        return Ok(0);
     }
-    let command = COMMANDS.iter().find(|command| command.name == name);
-    let command = command.ok_or_else(|| Error::invalid(format!("unknown command {name:?}")))?;
+    let command = find(name)?;
+    if global.has("debug") {
+        log.debug(&format!(
+            "hull-runtime {}, as user {}: {name} {rest:?}",
+            env!("CARGO_PKG_VERSION"),
+            geteuid().as_raw()
+        ));
+    }
     if command.name == "exec" {
         *failed = EXEC_FAILED;
     }
@@ -328,6 +378,9 @@ fn dispatch(
     let store = Store::new(global.value("root"));
     let mut invocation = Invocation {
         store,
+        cgroup_manager: cgroup_manager(&global)?,
+        criu: global.value("criu").map(str::to_owned),
+        rootless: rootless(&global)?,
         log: log.clone(),
         arguments,
         rest,
@@ -344,6 +397,41 @@ fn dispatch(
     (command.run)(&invocation)
 }
 
+fn rootless(global: &Arguments) -> Result<bool> {
+    match global.value("rootless") {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        None | Some("auto" | "") => Ok(!geteuid().is_root() || in_user_namespace()?),
+        Some(other) => Err(Error::invalid(format!(
+            "invalid value {other:?} for -rootless"
+        ))),
+    }
+}
+
+/// Whether the ids seen are not all of the machine's.
+fn in_user_namespace() -> Result<bool> {
+    const ALL: [&str; 3] = ["0", "0", "4294967295"];
+    let map = std::fs::read_to_string("/proc/self/uid_map")
+        .call(|| "read(\"/proc/self/uid_map\")")
+        .doing("looking at the user namespace")?;
+    Ok(!map.split_whitespace().eq(ALL))
+}
+
+fn cgroup_manager(global: &Arguments) -> Result<CgroupManager> {
+    match global.value("cgroup-manager") {
+        _ if global.has("systemd-cgroup") => Ok(CgroupManager::Systemd),
+        None | Some("cgroupfs") => Ok(CgroupManager::Direct),
+        Some("systemd") => Ok(CgroupManager::Systemd),
+        Some("disabled") => Ok(CgroupManager::Disabled),
+        Some(other) => Err(Error::invalid(format!("no cgroup manager {other:?}"))),
+    }
+}
+
+fn find(name: &str) -> Result<&'static Command> {
+    let command = COMMANDS.iter().find(|command| command.name == name);
+    command.ok_or_else(|| Error::invalid(format!("unknown command {name:?}")))
+}
+
 impl Invocation {
     /// The id every command but a few is about.
     fn id(&self) -> Result<&str> {
@@ -356,8 +444,6 @@ impl Invocation {
 
 /// Prints to standard output.
 fn print(text: &str) -> Result<()> {
-    use crate::error::Doing;
-    use sys::Context;
     let mut output = std::io::stdout().lock();
     output
         .write_all(text.as_bytes())
@@ -410,106 +496,9 @@ fn flag_lines(flags: &[Flag]) -> String {
     text
 }
 
-/// Where errors and warnings go.
-#[derive(Debug, Clone, Default)]
-struct Log {
-    path: Option<String>,
-    json: bool,
-}
-
-impl Log {
-    /// Says why an invocation failed: to the log, and to whoever looks at standard error.
-    fn error(&self, message: &str) {
-        let line = self.line("error", message);
-        let text = match self.append(&line) {
-            None => line,
-            Some(Ok(())) => format!("{message}\n"),
-            Some(Err(error)) => format!("{message}\nwriting the log: {error}\n"),
-        };
-        tell(&text);
-    }
-
-    /// Says something that is no failure: to the log if there is one, for standard error may be the container's.
-    fn warning(&self, message: &str) {
-        let line = self.line("warning", message);
-        match self.append(&line) {
-            None => tell(&line),
-            Some(Ok(())) => {}
-            Some(Err(error)) => tell(&format!("{message}\nwriting the log: {error}\n")),
-        }
-    }
-
-    fn append(&self, line: &str) -> Option<std::io::Result<()>> {
-        let path = self.path.as_ref()?;
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        Some(file.and_then(|mut file| file.write_all(line.as_bytes())))
-    }
-
-    /// A line as logrus writes it, which runc's callers read.
-    fn line(&self, level: &str, message: &str) -> String {
-        let time = rfc3339(SystemTime::now());
-        if self.json {
-            let line = serde_json::json!({ "level": level, "msg": message, "time": time });
-            format!("{line}\n")
-        } else {
-            format!("time={time:?} level={level} msg={message:?}\n")
-        }
-    }
-}
-
-fn tell(text: &str) {
-    // With standard error gone as well there is nobody left to tell.
-    drop(std::io::stderr().write_all(text.as_bytes()));
-}
-
-/// A time as RFC 3339 writes it, in UTC and with nanoseconds.
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
-    // Civil date of a day number, by eras of 400 years that begin in March (Howard Hinnant's algorithm).
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let nanos = since.subsec_nanos();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_civil() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00.000000000Z"),
-            (951_827_696, "2000-02-29T12:34:56.000000000Z"),
-            (4_107_542_399, "2100-02-28T23:59:59.000000000Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.000000000Z"),
-        ] {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn a_log_line_is_one_line_of_json() {
-        let log = Log {
-            path: None,
-            json: true,
-        };
-        let line = log.line("error", "a \"quoted\"\nmessage");
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(
-            (value["msg"].as_str(), line.matches('\n').count()),
-            (Some("a \"quoted\"\nmessage"), 1)
-        );
-    }
 
     #[test]
     fn no_flag_of_a_command_is_there_twice() {

@@ -4,6 +4,7 @@ use super::arguments::{Flag, valued};
 use super::{Invocation, print};
 use crate::cgroup::{BlockIoStats, Cgroup, Stats};
 use crate::error::{Doing, Error, Result};
+use crate::resctrl::Resctrl;
 use crate::state::{Known, read_bytes};
 use oci::runtime::{BlockIo, Cpu, Memory, Pids, Resources, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +18,7 @@ use sys::Context;
 const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
 const INTERVAL_DEFAULT_S: u64 = 5;
 
-pub(super) const UPDATE_FLAGS: [Flag; 17] = [
+pub(super) const UPDATE_FLAGS: [Flag; 19] = [
     valued(
         "resources",
         "r",
@@ -55,6 +56,8 @@ pub(super) const UPDATE_FLAGS: [Flag; 17] = [
         "memory and swap; -1 is unlimited",
     ),
     valued("pids-limit", "", "number", "tasks"),
+    valued("l3-cache-schema", "", "schema", "parts of the L3 cache"),
+    valued("mem-bw-schema", "", "schema", "memory bandwidth"),
 ];
 
 pub(super) fn pause(invocation: &Invocation) -> Result<u8> {
@@ -86,7 +89,20 @@ pub(super) fn update(invocation: &Invocation) -> Result<u8> {
         Some(path) => from_file(path)?,
         None => from_flags(invocation)?,
     };
-    known.cgroup()?.update(&resources)?;
+    let schema = |name| {
+        let read = invocation.arguments.value("resources").is_none();
+        invocation.arguments.value(name).filter(|_| read)
+    };
+    let (cache, bandwidth) = (schema("l3-cache-schema"), schema("mem-bw-schema"));
+    if resources != Resources::default() {
+        known.cgroup()?.update(&resources)?;
+    }
+    if cache.is_some() || bandwidth.is_some() {
+        let wanted = known.intel_rdt().ok_or_else(|| {
+            Error::unsupported("a schema for a container created without linux.intelRdt")
+        })?;
+        Resctrl::open(&known.record.id, wanted)?.update(cache, bandwidth)?;
+    }
     Ok(0)
 }
 
@@ -172,14 +188,14 @@ pub(super) fn events(invocation: &Invocation) -> Result<u8> {
     let cgroup = known.cgroup()?;
     let interval = interval(invocation.arguments.value("interval"))?;
     if invocation.arguments.has("stats") {
-        print_event("stats", &known.record.id, &usage(&cgroup)?)?;
+        print_event("stats", &known.record.id, &usage(&known, &cgroup)?)?;
         return Ok(0);
     }
     let doing = "waiting for events";
     let memory = cgroup.oom_events()?;
     let mut kills = cgroup.oom_kills()?;
     loop {
-        print_event("stats", &known.record.id, &usage(&cgroup)?)?;
+        print_event("stats", &known.record.id, &usage(&known, &cgroup)?)?;
         let mut fds = [
             PollFd::new(&init, PollFlags::IN),
             PollFd::new(&memory, PollFlags::IN),
@@ -233,7 +249,7 @@ fn print_event(kind: &str, id: &str, data: &Value) -> Result<()> {
 }
 
 /// The usage in the shape that runc prints and containerd reads.
-fn usage(cgroup: &Cgroup) -> Result<Value> {
+fn usage(known: &Known, cgroup: &Cgroup) -> Result<Value> {
     let Stats {
         cpu,
         memory,
@@ -284,8 +300,35 @@ fn usage(cgroup: &Cgroup) -> Result<Value> {
             "ioServicedRecursive": entries(&block_io, |io| [io.reads, io.writes]),
         },
         "hugetlb": huge,
-        "intel_rdt": {},
+        "intel_rdt": resource_director(known)?,
         "network_interfaces": null,
+    }))
+}
+
+/// What the container's class of service may use, and what its monitoring group has counted.
+fn resource_director(known: &Known) -> Result<Value> {
+    let Some(wanted) = known.intel_rdt() else {
+        return Ok(json!({}));
+    };
+    let groups = Resctrl::open(&known.record.id, wanted)?;
+    let schemata = groups.schemata()?;
+    let schema = |prefix: &str| schemata.iter().find(|line| line.starts_with(prefix));
+    let counts = groups.counts()?;
+    let of = |name: &str| {
+        let counts = counts.values().filter_map(|counts| counts.get(name));
+        counts.copied().collect::<Vec<_>>()
+    };
+    let bandwidths = of("mbm_total_bytes").into_iter().zip(of("mbm_local_bytes"));
+    Ok(json!({
+        "l3_cache_schema": schema("L3:"),
+        "mem_bw_schema": schema("MB:"),
+        "cmt_stats": of("llc_occupancy")
+            .iter()
+            .map(|bytes| json!({ "llc_occupancy": bytes }))
+            .collect::<Vec<_>>(),
+        "mbm_stats": bandwidths
+            .map(|(total, local)| json!({ "mbm_total_bytes": total, "mbm_local_bytes": local }))
+            .collect::<Vec<_>>(),
     }))
 }
 

@@ -85,6 +85,14 @@ fn view(site: &Site<'_>, hierarchy: &Hierarchy, options: &Options) -> Result<Own
     };
     let tree = clone_tree(CWD, &path, false).doing_with(doing)?;
     restrict(tree.as_fd(), options).doing_with(doing)?;
+    if site.cgroup.as_os_str().is_empty() {
+        // Without a group of its own the container would get at those of others.
+        let read_only = Attributes {
+            set: MOUNT_ATTR_RDONLY,
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), false, &read_only).doing_with(doing)?;
+    }
     Ok(tree)
 }
 

@@ -10,9 +10,11 @@
 //! - Under a restrictive default action, calls with numbers above all those a profile names fail with `ENOSYS`, so that
 //!   programs fall back to the calls the profile's author knew.
 //! - A call of an architecture not listed kills the process.
+//! - A rule without conditions about a call that x86 also makes through `socketcall` or `ipc` is about that way too.
 //!
 //! Source: config-linux.md "Seccomp", seccomp(2), kernel `Documentation/userspace-api/seccomp_filter.rst`.
 
+mod multiplexed;
 mod numbers;
 mod program;
 
@@ -251,6 +253,9 @@ fn collect(
             // Says nothing new; and must not win over a rule that does.
             continue;
         }
+        if column == Column::X86 && rule.args.is_empty() {
+            collect_parts(rule, answer, calls);
+        }
         let alternatives = alternatives(rule, column)?;
         for row in rows {
             let Some(number) = number(row, column) else {
@@ -276,6 +281,25 @@ fn collect(
         }
     }
     Ok(())
+}
+
+/// Adds what a rule without conditions says of calls made through others.
+fn collect_parts(rule: &SyscallRule, answer: Answer, calls: &mut BTreeMap<u32, Call>) {
+    for part in rule.names.iter().filter_map(|name| multiplexed::part(name)) {
+        let call = calls.entry(part.number).or_insert(Call::Rules(Vec::new()));
+        if let Call::Rules(rules) = call {
+            rules.push(Rule {
+                conditions: vec![Condition {
+                    index: 0,
+                    mask: part.mask,
+                    value: part.value,
+                    operator: SeccompOperator::MaskedEqual,
+                    wide: false,
+                }],
+                answer,
+            });
+        }
+    }
 }
 
 /// What the rules say of one call.

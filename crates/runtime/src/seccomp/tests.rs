@@ -139,6 +139,43 @@ fn each_architecture_has_its_own_numbers() {
 }
 
 #[test]
+fn calls_made_through_others_get_the_same_answer() {
+    let alg = argument(0, SeccompOperator::Equal, 38, 0);
+    let mut seccomp = profile(
+        SeccompAction::Allow,
+        vec![
+            rule(&["socket", "shmget", "semop"], SeccompAction::Errno, vec![]),
+            rule(&["connect"], SeccompAction::Errno, vec![alg]),
+        ],
+    );
+    seccomp.architectures = vec!["SCMP_ARCH_X86".into()];
+    let program = compile(&seccomp);
+    let ask = |number, first| run(&program, X86, number, [first, 0, 0, 0, 0, 0]);
+    for (number, first, expected) in [
+        (359, 2, EPERM),
+        (102, 1, EPERM),
+        // Its conditions cannot be looked at.
+        (102, 3, ALLOW),
+        (102, 2, ALLOW),
+        (395, 0, EPERM),
+        (117, 23, EPERM),
+        (117, 23 | 1 << 16, EPERM),
+        (117, 1, EPERM),
+        (117, 2, ALLOW),
+    ] {
+        assert_eq!(ask(number, first), expected, "{number} {first}");
+    }
+    assert_eq!(run(&program, X86_64, 102, [1, 0, 0, 0, 0, 0]), ALLOW);
+    // Who names the shared call has decided for all that it does.
+    seccomp
+        .syscalls
+        .push(rule(&["socketcall"], SeccompAction::KillProcess, vec![]));
+    let program = compile(&seccomp);
+    assert_eq!(run(&program, X86, 102, [1, 0, 0, 0, 0, 0]), KILL);
+    assert_eq!(run(&program, X86, 102, [2, 0, 0, 0, 0, 0]), KILL);
+}
+
+#[test]
 fn an_unconditional_rule_wins_wherever_it_stands() {
     let conditional = rule(
         &["socket"],

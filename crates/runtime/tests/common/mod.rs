@@ -72,6 +72,11 @@ impl Bundle {
             rustix::process::geteuid().is_root(),
             "these tests need root"
         );
+        Self::of_anybody(arguments)
+    }
+
+    /// The same for whoever runs the tests.
+    pub(crate) fn of_anybody(arguments: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::tempdir().unwrap();

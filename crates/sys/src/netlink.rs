@@ -5,6 +5,7 @@
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+use std::fmt;
 use std::os::fd::OwnedFd;
 
 /// The most the kernel sends in one piece.
@@ -22,17 +23,16 @@ const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Fail when it exists already.
-pub(crate) const NLM_F_EXCL: u16 = 0x200;
+pub const NLM_F_EXCL: u16 = 0x200;
 /// Make it when it does not exist.
-pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub const NLM_F_CREATE: u16 = 0x400;
 /// After the others, not before.
-pub(crate) const NLM_F_APPEND: u16 = 0x800;
+pub const NLM_F_APPEND: u16 = 0x800;
 /// All there are.
-pub(crate) const NLM_F_DUMP: u16 = 0x300;
+pub const NLM_F_DUMP: u16 = 0x300;
 
 /// A request that the kernel refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("netlink {what}: {errno}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// The request.
     pub what: String,
@@ -40,9 +40,23 @@ pub struct Error {
     pub errno: Errno,
 }
 
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "netlink {}: {}", self.what, self.errno)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for crate::Error {
+    fn from(Error { what, errno }: Error) -> Self {
+        Self::new(format!("netlink {what}"), errno)
+    }
+}
+
 /// A message under construction.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub struct Message {
     what: String,
     bytes: Vec<u8>,
     wants_ack: bool,
@@ -50,7 +64,7 @@ pub(crate) struct Message {
 
 impl Message {
     /// A request. `what` names it in errors.
-    pub(crate) fn new(kind: u16, flags: u16, what: impl Into<String>) -> Self {
+    pub fn new(kind: u16, flags: u16, what: impl Into<String>) -> Self {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
@@ -62,7 +76,7 @@ impl Message {
     }
 
     /// A request that is not acknowledged: a dump, or a batch's begin and end.
-    pub(crate) fn unacknowledged(kind: u16, flags: u16, what: impl Into<String>) -> Self {
+    pub fn unacknowledged(kind: u16, flags: u16, what: impl Into<String>) -> Self {
         let mut message = Self::new(kind, 0, what);
         message.bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
         message.wants_ack = false;
@@ -70,7 +84,7 @@ impl Message {
     }
 
     /// Appends the fixed part.
-    pub(crate) fn fixed(mut self, bytes: &[u8]) -> Self {
+    pub fn fixed(mut self, bytes: &[u8]) -> Self {
         self.push(bytes);
         self
     }
@@ -82,7 +96,7 @@ impl Message {
     }
 
     /// Appends an attribute.
-    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+    pub fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(value.len() + 4).expect("attributes here are a few bytes long");
         self.bytes.extend_from_slice(&length.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -91,24 +105,24 @@ impl Message {
     }
 
     /// Appends a number in the machine's order, as rtnetlink has them.
-    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+    pub fn number(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_ne_bytes())
     }
 
     /// Appends a number in network order, as nf_tables has them.
-    pub(crate) fn be32(self, kind: u16, value: u32) -> Self {
+    pub fn be32(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_be_bytes())
     }
 
     /// Appends a text with its final zero.
-    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+    pub fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.attribute(kind, &bytes)
     }
 
     /// Appends an attribute that holds attributes.
-    pub(crate) fn nest(mut self, kind: u16, content: impl FnOnce(Self) -> Self) -> Self {
+    pub fn nest(mut self, kind: u16, content: impl FnOnce(Self) -> Self) -> Self {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
         self.bytes
@@ -130,13 +144,14 @@ impl Message {
 
 /// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
 }
 
 impl Socket {
-    pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self, Error> {
+    /// Opens one.
+    pub fn open(protocol: Option<Protocol>) -> Result<Self, Error> {
         let opened = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
@@ -151,13 +166,13 @@ impl Socket {
     }
 
     /// The socket itself, for ioctls that want any socket of the namespace.
-    pub(crate) fn fd(&self) -> &OwnedFd {
+    pub fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
     /// Sends all messages at once and waits for all answers. Gives the first error. Unless the family makes a batch a
     /// transaction, the messages that did not fail have had their effect.
-    pub(crate) fn send(&mut self, mut messages: Vec<Message>) -> Result<(), Error> {
+    pub fn send(&mut self, mut messages: Vec<Message>) -> Result<(), Error> {
         let mut bytes = Vec::new();
         let first = self.sequence.wrapping_add(1);
         for message in &mut messages {
@@ -213,15 +228,11 @@ impl Socket {
             errno,
         };
         let bytes = i32::try_from(bytes).map_err(|_| refused(Errno::MSGSIZE))?;
-        sys::socket::set_send_buffer(&self.fd, bytes).map_err(|error| refused(error.errno))
+        crate::socket::set_send_buffer(&self.fd, bytes).map_err(|error| refused(error.errno))
     }
 
     /// Sends a dump request and hands every answer's kind and body to `each`.
-    pub(crate) fn dump(
-        &mut self,
-        mut message: Message,
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<(), Error> {
+    pub fn dump(&mut self, mut message: Message, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let wanted = self.sequence;
         message.finish(wanted);
@@ -281,7 +292,7 @@ impl Socket {
 }
 
 /// The attributes in a body, after its fixed part.
-pub(crate) fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = body;
     std::iter::from_fn(move || {
         let header = rest.first_chunk::<4>()?;
