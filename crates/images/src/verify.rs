@@ -64,10 +64,21 @@ impl Images {
                 });
             }
         }
-        for (layer, problem) in broken {
-            let needed = images.iter().any(|image| image.layers.contains(&layer));
-            if !needed {
-                let object = format!("layer {layer}, which only a container has");
+        let pinned = self.pins().without_snapshots(&[]);
+        for layer in &layers {
+            let layer = layer.diff_id;
+            if images.iter().any(|image| image.layers.contains(&layer)) {
+                continue;
+            }
+            let object = format!("layer {layer}, which no image has");
+            if let Some(problem) = broken.remove(&layer) {
+                found.findings.push(Finding {
+                    object,
+                    problem,
+                    mended: None,
+                });
+            } else if !pinned.contains(&layer) && self.has_record(&layer.hex())? {
+                let problem = "no container has it, either".to_owned();
                 found.findings.push(Finding {
                     object,
                     problem,
