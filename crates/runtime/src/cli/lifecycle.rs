@@ -15,7 +15,7 @@ use crate::resctrl::Resctrl;
 use crate::sealed;
 use crate::sockets::{connect, listen};
 use crate::state::{Known, Record, gate, read_bytes, start_ticks};
-use oci::runtime::{Namespace, NamespaceKind, Spec, Status};
+use oci::runtime::{Namespace, NamespaceKind, Spec, State, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
@@ -218,13 +218,17 @@ pub(super) fn start(invocation: &Invocation) -> Result<u8> {
             ));
         }
     }
+    // What the hooks are told is that it was started, however soon it ends.
+    let state = State {
+        status: Status::Running,
+        ..known.state()?
+    };
     let gate = connect(&known.gate(), SocketType::SEQPACKET)?;
     start_at(gate)?;
     // Whoever looks from now on finds it running.
     std::fs::remove_file(known.gate())
         .call(|| "unlink(<gate>)")
         .doing("removing the container's gate")?;
-    let state = known.state()?;
     // The lifecycle then goes on with the container's end (runtime.md "Lifecycle", step 9).
     hooks::run("poststart", &hooks_of(&known.spec).poststart, &state)
         .map_err(|error| error.undone(destroy(&known, &invocation.log)))?;
