@@ -5,5 +5,6 @@ mod access;
 mod attacks;
 mod cache;
 mod endpoints;
+mod tls;
 mod uploads;
 mod wire;

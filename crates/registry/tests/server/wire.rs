@@ -1,7 +1,7 @@
 //! A registry in this process, and HTTP to it by hand: what is sent is what is written here, byte by byte.
 
 use oci::Digest;
-use registry::server::{Access, Rule, Server, Settings, UpstreamSettings};
+use registry::server::{Access, Rule, Server, Settings, Tls, UpstreamSettings};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,6 +27,7 @@ pub(crate) struct Registry {
 pub(crate) struct Options<'a> {
     pub(crate) read_only: bool,
     pub(crate) no_deletion: bool,
+    pub(crate) tls: Option<Tls>,
     pub(crate) htpasswd: Option<&'a Path>,
     pub(crate) rules: &'a [&'a str],
     pub(crate) upstream: Option<UpstreamSettings>,
@@ -50,7 +51,7 @@ impl Registry {
             read_only: options.read_only,
             deletion: !options.no_deletion,
             access: Access::new(options.htpasswd, rules).unwrap(),
-            tls: None,
+            tls: options.tls,
             sweep: None,
             upstream: options.upstream,
         };
