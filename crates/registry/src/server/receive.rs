@@ -103,7 +103,10 @@ pub(crate) async fn into_upload(
                     return Err(error.into());
                 }
                 idle = Some(upload);
-                pace.renew();
+                if waiting >= BATCH_BYTES {
+                    // Nothing was read meanwhile: the disk was slow, not the client.
+                    pace.renew();
+                }
             }
         }
     }

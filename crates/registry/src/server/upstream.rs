@@ -198,11 +198,11 @@ impl Upstream {
             file: target,
             progress,
         };
-        let stream = repository.blob(&Descriptor::new("", digest, size));
         let (shared, permits) = (Arc::clone(shared), Arc::clone(&self.permits));
         tokio::spawn(async move {
             let _permit = permits.acquire().await;
             let key = (arrival.name.clone(), digest);
+            let stream = repository.blob(&Descriptor::new("", digest, size));
             if let Err(error) = arrival.run(stream).await {
                 let cause = std::error::Error::source(&error);
                 tracing::warn!(%error, ?cause, %digest, "a blob could not be fetched");

@@ -3,7 +3,8 @@
 use crate::wire::{OCI_INDEX, OCI_MANIFEST, Registry, image};
 use oci::Digest;
 use std::path::{Path, PathBuf};
-use tokio::io::AsyncWriteExt as _;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// All files of a directory, at any depth.
@@ -219,4 +220,52 @@ async fn requests_with_two_lengths_are_refused() {
             "{headers}"
         );
     }
+}
+
+/// Slow clients: a request that never ends, of which a few bytes come now and then. The clock is the test's: it moves on when
+/// nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn slow_clients_are_cut_off() {
+    let registry = Registry::start().await;
+    let location = registry.begin("a").await;
+    for request in [
+        // An idle connection, and a head that is never whole: closed without an answer.
+        String::new(),
+        "GET /v2/ HTTP/1.1\r\nHost".to_owned(),
+    ] {
+        let answer = registry.raw(request.as_bytes()).await;
+        assert!(answer.status == 0 || answer.status == 408, "{answer:?}");
+    }
+    for request in [
+        format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome"),
+        "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome".to_owned(),
+    ] {
+        let mut socket = TcpStream::connect(registry.address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let started = tokio::time::Instant::now();
+        let mut answer = Vec::new();
+        loop {
+            tokio::select! {
+                // The connection may break off instead of ending.
+                read = socket.read_buf(&mut answer) => match read {
+                    Ok(1..) => continue,
+                    Ok(0) | Err(_) => break,
+                },
+                () = tokio::time::sleep(Duration::from_secs(20)) => {}
+            }
+            // A byte now and then makes nobody fast. When the server has closed, reading tells.
+            let _ = socket.write_all(b"x").await;
+            assert!(
+                started.elapsed() < Duration::from_secs(1000),
+                "it is still served"
+            );
+        }
+        assert!(
+            answer.starts_with(b"HTTP/1.1 408"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    // What came is there, for who goes on.
+    assert_eq!(registry.get(&location).await.status, 204);
 }
