@@ -1,10 +1,10 @@
 //! Blobs: end-2 and end-10 of the specification.
 
 use super::access::Right;
+use super::fetch::Content;
 use super::range::{self, Wanted};
 use super::reply::{Body, Code, Refusal, Reply, empty, set, with_body};
 use super::route::Name;
-use super::upstream::Content;
 use super::{Request, Shared};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,

@@ -3,7 +3,7 @@
 use super::access::Right;
 use super::reply::{Code, Refusal, Reply, document, set};
 use super::route::Name;
-use super::store::links::Page;
+use super::store::page::Page;
 use super::{Request, Shared};
 use http::header::{HeaderName, LINK};
 use http::{Method, StatusCode};

@@ -6,6 +6,7 @@
 
 mod access;
 mod blobs;
+mod fetch;
 mod lists;
 mod manifest;
 mod manifests;

@@ -5,38 +5,32 @@
 //! on, before it has its digest: a download of what has another one breaks off. Several who ask for one blob share one fetch,
 //! which goes on when they leave.
 
+use super::Shared;
+use super::fetch::{Arrival, Content, Fetch};
 use super::manifest::Contents;
 use super::receive::BLOB_BYTES_MAX;
-use super::reply::{Body, Code, FileBody, Refusal, read};
+use super::reply::{Code, Refusal};
 use super::route::{Name, Target};
 use super::settings::UpstreamSettings;
 use super::store::Store;
 use super::store::links::NewManifest;
-use super::{Shared, UpstreamSettings as Settings};
 use crate::auth::Credentials;
-use crate::blob::BlobStream;
 use crate::client::{Client, Purpose, Repository};
 use crate::error::{Error, ErrorKind, Result};
-use bytes::Bytes;
 use http::StatusCode;
-use oci::digest::Hasher;
 use oci::image::Descriptor;
 use oci::{Digest, Reference};
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
+use tokio::sync::{OnceCell, Semaphore};
 
 /// How long what a tag names is believed without asking.
 const FRESH: Duration = Duration::from_secs(60);
 /// Blobs that are fetched at once.
 const FETCHES_MAX: usize = 32;
-/// Pieces of a blob that wait for a slow client, and bytes of each.
-const PIECES_MAX: usize = 2;
-const PIECE_BYTES: u64 = 256 << 10;
 /// What the other registry is called here; nobody else can be (RFC 2606).
 const DOMAIN: &str = "upstream.invalid";
 
@@ -52,14 +46,6 @@ pub(super) struct Upstream {
     permits: Arc<Semaphore>,
 }
 
-/// Where the bytes of a blob are.
-pub(super) enum Content {
-    /// In the storage.
-    Kept(File),
-    /// On their way.
-    Coming(Arc<Fetch>),
-}
-
 #[derive(Debug, Clone)]
 enum Found {
     /// Another repository had it.
@@ -67,25 +53,8 @@ enum Found {
     Coming(Arc<Fetch>),
 }
 
-/// A blob on its way.
-#[derive(Debug)]
-pub(super) struct Fetch {
-    file: File,
-    size: u64,
-    progress: watch::Receiver<Progress>,
-}
-
-/// How far a fetch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// So many bytes are there.
-    Bytes(u64),
-    /// All are, and have the digest.
-    Done,
-}
-
 impl Upstream {
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
+    pub(super) fn new(settings: &UpstreamSettings) -> Result<Self> {
         let UpstreamSettings {
             address,
             credentials,
@@ -170,38 +139,21 @@ impl Upstream {
         // Whether the repository has it is for the other registry to say, whoever has it here.
         let size = self.blob_size(name, digest).await?;
         let of = name.clone();
-        let opened = shared.blocking(move |store| {
+        let begun = shared.blocking(move |store| {
             let hold = store.share()?;
             if store.link_blob(&hold, &of, &digest)? {
                 return Ok(None);
             }
-            let path = store.scratch()?;
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path);
-            let file = file.map_err(|source| storage(&path, source))?;
-            Ok(Some((path, file)))
+            Arrival::begin(store, &of, digest, size).map(Some)
         });
-        let Some((path, file)) = opened.await? else {
+        let Some((arrival, fetch)) = begun.await? else {
             return Ok(Found::Kept);
         };
         let (_, repository) = self.repository(name)?;
-        let (progress, watched) = watch::channel(Progress::Bytes(0));
-        let target = file.try_clone().map_err(|source| storage(&path, source))?;
-        let arrival = Arrival {
-            store: shared.store.clone(),
-            name: name.clone(),
-            digest,
-            path,
-            file: target,
-            progress,
-        };
         let (shared, permits) = (Arc::clone(shared), Arc::clone(&self.permits));
+        let key = (name.clone(), digest);
         tokio::spawn(async move {
             let _permit = permits.acquire().await;
-            let key = (arrival.name.clone(), digest);
             let stream = repository.blob(&Descriptor::new("", digest, size));
             if let Err(error) = arrival.run(stream).await {
                 let cause = std::error::Error::source(&error);
@@ -211,11 +163,7 @@ impl Upstream {
                 upstream.fetches(|fetches| fetches.remove(&key));
             }
         });
-        Ok(Found::Coming(Arc::new(Fetch {
-            file,
-            size,
-            progress: watched,
-        })))
+        Ok(Found::Coming(Arc::new(fetch)))
     }
 
     /// Brings a manifest to the storage, or what a tag names now. It may still not be there afterwards: then the other registry
@@ -393,140 +341,5 @@ fn refused(refusal: &Refusal) -> Error {
     Error::Storage {
         call: refusal.message.clone(),
         source: io::ErrorKind::Other.into(),
-    }
-}
-
-fn storage(path: &Path, source: io::Error) -> Error {
-    Error::Storage {
-        call: format!("write({path:?})"),
-        source,
-    }
-}
-
-/// A blob that is being written.
-struct Arrival {
-    store: Store,
-    name: Name,
-    digest: Digest,
-    path: PathBuf,
-    file: File,
-    progress: watch::Sender<Progress>,
-}
-
-impl Arrival {
-    /// Writes what comes; those who read see the progress, and that it has ended when this has.
-    async fn run(self, mut stream: BlobStream) -> Result<()> {
-        let mut hasher = Hasher::new(self.digest.algorithm());
-        let mut written = 0;
-        let mut file = self
-            .file
-            .try_clone()
-            .map_err(|error| storage(&self.path, error))?;
-        let came = loop {
-            let piece = match stream.next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            let length = piece.len() as u64;
-            let writing = tokio::task::spawn_blocking(move || {
-                hasher.update(&piece);
-                let result = file.write_all(&piece);
-                (file, hasher, result)
-            });
-            let result;
-            (file, hasher, result) = writing
-                .await
-                .map_err(|error| storage(&self.path, io::Error::other(error)))?;
-            if let Err(error) = result {
-                break Err(storage(&self.path, error));
-            }
-            written += length;
-            self.progress.send_replace(Progress::Bytes(written));
-        };
-        let finishing = tokio::task::spawn_blocking(move || {
-            let kept = came.and_then(|()| self.keep(hasher.finish()));
-            match &kept {
-                Ok(()) => {
-                    self.progress.send_replace(Progress::Done);
-                }
-                // What is left is swept away later.
-                Err(_) => drop(fs::remove_file(&self.path)),
-            }
-            kept
-        });
-        finishing.await.map_err(|error| Error::Storage {
-            call: "keep a blob".to_owned(),
-            source: io::Error::other(error),
-        })?
-    }
-
-    fn keep(&self, found: Digest) -> Result<()> {
-        if found != self.digest {
-            return Err(Error::Digest {
-                what: format!("a blob of {}", self.name),
-                expected: Box::new(self.digest),
-                found: Box::new(found),
-            });
-        }
-        { self.file.sync_data() }.map_err(|error| storage(&self.path, error))?;
-        let hold = self.store.share()?;
-        self.store.place(&hold, &self.path, &self.digest)?;
-        self.store.link_blob(&hold, &self.name, &self.digest)?;
-        Ok(())
-    }
-}
-
-impl Content {
-    /// A part of the blob, as it comes.
-    pub(super) fn body(self, start: u64, end: u64) -> Body {
-        let fetch = match self {
-            Self::Kept(file) => return Body::File(FileBody::new(file, start, end)),
-            Self::Coming(fetch) => fetch,
-        };
-        let (sender, pieces) = mpsc::channel(PIECES_MAX);
-        tokio::spawn(async move {
-            if let Err(error) = fetch.give(start, end, &sender).await {
-                // Nobody is left to be told when this fails.
-                let _ = sender.send(Err(error)).await;
-            }
-        });
-        let left = end - start;
-        Body::Pieces { pieces, left }
-    }
-}
-
-impl Fetch {
-    async fn give(
-        self: Arc<Self>,
-        start: u64,
-        end: u64,
-        pieces: &mpsc::Sender<io::Result<Bytes>>,
-    ) -> io::Result<()> {
-        let mut progress = self.progress.clone();
-        let mut at = start;
-        while at < end {
-            let there = progress.wait_for(|progress| self.readable(*progress) > at);
-            let there = there.await.map(|progress| self.readable(*progress));
-            let there = there.map_err(|_| io::Error::other("the blob could not be fetched"))?;
-            let length = PIECE_BYTES.min(end.min(there) - at);
-            let length = usize::try_from(length).map_err(io::Error::other)?;
-            let fetch = Arc::clone(&self);
-            let reading = tokio::task::spawn_blocking(move || read(&fetch.file, at, length));
-            let piece = reading.await.map_err(io::Error::other)??;
-            at += piece.len() as u64;
-            if pieces.send(Ok(piece)).await.is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// The last byte is given when all of them have the digest: before that, nobody can take what came for the whole.
-    fn readable(&self, progress: Progress) -> u64 {
-        match progress {
-            Progress::Bytes(bytes) => bytes.min(self.size.saturating_sub(1)),
-            Progress::Done => self.size,
-        }
     }
 }

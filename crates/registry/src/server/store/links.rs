@@ -1,5 +1,6 @@
 //! What a repository has: blobs, manifests, tags, referrers. Each is a small file that names content.
 
+use super::page::{Page, Pager};
 use super::{
     Call as _, Hold, Store, found, make_directory, names, remove, sync_directory, touch,
     write_synced,
@@ -17,62 +18,6 @@ use std::time::{Duration, SystemTime};
 
 /// A link in use is renewed no more often than this: it is a write where there was none. A sweep's grace should be longer.
 const RENEW_S: u64 = 3600;
-
-/// A page of names in their order.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Page {
-    pub(crate) names: Vec<String>,
-    /// Whether more come after them.
-    pub(crate) more: bool,
-}
-
-impl Page {
-    /// Of names in any order, the first so many after one.
-    pub(crate) fn of(names: Vec<String>, after: &str, names_max: usize) -> Self {
-        let mut pager = Pager::new(after, names_max);
-        names.into_iter().for_each(|name| pager.add(name));
-        pager.page()
-    }
-}
-
-/// Gathers the first so many names after one, whatever the order they come in.
-struct Pager<'a> {
-    after: &'a str,
-    names_max: usize,
-    first: BTreeSet<String>,
-}
-
-impl<'a> Pager<'a> {
-    fn new(after: &'a str, names_max: usize) -> Self {
-        Self {
-            after,
-            names_max,
-            first: BTreeSet::new(),
-        }
-    }
-
-    fn add(&mut self, name: String) {
-        if name.as_str() <= self.after {
-            return;
-        }
-        self.first.insert(name);
-        // One more than wanted tells that there are more.
-        if self.first.len() > self.names_max.saturating_add(1) {
-            self.first.pop_last();
-        }
-    }
-
-    fn page(mut self) -> Page {
-        let more = self.first.len() > self.names_max;
-        if more {
-            self.first.pop_last();
-        }
-        Page {
-            names: self.first.into_iter().collect(),
-            more,
-        }
-    }
-}
 
 /// A manifest for a repository, checked, its content in its place.
 #[derive(Debug)]
@@ -459,19 +404,6 @@ mod tests {
 
     fn names_of(page: &Page) -> Vec<&str> {
         page.names.iter().map(String::as_str).collect()
-    }
-
-    #[test]
-    fn pages_are_in_order_and_tell_of_more() {
-        let mut pager = Pager::new("b", 2);
-        for name in ["e", "a", "d", "b", "c"] {
-            pager.add(name.to_owned());
-        }
-        let page = pager.page();
-        assert_eq!((names_of(&page), page.more), (vec!["c", "d"], true));
-        let mut pager = Pager::new("", usize::MAX);
-        pager.add("x".to_owned());
-        assert_eq!(names_of(&pager.page()), ["x"]);
     }
 
     #[test]

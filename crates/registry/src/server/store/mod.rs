@@ -18,6 +18,7 @@
 //! processes may use one storage, and each may be killed at any moment.
 
 pub(crate) mod links;
+pub(crate) mod page;
 pub(crate) mod sweep;
 pub(crate) mod uploads;
 
