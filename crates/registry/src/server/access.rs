@@ -5,11 +5,12 @@
 
 use super::reply::{Code, Refusal};
 use super::route::Name;
+use super::tokens::{self, Tokens};
 use crate::error::{Error, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderMap};
 use oci::Digest;
 use std::collections::HashMap;
 use std::fs;
@@ -121,7 +122,10 @@ fn matches(pattern: &[u8], path: &[u8]) -> bool {
 /// Somebody who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caller {
+    /// Who has said nothing.
     Nobody,
+    /// Who has a token and no name.
+    Guest,
     User(String),
 }
 
@@ -130,6 +134,7 @@ pub(crate) enum Caller {
 pub struct Access {
     users: Option<Users>,
     rules: Vec<Rule>,
+    tokens: Tokens,
 }
 
 /// The hash of each user's password.
@@ -150,7 +155,12 @@ impl Access {
     /// Reads a file of users, where there is one.
     pub fn new(htpasswd: Option<&Path>, rules: Vec<Rule>) -> Result<Self> {
         let users = htpasswd.map(Users::open).transpose()?;
-        Ok(Self { users, rules })
+        let tokens = Tokens::default();
+        Ok(Self {
+            users,
+            rules,
+            tokens,
+        })
     }
 
     /// Who sends a request. A wrong password is refused, whatever is asked for.
@@ -161,13 +171,42 @@ impl Access {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(Caller::Nobody);
         };
-        let login = header.to_str().ok().and_then(login).ok_or_else(|| {
-            challenge("the credentials are none: a name and a password are wanted")
-        })?;
-        if users.know(&login.0, &login.1).await? {
-            return Ok(Caller::User(login.0));
+        let header = header.to_str().unwrap_or_default();
+        if let Some(token) = header.strip_prefix("Bearer ") {
+            let expired = || unauthorized("the token is not known, or not any more");
+            return self.tokens.owner(token).ok_or_else(expired);
         }
-        Err(challenge("the name or the password is wrong"))
+        let (user, password) = login(header).ok_or_else(|| {
+            unauthorized("the credentials are none: a name and a password are wanted")
+        })?;
+        // What some clients say who have nothing to say.
+        if user.is_empty() && password.is_empty() {
+            return Ok(Caller::Nobody);
+        }
+        if users.know(&user, &password).await? {
+            return Ok(Caller::User(user));
+        }
+        Err(unauthorized("the name or the password is wrong"))
+    }
+
+    /// What to say to who is refused for not being known.
+    pub(crate) fn challenge(&self, headers: &HeaderMap, has_tls: bool) -> String {
+        let token = { self.gives_tokens() }.then(|| tokens::challenge(headers, has_tls));
+        let basic = || "Basic realm=\"registry\"".to_owned();
+        token.flatten().unwrap_or_else(basic)
+    }
+
+    /// Whether some repositories are everybody's, and others are not.
+    fn gives_tokens(&self) -> bool {
+        self.users.is_some() && self.rules.iter().any(|rule| rule.who == Who::Everybody)
+    }
+
+    /// A token for somebody, where those are given.
+    pub(crate) fn token(&self, caller: Caller) -> Result<serde_json::Value, Refusal> {
+        if self.gives_tokens() {
+            return Ok(self.tokens.issue(caller)?);
+        }
+        Err(Refusal::unsupported("there are no tokens here"))
     }
 
     /// Whether somebody may do something with a repository.
@@ -179,7 +218,7 @@ impl Access {
             let is_for = match (&rule.who, caller) {
                 (Who::Everybody, _) | (Who::Users, Caller::User(_)) => true,
                 (Who::User(user), Caller::User(caller)) => user == caller,
-                (_, Caller::Nobody) => false,
+                (_, Caller::Nobody | Caller::Guest) => false,
             };
             is_for
                 && rule.rights.contains(&right)
@@ -202,8 +241,8 @@ impl Access {
         if self.allows(caller, right, name) {
             return Ok(());
         }
-        if self.users.is_some() && *caller == Caller::Nobody {
-            return Err(challenge("a name and a password are needed"));
+        if self.users.is_some() && !matches!(caller, Caller::User(_)) {
+            return Err(unauthorized("a name and a password are needed"));
         }
         let word = match right {
             Right::Pull => "pull from",
@@ -214,18 +253,18 @@ impl Access {
         Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message))
     }
 
-    /// Refuses who has not logged in, where that is possible: clients learn here that they should.
-    pub(crate) fn require_user(&self, caller: &Caller) -> Result<(), Refusal> {
+    /// Refuses who has said nothing, where there are users: clients learn here how to say who they are.
+    pub(crate) fn require_word(&self, caller: &Caller) -> Result<(), Refusal> {
         if self.users.is_some() && *caller == Caller::Nobody {
-            return Err(challenge("a name and a password are needed"));
+            return Err(unauthorized("a name and a password are needed"));
         }
         Ok(())
     }
 }
 
-fn challenge(message: &str) -> Refusal {
+/// Refuses somebody for not being known; the challenge is added where the request is.
+fn unauthorized(message: &str) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
-        .header(WWW_AUTHENTICATE, "Basic realm=\"registry\"")
 }
 
 /// The name and the password of a header: RFC 7617.
@@ -352,7 +391,11 @@ mod tests {
 
     fn allowed(rules: &[&str], caller: &Caller, right: Right, name: &str) -> bool {
         let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        let access = Access { users: None, rules };
+        let access = Access {
+            users: None,
+            rules,
+            tokens: Tokens::default(),
+        };
         access.allows(caller, right, &Name::new(name).unwrap())
     }
 

@@ -53,7 +53,7 @@ pub(crate) async fn tags(shared: &Arc<Shared>, request: &Request, name: Name) ->
 /// Serves `/v2/_catalog`: the repositories that somebody may read.
 pub(crate) async fn catalog(shared: &Arc<Shared>, request: &Request) -> Reply {
     reading(request)?;
-    shared.settings.access.require_user(&request.caller)?;
+    shared.settings.access.require_word(&request.caller)?;
     let (after, names_max) = page_wanted(request)?;
     let (all, caller) = (Arc::clone(shared), request.caller.clone());
     let listed = shared.blocking(move |store| {

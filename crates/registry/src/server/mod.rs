@@ -17,6 +17,7 @@ mod reply;
 mod route;
 mod settings;
 mod store;
+mod tokens;
 mod uploads;
 mod upstream;
 
@@ -26,14 +27,14 @@ pub use store::sweep::{Sweep, Swept};
 
 use crate::error::Result;
 use access::{Caller, Right};
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, SERVER};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pace::{Paced, STALL};
-use reply::{Body, Code, Refusal, Reply, document};
+use reply::{Body, Code, Refusal, Reply, document, set};
 use route::{Name, Route};
 use std::convert::Infallible;
 use std::fmt;
@@ -228,17 +229,24 @@ async fn respond(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Resp
     let (head, mut body) = request.into_parts();
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let waits = head.headers.contains_key(EXPECT);
+    let challenge = { &shared.settings }
+        .access
+        .challenge(&head.headers, shared.settings.tls.is_some());
     let reply = answer(shared, head, &mut body).await;
     let mut response = match reply {
         Ok(response) => response,
         Err(refusal) => {
-            let status = refusal.status.as_u16();
-            tracing::debug!(%method, path, status, reason = refusal.message, "refused");
+            let status = refusal.status;
+            tracing::debug!(%method, path, %status, reason = refusal.message, "refused");
             // Who waits to be told to send a body is told not to by the answer.
             if !waits {
                 receive::drain(&mut body).await;
             }
-            refusal.into_response()
+            let mut response = refusal.into_response();
+            if status == StatusCode::UNAUTHORIZED {
+                set(&mut response, WWW_AUTHENTICATE, &challenge);
+            }
+            response
         }
     };
     if method == Method::HEAD {
@@ -268,12 +276,19 @@ async fn answer(shared: &Arc<Shared>, head: Parts, body: &mut Incoming) -> Reply
     };
     match route {
         Route::Base => {
-            shared.settings.access.require_user(&request.caller)?;
+            shared.settings.access.require_word(&request.caller)?;
             match request.head.method {
                 Method::GET | Method::HEAD => Ok(document("application/json", "{}")),
                 _ => Err(Refusal::unsupported("this can be read only")),
             }
         }
+        Route::Token => match request.head.method {
+            Method::GET => {
+                let token = shared.settings.access.token(request.caller)?;
+                Ok(document("application/json", token.to_string()))
+            }
+            _ => Err(Refusal::unsupported("a token is got by GET")),
+        },
         Route::Catalog => lists::catalog(shared, &request).await,
         Route::Tags(name) => lists::tags(shared, &request, name).await,
         Route::Referrers(name, subject) => lists::referrers(shared, &request, name, subject).await,

@@ -96,6 +96,8 @@ impl fmt::Display for UploadId {
 pub(crate) enum Route {
     /// `/v2/`
     Base,
+    /// `/v2/token`
+    Token,
     /// `/v2/_catalog`
     Catalog,
     /// `/v2/<name>/tags/list`
@@ -121,6 +123,7 @@ impl Route {
         let rest = match path.strip_prefix("/v2") {
             Some("" | "/") => return Ok(Self::Base),
             Some("/_catalog") => return Ok(Self::Catalog),
+            Some("/token") => return Ok(Self::Token),
             Some(rest) => rest.strip_prefix('/').ok_or_else(nowhere)?,
             None => return Err(nowhere()),
         };
@@ -199,6 +202,7 @@ mod tests {
             ("/v2".to_owned(), Route::Base),
             ("/v2/".to_owned(), Route::Base),
             ("/v2/_catalog".to_owned(), Route::Catalog),
+            (super::super::tokens::PATH.to_owned(), Route::Token),
             ("/v2/a/b/tags/list".to_owned(), Route::Tags(name.clone())),
             (
                 "/v2/a/b/manifests/1.0".to_owned(),

@@ -130,3 +130,71 @@ async fn rules_decide_for_each_repository() {
         404
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_everybodys_is_pulled_with_a_token_for_nobody() {
+    let users = users();
+    let registry = Registry::with(Options {
+        htpasswd: Some(users.path()),
+        rules: &["public/*=pull", "*@**=pull,push"],
+        ..Options::default()
+    })
+    .await;
+    let ann = basic("ann", "secret");
+    let blob = Digest::sha256(b"x");
+    for name in ["public/a", "private"] {
+        let path = format!("/v2/{name}/blobs/uploads/?digest={blob}");
+        let headers = [("Authorization", &*ann)];
+        assert_eq!(
+            registry.send("POST", &path, &headers, b"x").await.status,
+            201
+        );
+    }
+    // As Docker's client does it: who has no password is not stopped by that.
+    let answer = registry.get("/v2/").await;
+    let expected = "Bearer realm=\"http://x/v2/token\",service=\"registry\"";
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (401, Some(expected))
+    );
+    let token = async |headers: &[(&str, &str)]| {
+        let answer = registry
+            .send("GET", "/v2/token?service=registry", headers, b"")
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        format!("Bearer {}", answer.json()["token"].as_str().unwrap())
+    };
+    let empty = basic("", "");
+    let wrong = [("Authorization", &*basic("ann", "wrong"))];
+    assert_eq!(
+        registry.send("GET", "/v2/token", &wrong, b"").await.status,
+        401
+    );
+    for (headers, private) in [
+        (&[][..], 401),
+        (&[("Authorization", &*empty)][..], 401),
+        (&[("Authorization", &*ann)][..], 200),
+    ] {
+        let token = token(headers).await;
+        let headers = [("Authorization", &*token)];
+        for (path, status) in [
+            ("/v2/".to_owned(), 200),
+            (format!("/v2/public/a/blobs/{blob}"), 200),
+            (format!("/v2/private/blobs/{blob}"), private),
+        ] {
+            assert_eq!(
+                registry.send("GET", &path, &headers, b"").await.status,
+                status,
+                "{path}"
+            );
+        }
+    }
+    let unknown = [(
+        "Authorization",
+        "Bearer 00000000-0000-4000-8000-000000000000",
+    )];
+    assert_eq!(
+        registry.send("GET", "/v2/", &unknown, b"").await.status,
+        401
+    );
+}
