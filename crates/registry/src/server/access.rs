@@ -13,6 +13,7 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap};
 use oci::Digest;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -140,7 +141,6 @@ pub struct Access {
 /// The hash of each user's password.
 type Hashes = HashMap<String, String>;
 
-#[derive(Debug)]
 struct Users {
     path: PathBuf,
     /// The file as it was read, and when it had been changed then.
@@ -276,6 +276,13 @@ fn login(header: &str) -> Option<(String, String)> {
     let pair = String::from_utf8(BASE64_STANDARD.decode(pair.trim()).ok()?).ok()?;
     let (user, password) = pair.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
+}
+
+impl fmt::Debug for Users {
+    /// Tells no secret, which hashes of passwords are, too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Users({:?})", self.path)
+    }
 }
 
 impl Users {
@@ -489,6 +496,16 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(!users.know("ann", "secret").await.unwrap());
         assert!(users.know("bob", "secret").await.unwrap());
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), format!("ann:{HASH}\n")).unwrap();
+        let access = Access::new(Some(file.path()), Vec::new()).unwrap();
+        let token = access.tokens.issue(Caller::Nobody).unwrap();
+        let printed = format!("{access:?}");
+        assert!(!printed.contains(HASH) && !printed.contains(token["token"].as_str().unwrap()));
     }
 
     #[test]

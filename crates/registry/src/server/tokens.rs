@@ -11,6 +11,7 @@ use crate::error::Result;
 use http::HeaderMap;
 use http::header::HOST;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,15 @@ const TOKENS_MAX: usize = 10_000;
 pub(crate) const PATH: &str = "/v2/token";
 
 /// The tokens that are good, and whose they are.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tokens(Mutex<HashMap<String, (Caller, Instant)>>);
+
+impl fmt::Debug for Tokens {
+    /// Tells no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens(…)")
+    }
+}
 
 impl Tokens {
     /// A token for somebody, as the document for clients. Nobody becomes a guest.

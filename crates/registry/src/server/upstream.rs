@@ -18,11 +18,9 @@ use crate::auth::Credentials;
 use crate::client::{Client, Purpose, Repository};
 use crate::error::{Error, ErrorKind, Result};
 use http::StatusCode;
-use oci::image::Descriptor;
+use oci::image::{Descriptor, INDEX_MANIFESTS_MAX};
 use oci::{Digest, Reference};
 use std::collections::HashMap;
-use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
@@ -181,16 +179,18 @@ impl Upstream {
         if known == Known::Fresh {
             return Ok(());
         }
-        match (self.ask(shared, name, target, known).await, known) {
-            (Ok(()), _) => Ok(()),
-            (Err(error), _) if error.kind() == ErrorKind::NotFound => {
-                Err(Refusal::no_manifest(target))
-            }
-            (Err(error), Known::Stale(_)) if error.kind() == ErrorKind::Unavailable => {
+        let error = match self.ask(shared, name, target, known).await {
+            Ok(()) => return Ok(()),
+            Err(Failure::Here(refusal)) => return Err(refusal),
+            Err(Failure::There(error)) => error,
+        };
+        match (error.kind(), known) {
+            (ErrorKind::NotFound, _) => Err(Refusal::no_manifest(target)),
+            (ErrorKind::Unavailable, Known::Stale(_)) => {
                 tracing::warn!(%error, repository = %name, %target, "believing what was known");
                 Ok(())
             }
-            (Err(error), _) => Err(away(&error)),
+            _ => Err(away(&error)),
         }
     }
 
@@ -200,8 +200,8 @@ impl Upstream {
         name: &Name,
         target: &Target,
         known: Known,
-    ) -> Result<()> {
-        let (reference, repository) = self.repository(name).map_err(|refusal| refused(&refusal))?;
+    ) -> Result<(), Failure> {
+        let (reference, repository) = self.repository(name)?;
         let reference = match target {
             Target::Digest(digest) => reference.with_digest(*digest),
             Target::Tag(tag) => reference.with_tag(tag).expect("a tag was checked"),
@@ -212,17 +212,15 @@ impl Upstream {
                 && repository.manifest_digest(&reference).await? == Some(digest)
             {
                 let (of, tag) = (name.clone(), tag.clone());
-                let renewed = shared
-                    .blocking(move |store| store.renew_tag(&of, &tag))
-                    .await;
-                return renewed.map_err(|refusal| refused(&refusal));
+                let renewed = shared.blocking(move |store| store.renew_tag(&of, &tag));
+                return Ok(renewed.await?);
             }
             tags.push(tag.clone());
         }
         let manifest = repository.manifest(&reference).await?;
-        let rejected = |reason: String| Error::Settings {
-            path: PathBuf::from(reference.to_string()),
-            reason,
+        let rejected = |reason: String| Error::Protocol {
+            call: format!("GET {reference}"),
+            what: format!("sends a manifest that is not accepted: {reason}"),
         };
         let contents = Contents::read(&manifest.bytes).map_err(rejected)?;
         let media_type = contents
@@ -242,7 +240,8 @@ impl Upstream {
         };
         let of = name.clone();
         let stored = shared.blocking(move |store| store.push_manifest(&of, &manifest.bytes, &new));
-        stored.await.map(drop).map_err(|refusal| refused(&refusal))
+        stored.await?;
+        Ok(())
     }
 
     /// The tags of a repository there; `None` when the registry is away.
@@ -275,10 +274,19 @@ impl Upstream {
     ) -> Result<(), Refusal> {
         let (_, repository) = self.repository(name)?;
         match repository.referrers(subject).await {
+            Ok(index) if index.manifests.len() > INDEX_MANIFESTS_MAX => {
+                let message = format!("more than {INDEX_MANIFESTS_MAX} manifests refer to it");
+                let status = StatusCode::BAD_GATEWAY;
+                Err(Refusal::new(status, Code::SizeInvalid, message))
+            }
             Ok(index) => {
                 for descriptor in index.manifests {
                     let target = Target::Digest(descriptor.digest);
-                    self.bring_manifest(shared, name, &target).await?;
+                    match self.bring_manifest(shared, name, &target).await {
+                        // It was deleted after it was listed.
+                        Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
+                        other => other?,
+                    }
                 }
                 Ok(())
             }
@@ -336,10 +344,20 @@ fn away(error: &Error) -> Refusal {
     )
 }
 
-/// A failure on this side, where that side's are expected; it was logged where it became one.
-fn refused(refusal: &Refusal) -> Error {
-    Error::Storage {
-        call: refusal.message.clone(),
-        source: io::ErrorKind::Other.into(),
+/// On which side something has failed.
+enum Failure {
+    Here(Refusal),
+    There(Error),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Here(refusal)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::There(error)
     }
 }

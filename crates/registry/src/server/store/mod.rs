@@ -70,9 +70,8 @@ pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 impl Store {
     /// Opens a storage, or makes one where there is none.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let store = Self {
-            root: root.to_owned(),
-        };
+        let root = std::path::absolute(root).call(|| format!("getcwd() for {root:?}"))?;
+        let store = Self { root: root.clone() };
         for directory in ["blobs", "repositories", "uploads", "tmp"] {
             make_directory(&root.join(directory))?;
         }
