@@ -186,6 +186,7 @@ fn parse_target(method: &Method, text: &str) -> Result<Target, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -273,5 +274,27 @@ mod tests {
         assert_eq!(id.as_str(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(UploadId::new(id.as_str()), Some(id));
         assert_eq!(UploadId::new("ffffffff-ffff-4fff-bfff-fffffffffff/"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_parsed_is_below_its_repository(path in "/v2/([a-z0-9._/%-]|\\PC|blobs/|uploads/|manifests/|\\.\\./|sha256:){0,40}") {
+            for method in [Method::GET, Method::PUT] {
+                let parts = match Route::parse(&method, &path) {
+                    Ok(Route::Manifest(name, target)) => vec![name.to_string(), target.to_string()],
+                    Ok(Route::Upload(name, id)) => vec![name.to_string(), id.to_string()],
+                    Ok(Route::Tags(name) | Route::Uploads(name)) => vec![name.to_string()],
+                    Ok(Route::Blob(name, digest) | Route::Referrers(name, digest)) => {
+                        vec![name.to_string(), digest.to_string()]
+                    }
+                    Ok(Route::Base | Route::Token | Route::Catalog) | Err(_) => continue,
+                };
+                for component in parts[0].split('/').chain(parts[1..].iter().map(String::as_str)) {
+                    prop_assert!(!component.is_empty() && !component.starts_with('.'));
+                    prop_assert!(!component.contains('/'));
+                }
+                prop_assert!(!parts[0].split('/').any(|component| component.starts_with('_')));
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 fn of(address: SocketAddr) -> Options<'static> {
     Options {
@@ -181,13 +181,7 @@ impl Fake {
         downloads: Arc<AtomicUsize>,
         go_on: Arc<Semaphore>,
     ) {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            match socket.read_u8().await {
-                Ok(byte) => head.push(byte),
-                Err(_) => return,
-            }
-        }
+        let head = head(&mut socket).await;
         let ok = format!(
             "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             content.len()
@@ -202,6 +196,18 @@ impl Fake {
             let _ = socket.write_all(second).await;
         }
     }
+}
+
+/// Reads the head of a request; of one that breaks off, what came.
+async fn head(socket: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match socket.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    head
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,4 +262,71 @@ async fn what_has_another_digest_is_not_given_whole_and_not_kept() {
     }
     let kept = cache.storage.path().join("blobs/sha256");
     assert!(!kept.exists() || std::fs::read_dir(kept).unwrap().count() == 0);
+}
+
+/// CVE-2020-15157: a registry that sends the client to another host, for the credentials that come along.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_go_to_the_registry_they_are_for_alone() {
+    let content = b"content from elsewhere";
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, target) = (
+        upstream.local_addr().unwrap(),
+        elsewhere.local_addr().unwrap(),
+    );
+    let (heads, mut came) = mpsc::unbounded_channel();
+    for (name, listener) in [("upstream", upstream), ("elsewhere", elsewhere)] {
+        let heads = heads.clone();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let head = String::from_utf8(head(&mut socket).await)
+                    .unwrap()
+                    .to_lowercase();
+                let is_known = head.contains("authorization: basic");
+                let answer = match name {
+                    "upstream" if is_known => {
+                        format!("307 Temporary Redirect\r\nLocation: http://{target}/x\r\nContent-Length: 0\r\n\r\n")
+                    }
+                    "upstream" => {
+                        "401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n".to_owned()
+                    }
+                    _ => format!("200 OK\r\nContent-Length: {}\r\n\r\n", content.len()),
+                };
+                let mut answer = format!(
+                    "HTTP/1.1 {}",
+                    answer.replacen("\r\n", "\r\nConnection: close\r\n", 1)
+                )
+                .into_bytes();
+                if name == "elsewhere" && head.starts_with("get") {
+                    answer.extend_from_slice(content);
+                }
+                heads.send((name, head)).unwrap();
+                // The client may have left.
+                let _ = socket.write_all(&answer).await;
+            }
+        });
+    }
+    let mut options = of(address);
+    let settings = options.upstream.as_mut().unwrap();
+    settings.credentials = Credentials::Basic {
+        user: "ann".to_owned(),
+        password: "secret".to_owned(),
+    };
+    let cache = Registry::with(options).await;
+    let got = cache
+        .get(&format!("/v2/a/blobs/{}", Digest::sha256(content)))
+        .await;
+    assert_eq!((got.status, got.body.as_slice()), (200, &content[..]));
+    let mut seen = [0, 0];
+    while let Ok((name, head)) = came.try_recv() {
+        let is_known = head.contains("authorization:");
+        if name == "elsewhere" {
+            assert!(!is_known, "{head}");
+            seen[1] += 1;
+        } else if is_known {
+            seen[0] += 1;
+        }
+    }
+    // HEAD and GET.
+    assert_eq!(seen, [2, 2]);
 }

@@ -2,6 +2,8 @@
 
 use crate::wire::{OCI_INDEX, OCI_MANIFEST, Options, Registry, image};
 use oci::Digest;
+use registry::server::Sweep;
+use std::time::{Duration, Instant, SystemTime};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_base_tells_the_version() {
@@ -295,6 +297,56 @@ async fn what_is_turned_off_is_refused() {
         assert_eq!(
             (answer.status, answer.code().as_str()),
             (405, "UNSUPPORTED")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_uses_is_deleted_while_it_is_served() {
+    let sweep = Sweep {
+        grace: Duration::from_secs(3600),
+        keep: None,
+        dry_run: false,
+    };
+    let registry = Registry::with(Options {
+        sweep: Some((Duration::from_millis(10), sweep)),
+        ..Options::default()
+    })
+    .await;
+    registry.push_image("a", "latest", b"used").await;
+    let (old, new) = (
+        registry.push_blob("a", b"old").await,
+        registry.push_blob("a", b"new").await,
+    );
+    let hex = old.hex();
+    for path in [
+        format!("repositories/a/_blobs/sha256/{hex}"),
+        format!("blobs/sha256/{}/{hex}", &hex[..2]),
+    ] {
+        let path = registry.storage.path().join(path);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    let content = registry
+        .storage
+        .path()
+        .join(format!("blobs/sha256/{}/{hex}", &hex[..2]));
+    let begun = Instant::now();
+    while content.exists() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "it is still there"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        registry.get(&format!("/v2/a/blobs/{old}")).await.status,
+        404
+    );
+    for digest in [new, Digest::sha256(b"used")] {
+        assert_eq!(
+            registry.get(&format!("/v2/a/blobs/{digest}")).await.status,
+            200
         );
     }
 }

@@ -1,10 +1,11 @@
 //! A registry in this process, and HTTP to it by hand: what is sent is what is written here, byte by byte.
 
 use oci::Digest;
-use registry::server::{Access, Rule, Server, Settings, Tls, UpstreamSettings};
+use registry::server::{Access, Rule, Server, Settings, Sweep, Tls, UpstreamSettings};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +32,7 @@ pub(crate) struct Options<'a> {
     pub(crate) htpasswd: Option<&'a Path>,
     pub(crate) rules: &'a [&'a str],
     pub(crate) upstream: Option<UpstreamSettings>,
+    pub(crate) sweep: Option<(Duration, Sweep)>,
 }
 
 impl Registry {
@@ -52,7 +54,7 @@ impl Registry {
             deletion: !options.no_deletion,
             access: Access::new(options.htpasswd, rules).unwrap(),
             tls: options.tls,
-            sweep: None,
+            sweep: options.sweep,
             upstream: options.upstream,
         };
         let server = Server::open(settings).unwrap();
