@@ -89,8 +89,8 @@ impl Arrival {
         Ok((arrival, fetch))
     }
 
-    /// Writes what comes; those who read see the progress, and that it has ended when this has.
-    pub(super) async fn run(self, mut stream: BlobStream) -> Result<()> {
+    /// Writes what comes; those who read see the progress. That it has failed they see when the last reference to this is gone.
+    pub(super) async fn run(self: &Arc<Self>, mut stream: BlobStream) -> Result<()> {
         let mut hasher = Hasher::new(self.digest.algorithm());
         let mut written = 0;
         let digest = self.digest;
@@ -120,13 +120,14 @@ impl Arrival {
             }
             self.progress.send_replace(Progress::Bytes(written));
         };
+        let arrival = Arc::clone(self);
         let finishing = tokio::task::spawn_blocking(move || {
-            let kept = arrived.and_then(|()| self.keep(hasher.finish()));
+            let kept = arrived.and_then(|()| arrival.keep(hasher.finish()));
             if kept.is_ok() {
-                self.progress.send_replace(Progress::Done);
+                arrival.progress.send_replace(Progress::Done);
             } else {
                 // What is left is swept away later.
-                let _ = fs::remove_file(&self.path);
+                let _ = fs::remove_file(&arrival.path);
             }
             kept
         });

@@ -58,7 +58,13 @@ pub(crate) async fn begin(
     match digest {
         // Without a body it is a client that asks whether this is known here, and goes on as if it were not.
         Some(digest) if request.body_bytes != Some(0) || is_empty(&digest) => {
-            close(shared, request, body, name, upload, digest).await
+            let id = upload.id().clone();
+            let closed = close(shared, request, body, name.clone(), upload, digest).await;
+            if closed.is_err() {
+                // Nobody knows of it who could go on.
+                cancel(shared, name, id).await;
+            }
+            closed
         }
         _ => {
             let response = status(StatusCode::ACCEPTED, &name, &upload);
@@ -66,6 +72,19 @@ pub(crate) async fn begin(
             Ok(response)
         }
     }
+}
+
+/// Ends an upload, if it is there still.
+async fn cancel(shared: &Arc<Shared>, name: Name, id: UploadId) {
+    let hashes = shared.hashes.clone();
+    let cancelled = shared.blocking(
+        move |store| match store.resume_upload(&hashes, &name, &id) {
+            Err(crate::Error::NoUpload(_)) => Ok(()),
+            upload => upload?.cancel(),
+        },
+    );
+    // It was logged where it became a refusal; what is left is swept away later.
+    let _ = cancelled.await;
 }
 
 /// Whether a digest is of nothing at all.

@@ -149,7 +149,7 @@ impl Upstream {
         };
         let (_, repository) = self.repository(name)?;
         let (shared, permits) = (Arc::clone(shared), Arc::clone(&self.permits));
-        let key = (name.clone(), digest);
+        let (key, arrival) = ((name.clone(), digest), Arc::new(arrival));
         tokio::spawn(async move {
             let _permit = permits.acquire().await;
             let stream = repository.blob(&Descriptor::new("", digest, size));
@@ -160,6 +160,8 @@ impl Upstream {
             if let Some(upstream) = &shared.upstream {
                 upstream.fetches(|fetches| fetches.remove(&key));
             }
+            // Those who see it fail now, and try again, are not told the same once more.
+            drop(arrival);
         });
         Ok(Found::Coming(Arc::new(fetch)))
     }

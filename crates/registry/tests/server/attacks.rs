@@ -3,7 +3,7 @@
 use crate::wire::{OCI_INDEX, OCI_MANIFEST, Registry, image};
 use oci::Digest;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -170,6 +170,15 @@ async fn there_is_a_limit_of_uploads() {
         (429, "TOOMANYREQUESTS")
     );
     assert!(answer.header("retry-after").is_some());
+    // The one that was left alone for long makes place for another.
+    let oldest = registry.storage.path().join("uploads/7");
+    let oldest = std::fs::File::open(oldest).unwrap();
+    oldest.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    registry.begin("a").await;
+    let answer = registry
+        .send("POST", "/v2/a/blobs/uploads/", &[], b"")
+        .await;
+    assert_eq!(answer.status, 429);
 }
 
 /// Two requests that write to one upload, to have one hash and another content.

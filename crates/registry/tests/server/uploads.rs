@@ -3,6 +3,7 @@
 use crate::wire::{Options, Registry};
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -198,4 +199,27 @@ async fn what_a_broken_connection_brought_is_gone_on_from() {
     let registry = Registry::on(registry.stop().await, Options::default()).await;
     let digest = Digest::sha256(b"something");
     assert_eq!(finish(&registry, &location, &digest, b"thing").await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_that_breaks_leaves_nothing() {
+    let registry = Registry::start().await;
+    let digest = Digest::sha256(b"something");
+    let request = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsome"
+    );
+    let mut socket = TcpStream::connect(registry.address).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    socket.shutdown().await.unwrap();
+    // The server may answer, or close.
+    let _ = socket.read_to_end(&mut Vec::new()).await;
+    let uploads = registry.storage.path().join("uploads");
+    let begun = Instant::now();
+    while std::fs::read_dir(&uploads).unwrap().count() > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "an upload is left"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -73,14 +73,7 @@ struct Round<'a> {
 impl Store {
     /// Deletes what nobody uses.
     pub(crate) fn sweep(&self, sweep: Sweep) -> Result<Swept> {
-        let now = SystemTime::now();
-        let before = |age: Duration| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut round = Round {
-            store: self,
-            sweep,
-            cutoff: before(sweep.grace.saturating_add(CLOCK_MARGIN)),
-            swept: Swept::default(),
-        };
+        let mut round = Round::new(self, sweep);
         let mut used = HashSet::new();
         let mut repositories = Vec::new();
         self.each_repository(&mut |name| {
@@ -94,12 +87,40 @@ impl Store {
             round.mark(name, &mut used)?;
         }
         round.drop_content(&used)?;
-        round.drop_unfinished()?;
+        round.drop_uploads()?;
+        round.drop_scratch()?;
         Ok(round.swept)
+    }
+
+    /// Deletes uploads that were left alone for so long; how many there were.
+    pub(super) fn drop_uploads(&self, idle: Duration) -> Result<u64> {
+        let sweep = Sweep {
+            grace: idle,
+            keep: None,
+            dry_run: false,
+        };
+        let mut round = Round::new(self, sweep);
+        round.drop_uploads()?;
+        Ok(round.swept.uploads)
     }
 }
 
-impl Round<'_> {
+/// The time so long ago.
+fn before(age: Duration) -> SystemTime {
+    let then = SystemTime::now().checked_sub(age);
+    then.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+impl<'a> Round<'a> {
+    fn new(store: &'a Store, sweep: Sweep) -> Self {
+        Self {
+            store,
+            sweep,
+            cutoff: before(sweep.grace.saturating_add(CLOCK_MARGIN)),
+            swept: Swept::default(),
+        }
+    }
+
     /// Takes manifests that were not asked for from a cache.
     fn drop_manifests(&mut self, name: &Name, cutoff: SystemTime) -> Result<()> {
         for (digest, link) in self.store.links(name, Kind::Manifests)? {
@@ -186,8 +207,8 @@ impl Round<'_> {
         Ok((count, bytes))
     }
 
-    /// Deletes uploads that nobody goes on with, and what was being written by processes that were killed.
-    fn drop_unfinished(&mut self) -> Result<()> {
+    /// Deletes uploads that nobody goes on with.
+    fn drop_uploads(&mut self) -> Result<()> {
         let uploads = self.store.root.join("uploads");
         for id in names(&uploads)? {
             let directory = uploads.join(id?);
@@ -209,6 +230,11 @@ impl Round<'_> {
                 removed.call(|| format!("rmdir({directory:?})"))?;
             }
         }
+        Ok(())
+    }
+
+    /// Deletes what was being written by processes that were killed.
+    fn drop_scratch(&mut self) -> Result<()> {
         let scratch = self.store.root.join("tmp");
         for file in names(&scratch)? {
             let path = scratch.join(file?);
@@ -368,12 +394,7 @@ mod tests {
         let fixture = Fixture::new();
         let blob = fixture.blob("late");
         fixture.age();
-        let round = Round {
-            store: &fixture.store,
-            sweep: EVERYTHING,
-            cutoff: SystemTime::now() - CLOCK_MARGIN,
-            swept: Swept::default(),
-        };
+        let round = Round::new(&fixture.store, EVERYTHING);
         let links = fixture.store.links(&fixture.name, Kind::Blobs).unwrap();
         let unused = [links[0].1.clone(), fixture.store.blob_path(&blob)];
         // Found unused; then a manifest counts on it.

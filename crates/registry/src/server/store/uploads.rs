@@ -16,9 +16,12 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Uploads under way, of all repositories.
 pub(crate) const UPLOADS_MAX: usize = 1000;
+/// How long one may be left alone when there are as many.
+const UPLOAD_IDLE: Duration = Duration::from_secs(600);
 /// Bytes of a file that are hashed at once.
 const REREAD_BYTES: usize = 1 << 20;
 
@@ -175,7 +178,9 @@ impl Store {
         algorithm: Algorithm,
     ) -> Result<Upload> {
         let uploads = self.root.join("uploads");
-        if names(&uploads)?.take(UPLOADS_MAX).count() >= UPLOADS_MAX {
+        let is_full = || Ok(names(&uploads)?.take(UPLOADS_MAX).count() >= UPLOADS_MAX);
+        // Those that nobody goes on with make place for others.
+        if is_full()? && (self.drop_uploads(UPLOAD_IDLE)? == 0 || is_full()?) {
             return Err(Error::TooManyUploads(UPLOADS_MAX));
         }
         let id = random_id()?;
