@@ -5,6 +5,8 @@
 //! run. Every test runs in a mount namespace of its own, for some runtimes leave mounts behind, and with a deadline.
 //! Source: testanything.org (TAP 13), the suite's `validation/util/test.go`.
 
+pub(crate) mod registry;
+
 use crate::{Result, shell};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -51,7 +53,7 @@ pub(crate) fn run(root: &Path, suite: Option<&str>) -> Result<()> {
     )?;
     let tests = tests(Path::new(suite))?;
     shell::run("cargo", &["build", "--package", "hull-runtime"])?;
-    let ours = debug_binary(root)?;
+    let ours = debug_binary(root, "hull-runtime")?;
     let mut runtimes = vec![("hull", ours)];
     for name in ["runc", "crun"] {
         if shell::is_installed(name) {
@@ -114,13 +116,14 @@ fn tests(suite: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(tests)
 }
 
-fn debug_binary(root: &Path) -> Result<PathBuf> {
+/// The development build of a program.
+fn debug_binary(root: &Path, program: &str) -> Result<PathBuf> {
     let targets = std::fs::read_dir(root.join("target")).map_err(|error| error.to_string())?;
     let mut candidates = targets
         .flatten()
-        .map(|entry| entry.path().join("debug/hull-runtime"));
+        .map(|entry| entry.path().join("debug").join(program));
     let found = candidates.find(|path| path.is_file());
-    found.ok_or_else(|| "no build of hull-runtime in target/".to_owned())
+    found.ok_or_else(|| format!("no build of {program} in target/"))
 }
 
 /// Runs one test against one runtime.

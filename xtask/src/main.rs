@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy | test | vm-test | ci | bench | conformance`.
+//! The project's own tasks: `cargo xtask tidy | test | vm-test | ci | bench | conformance | conformance-registry`.
 
 mod bench;
 mod conformance;
@@ -23,6 +23,8 @@ cargo xtask ci      formatting, clippy, tidy, tests, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
 cargo xtask conformance <suite>
                     run a built opencontainers/runtime-tools against this runtime, runc and crun (as root)
+cargo xtask conformance-registry <suite>
+                    run the built conformance program of opencontainers/distribution-spec against hull registry
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
         "ci" => ci(),
         "bench" => bench::run(&root()),
         "conformance" => conformance::run(&root(), std::env::args().nth(2).as_deref()),
+        "conformance-registry" => {
+            conformance::registry::run(&root(), std::env::args().nth(2).as_deref())
+        }
         _ => Err(format!("no task {task:?}; there are:\n{USAGE}")),
     };
     match result {

@@ -25,7 +25,7 @@ const IDLE_EXIT: Duration = Duration::from_secs(60);
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 /// Where certificates for registries are: of this engine, and as Docker has them.
-const CERTIFICATES: [&str; 2] = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
+pub(crate) const CERTIFICATES: [&str; 2] = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
 
 fn command() -> Command {
     let path = |name: &'static str, default: &'static str, help: &'static str| {

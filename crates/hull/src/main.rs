@@ -1,6 +1,7 @@
 //! Chooses the face of the binary, by its name and its first word, before any thread or async runtime starts.
 
 mod daemon;
+mod registry;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         (Some("hulld"), _) => daemon::main(rest),
         (Some("hull-runtime"), _) => runtime::main(rest.into_iter()),
         (_, Some("daemon")) => daemon::main(rest.into_iter().skip(1)),
+        (_, Some("registry")) => registry::main(rest.into_iter().skip(1)),
         (_, Some("runtime")) => runtime::main(rest.into_iter().skip(1)),
         _ => cli::main(std::iter::once(name).chain(rest)),
     }

@@ -168,6 +168,14 @@ impl Hasher {
         }
     }
 
+    /// The hash function.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     /// Takes the next piece of the content.
     pub fn update(&mut self, piece: &[u8]) {
         match self {

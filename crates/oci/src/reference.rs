@@ -240,8 +240,10 @@ fn is_domain(domain: &str) -> bool {
     port_fits && host_fits
 }
 
+/// Whether a text is a repository's path by the grammar; its length is another matter ([`PATH_BYTES_MAX`]).
+///
 /// Components of lower-case letters and digits, with `.`, `_`, `__` or dashes between them, separated by slashes.
-fn is_path(path: &str) -> bool {
+pub fn is_path(path: &str) -> bool {
     path.split('/').all(|component| {
         let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = component.as_bytes();
@@ -254,8 +256,8 @@ fn is_path(path: &str) -> bool {
     })
 }
 
-/// A word character, then up to 127 word characters, dots and dashes.
-fn is_tag(tag: &str) -> bool {
+/// Whether a text is a tag: a word character, then up to 127 word characters, dots and dashes.
+pub fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.len() <= TAG_CHARS_MAX
         && tag.bytes().next().is_some_and(word)

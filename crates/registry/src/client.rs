@@ -577,7 +577,7 @@ pub(crate) fn target(reference: &Reference) -> String {
     }
 }
 
-fn accepted() -> String {
+pub(crate) fn accepted() -> String {
     use media_type::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
     [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ")
 }

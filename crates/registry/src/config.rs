@@ -108,9 +108,22 @@ impl Registries {
         })
     }
 
+    /// Registries of which nothing is known but where their certificates are, as for [`Registries::read`].
+    pub fn with_certificates(certificates: Vec<PathBuf>) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            certificates,
+        }
+    }
+
     /// Takes plain HTTP and any certificate from a registry, as Docker's `--insecure-registry`.
     pub fn trust(&mut self, domain: &str) {
         self.entries.entry(domain.to_owned()).or_default().insecure = true;
+    }
+
+    /// Serves the names of a registry from an address, as `location` in the file does.
+    pub fn locate(&mut self, domain: &str, location: Address) {
+        self.entries.entry(domain.to_owned()).or_default().location = Some(location);
     }
 
     /// The ways to a registry, in the order to try them; mirrors too when they will do.

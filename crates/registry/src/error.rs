@@ -96,6 +96,32 @@ pub enum Error {
         #[source]
         source: DocumentError,
     },
+    /// A system call on the server's storage failed, or what is stored is not what it should be.
+    #[error("{call}")]
+    Storage {
+        /// The call, as strace shows it.
+        call: String,
+        /// What the kernel says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that the server is configured with cannot be used.
+    #[error("{path:?}: {reason}")]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An upload is not there: never begun, finished, cancelled or expired.
+    #[error("there is no upload {0}")]
+    NoUpload(String),
+    /// An upload is being written to by another request.
+    #[error("another request writes to upload {0}")]
+    UploadBusy(String),
+    /// There are as many uploads as there may be.
+    #[error("more than {0} uploads are under way")]
+    TooManyUploads(usize),
     /// The certificates of an endpoint cannot be used.
     #[error("certificates for {host}: {reason}")]
     Certificates {

@@ -1,14 +1,17 @@
-//! Distribution of images: a client of registries, as the OCI distribution specification and Docker's habits have it.
+//! Distribution of images: a client of registries, and a registry ([`server`]), as the OCI distribution specification and
+//! Docker's habits have them.
 //!
 //! Everything a registry sends is untrusted: documents have a size limit and are checked against their digest before anybody
 //! sees them; blobs are given as they come, never more bytes than were announced, for the receiver to check.
 
 pub mod config;
+pub mod server;
 
 mod auth;
 mod blob;
 mod client;
 mod error;
+mod look;
 mod push;
 mod ranges;
 mod tls;
