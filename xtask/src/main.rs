@@ -48,9 +48,10 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("unshare", "util-linux"),
