@@ -42,7 +42,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         let insecure = matches.on("insecure");
         let repository = remote::repository(session, &name, insecure, Purpose::Pull)?;
         match remote::find(&repository, &name).await? {
-            Found::Manifest(entry) => found.push((name, entry)),
+            Found::Manifest(entry) => found.push((name, *entry)),
             Found::List(_) => return Err(Error::msg(format!("{name} is a manifest list"))),
         }
     }

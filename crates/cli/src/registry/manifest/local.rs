@@ -5,7 +5,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::parse::keyvalue;
 use crate::session::Session;
 use oci::Reference;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Manifests of one list that are read.
 const ENTRIES_MAX: usize = oci::image::INDEX_MANIFESTS_MAX;
@@ -42,7 +42,11 @@ impl Lists {
             )));
         }
         paths.sort();
-        paths.iter().map(read).collect::<Result<_>>().map(Some)
+        paths
+            .iter()
+            .map(|path| read(path))
+            .collect::<Result<_>>()
+            .map(Some)
     }
 
     /// One manifest of a list, where it is there.
@@ -78,7 +82,7 @@ impl Lists {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Entry> {
+fn read(path: &Path) -> Result<Entry> {
     let json = keyvalue::read_limited(&path.to_string_lossy())?;
     Entry::parse(&json).map_err(|what| Error::msg(format!("{}: {what}", path.display())))
 }

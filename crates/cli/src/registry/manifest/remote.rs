@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) enum Found {
     /// One image.
-    Manifest(Entry),
+    Manifest(Box<Entry>),
     /// Several.
     List(Index),
 }
@@ -66,11 +66,11 @@ pub(super) async fn find(repository: &Arc<Repository>, name: &Reference) -> Resu
             };
             let mut descriptor = Descriptor::new(kind, found.digest, found.bytes.len() as u64);
             descriptor.platform = Some(platform(repository, &manifest).await?);
-            Ok(Found::Manifest(Entry {
+            Ok(Found::Manifest(Box::new(Entry {
                 reference: name.clone(),
                 descriptor,
                 bytes: found.bytes.to_vec(),
-            }))
+            })))
         }
     }
 }
@@ -89,7 +89,7 @@ pub(super) async fn members(
                 if listed.platform.is_some() {
                     entry.descriptor.platform.clone_from(&listed.platform);
                 }
-                members.push(entry);
+                members.push(*entry);
             }
             Found::List(_) => return Err(Error::msg(format!("{member} is a manifest list"))),
         }
