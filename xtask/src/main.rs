@@ -60,11 +60,12 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 17] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
     ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("unshare", "util-linux"),

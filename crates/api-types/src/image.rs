@@ -224,6 +224,32 @@ pub struct ImageDeleteItem {
     pub untagged: String,
 }
 
+/// An element of the answer of `GET /images/search`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// How many like it.
+    pub star_count: i64,
+    /// Whether the registry vouches for it.
+    pub is_official: bool,
+    /// The repository.
+    pub name: String,
+    /// Always false by now.
+    pub is_automated: bool,
+    /// A line about it.
+    pub description: String,
+}
+
+/// The answer of `GET /distribution/{name}/json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DistributionInspect {
+    /// The manifest or index that the name means.
+    pub descriptor: Descriptor,
+    /// What there are images for.
+    pub platforms: Option<Vec<Platform>>,
+}
+
 /// The answer of `POST /images/prune`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -45,21 +45,12 @@ fn credentials(headers: &HeaderMap) -> Result<Credentials, Error> {
 }
 
 fn known(auth: types::AuthConfig) -> Credentials {
-    match auth {
-        types::AuthConfig { registry_token, .. } if !registry_token.is_empty() => {
-            Credentials::Bearer(registry_token)
-        }
-        types::AuthConfig { identity_token, .. } if !identity_token.is_empty() => {
-            Credentials::Identity(identity_token)
-        }
-        types::AuthConfig {
-            username, password, ..
-        } if !username.is_empty() => Credentials::Basic {
-            user: username,
-            password,
-        },
-        _ => Credentials::Anonymous,
-    }
+    Credentials::known(
+        auth.username,
+        auth.password,
+        auth.identity_token,
+        auth.registry_token,
+    )
 }
 
 /// `POST /auth`.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::session::{GLOBAL_FLAGS, Session};
-use crate::{container, help, image, inspect, network, output, system, volume};
+use crate::{container, help, image, inspect, network, output, registry, system, volume};
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::Path;
@@ -123,16 +123,21 @@ const ROOT: &[Entry] = &[
     Entry::command("inspect", &inspect::INSPECT),
     Entry::command("kill", &container::lifecycle::KILL),
     Entry::command("load", &image::load::LOAD),
+    Entry::command("login", &registry::login::LOGIN),
+    Entry::command("logout", &registry::logout::LOGOUT),
     Entry::command("logs", &container::logs::LOGS),
     Entry::command("pause", &container::lifecycle::PAUSE),
     Entry::command("port", &container::port::PORT),
     Entry::command("ps", &container::ls::LS),
+    Entry::command("pull", &registry::pull::PULL),
+    Entry::command("push", &registry::push::PUSH),
     Entry::command("rename", &container::lifecycle::RENAME),
     Entry::command("restart", &container::lifecycle::RESTART),
     Entry::command("rm", &container::lifecycle::RM),
     Entry::command("rmi", &image::rm::RM),
     Entry::command("run", &container::run::RUN),
     Entry::command("save", &image::save::SAVE),
+    Entry::command("search", &registry::search::SEARCH),
     Entry::command("start", &container::start::START),
     Entry::command("stats", &container::stats::STATS),
     Entry::command("stop", &container::lifecycle::STOP),
@@ -151,6 +156,11 @@ const ROOT: &[Entry] = &[
         name: "image",
         about: "Manage images",
         entries: image::ENTRIES,
+    },
+    Entry::Group {
+        name: "manifest",
+        about: "Manage lists of manifests for several platforms",
+        entries: registry::manifest::ENTRIES,
     },
     Entry::Group {
         name: "network",
@@ -181,16 +191,10 @@ const UNSUPPORTED: &[&str] = &[
     "context",
     "debug",
     "init",
-    "login",
-    "logout",
-    "manifest",
     "model",
     "node",
     "plugin",
-    "pull",
-    "push",
     "scout",
-    "search",
     "secret",
     "service",
     "stack",

@@ -139,7 +139,7 @@ async fn inspect(session: &Session, matches: &Matches, kinds: &[Kind]) -> Result
             .map(|document| json::compact(document) + "\n")
             .collect(),
         (None, "json") => json::compact(&format!("[{}]", documents.join(","))) + "\n",
-        (None, _) => json::indent(&format!("[{}]", documents.join(","))) + "\n",
+        (None, _) => json::indent(&format!("[{}]", documents.join(",")), "    ") + "\n",
         (Some(template), _) => render(template, &documents, &mut errors)?,
     };
     output::print(&text)?;

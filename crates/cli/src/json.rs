@@ -11,8 +11,8 @@ pub(crate) fn compact(json: &str) -> String {
     out
 }
 
-/// Lays JSON out with one member a line, four spaces deeper at each level, as `docker inspect` prints it.
-pub(crate) fn indent(json: &str) -> String {
+/// Lays JSON out with one member a line, a `unit` deeper at each level, as Go does.
+pub(crate) fn indent(json: &str, unit: &str) -> String {
     let compact = compact(json);
     let mut out = String::with_capacity(compact.len() * 2);
     let mut strings = Strings::default();
@@ -30,17 +30,17 @@ pub(crate) fn indent(json: &str) -> String {
                     out.push(close);
                 } else {
                     depth += 1;
-                    new_line(&mut out, depth);
+                    new_line(&mut out, depth, unit);
                 }
             }
             '}' | ']' => {
                 depth = depth.saturating_sub(1);
-                new_line(&mut out, depth);
+                new_line(&mut out, depth, unit);
                 out.push(c);
             }
             ',' => {
                 out.push(c);
-                new_line(&mut out, depth);
+                new_line(&mut out, depth, unit);
             }
             ':' => out.push_str(": "),
             c => out.push(c),
@@ -49,9 +49,9 @@ pub(crate) fn indent(json: &str) -> String {
     out
 }
 
-fn new_line(out: &mut String, depth: usize) {
+fn new_line(out: &mut String, depth: usize, unit: &str) {
     out.push('\n');
-    out.extend(std::iter::repeat_n("    ", depth));
+    out.extend(std::iter::repeat_n(unit, depth));
 }
 
 /// Knows which characters are inside a string, its quotes included.
@@ -89,7 +89,7 @@ mod tests {
             r#"{"z":[1,{"a\" : [":1e400},[],{}],"b":"x\\","c":null}"#
         );
         let expected = "{\n    \"z\": [\n        1,\n        {\n            \"a\\\" : [\": 1e400\n        },\n        [],\n        {}\n    ],\n    \"b\": \"x\\\\\",\n    \"c\": null\n}";
-        assert_eq!(indent(json), expected);
-        assert_eq!(indent("[]"), "[]");
+        assert_eq!(indent(json, "    "), expected);
+        assert_eq!(indent("[]", "    "), "[]");
     }
 }

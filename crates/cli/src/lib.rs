@@ -5,6 +5,7 @@
 //! flags    the flags of a command, and the parser        help     what --help prints
 //! parse/   values of flags to wire types                 go/      what Docker's clients inherit from Go's libraries
 //! session  which engine; starts hull's own when absent   stdio    attached streams, the terminal, signals
+//! registry/ credentials, and what speaks to registries   progress  bars of pull, push, load
 //! container/ image/ volume network system …              one file for a command or a few that belong together
 //! ```
 //!
@@ -27,6 +28,7 @@ mod objects;
 mod output;
 mod parse;
 mod progress;
+mod registry;
 mod session;
 mod spawn;
 mod stdio;

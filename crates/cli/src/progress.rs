@@ -1,4 +1,4 @@
-//! Shows the progress of load and import: bars that replace each other on a terminal, lines elsewhere.
+//! Shows the progress of pull, push, load and import: bars that replace each other on a terminal, lines elsewhere.
 
 use crate::error::{Error, Result};
 use crate::go::units;
@@ -6,16 +6,30 @@ use crate::output;
 use crate::stdio;
 use api_types::{JsonMessage, JsonProgress};
 use client::JsonLines;
+use std::io::IsTerminal;
 
 /// A terminal narrower than this gets numbers but no bar.
 const BAR_TERMINAL_MIN: u32 = 110;
 /// Characters of a full bar.
 const BAR_WIDTH: i64 = 50;
 
+/// Where progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    Stdout,
+    /// Where standard output is for something else.
+    Stderr,
+    Nowhere,
+}
+
 /// Shows all messages; an error among them is the operation's.
-pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, quiet: bool) -> Result<()> {
+pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, to: To) -> Result<()> {
     let mut display = Display {
-        terminal: stdio::is_terminal(),
+        terminal: match to {
+            To::Stdout => stdio::is_terminal(),
+            To::Stderr => std::io::stderr().is_terminal(),
+            To::Nowhere => false,
+        },
         columns: stdio::size()[1],
         ids: Vec::new(),
     };
@@ -26,8 +40,10 @@ pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, quiet: bool) -> R
         if !message.error_message.is_empty() {
             return Err(Error::Message(message.error_message));
         }
-        if !quiet {
-            output::print(&display.render(&message))?;
+        match to {
+            To::Stdout => output::print(&display.render(&message))?,
+            To::Stderr => output::write_stderr(display.render(&message).as_bytes())?,
+            To::Nowhere => {}
         }
     }
     Ok(())
@@ -44,6 +60,10 @@ impl Display {
     fn render(&mut self, message: &JsonMessage) -> String {
         if !message.stream.is_empty() {
             return message.stream.clone();
+        }
+        // Data for programs.
+        if message.aux.is_some() {
+            return String::new();
         }
         let bar = message
             .progress

@@ -74,7 +74,12 @@ impl Session {
     /// The settings of `config.json`.
     pub(crate) fn config(&self) -> &Config {
         self.config
-            .get_or_init(|| Config::load(&config::directory(self.global.text("config"))))
+            .get_or_init(|| Config::load(&self.config_directory()))
+    }
+
+    /// Where config.json is.
+    pub(crate) fn config_directory(&self) -> PathBuf {
+        config::directory(self.global.text("config"))
     }
 
     /// The engine's client. When no engine was named and hull's own does not run, it is started first.

@@ -70,9 +70,15 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/requests")
 }
 
+/// Credentials: `me:secret` for Docker Hub, `you:geheim` and a token for others.
+const CONFIG: &str = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6c2VjcmV0"},"host:5000":{"auth":"eW91OmdlaGVpbQ=="},
+    "https://old.example/v1/":{"auth":"eW91OmdlaGVpbQ=="},"token.example":{"auth":"eW91Og==","identitytoken":"t"}}}"#;
+
 /// Runs one command line and returns what it asked for.
 fn requests(program: &Path, line: &str) -> Vec<Request> {
     let engine = Engine::start(answer);
+    let config = tempfile::tempdir().unwrap();
+    std::fs::write(config.path().join("config.json"), CONFIG).unwrap();
     let directory = directory().display().to_string();
     let args = words(line)
         .into_iter()
@@ -80,6 +86,7 @@ fn requests(program: &Path, line: &str) -> Vec<Request> {
     let output = support::command(program)
         .args(args)
         .env("DOCKER_HOST", engine.host())
+        .env("DOCKER_CONFIG", config.path())
         .env("FROM_ENV", "inherited")
         .stdin(std::process::Stdio::null())
         .output()
@@ -163,11 +170,15 @@ fn answer(request: &Request) -> Answer {
         ("POST", path) if path.ends_with("/prune") || path.ends_with("/update") => {
             Answer::json(200, "{}")
         }
+        ("POST", "/auth") => Answer::json(200, r#"{"Status":"Login Succeeded"}"#),
+        ("POST", path) if path.ends_with("/push") => Answer::json(200, "{\"status\":\"x\"}\n"),
         ("POST", "/images/load" | "/images/create") => Answer::json(200, "{\"stream\":\"x\"}\n"),
         ("POST", _) => Answer::empty(204),
         ("DELETE", path) if path.starts_with("/images/") => Answer::json(200, "[]"),
         ("DELETE", _) => Answer::empty(204),
-        ("GET", "/containers/json" | "/images/json" | "/networks") => Answer::json(200, "[]"),
+        ("GET", "/containers/json" | "/images/json" | "/images/search" | "/networks") => {
+            Answer::json(200, "[]")
+        }
         ("GET", "/volumes") => Answer::json(200, r#"{"Volumes":[]}"#),
         ("GET", path) if path.ends_with("/changes") || path.ends_with("/history") => {
             Answer::json(200, "[]")

@@ -56,7 +56,7 @@ fn help() {
         // The commands of a group that have no short form.
         for command in below
             .iter()
-            .filter(|command| !names(&root).contains(command))
+            .filter(|command| name == "manifest" || !names(&root).contains(command))
         {
             all.push_str(&say("hull", &format!("{name} {command} --help"), ""));
         }
@@ -85,7 +85,29 @@ const MISTAKES: &[&str] = &[
     "run --restart always --rm img",
     "run --network a --network none img",
     "run --pid foo img",
-    "run --pull always img",
+    "run --pull sometimes img",
+    "pull",
+    "pull Img",
+    "pull -a img:tag",
+    "pull --disable-content-trust=false img",
+    "pull --platform /x img",
+    "push -a img:tag",
+    "push --platform a/b/c/d img",
+    "push img@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "login",
+    "login -u me",
+    "login --password-stdin",
+    "login --password-stdin -u me -p x",
+    "login -u me -p x host:1",
+    "logout",
+    "logout https://host:1/x",
+    "search -f x img",
+    "manifest inspect",
+    "manifest inspect list img",
+    "manifest annotate --arch arm64 list img",
+    "manifest push list",
+    "manifest rm a b",
+    "manifest create A b",
     "run --cpu-count 1 img",
     "run --disable-content-trust=false img",
     "run -d -a stdout img",
@@ -174,6 +196,16 @@ const LISTS: &[&str] = &[
     "port c 5",
     "container prune -f",
     "image prune -f",
+    "pull -q img",
+    "pull img",
+    "push img",
+    "push -q img:tag",
+    "search img",
+    "search --no-trunc --format {{.Name}}|{{.Description}}|{{.IsOfficial}} img",
+    "search --format json img",
+    "create img",
+    "create -q img",
+    "create --pull never img",
     "rmi y",
     "events",
     "events --format json",
@@ -186,9 +218,23 @@ const LISTS: &[&str] = &[
 #[test]
 fn lists() {
     let engine = Engine::start(|request| {
+        if request.path == "/containers/create" {
+            return Answer::json(404, r#"{"message":"No such image: img"}"#);
+        }
         Answer::json(
             200,
             match request.path.as_str() {
+                "/images/create" => {
+                    r#"{"status":"Pulling from library/img","id":"latest"}
+                    {"status":"Downloading","progressDetail":{"current":1,"total":2},"id":"0123"}
+                    {"status":"Pull complete","progressDetail":{},"id":"0123"}
+                    {"status":"Status: Downloaded newer image for img:latest"}"#
+                }
+                "/images/docker.io/library/img/push" => {
+                    r#"{"status":"The push refers to repository [docker.io/library/img]"}
+                    {"progressDetail":{},"aux":{"Tag":"latest"}}"#
+                }
+                "/images/search" => include_str!("words/search.json"),
                 "/containers/json" => include_str!("words/containers.json"),
                 "/images/json" => include_str!("words/images.json"),
                 "/images/x/history" => include_str!("words/history.json"),

@@ -2,7 +2,8 @@
 
 use api::Connections;
 use clap::{Arg, ArgAction, Command};
-use engine::{Config, Engine, images};
+use engine::images::registry::config as registry_config;
+use engine::{Config, Engine};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -23,9 +24,6 @@ const IDLE_EXIT: Duration = Duration::from_secs(60);
 
 /// How often that is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
-
-/// Where certificates for registries are: of this engine, and as Docker has them.
-pub(crate) const CERTIFICATES: [&str; 2] = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
 
 fn command() -> Command {
     let path = |name: &'static str, default: &'static str, help: &'static str| {
@@ -54,7 +52,7 @@ fn command() -> Command {
                 .help("The default bridge's address and network (default: one the host has no route to)"),
         )
         .arg(Arg::new("mtu").long("mtu").value_parser(clap::value_parser!(u32)).help("Of containers' interfaces"))
-        .arg(path("registries", "/etc/hull/registries.toml", "Mirrors and other addresses of registries"))
+        .arg(path("registries", registry_config::FILE, "Mirrors and other addresses of registries"))
         .arg(
             Arg::new("insecure-registry")
                 .long("insecure-registry")
@@ -116,9 +114,9 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         Some(host) => socket_path(host)?,
         None => run_root.join("hull.sock"),
     };
-    let certificates = CERTIFICATES.map(PathBuf::from).to_vec();
+    let certificates = registry_config::CERTIFICATES.map(PathBuf::from).to_vec();
     let registries =
-        images::registry::config::Registries::read(Path::new(&text("registries")), certificates);
+        registry_config::Registries::read(Path::new(&text("registries")), certificates);
     let mut registries = registries.map_err(|error| error.to_string())?;
     for domain in matches
         .get_many::<String>("insecure-registry")

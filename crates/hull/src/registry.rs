@@ -254,7 +254,7 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
 }
 
 fn upstream_settings(matches: &ArgMatches, address: &Address) -> Result<UpstreamSettings, String> {
-    let certificates = crate::daemon::CERTIFICATES.map(PathBuf::from).to_vec();
+    let certificates = registry::config::CERTIFICATES.map(PathBuf::from).to_vec();
     let credentials = path(matches, "proxy-credentials");
     let credentials = credentials
         .map(|path| read_credentials(&path))

@@ -109,6 +109,12 @@ impl Reference {
         self
     }
 
+    /// The same name by digest, the tag beside it kept.
+    pub fn beside_digest(mut self, digest: Digest) -> Self {
+        self.digest = Some(digest);
+        self
+    }
+
     /// What an image is stored under: the digest where one is given (the tag beside it says nothing more), else the tag,
     /// else [`DEFAULT_TAG`].
     pub fn to_target(mut self) -> Self {

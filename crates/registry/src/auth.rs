@@ -53,6 +53,16 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// What is known of somebody, empty where it is not: the most particular counts.
+    pub fn known(user: String, password: String, identity: String, token: String) -> Self {
+        match (token.as_str(), identity.as_str(), user.as_str()) {
+            ("", "", "") => Self::Anonymous,
+            ("", "", _) => Self::Basic { user, password },
+            ("", ..) => Self::Identity(identity),
+            _ => Self::Bearer(token),
+        }
+    }
+
     /// The header that shows them as they are, where they can be.
     pub(crate) fn header(&self) -> Option<String> {
         match self {

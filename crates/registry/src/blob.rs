@@ -4,7 +4,7 @@
 //! registries are slow each. How much is in memory is bounded: parts that wait to be read count against the client's limit.
 //! A connection that breaks is resumed at the byte where it broke.
 
-use crate::client::{ATTEMPTS_MAX, Repository, pause};
+use crate::client::{ATTEMPTS_MAX, Repository};
 use crate::config::Endpoint;
 use crate::error::{Error, Result};
 use crate::ranges::{Parts, Range};
@@ -119,7 +119,7 @@ impl Fetch {
                 return Err(error);
             }
             tracing::debug!(%error, at = rest.start, "resuming a blob");
-            pause(attempt, None).await;
+            self.repository.rest(attempt, None).await;
         }
         Ok(())
     }

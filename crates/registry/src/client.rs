@@ -7,6 +7,7 @@ use crate::blob::BlobStream;
 use crate::config::{Address, Endpoint, Registries};
 use crate::error::{Error, Result};
 use crate::transport::{Answer, Call, Transport, bytes_body, protocol};
+use crate::waits::Waits;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
@@ -20,10 +21,6 @@ use tokio::sync::Semaphore;
 
 /// How often something is tried at one endpoint.
 pub(crate) const ATTEMPTS_MAX: u32 = 5;
-/// The first pause between attempts; each further one is twice as long.
-const PAUSE_FIRST_MS: u64 = 250;
-/// As long as a registry may ask to wait.
-const RETRY_AFTER_MAX_S: u64 = 60;
 /// Tags of one repository, and bytes of one page of them.
 const TAGS_MAX: usize = 100_000;
 const TAGS_BYTES_MAX: u64 = 16 << 20;
@@ -101,8 +98,13 @@ fn is_vague(kind: &str) -> bool {
 impl Client {
     /// A client of the registries as they are configured.
     pub fn new(registries: Registries) -> Self {
+        Self::with_waits(registries, Waits::default())
+    }
+
+    /// As [`Self::new`], with other limits of waiting.
+    pub fn with_waits(registries: Registries, waits: Waits) -> Self {
         let shared = Shared {
-            transport: Arc::new(Transport::new(registries)),
+            transport: Arc::new(Transport::new(registries, waits)),
             tokens: Tokens::default(),
             parts: Arc::new(Semaphore::new(PARTS_AT_ONCE)),
         };
@@ -319,8 +321,15 @@ impl Repository {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, "asking a registry again");
-            pause(attempt, wait).await;
+            self.rest(attempt, wait).await;
         }
+    }
+
+    /// Waits before the next attempt: as long as the registry wants, within limits, or else longer each time.
+    pub(crate) async fn rest(&self, attempt: u32, wait: Option<Duration>) {
+        let waits = self.shared.transport.waits;
+        let own = waits.retry * (1 << attempt.saturating_sub(1).min(ATTEMPTS_MAX));
+        tokio::time::sleep(wait.map_or(own, |wait| wait.min(waits.retry_after_max))).await;
     }
 
     pub(crate) fn authorizer<'a>(&'a self, endpoint: &'a Endpoint) -> Authorizer<'a> {
@@ -350,7 +359,7 @@ impl Repository {
     ) -> Result<T> {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let others = (0..self.endpoints.len()).filter(|index| *index != preferred);
-        let mut last = None;
+        let mut last: Option<(u8, Error)> = None;
         for index in std::iter::once(preferred).chain(others) {
             let endpoint = &self.endpoints[index];
             match act(Arc::clone(endpoint)).await {
@@ -361,15 +370,19 @@ impl Repository {
                 Err(error) => {
                     tracing::debug!(endpoint = %endpoint.address, %error, "an endpoint of a registry failed");
                     // What the registry itself says counts, not that a mirror or the other scheme could not be reached.
-                    let said = !endpoint.mirror
-                        && !matches!(error, Error::Transport { .. } | Error::Timeout { .. });
-                    if said || last.is_none() {
-                        last = Some(error);
+                    let weight = match &error {
+                        _ if endpoint.mirror => 0,
+                        Error::Transport { .. } => 1,
+                        Error::Timeout { .. } => 2,
+                        _ => 3,
+                    };
+                    if last.as_ref().is_none_or(|(known, _)| weight > *known) {
+                        last = Some((weight, error));
                     }
                 }
             }
         }
-        Err(last.expect("a registry has an endpoint"))
+        Err(last.expect("a registry has an endpoint").1)
     }
 }
 
@@ -616,13 +629,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
             .duration_since(SystemTime::now())
             .ok()?,
     };
-    Some(wait.min(Duration::from_secs(RETRY_AFTER_MAX_S)))
-}
-
-/// Waits before the next attempt.
-pub(crate) async fn pause(attempt: u32, wait: Option<Duration>) {
-    let own = Duration::from_millis(PAUSE_FIRST_MS << attempt.saturating_sub(1).min(ATTEMPTS_MAX));
-    tokio::time::sleep(wait.unwrap_or(own)).await;
+    Some(wait)
 }
 
 #[cfg(test)]

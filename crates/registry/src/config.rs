@@ -23,6 +23,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// Where the file is.
+pub const FILE: &str = "/etc/hull/registries.toml";
+/// Where directories of certificates are.
+pub const CERTIFICATES: [&str; 2] = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
 /// Where the names of `docker.io` are served.
 const DEFAULT_LOCATION: &str = "https://registry-1.docker.io";
 /// Mirrors of one registry.

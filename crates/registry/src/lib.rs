@@ -16,9 +16,11 @@ mod push;
 mod ranges;
 mod tls;
 mod transport;
+mod waits;
 
 pub use auth::Credentials;
 pub use blob::BlobStream;
 pub use client::{Client, Manifest, Purpose, Repository};
 pub use error::{Error, ErrorKind, Result};
 pub use push::{Pieces, Upload};
+pub use waits::Waits;

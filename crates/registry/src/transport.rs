@@ -6,6 +6,7 @@
 use crate::config::{Endpoint, Registries, host};
 use crate::error::{Error, Result, Source};
 use crate::tls;
+use crate::waits::Waits;
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
 use http::header::{
@@ -13,7 +14,7 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -29,12 +30,6 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// How long a connection may take to come about, its names, proxies and handshakes included.
-const CONNECT_S: u64 = 30;
-/// How long an answer may take to begin. Registries assemble an upload before they answer its last request.
-const ANSWER_S: u64 = 120;
-/// How long a body may pause.
-pub(crate) const PAUSE_S: u64 = 60;
 /// Redirects that one request follows.
 const REDIRECTS_MAX: usize = 10;
 /// Bytes of one read of a connection, and of an answer's headers.
@@ -64,6 +59,7 @@ struct Place {
 /// Sends requests.
 pub(crate) struct Transport {
     pub(crate) registries: Registries,
+    pub(crate) waits: Waits,
     proxies: Matcher,
     resolver: OnceCell<TokioResolver>,
     connectors: Mutex<HashMap<Place, TlsConnector>>,
@@ -118,6 +114,7 @@ pub(crate) struct Answer {
     /// What was asked in the end.
     pub(crate) call: Call,
     pub(crate) response: Response<Incoming>,
+    waits: Waits,
     connection: Option<Returning>,
 }
 
@@ -146,9 +143,10 @@ pub(crate) fn bytes_body(bytes: Bytes) -> Body {
 }
 
 impl Transport {
-    pub(crate) fn new(registries: Registries) -> Self {
+    pub(crate) fn new(registries: Registries, waits: Waits) -> Self {
         Self {
             registries,
+            waits,
             proxies: Matcher::from_env(),
             resolver: OnceCell::new(),
             connectors: Mutex::default(),
@@ -241,18 +239,19 @@ impl Transport {
             Some(sender) => sender,
             None => {
                 let connect = self.connect(&place, endpoint, proxy.as_ref());
-                limited(call, CONNECT_S, connect)
+                limited(call, self.waits.connect, connect)
                     .await?
                     .map_err(|error| explained(call, error))?
             }
         };
         let request = build(call, &uri, proxy.filter(|_| !place.tls), body)
             .map_err(|error| transport(call, error))?;
-        let response = limited(call, ANSWER_S, sender.send_request(request)).await?;
+        let response = limited(call, self.waits.answer, sender.send_request(request)).await?;
         let response = response.map_err(|error| transport(call, error))?;
         Ok(Answer {
             call: call.clone(),
             response,
+            waits: self.waits,
             connection: Some(Returning {
                 sender,
                 place,
@@ -394,7 +393,12 @@ impl Answer {
     /// The next piece of the body, `None` at its end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let frame = limited(&self.call, PAUSE_S, self.response.body_mut().frame()).await?;
+            let frame = limited(
+                &self.call,
+                self.waits.pause,
+                self.response.body_mut().frame(),
+            )
+            .await?;
             match frame {
                 None => {
                     self.release();
@@ -414,10 +418,11 @@ impl Answer {
     pub(crate) async fn bytes(mut self, bytes_max: u64) -> Result<Bytes> {
         let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let body = Limited::new(self.response.body_mut(), limit);
-        let read = limited(&self.call, ANSWER_S, body.collect()).await?;
-        let bytes = read.map_err(|error| Error::Transport {
-            call: self.call.to_string(),
-            source: error,
+        let read = limited(&self.call, self.waits.answer, body.collect()).await?;
+        let bytes = read.map_err(|error| match error.is::<LengthLimitError>() {
+            // It would send as much the next time.
+            true => protocol(&self.call, format!("sends more than {bytes_max} bytes")),
+            false => transport(&self.call, error),
         })?;
         self.release();
         Ok(bytes.to_bytes())
@@ -584,13 +589,11 @@ pub(crate) fn absolute(base: &str, target: &str) -> Option<String> {
     Some(format!("{scheme}://{authority}{directory}/{target}"))
 }
 
-async fn limited<T>(call: &Call, seconds: u64, work: impl Future<Output = T>) -> Result<T> {
-    timeout(Duration::from_secs(seconds), work)
-        .await
-        .map_err(|_| Error::Timeout {
-            call: call.to_string(),
-            seconds,
-        })
+async fn limited<T>(call: &Call, wait: Duration, work: impl Future<Output = T>) -> Result<T> {
+    timeout(wait, work).await.map_err(|_| Error::Timeout {
+        call: call.to_string(),
+        seconds: wait.as_secs(),
+    })
 }
 
 /// A failure before it is known for which call.

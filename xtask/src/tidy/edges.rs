@@ -12,7 +12,7 @@ use std::process::Command;
 const EDGES: [(&str, &[&str]); 13] = [
     ("api", &["api-types", "engine", "oci"]),
     ("api-types", &[]),
-    ("cli", &["api-types", "client"]),
+    ("cli", &["api-types", "client", "oci", "registry"]),
     ("client", &["api-types"]),
     (
         "engine",

@@ -5,10 +5,11 @@ use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::objects;
 use crate::output;
-use crate::parse::reference::Reference;
+use crate::registry;
 use crate::session::Session;
 use api_types::IdResponse;
 use client::Request;
+use oci::reference::DEFAULT_TAG;
 
 const FLAGS: &[Flag] = &[
     Flag::text("author", "Who made the image").short('a'),
@@ -33,16 +34,16 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let container = &matches.args[0];
     objects::check_name(container)?;
     let (repository, tag) = match matches.args.get(1).map(String::as_str) {
-        None | Some("") => (String::new(), ""),
+        None | Some("") => (String::new(), String::new()),
         Some(text) => {
-            let reference = Reference::parse(text)
-                .ok_or_else(|| Error::msg(format!("invalid reference format: {text:?}")))?;
-            if reference.digest.is_some() {
+            let reference = registry::reference(text)?;
+            if reference.digest().is_some() {
                 return Err(Error::msg(
                     "refusing to create a tag with a digest reference",
                 ));
             }
-            (reference.name(), reference.tag.unwrap_or("latest"))
+            let tag = reference.tag().unwrap_or(DEFAULT_TAG);
+            (reference.name(), tag.to_owned())
         }
     };
     let mut request = Request::post(&["commit"])

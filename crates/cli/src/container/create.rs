@@ -6,10 +6,13 @@ use crate::container::request;
 use crate::error::{EXIT_NOT_RUN, Error, IoContext, Result};
 use crate::flags::Matches;
 use crate::output;
+use crate::parse::platform;
+use crate::registry::pull;
 use crate::session::Session;
 use crate::stdio;
 use api_types::{CreateRequest, CreateResponse};
 use client::{Client, Request};
+use oci::Reference;
 use std::fs::File;
 use std::io::Write;
 
@@ -27,7 +30,7 @@ async fn create(session: &Session, matches: &Matches) -> Result<()> {
     let client = session.client().await?;
     let request = prepare(session, client, matches)
         .map_err(|error| not_run(session, "create", EXIT_NOT_RUN, &error))?;
-    let id = send(client, matches, request).await?;
+    let id = send(session, client, matches, request).await?;
     output::line(&id)
 }
 
@@ -37,16 +40,7 @@ pub(crate) fn prepare(
     client: &Client,
     matches: &Matches,
 ) -> Result<CreateRequest> {
-    let pull = matches.text("pull");
-    match pull {
-        "" | "missing" | "never" => {}
-        "always" => return Err(Error::msg("--pull=always is not supported yet")),
-        _ => {
-            return Err(Error::msg(format!(
-                "invalid pull option: '{pull}': must be one of \"always\", \"missing\" or \"never\""
-            )));
-        }
-    }
+    Pull::of(matches)?;
     for flag in [
         "cpu-count",
         "cpu-percent",
@@ -69,6 +63,7 @@ pub(crate) fn prepare(
 
 /// Makes the container and returns its id.
 pub(crate) async fn send(
+    session: &Session,
     client: &Client,
     matches: &Matches,
     mut body: CreateRequest,
@@ -81,22 +76,13 @@ pub(crate) async fn send(
     let host = body.host_config.get_or_insert_default();
     host.console_size = stdio::size();
     let loopback = request::loopback_dns(host).map(str::to_owned);
+    let platform = platform::normal(&platform::wished(matches))?;
+    let image = body.image.clone();
     let request = Request::post(&["containers", "create"])
         .query_some("name", matches.get("name").filter(|name| !name.is_empty()))
-        .query_some("platform", platform(&wished_platform(matches))?)
+        .query_some("platform", platform)
         .json(&body);
-    let response: CreateResponse = match client.json(&request).await {
-        Err(error) if error.is_not_found() && matches.text("pull") != "never" => {
-            if !matches.on("quiet") {
-                output::complain(&format!(
-                    "Unable to find image '{}' locally",
-                    with_tag(&body.image)
-                ));
-            }
-            return Err(error.into());
-        }
-        result => result?,
-    };
+    let response = pulled_for(session, client, matches, &image, &request).await?;
     for warning in &response.warnings {
         output::complain(&format!("WARNING: {warning}"));
     }
@@ -109,6 +95,57 @@ pub(crate) async fn send(
     Ok(response.id)
 }
 
+/// When an image is pulled before a container is made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pull {
+    Always,
+    Missing,
+    Never,
+}
+
+impl Pull {
+    fn of(matches: &Matches) -> Result<Self> {
+        match matches.text("pull") {
+            "always" => Ok(Self::Always),
+            "" | "missing" => Ok(Self::Missing),
+            "never" => Ok(Self::Never),
+            other => Err(Error::msg(format!(
+                "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
+            ))),
+        }
+    }
+}
+
+/// Makes the container, with the image pulled before as `--pull` says.
+async fn pulled_for(
+    session: &Session,
+    client: &Client,
+    matches: &Matches,
+    image: &str,
+    request: &Request,
+) -> Result<CreateResponse> {
+    let quiet = matches.on("quiet");
+    let platform = Some(platform::wished(matches)).filter(|platform| !platform.is_empty());
+    let pull = || pull::for_container(session, client, image, platform, quiet);
+    // A directory, or an image's ID, is in no registry.
+    let named: Option<Reference> = image.parse().ok();
+    match (Pull::of(matches)?, named) {
+        (Pull::Always, _) => pull().await?,
+        (Pull::Missing, Some(named)) => match client.json(request).await {
+            Err(error) if error.is_not_found() => {
+                if !quiet {
+                    let named = named.to_target().familiar();
+                    output::complain(&format!("Unable to find image '{named}' locally"));
+                }
+                pull().await?;
+            }
+            result => return Ok(result?),
+        },
+        (Pull::Missing | Pull::Never, _) => {}
+    }
+    Ok(client.json(request).await?)
+}
+
 /// An error before the container ran, with the hint that Docker gives.
 pub(crate) fn not_run(session: &Session, command: &'static str, code: u8, error: &Error) -> Error {
     let program = session.program.clone();
@@ -117,62 +154,6 @@ pub(crate) fn not_run(session: &Session, command: &'static str, code: u8, error:
         command,
         message: crate::error::chain(error),
         code,
-    }
-}
-
-/// An image's name as Docker shows it: with the tag it means.
-fn with_tag(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or_default();
-    match image.starts_with('/') || last.contains([':', '@']) {
-        true => image.to_owned(),
-        false => format!("{image}:latest"),
-    }
-}
-
-/// What `--platform` says, or the environment.
-fn wished_platform(matches: &Matches) -> String {
-    match matches.get("platform") {
-        Some(platform) => platform.to_owned(),
-        None => std::env::var("DOCKER_DEFAULT_PLATFORM").unwrap_or_default(),
-    }
-}
-
-/// `os[/arch[/variant]]` or `arch`, in the names images use.
-fn platform(text: &str) -> Result<Option<String>> {
-    let architecture = |name: &str| match name {
-        "x86_64" | "x86-64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        "i386" | "i686" => "386".to_owned(),
-        "armhf" => "arm/v7".to_owned(),
-        "armel" => "arm/v6".to_owned(),
-        name => name.to_owned(),
-    };
-    let lower = text.to_lowercase();
-    let plain = |part: &&str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-    };
-    let parts: Vec<&str> = lower.split('/').collect();
-    match parts[..] {
-        [""] => Ok(None),
-        [os @ ("linux" | "windows" | "darwin" | "freebsd")] => Ok(Some(os.to_owned())),
-        [arch] if plain(&arch) => Ok(Some(format!("linux/{}", architecture(arch)))),
-        [_, _] | [_, _, _] if parts.iter().all(plain) => {
-            let variant = parts
-                .get(2)
-                .map(|variant| format!("/{variant}"))
-                .unwrap_or_default();
-            Ok(Some(format!(
-                "{}/{}{variant}",
-                parts[0],
-                architecture(parts[1])
-            )))
-        }
-        _ => Err(Error::msg(format!(
-            "error parsing specified platform: {text:?}"
-        ))),
     }
 }
 
@@ -223,30 +204,6 @@ impl Drop for IdFile<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn platforms_are_normalised() {
-        for (text, expected) in [
-            ("", None),
-            ("linux", Some("linux")),
-            ("arm64", Some("linux/arm64")),
-            ("Linux/x86_64", Some("linux/amd64")),
-            ("linux/arm/v7", Some("linux/arm/v7")),
-        ] {
-            assert_eq!(platform(text).unwrap().as_deref(), expected, "{text}");
-        }
-        for text in ["/", "linux/", "a/b/c/d", "li nux/amd64"] {
-            assert!(platform(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn missing_images_are_named_with_their_tag() {
-        assert_eq!(with_tag("busybox"), "busybox:latest");
-        assert_eq!(with_tag("host:5000/x"), "host:5000/x:latest");
-        assert_eq!(with_tag("x@sha256:0"), "x@sha256:0");
-        assert_eq!(with_tag("/"), "/");
-    }
 
     #[test]
     fn an_id_file_without_a_container_is_removed() {

@@ -55,7 +55,9 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         stderr: request.attach_stderr,
         detach_keys: session.detach_keys(matches),
     };
-    let id = send(client, matches, request).await.map_err(failed)?;
+    let id = send(session, client, matches, request)
+        .await
+        .map_err(failed)?;
     let signals = Signals::catch(!detach && matches.on_unless("sig-proxy"))?;
     let code = match attach.stdin || attach.stdout || attach.stderr {
         true => {

@@ -4,7 +4,7 @@ use crate::app::{Arity, Command};
 use crate::container::cp::tree::TarStream;
 use crate::error::{Error, IoContext, Result};
 use crate::flags::{Flag, Matches};
-use crate::progress;
+use crate::progress::{self, To};
 use crate::session::Session;
 use crate::stdio;
 use client::{Request, Response};
@@ -76,7 +76,8 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
 pub(crate) async fn show(response: Response, quiet: bool) -> Result<()> {
     match response.header("Content-Type") {
         Some(kind) if kind.starts_with("application/json") => {
-            progress::show(response.lines(), quiet).await
+            let to = if quiet { To::Nowhere } else { To::Stdout };
+            progress::show(response.lines(), to).await
         }
         _ => stdio::copy_raw(response.reader()).await,
     }

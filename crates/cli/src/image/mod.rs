@@ -21,6 +21,8 @@ pub(crate) const ENTRIES: &[Entry] = &[
     Entry::command("ls", &ls::LS),
     Entry::alias("list", &ls::LS),
     Entry::command("prune", &prune::PRUNE),
+    Entry::command("pull", &crate::registry::pull::PULL),
+    Entry::command("push", &crate::registry::push::PUSH),
     Entry::command("rm", &rm::RM),
     Entry::alias("remove", &rm::RM),
     Entry::command("save", &save::SAVE),

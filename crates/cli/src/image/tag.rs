@@ -4,9 +4,10 @@ use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::Matches;
 use crate::objects;
-use crate::parse::reference::Reference;
+use crate::registry;
 use crate::session::Session;
 use client::Request;
+use oci::reference::DEFAULT_TAG;
 
 pub(crate) const TAG: Command = Command {
     usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
@@ -21,15 +22,14 @@ pub(crate) const TAG: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let (source, target) = (&matches.args[0], &matches.args[1]);
     objects::check_name(source)?;
-    let reference = Reference::parse(target)
-        .ok_or_else(|| Error::msg(format!("invalid reference format: {target:?}")))?;
-    if reference.digest.is_some() {
+    let reference = registry::reference(target)?;
+    if reference.digest().is_some() {
         return Err(Error::msg(
             "refusing to create a tag with a digest reference",
         ));
     }
     let request = Request::post(&["images", source, "tag"])
         .query("repo", reference.name())
-        .query("tag", reference.tag.unwrap_or("latest"));
+        .query("tag", reference.tag().unwrap_or(DEFAULT_TAG));
     Ok(session.client().await?.call(&request).await?)
 }

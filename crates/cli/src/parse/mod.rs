@@ -8,6 +8,7 @@ pub(crate) mod device;
 pub(crate) mod keyvalue;
 pub(crate) mod mount;
 pub(crate) mod network;
+pub(crate) mod platform;
 pub(crate) mod ports;
 pub(crate) mod reference;
 pub(crate) mod security;

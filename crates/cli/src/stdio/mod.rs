@@ -8,4 +8,4 @@ mod terminal;
 
 pub(crate) use attach::{Attach, End, copy_frames, copy_raw};
 pub(crate) use signals::Signals;
-pub(crate) use terminal::{check_stdin, is_terminal, keep_size, make_redraw, size};
+pub(crate) use terminal::{NoEcho, check_stdin, is_terminal, keep_size, make_redraw, size};

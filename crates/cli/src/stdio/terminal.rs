@@ -2,7 +2,7 @@
 
 use crate::error::{Error, IoContext, Result};
 use client::{Client, Request};
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -30,6 +30,31 @@ impl RawMode {
         raw.make_raw();
         termios::tcsetattr(&stdin, OptionalActions::Now, &raw).during(|| "tcsetattr(0)")?;
         Ok(Some(Self { saved }))
+    }
+}
+
+/// Standard input without echo, until dropped: for secrets.
+#[derive(Debug)]
+pub(crate) struct NoEcho {
+    saved: Termios,
+}
+
+impl NoEcho {
+    /// Switches the echo off. Standard input has to be a terminal.
+    pub(crate) fn enter() -> Result<Self> {
+        let stdin = std::io::stdin();
+        let saved = termios::tcgetattr(&stdin).during(|| "tcgetattr(0)")?;
+        let mut silent = saved.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        termios::tcsetattr(&stdin, OptionalActions::Flush, &silent).during(|| "tcsetattr(0)")?;
+        Ok(Self { saved })
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring.
+        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.saved);
     }
 }
 

@@ -6,6 +6,8 @@
     reason = "clippy does not take this module for a test"
 )]
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -49,6 +51,9 @@ pub(crate) struct Request {
     pub(crate) query: BTreeMap<String, Vec<String>>,
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub(crate) body: serde_json::Value,
+    /// `X-Registry-Auth`, decoded.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub(crate) auth: serde_json::Value,
     /// The version in the path, without its `v`.
     #[serde(skip)]
     pub(crate) version: String,
@@ -195,10 +200,15 @@ fn read_request(reader: &mut BufReader<UnixStream>) -> Option<Request> {
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let (mut length, mut chunked) = (0, false);
+    let mut auth = serde_json::Value::Null;
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
         let lower = line.trim().to_lowercase();
+        if lower.starts_with("x-registry-auth: ") {
+            let (_, value) = line.trim().split_once(": ")?;
+            auth = serde_json::from_slice(&BASE64_URL_SAFE.decode(value).ok()?).ok()?;
+        }
         match lower.split_once(": ") {
             Some(("content-length", value)) => length = value.parse().ok()?,
             Some(("transfer-encoding", "chunked")) => chunked = true,
@@ -232,6 +242,7 @@ fn read_request(reader: &mut BufReader<UnixStream>) -> Option<Request> {
         path,
         query: parsed,
         body,
+        auth,
         version,
         bytes,
     })

@@ -11,6 +11,8 @@
     reason = "a test's own support"
 )]
 
+pub mod registry;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -311,7 +313,7 @@ impl Drop for Engine {
     }
 }
 
-fn said(output: Output) -> Said {
+pub fn said(output: Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
