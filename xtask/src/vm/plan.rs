@@ -18,11 +18,23 @@ pub(super) const PACKAGES: [&str; 6] = [
 pub(super) const ROOTLESS: [&str; 1] = ["hull-runtime::rootless"];
 
 /// Tests that do not run in the guest: the suite, the test's name, the reason.
-pub(super) const SKIPPED: [(&str, &str, &str); 1] = [(
-    "hull-runtime::inside",
-    "without_a_cgroup_namespace_v1_shows_the_own_group",
-    "the machine has no cgroup v1",
-)];
+pub(super) const SKIPPED: [(&str, &str, &str); 3] = [
+    (
+        "hull-runtime::inside",
+        "without_a_cgroup_namespace_v1_shows_the_own_group",
+        "the machine has no cgroup v1",
+    ),
+    (
+        "hull-runtime::drivers",
+        "podman_and_conmon_drive_it",
+        "podman's many short processes take a quarter of an hour under emulation",
+    ),
+    (
+        "hull-runtime::drivers",
+        "dockerd_and_containerd_drive_it",
+        "containerd gives up on what takes as long as it does under emulation",
+    ),
+];
 
 /// How long one suite may take, under emulation on a loaded host.
 pub(super) const SUITE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
