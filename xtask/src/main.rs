@@ -48,7 +48,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
@@ -64,6 +64,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("script", "bsdutils"),
     ("tar", "tar"),
     ("cc", "gcc"),
+    ("curl", "curl"),
 ];
 
 fn test() -> Result<()> {
