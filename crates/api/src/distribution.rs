@@ -1,8 +1,9 @@
-//! Talking to registries: `POST /images/create?fromImage=…`, `POST /auth`.
+//! Talking to registries: `POST /images/create?fromImage=…`, `POST /images/{name}/push`, `POST /auth`,
+//! `GET /distribution/{name}/json`.
 
 use crate::http::{Error, Pieces, Reply, json, read_json, stream};
 use crate::images::{PROGRESS_BYTES, failed, line, signed};
-use crate::server::Call;
+use crate::server::{Call, Peer};
 use api_types as types;
 use base64::Engine as _;
 use base64::alphabet;
@@ -10,7 +11,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::images::{LayerState, Pulled, PushState, Pushed};
-use http::HeaderMap;
+use http::{HeaderMap, Request, StatusCode};
+use hyper::body::Incoming;
 use oci::image::Platform;
 use oci::{Digest, Reference};
 use std::collections::HashMap;
@@ -58,7 +60,13 @@ pub(crate) async fn log_in(call: Call<'_>) -> Reply {
     let auth: types::AuthConfig = read_json(call.request.into_body()).await?;
     let domain = registry_domain(&auth.server_address);
     let credentials = known(auth);
-    let token = call.engine.log_in(&domain, &credentials).await?;
+    let token = match call.engine.log_in(&domain, &credentials).await {
+        // Clients ask for other credentials by this status alone.
+        Err(error) if error.is_denied() => {
+            return Err(Error::new(StatusCode::UNAUTHORIZED, error.to_string()));
+        }
+        token => token?,
+    };
     json(&types::AuthResponse {
         status: "Login Succeeded".to_owned(),
         identity_token: token.unwrap_or_default(),
@@ -108,7 +116,7 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
         }],
     };
     let engine = call.engine.clone();
-    told(move |teller| {
+    told(&call.request, move |teller| {
         for reference in &references {
             let pulled = teller.pull(&engine, reference, platform.clone(), credentials.clone())?;
             teller.pulled(reference, &pulled);
@@ -144,7 +152,7 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
         )));
     }
     let engine = call.engine.clone();
-    told(move |teller| {
+    told(&call.request, move |teller| {
         for reference in &references {
             let pushed = teller.push(&engine, reference, credentials.clone())?;
             teller.pushed(reference, &pushed);
@@ -154,14 +162,55 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
     .await
 }
 
+/// `GET /distribution/{name}/json`.
+pub(crate) async fn inspect(call: &Call<'_>, name: &str) -> Reply {
+    let bad = |error: oci::reference::ReferenceError| Error::bad_request(error.to_string());
+    let reference: Reference = name.parse().map_err(bad)?;
+    let credentials = credentials(call.request.headers())?;
+    let reference = reference.to_target();
+    let found = call.engine.remote_image(&reference, credentials);
+    let (descriptor, platforms) = found.await?;
+    let platform = |platform: Platform| types::Platform {
+        architecture: platform.architecture,
+        os: platform.os,
+        os_version: platform.os_version.unwrap_or_default(),
+        os_features: platform.os_features,
+        variant: platform.variant.unwrap_or_default(),
+    };
+    json(&types::DistributionInspect {
+        descriptor: types::Descriptor {
+            media_type: descriptor.media_type,
+            digest: descriptor.digest.to_string(),
+            size: signed(descriptor.size),
+            ..types::Descriptor::default()
+        },
+        platforms: Some(platforms.into_iter().map(platform).collect()),
+    })
+}
+
 /// Does something that is told meanwhile. A failure before there is anything to tell has a status of its own.
-async fn told(work: impl FnOnce(&Teller) -> Result<(), Error> + Send + 'static) -> Reply {
+async fn told(
+    request: &Request<Incoming>,
+    work: impl FnOnce(&Teller) -> Result<(), Error> + Send + 'static,
+) -> Reply {
     let (pieces, response) = stream("application/json");
     let (begun, begins) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        let teller = Teller::new(pieces, begun);
+    let peer = request.extensions().get::<Peer>().cloned();
+    let peer = peer.ok_or_else(|| Error::bad_request("the request came by no connection"))?;
+    let (client, stop) = (pieces.clone(), watch::Sender::new(false));
+    let teller = Teller::new(pieces, begun, stop.clone());
+    let working = tokio::task::spawn_blocking(move || {
         if let Err(error) = work(&teller) {
             teller.fail(error);
+        }
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            // The client may go while there is nothing to tell it.
+            () = peer.gone() => drop(stop.send_replace(true)),
+            () = client.closed() => drop(stop.send_replace(true)),
+            // The answer ends with the last that can add to it, which is `client`.
+            _ = working => {}
         }
     });
     match begins.await {
@@ -182,12 +231,16 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(pieces: Pieces, begun: oneshot::Sender<Option<Error>>) -> Self {
+    fn new(
+        pieces: Pieces,
+        begun: oneshot::Sender<Option<Error>>,
+        stop: watch::Sender<bool>,
+    ) -> Self {
         Self {
             pieces,
             begun: Mutex::new(Some(begun)),
             told: Mutex::default(),
-            stop: watch::Sender::new(false),
+            stop,
         }
     }
 

@@ -66,8 +66,9 @@ async fn fetch(server: &Server, descriptor: &Descriptor) -> registry::Result<Vec
 
 const MANIFEST: &str = concat!(
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","#,
-    r#""config":{"mediaType":"application/vnd.oci.image.config.v1+json","#,
-    r#""digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2},"layers":[]}"#
+    r#""config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"#,
+    r#""digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"#,
+    r#""layers":[]}"#
 );
 
 fn manifest() -> Answer {
