@@ -2,7 +2,7 @@
 
 use crate::http::{Error, Pieces, Reply, json, read_json, stream};
 use crate::images::{PROGRESS_BYTES, failed, line, signed};
-use crate::server::Call;
+use crate::server::{Call, Peer};
 use api_types as types;
 use base64::Engine as _;
 use base64::alphabet;
@@ -10,7 +10,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::images::{LayerState, Pulled, PushState, Pushed};
-use http::HeaderMap;
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
 use oci::image::Platform;
 use oci::{Digest, Reference};
 use std::collections::HashMap;
@@ -108,7 +109,7 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
         }],
     };
     let engine = call.engine.clone();
-    told(move |teller| {
+    told(&call.request, move |teller| {
         for reference in &references {
             let pulled = teller.pull(&engine, reference, platform.clone(), credentials.clone())?;
             teller.pulled(reference, &pulled);
@@ -144,7 +145,7 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
         )));
     }
     let engine = call.engine.clone();
-    told(move |teller| {
+    told(&call.request, move |teller| {
         for reference in &references {
             let pushed = teller.push(&engine, reference, credentials.clone())?;
             teller.pushed(reference, &pushed);
@@ -155,13 +156,28 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
 }
 
 /// Does something that is told meanwhile. A failure before there is anything to tell has a status of its own.
-async fn told(work: impl FnOnce(&Teller) -> Result<(), Error> + Send + 'static) -> Reply {
+async fn told(
+    request: &Request<Incoming>,
+    work: impl FnOnce(&Teller) -> Result<(), Error> + Send + 'static,
+) -> Reply {
     let (pieces, response) = stream("application/json");
     let (begun, begins) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        let teller = Teller::new(pieces, begun);
+    let peer = request.extensions().get::<Peer>().cloned();
+    let peer = peer.ok_or_else(|| Error::bad_request("the request came by no connection"))?;
+    let (client, stop) = (pieces.clone(), watch::Sender::new(false));
+    let teller = Teller::new(pieces, begun, stop.clone());
+    let working = tokio::task::spawn_blocking(move || {
         if let Err(error) = work(&teller) {
             teller.fail(error);
+        }
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            // The client may go while there is nothing to tell it.
+            () = peer.gone() => drop(stop.send_replace(true)),
+            () = client.closed() => drop(stop.send_replace(true)),
+            // The answer ends with the last that can add to it, which is `client`.
+            _ = working => {}
         }
     });
     match begins.await {
@@ -182,12 +198,16 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(pieces: Pieces, begun: oneshot::Sender<Option<Error>>) -> Self {
+    fn new(
+        pieces: Pieces,
+        begun: oneshot::Sender<Option<Error>>,
+        stop: watch::Sender<bool>,
+    ) -> Self {
         Self {
             pieces,
             begun: Mutex::new(Some(begun)),
             told: Mutex::default(),
-            stop: watch::Sender::new(false),
+            stop,
         }
     }
 

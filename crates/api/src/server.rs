@@ -7,9 +7,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 
 /// The newest and the oldest version of the API.
@@ -26,6 +29,9 @@ impl Connections {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// How often is looked whether a client is there that nothing is written to.
+const PEER_LOOK: Duration = Duration::from_millis(250);
 
 /// Held by each connection.
 struct Counted(Connections);
@@ -48,15 +54,51 @@ pub async fn serve(listener: UnixListener, engine: Engine, connections: Connecti
             Err(error) => {
                 // Out of descriptors, most likely: connections that end will free some.
                 tracing::error!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
+/// The client's end of a connection, for who wants to know whether it is there still. It keeps nothing open.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(Weak<OwnedFd>);
+
+impl Peer {
+    /// Returns when the client has closed its end, or the connection is over. A client that has ended its input alone may
+    /// wait for answers, so a connection goes on then; that it is closed shows only when something is written, or here.
+    pub(crate) async fn gone(&self) {
+        while self.is_there() {
+            tokio::time::sleep(PEER_LOOK).await;
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        let Some(socket) = self.0.upgrade() else {
+            return false;
+        };
+        let mut polled = [PollFd::new(&*socket, PollFlags::empty())];
+        // A signal that comes between says nothing.
+        let looked = poll(&mut polled, Some(&Timespec::default()));
+        looked.is_err()
+            || !polled[0]
+                .revents()
+                .intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+}
+
 async fn connection(socket: UnixStream, engine: Engine, _counted: Counted) {
-    let service = service_fn(|request| {
+    let peer = match socket.as_fd().try_clone_to_owned() {
+        Ok(socket) => Arc::new(socket),
+        Err(error) => {
+            // Out of descriptors, as when accepting.
+            tracing::error!(%error, "cannot serve a connection");
+            return;
+        }
+    };
+    let service = service_fn(|mut request: Request<Incoming>| {
         let engine = engine.clone();
+        request.extensions_mut().insert(Peer(Arc::downgrade(&peer)));
         async move { Ok::<_, Infallible>(respond(&engine, request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
