@@ -60,7 +60,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 17] = [
+const NEEDED: [(&str, &str); 18] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -78,6 +78,7 @@ const NEEDED: [(&str, &str); 17] = [
     ("script", "bsdutils"),
     ("tar", "tar"),
     ("cc", "gcc"),
+    ("curl", "curl"),
 ];
 
 fn test() -> Result<()> {

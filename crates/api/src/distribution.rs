@@ -1,4 +1,5 @@
-//! Talking to registries: `POST /images/create?fromImage=…`, `POST /auth`.
+//! Talking to registries: `POST /images/create?fromImage=…`, `POST /images/{name}/push`, `POST /auth`,
+//! `GET /distribution/{name}/json`.
 
 use crate::http::{Error, Pieces, Reply, json, read_json, stream};
 use crate::images::{PROGRESS_BYTES, failed, line, signed};
@@ -153,6 +154,32 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
         Ok(())
     })
     .await
+}
+
+/// `GET /distribution/{name}/json`.
+pub(crate) async fn inspect(call: &Call<'_>, name: &str) -> Reply {
+    let bad = |error: oci::reference::ReferenceError| Error::bad_request(error.to_string());
+    let reference: Reference = name.parse().map_err(bad)?;
+    let credentials = credentials(call.request.headers())?;
+    let reference = reference.to_target();
+    let found = call.engine.remote_image(&reference, credentials);
+    let (descriptor, platforms) = found.await?;
+    let platform = |platform: Platform| types::Platform {
+        architecture: platform.architecture,
+        os: platform.os,
+        os_version: platform.os_version.unwrap_or_default(),
+        os_features: platform.os_features,
+        variant: platform.variant.unwrap_or_default(),
+    };
+    json(&types::DistributionInspect {
+        descriptor: types::Descriptor {
+            media_type: descriptor.media_type,
+            digest: descriptor.digest.to_string(),
+            size: signed(descriptor.size),
+            ..types::Descriptor::default()
+        },
+        platforms: Some(platforms.into_iter().map(platform).collect()),
+    })
 }
 
 /// Does something that is told meanwhile. A failure before there is anything to tell has a status of its own.

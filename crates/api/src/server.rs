@@ -231,8 +231,8 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
             Err(Error::unsupported("building images"))
         }
         (&Method::POST, ["auth"]) => distribution::log_in(call).await,
-        (&Method::GET, ["distribution", ..]) => {
-            Err(Error::unsupported("inspecting an image in its registry"))
+        (&Method::GET, ["distribution", name @ .., "json"]) => {
+            distribution::inspect(&call, &name.join("/")).await
         }
         _ => Err(Error::not_found("page not found")),
     }

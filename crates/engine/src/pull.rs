@@ -2,8 +2,8 @@
 
 use crate::Engine;
 use images::registry::{Credentials, Purpose};
-use images::{LayerState, PullRequest, Pulled, PushRequest, PushState, Pushed, Result};
-use oci::image::Platform;
+use images::{Error, LayerState, PullRequest, Pulled, PushRequest, PushState, Pushed, Result};
+use oci::image::{ConfigFile, Descriptor, Document, Platform, media_type};
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
 use tokio::runtime::Handle;
@@ -80,6 +80,43 @@ impl Engine {
             .distribution
             .repository(name, credentials, Purpose::Pull);
         Ok(repository?.tags().await?)
+    }
+
+    /// What a reference means at its registry: the manifest's or index's descriptor, and the platforms that it has images for.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub async fn remote_image(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<(Descriptor, Vec<Platform>)> {
+        let repository = self
+            .0
+            .distribution
+            .repository(reference, credentials, Purpose::Pull)?;
+        let found = repository.manifest(reference).await?;
+        let (own, platforms) = match found.parse()? {
+            Document::Index(index) => {
+                let platforms = index.manifests.into_iter().filter_map(|one| one.platform);
+                (index.media_type, platforms.collect())
+            }
+            // An artifact is for no platform.
+            Document::Manifest(manifest) if !media_type::is_config(&manifest.config.media_type) => {
+                (manifest.media_type, Vec::new())
+            }
+            Document::Manifest(manifest) => {
+                let config = repository.document(&manifest.config).await?;
+                let config = ConfigFile::parse(&config).map_err(|source| Error::Document {
+                    what: manifest.config.digest.to_string(),
+                    source,
+                })?;
+                (manifest.media_type, vec![config.platform])
+            }
+        };
+        let kind = own.unwrap_or(found.media_type);
+        let size = found.bytes.len() as u64;
+        Ok((Descriptor::new(&kind, found.digest, size), platforms))
     }
 
     /// Checks credentials with a registry; returns the identity token that it gives in their place, if it does.
