@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::images::{LayerState, Pulled, PushState, Pushed};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use oci::image::Platform;
 use oci::{Digest, Reference};
@@ -60,7 +60,13 @@ pub(crate) async fn log_in(call: Call<'_>) -> Reply {
     let auth: types::AuthConfig = read_json(call.request.into_body()).await?;
     let domain = registry_domain(&auth.server_address);
     let credentials = known(auth);
-    let token = call.engine.log_in(&domain, &credentials).await?;
+    let token = match call.engine.log_in(&domain, &credentials).await {
+        // Clients ask for other credentials by this status alone.
+        Err(error) if error.is_denied() => {
+            return Err(Error::new(StatusCode::UNAUTHORIZED, error.to_string()));
+        }
+        token => token?,
+    };
     json(&types::AuthResponse {
         status: "Login Succeeded".to_owned(),
         identity_token: token.unwrap_or_default(),

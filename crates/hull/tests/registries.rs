@@ -133,6 +133,19 @@ fn a_locked_registry_wants_to_know_who_it_is() {
             0
         );
         assert_eq!(as_user(&engine, program, &["pull", &name]).code, 1);
+        // `me:wrong`, as if the password had changed meanwhile.
+        let kept = format!(
+            r#"{{"auths":{{"{}":{{"auth":"bWU6d3Jvbmc="}}}}}}"#,
+            registry.address
+        );
+        std::fs::write(engine.path("config/config.json"), kept).unwrap();
+        let said = as_user(&engine, program, &["login", &registry.address]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(
+            said.stderr
+                .contains("Stored credentials invalid or expired"),
+            "{said:?}"
+        );
         std::fs::remove_file(engine.path("config/config.json")).unwrap();
     }
 }

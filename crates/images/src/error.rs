@@ -212,6 +212,15 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// Whether a registry wants other credentials, or none will do.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.kind() == registry::ErrorKind::Denied,
+            Self::PullDenied { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self {
