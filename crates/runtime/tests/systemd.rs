@@ -34,6 +34,8 @@ struct StandIn {
     address: String,
     seen: Arc<Mutex<Seen>>,
     _connection: zbus::blocking::Connection,
+    /// Of its socket.
+    _directory: tempfile::TempDir,
 }
 
 /// systemd's own errors.
@@ -140,9 +142,10 @@ impl Drop for Systemd {
 
 impl StandIn {
     fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
         let mut daemon = Command::new("dbus-daemon");
         daemon.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
-        daemon.args(["--address=unix:tmpdir=/tmp"]);
+        daemon.arg(format!("--address=unix:dir={}", directory.path().display()));
         let daemon = daemon.stdout(Stdio::piped()).spawn();
         let mut daemon = daemon.expect("dbus-daemon is installed");
         let mut address = String::new();
@@ -164,6 +167,7 @@ impl StandIn {
             address,
             seen,
             _connection: connection,
+            _directory: directory,
         }
     }
 }
