@@ -78,17 +78,9 @@ fn command() -> Command {
 
 /// Runs the engine until it is told to end, or is idle.
 pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let name = OsString::from("hull daemon");
-    let matches = match command().try_get_matches_from(std::iter::once(name).chain(arguments)) {
+    let matches = match crate::read("hull daemon", command(), arguments) {
         Ok(matches) => matches,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(125)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,3 +23,21 @@ fn main() -> ExitCode {
         _ => cli::main(std::iter::once(name).chain(rest)),
     }
 }
+
+/// Reads the words behind a face's name. The code to exit with when they are none of it, or only ask for help, is as Docker's.
+fn read(
+    face: &str,
+    command: clap::Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<clap::ArgMatches, ExitCode> {
+    let words = std::iter::once(OsString::from(face)).chain(arguments);
+    command.try_get_matches_from(words).map_err(|error| {
+        // Nobody is left to be told when this fails.
+        let _ = error.print();
+        if error.use_stderr() {
+            ExitCode::from(125)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}

@@ -121,17 +121,9 @@ fn gc_command() -> Command {
 
 /// Serves a registry until it is told to end, or cleans its storage.
 pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let name = OsString::from("hull registry");
-    let matches = match command().try_get_matches_from(std::iter::once(name).chain(arguments)) {
+    let matches = match crate::read("hull registry", command(), arguments) {
         Ok(matches) => matches,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(125)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     let done = match matches.subcommand() {
         Some(("gc", matches)) => gc(matches),

@@ -27,6 +27,7 @@ mod load;
 mod make;
 mod manifests;
 mod mount;
+mod parallel;
 mod pattern;
 mod pipe;
 mod place;

@@ -5,6 +5,7 @@
 //! that a tag which moves meanwhile does not matter, and what arrives has the digest it was asked for by, or is refused.
 
 use crate::compression::{Compression, MAGIC_BYTES};
+use crate::parallel;
 use crate::platform::{self, host_platform};
 use crate::records::{ImageId, ImageRecord, ReferenceRecord, Update};
 use crate::store::{Ingest, NewLayer};
@@ -17,7 +18,7 @@ use oci::image::{
 };
 use oci::{Digest, Reference};
 use registry::{BlobStream, Repository};
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -117,7 +118,9 @@ impl Images {
         let claim = self.arrivals.claim(&diff_ids, &request.stop)?;
         let mut ingest = self.ingest()?;
         let missing = missing(&mut ingest, &manifest, &diff_ids, progress);
-        let layers = fetcher.layers(missing, progress)?;
+        let layers = parallel::each(missing, LAYERS_AT_ONCE, |wanted| {
+            fetcher.layer(&wanted, progress)
+        })?;
         let added_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         let mut updates = vec![Update::PutImage(ImageRecord {
             id,
@@ -264,48 +267,6 @@ impl Fetcher<'_> {
             .into_iter()
             .map(|reference| ReferenceRecord { reference, image })
             .collect()
-    }
-
-    /// Fetches and unpacks layers, several at once.
-    fn layers(
-        &self,
-        missing: Vec<Wanted>,
-        progress: &(dyn Fn(&Digest, LayerState) + Sync),
-    ) -> Result<Vec<NewLayer>> {
-        let workers = missing.len().min(LAYERS_AT_ONCE);
-        let queue = Mutex::new(VecDeque::from(missing));
-        let next = || {
-            queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front()
-        };
-        let work = || {
-            let mut layers = Vec::new();
-            while let Some(wanted) = next() {
-                match self.layer(&wanted, progress) {
-                    Ok(layer) => layers.push(layer),
-                    Err(error) => {
-                        // The others end with what they are at.
-                        queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                        return Err(error);
-                    }
-                }
-            }
-            Ok(layers)
-        };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            let done = threads.into_iter().map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            let done: Vec<Result<Vec<NewLayer>>> = done.collect();
-            done.into_iter()
-                .collect::<Result<Vec<_>>>()
-                .map(|layers| layers.concat())
-        })
     }
 
     fn layer(

@@ -4,6 +4,7 @@
 //! by compressing it, which gives the same bytes each time. The registry is asked for the known ones first, then for them in
 //! other repositories of its; only what it has nowhere is made again and sent while it is made.
 
+use crate::parallel;
 use crate::pull::wait;
 use crate::records::{ImageId, ImageRecord, LayerRecord, ReferenceRecord};
 use crate::{Error, Images, Result};
@@ -15,9 +16,9 @@ use oci::image::{
 };
 use oci::{Digest, Reference};
 use registry::Repository;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -264,38 +265,11 @@ impl Sender<'_> {
         let mut distinct: Vec<&LayerRecord> = layers.iter().collect();
         distinct.sort_by_key(|layer| layer.diff_id);
         distinct.dedup_by_key(|layer| layer.diff_id);
-        let workers = distinct.len().min(LAYERS_AT_ONCE);
-        let queue = Mutex::new(VecDeque::from(distinct));
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let next = queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .pop_front();
-                let Some(layer) = next else { return Ok(done) };
-                match self.layer(layer) {
-                    Ok(descriptor) => done.push((layer.diff_id, descriptor)),
-                    Err(error) => {
-                        // The others end with what they are at.
-                        queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let sent = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            let join =
-                |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<(Digest, Descriptor)>>>| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                };
-            let done: Vec<_> = threads.into_iter().map(join).collect();
-            done.into_iter().collect::<Result<Vec<_>>>()
+        let sent = parallel::each(distinct, LAYERS_AT_ONCE, |layer| {
+            self.layer(layer)
+                .map(|descriptor| (layer.diff_id, descriptor))
         })?;
-        let sent: HashMap<Digest, Descriptor> = sent.concat().into_iter().collect();
+        let sent: HashMap<Digest, Descriptor> = sent.into_iter().collect();
         Ok(layers
             .iter()
             .map(|layer| sent[&layer.diff_id].clone())
