@@ -160,7 +160,8 @@ pub struct PlatformError(String);
 impl std::str::FromStr for Platform {
     type Err = PlatformError;
 
-    /// Reads `os`, `arch`, `os/arch` or `os/arch/variant`; names that the kernel or others have for architectures are taken, too.
+    /// Reads `os` (on this machine's architecture), `arch` (of Linux), `os/arch` or `os/arch/variant`; names that the kernel or
+    /// others have for architectures are taken, too.
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let error = || PlatformError(text.chars().take(80).collect());
         let lower = text.to_lowercase();
@@ -175,7 +176,9 @@ impl std::str::FromStr for Platform {
             return Err(error());
         }
         let (os, architecture, variant) = match parts[..] {
-            ["linux"] => ("linux", std::env::consts::ARCH, None),
+            [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
+                (os, std::env::consts::ARCH, None)
+            }
             [architecture] => ("linux", architecture, None),
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),
