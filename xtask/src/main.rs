@@ -81,13 +81,18 @@ const NEEDED: [(&str, &str); 18] = [
     ("curl", "curl"),
 ];
 
+/// No run of the tests takes as long: one that does waits for something that never comes.
+const TESTS_TIMEOUT: &str = "60m";
+
 fn test() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err("the tests make containers: run them as root".to_owned());
     }
     install_missing(&NEEDED)?;
     strays::adopt()?;
-    let tested = shell::run("cargo", &["test", "--workspace", "--no-fail-fast"]);
+    let limited = ["--foreground", "--verbose", TESTS_TIMEOUT];
+    let tests = ["cargo", "test", "--workspace", "--no-fail-fast"];
+    let tested = shell::run("timeout", &[&limited[..], &tests].concat());
     let ended = strays::end();
     tested.and(ended)
 }

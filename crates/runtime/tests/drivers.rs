@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hull-runtime");
-/// How long one command of an engine may take.
-const COMMAND_TIMEOUT_S: u32 = 60;
+/// Ends a client after a minute: a terminal stays its own, and what it passes on to a container it does not end by.
+const LIMITED: &str = "timeout --foreground --kill-after 5 60";
 
 /// An engine with directories of its own, to be told things as in a shell, where `e` is its client and `image` an image with
 /// busybox.
@@ -31,7 +31,7 @@ impl Engine {
         let limits = "[containers]\ndefault_ulimits = [\"nofile=512:1024\", \"nproc=1024:2048\"]\n";
         std::fs::write(directory.path().join("containers.conf"), limits).unwrap();
         let client = format!(
-            "CONTAINERS_CONF={path}/containers.conf timeout {COMMAND_TIMEOUT_S} podman --root {path}/root --runroot {path}/run \
+            "CONTAINERS_CONF={path}/containers.conf {LIMITED} podman --root {path}/root --runroot {path}/run \
              --tmpdir {path}/tmp --cgroup-manager cgroupfs --storage-driver vfs --events-backend file --runtime {PROGRAM}"
         );
         let engine = Self {
@@ -62,7 +62,7 @@ impl Engine {
             .stderr(log)
             .spawn()
             .unwrap();
-        let client = format!("timeout {COMMAND_TIMEOUT_S} docker --host unix://{path}/sock");
+        let client = format!("{LIMITED} docker --host unix://{path}/sock");
         let engine = Self {
             directory,
             client,

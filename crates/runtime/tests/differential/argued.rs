@@ -67,6 +67,8 @@ const COPIED: &str = "runc exec stays between the caller and the process and cop
     container's first process.";
 const INHERITED: &str = "exec without --process starts as the configuration's process (runc-exec(8)), user, umask, limits, score and \
     no_new_privs with it: a container that was restricted stays so. runc forgets the umask, crun all of them.";
+const RAISED: &str = "runc exec sets the limits from outside while Go, starting in the process, raises the soft limit of open files to the hard \
+    one: whichever is later counts.";
 const GIVEN: &str = "config.md \"process\": a process by file has all that its document says; crun leaves the score out.";
 const SESSION: &str = "A process without a terminal leads a session too, out of reach of its caller's terminal (setsid(2)).";
 const ADDED: &str = "runc-exec(8): --cap adds to the configuration's capabilities, in the bounding set as elsewhere.";
@@ -89,7 +91,7 @@ const fn in_case(
     }
 }
 
-pub(crate) const ARGUED: [Difference; 60] = [
+pub(crate) const ARGUED: [Difference; 61] = [
     everywhere("", "cgroup file cpu.weight", WEIGHT),
     everywhere("", "mount /proc/acpi", MASKED),
     everywhere("", "path /proc/acpi", MASKED),
@@ -136,6 +138,7 @@ pub(crate) const ARGUED: [Difference; 60] = [
     in_case("crun", "exec-", "process leads its", SESSION),
     in_case("crun", "exec-", "limit ", INHERITED),
     in_case("runc", "exec-plain", "status Umask", INHERITED),
+    in_case("runc", "exec-", "limit Max open files", RAISED),
     in_case(
         "runc",
         "exec-plain",
