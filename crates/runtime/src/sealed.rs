@@ -3,7 +3,8 @@
 //! A process on its way into a container is visible there, and an image can make it execute `/proc/self/exe`; whoever then
 //! opens that file for writing once it runs no more overwrites the runtime on the host. So whatever enters containers runs
 //! from a view of the executable that nobody can write through: a read-only mount of that one file which is in no mount
-//! namespace, so that nobody can reach it to change it; or where that cannot be had, a sealed copy in memory.
+//! namespace, so that nobody can reach it to change it; or where that cannot be had, a sealed copy in memory. How it gets
+//! there is decision 7 in docs/adr.
 
 use crate::error::{Doing, Error, Result};
 use crate::mounts::filesystem::{clone_tree, host};
@@ -29,11 +30,15 @@ const SEALS: SealFlags = SealFlags::WRITE
 /// Set for the second execution, which must not lead to a third.
 const MARK: &str = "_HULL_SEALED";
 
-/// Makes sure that this process runs from such a view, by executing itself again with the same arguments if need be. To be
-/// called before anything else, by every program that creates containers or executes in them, unless it was executed from
-/// [`executable`] to begin with.
+/// Makes sure that this process runs from such a view: by mapping itself anew from it, or, where the kernel does not let it,
+/// by executing itself again with the same arguments. To be called before anything else, by every program that creates
+/// containers or executes in them, unless it was executed from [`executable`] to begin with.
 pub fn ensure() -> Result<()> {
     if is_sealed()? {
+        return Ok(());
+    }
+    // What keeps it from this, keeps it from nothing else: it is the shorter way to the same.
+    if exchange().is_ok() && is_sealed()? {
         return Ok(());
     }
     if std::env::var_os(MARK).is_some() {
@@ -78,6 +83,11 @@ pub fn is_sealed() -> Result<bool> {
         .call(|| format!("readlink({SELF:?})"))
         .doing(doing)?;
     Ok(path == Path::new("/"))
+}
+
+/// Goes on as a program of the mount.
+fn exchange() -> sys::Result<()> {
+    sys::executable::replace(mount()?.as_fd())
 }
 
 /// The executable in a read-only mount of its own.

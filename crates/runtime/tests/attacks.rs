@@ -10,6 +10,7 @@ mod common;
 
 use common::{Bundle, eventually};
 use serde_json::json;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
@@ -130,6 +131,29 @@ fn attack_03_the_runtimes_executable_cannot_be_overwritten() {
         (before.len(), before.mtime_nsec(), before.ino()),
         (after.len(), after.mtime_nsec(), after.ino())
     );
+}
+
+#[test]
+fn attack_03_nothing_of_the_runtimes_file_stays_mapped() {
+    let bundle = Bundle::shell("echo up; sleep 1000");
+    let mut command = bundle.command(&["run", &bundle.id]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 3];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
+    let of = |file: &str| format!("/proc/{}/{file}", child.id());
+    assert_eq!(std::fs::read_link(of("exe")).unwrap(), Path::new("/"));
+    let maps = std::fs::read_to_string(of("maps")).unwrap();
+    assert!(!maps.contains("hull-runtime"), "{maps}");
+    // It has come there without executing itself again, which it does where the kernel does not let it.
+    let environment = std::fs::read(of("environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("_HULL_SEALED"));
+    bundle.invoke(&["kill", &bundle.id, "KILL"]).ok();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 mod error;
+pub mod executable;
 pub mod interface;
 pub mod mount;
 pub mod netlink;
