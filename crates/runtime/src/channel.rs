@@ -6,7 +6,7 @@
 //! | init | `Mounted` | namespaces and mounts are there, the root is not entered: time for the runtime's hooks |
 //! | runtime | `Go` | the hooks have run |
 //! | init | `Ready` (+ terminal) | everything is prepared, the program exists; init waits at the gate (a process executed
-//! |  |  | in a running container does not wait) |
+//! |  |  | in a running container says it for the terminal alone, and does not wait) |
 //! | runtime | `Start` | the gate is open |
 //! | init | `Executing` | the next thing is execve; the end of the stream then means that it happened |
 //! | in between | `Born` pid (+ pidfd) | init is there, where it takes a process in between to bear it |

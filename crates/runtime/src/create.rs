@@ -171,7 +171,7 @@ fn open(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
 }
 
 /// Waits for the end of the stream, which after the last word means that the program was executed.
-pub(crate) fn await_execution(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
+fn await_execution(channel: &Channel, cgroup: Option<&Cgroup>) -> Result<()> {
     let mut executing = false;
     loop {
         match channel.receive()? {

@@ -7,7 +7,7 @@
 use crate::api::{ExecRequest, Stdio, Target};
 use crate::cgroup::Entry;
 use crate::channel::{Channel, Message};
-use crate::create::{Way, await_execution, deliver_by_way, end, hide_from_others};
+use crate::create::{Way, deliver_by_way, end, hide_from_others};
 use crate::error::{Doing, Error, Result};
 use crate::init::{become_root, fail, hide_keys, state};
 use crate::launch::{Launch, Overrides};
@@ -171,18 +171,24 @@ impl Entering<'_> {
 
     /// The caller's side, until the process was executed.
     fn attend(channel: &Channel) -> Result<Option<OwnedFd>> {
-        let terminal = match channel.receive()? {
-            Some(Message::Ready(terminal)) => terminal,
-            Some(Message::Failed(kind, message)) => return Err(Error::Container { kind, message }),
-            Some(_) => return Err(Error::State("the process spoke out of turn".into())),
-            None => {
-                return Err(Error::State(
-                    "the process was killed while it was set up".into(),
-                ));
+        let mut terminal = None;
+        let mut executing = false;
+        loop {
+            match channel.receive()? {
+                Some(Message::Ready(master)) => terminal = master,
+                Some(Message::Executing) => executing = true,
+                Some(Message::Failed(kind, message)) => {
+                    return Err(Error::Container { kind, message });
+                }
+                Some(_) => return Err(Error::State("the process spoke out of turn".into())),
+                None if executing => return Ok(terminal),
+                None => {
+                    return Err(Error::State(
+                        "the process was killed while it was set up".into(),
+                    ));
+                }
             }
-        };
-        await_execution(channel, None)?;
-        Ok(terminal)
+        }
     }
 
     /// The process's side.
@@ -233,7 +239,9 @@ impl Entering<'_> {
         let terminal = stdio::install(&self.stdio, &root, self.process.console_size)?;
         let ready = self.launch.become_user(&root, label)?;
         drop(root);
-        channel.send(&Message::Ready(terminal.map(|terminal| terminal.master)))?;
+        if let Some(terminal) = terminal {
+            channel.send(&Message::Ready(Some(terminal.master)))?;
+        }
         let Target {
             id, bundle, spec, ..
         } = *self.target;

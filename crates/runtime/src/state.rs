@@ -292,7 +292,10 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         result => result.call(|| "open").doing_with(doing)?,
     };
-    let mut bytes = Vec::new();
+    // All of it at once: how long it is may change.
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let length = usize::try_from(length.min(DOCUMENT_BYTES_MAX)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(length + 1);
     file.take(DOCUMENT_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .call(|| "read")

@@ -9,7 +9,7 @@ use crate::cgroup::SubCgroup;
 use crate::error::{Error, Result};
 use crate::state::{Known, read_bytes};
 use crate::{exec as execute, sealed};
-use oci::runtime::{Process, Status};
+use oci::runtime::Process;
 use rustix::process::Pid;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -65,11 +65,8 @@ pub(super) fn exec(invocation: &Invocation) -> Result<u8> {
     let arguments = &invocation.arguments;
     let sub_cgroups = sub_cgroups(arguments)?;
     let known = invocation.store.find(invocation.id()?)?;
-    let init = match known.status()? {
-        Status::Stopped => None,
-        _ => known.init()?,
-    };
-    let init = init.ok_or_else(|| Error::State("cannot exec in a stopped container".into()))?;
+    let stopped = || Error::State("cannot exec in a stopped container".into());
+    let init = known.init()?.ok_or_else(stopped)?;
     let (preserve_fds, variables) = preserved(invocation)?;
     let mut process = process(&known, invocation)?;
     process.env.extend(variables);

@@ -19,10 +19,9 @@ mod numbers;
 mod program;
 
 use crate::error::{Doing, Error, Result};
-use numbers::{Column, Row, number, row};
+use numbers::{Column, Row, number, rows};
 use oci::runtime::{Seccomp, SeccompAction, SeccompOperator, SyscallArgument, SyscallRule};
 use program::{Answer, Assembler, Condition, Rule};
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use sys::seccomp::{
     INSTRUCTIONS_MAX, Instruction, SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_NEW_LISTENER,
@@ -166,7 +165,7 @@ fn assemble(seccomp: &Seccomp) -> Result<Vec<Instruction>> {
     let default = answer(seccomp.default_action, seccomp.default_errno_ret)?;
     let listed = columns(seccomp)?;
     let named: Vec<Vec<&Row>> = { seccomp.syscalls.iter() }
-        .map(|rule| rule.names.iter().filter_map(|name| row(name)).collect())
+        .map(|rule| rows(&rule.names))
         .collect();
     let mut assembler = Assembler::default();
     for (audit, columns) in AUDIT {
@@ -177,10 +176,11 @@ fn assemble(seccomp: &Seccomp) -> Result<Vec<Instruction>> {
         if here.is_empty() {
             continue;
         }
-        let mut calls = BTreeMap::new();
+        let mut said = Vec::new();
         for &&column in &here {
-            collect(seccomp, &named, column, default, &mut calls)?;
+            collect(seccomp, &named, column, default, &mut said)?;
         }
+        let calls = merge(said);
         // Numbers with the x32 bit, on an architecture whose list leaves x32 out.
         let foreign = (columns.contains(&Column::X32) && here.len() == 1).then_some(
             if listed.contains(&Column::X32) {
@@ -245,7 +245,7 @@ fn collect(
     named: &[Vec<&Row>],
     column: Column,
     default: Answer,
-    calls: &mut BTreeMap<u32, Call>,
+    calls: &mut Vec<(u32, Call)>,
 ) -> Result<()> {
     for (rule, rows) in seccomp.syscalls.iter().zip(named) {
         let answer = answer(rule.action, rule.errno_ret)?;
@@ -266,40 +266,54 @@ fn collect(
             } else {
                 number
             };
-            let call = calls.entry(number).or_insert(Call::Rules(Vec::new()));
-            match call {
-                Call::Plain(_) => {}
-                Call::Rules(_) if rule.args.is_empty() => *call = Call::Plain(answer),
-                Call::Rules(rules) => {
-                    let new = alternatives.iter();
-                    rules.extend(new.map(|conditions| Rule {
-                        conditions: conditions.clone(),
-                        answer,
-                    }));
-                }
-            }
+            let call = if rule.args.is_empty() {
+                Call::Plain(answer)
+            } else {
+                let rules = alternatives.iter().map(|conditions| Rule {
+                    conditions: conditions.clone(),
+                    answer,
+                });
+                Call::Rules(rules.collect())
+            };
+            calls.push((number, call));
         }
     }
     Ok(())
 }
 
 /// Adds what a rule without conditions says of calls made through others.
-fn collect_parts(rule: &SyscallRule, answer: Answer, calls: &mut BTreeMap<u32, Call>) {
+fn collect_parts(rule: &SyscallRule, answer: Answer, calls: &mut Vec<(u32, Call)>) {
     for part in rule.names.iter().filter_map(|name| multiplexed::part(name)) {
-        let call = calls.entry(part.number).or_insert(Call::Rules(Vec::new()));
-        if let Call::Rules(rules) = call {
-            rules.push(Rule {
-                conditions: vec![Condition {
-                    index: 0,
-                    mask: part.mask,
-                    value: part.value,
-                    operator: SeccompOperator::MaskedEqual,
-                    wide: false,
-                }],
-                answer,
-            });
-        }
+        let rule = Rule {
+            conditions: vec![Condition {
+                index: 0,
+                mask: part.mask,
+                value: part.value,
+                operator: SeccompOperator::MaskedEqual,
+                wide: false,
+            }],
+            answer,
+        };
+        calls.push((part.number, Call::Rules(vec![rule])));
     }
+}
+
+/// Brings what several rules say of a call together: the first without conditions counts, else all, in their order. The calls
+/// are in the order of their numbers then, once each.
+fn merge(mut calls: Vec<(u32, Call)>) -> Vec<(u32, Call)> {
+    calls.sort_by_key(|(number, _)| *number);
+    calls.dedup_by(|(later, more), (number, call)| {
+        let same = later == number;
+        if same {
+            match (call, more) {
+                (Call::Plain(_), _) => {}
+                (call @ Call::Rules(_), Call::Plain(answer)) => *call = Call::Plain(*answer),
+                (Call::Rules(rules), Call::Rules(more)) => rules.append(more),
+            }
+        }
+        same
+    });
+    calls
 }
 
 /// What the rules say of one call.
@@ -354,7 +368,7 @@ fn condition(argument: &SyscallArgument, wide: bool) -> Result<Condition> {
 
 /// The whole range of numbers as intervals with one answer each: the first number of each, in order.
 fn intervals(
-    calls: &BTreeMap<u32, Call>,
+    calls: &[(u32, Call)],
     columns: &[Column],
     default: Answer,
     foreign: Option<std::ops::Range<u32>>,
@@ -380,11 +394,14 @@ fn intervals(
             continue;
         }
         push(base, Call::Plain(default));
-        for (&number, call) in calls.range(range.clone()) {
-            push(number, call.clone());
+        let first = calls.partition_point(|(number, _)| *number < range.start);
+        let end = calls.partition_point(|(number, _)| *number < range.end);
+        let calls = &calls[first..end];
+        for (number, call) in calls {
+            push(*number, call.clone());
             push(number + 1, Call::Plain(default));
         }
-        if let Some((&last, _)) = calls.range(range).next_back() {
+        if let Some((last, _)) = calls.last() {
             push(last + 1, Call::Plain(beyond));
         }
     }

@@ -19,10 +19,27 @@ pub(super) enum Column {
 /// A call's numbers, one for each column.
 pub(super) type Row = [i32; 6];
 
-/// The numbers of a call.
-pub(super) fn row(name: &str) -> Option<&'static Row> {
-    let row = NUMBERS.binary_search_by(|(other, _)| other.cmp(&name));
-    row.ok().map(|row| &NUMBERS[row].1)
+/// The numbers of each call of a list that is known.
+pub(super) fn rows(names: &[String]) -> Vec<&'static Row> {
+    // Most lists are sorted as the table is, and name most of it.
+    let mut next = 0;
+    let rows = names.iter().filter_map(|name| {
+        let found = match NUMBERS.get(next) {
+            Some((other, _)) if other == name => next,
+            _ => NUMBERS
+                .binary_search_by(|(other, _)| (*other).cmp(name))
+                .ok()?,
+        };
+        next = found + 1;
+        Some(&NUMBERS[found].1)
+    });
+    rows.collect()
+}
+
+/// The numbers of a call that is known.
+#[cfg(test)]
+pub(super) fn row(name: &str) -> &'static Row {
+    rows(&[name.to_owned()])[0]
 }
 
 /// The number of a call on an architecture.
@@ -541,7 +558,7 @@ mod tests {
             ("seccomp", libc::SYS_seccomp),
         ] {
             assert_eq!(
-                number(row(name).unwrap(), native).map(i64::from),
+                number(row(name), native).map(i64::from),
                 Some(expected),
                 "{name}"
             );
@@ -550,7 +567,12 @@ mod tests {
 
     #[test]
     fn unknown_names_have_no_number() {
-        assert_eq!(number(row("open").unwrap(), Column::Aarch64), None);
-        assert_eq!(row("no_such_call"), None);
+        assert_eq!(number(row("open"), Column::Aarch64), None);
+        let lists = [["open", "no_such_call", "close"], ["close", "open", "open"]];
+        for names in lists {
+            let known = names.iter().filter(|name| **name != "no_such_call");
+            let expected: Vec<_> = known.map(|name| row(name)).collect();
+            assert_eq!(rows(&names.map(str::to_owned)), expected);
+        }
     }
 }
