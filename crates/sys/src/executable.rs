@@ -115,8 +115,7 @@ struct Pages {
     offset: u64,
 }
 
-/// Maps every segment anew: from the file what nobody writes to, and without a file, with what is there, what is written to.
-/// The process has one thread.
+/// Maps every segment anew from the file, with what was written to it since. The process has one thread.
 fn map(file: &OwnedFd) -> Result<()> {
     let headers = headers();
     let table = headers.iter().find(|header| header.p_type == libc::PT_PHDR);
@@ -139,7 +138,7 @@ fn map(file: &OwnedFd) -> Result<()> {
         if header.p_flags & libc::PF_W == 0 {
             map_file(file, &pages, header.p_flags & libc::PF_X != 0)?;
         } else {
-            copy(&pages)?;
+            map_written(file, &pages)?;
         }
     }
     for header in headers
@@ -174,6 +173,7 @@ fn address(number: u64) -> usize {
     number as usize
 }
 
+/// Maps pages that nobody writes to.
 fn map_file(file: &OwnedFd, pages: &Pages, executed: bool) -> Result<()> {
     let executable = if executed {
         ProtFlags::EXEC
@@ -195,27 +195,35 @@ fn map_file(file: &OwnedFd, pages: &Pages, executed: bool) -> Result<()> {
     Ok(())
 }
 
-/// Puts memory of no file, with the same contents, in the place of pages that are written to.
-fn copy(pages: &Pages) -> Result<()> {
+/// The same for pages that are written to: the file's beside them first, then what differs copied, then put in their place.
+fn map_written(file: &OwnedFd, pages: &Pages) -> Result<()> {
     // SAFETY: a new mapping, where nothing is.
-    let copied = unsafe {
-        rustix::mm::mmap_anonymous(
+    let beside = unsafe {
+        rustix::mm::mmap(
             std::ptr::null_mut(),
             pages.length,
             ProtFlags::READ | ProtFlags::WRITE,
             MapFlags::PRIVATE,
+            file,
+            pages.offset,
         )
     };
-    let copied = copied.call(|| "mmap(MAP_ANONYMOUS)")?;
+    let beside = beside.call(|| "mmap(MAP_PRIVATE)")?;
     let original = pointer(pages.start);
-    // SAFETY: both have that length and are apart; nobody else writes meanwhile, as there is one thread.
-    unsafe {
-        std::ptr::copy_nonoverlapping(original.cast::<u8>(), copied.cast::<u8>(), pages.length)
-    };
+    // SAFETY: it has that length, and nobody writes meanwhile, as there is one thread.
+    let written = unsafe { std::slice::from_raw_parts(original.cast::<u8>(), pages.length) };
+    // SAFETY: it has that length, and is this function's own.
+    let anew = unsafe { std::slice::from_raw_parts_mut(beside.cast::<u8>(), pages.length) };
+    let page = rustix::param::page_size();
+    for (new, old) in anew.chunks_mut(page).zip(written.chunks(page)) {
+        if new != old {
+            new.copy_from_slice(old);
+        }
+    }
     // SAFETY: the same bytes are mapped where they are, in one step.
     let moved = unsafe {
         rustix::mm::mremap_fixed(
-            copied,
+            beside,
             pages.length,
             pages.length,
             MremapFlags::MAYMOVE,
