@@ -1,7 +1,7 @@
 //! Talking to registries: `POST /images/create?fromImage=…`, `POST /images/{name}/push`, `POST /auth`,
 //! `GET /distribution/{name}/json`.
 
-use crate::http::{Error, Pieces, Reply, json, read_json, stream};
+use crate::http::{Error, Pieces, Query, Reply, json, read_json, stream};
 use crate::images::{PROGRESS_BYTES, failed, line, signed};
 use crate::server::{Call, Peer};
 use api_types as types;
@@ -30,7 +30,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The credentials in a request's header; a client without any sends an empty document.
-fn credentials(headers: &HeaderMap) -> Result<Credentials, Error> {
+pub(crate) fn credentials(headers: &HeaderMap) -> Result<Credentials, Error> {
     let bad = |what: String| Error::bad_request(format!("{HEADER_AUTH}: {what}"));
     let Some(value) = headers.get(HEADER_AUTH).filter(|value| !value.is_empty()) else {
         return Ok(Credentials::Anonymous);
@@ -94,10 +94,7 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
         .parse()
         .map_err(|error: oci::reference::ReferenceError| bad(error.to_string()))?;
     let credentials = credentials(call.request.headers())?;
-    let platform: Option<Platform> = { call.query.get("platform").filter(|text| !text.is_empty()) }
-        .map(str::parse)
-        .transpose()
-        .map_err(|error: oci::image::PlatformError| Error::bad_request(error.to_string()))?;
+    let platform = platform(&call.query)?;
     let tag = call.query.get("tag").unwrap_or_default();
     let references = match tag {
         "" if named.tag().is_none() && named.digest().is_none() => {
@@ -116,7 +113,7 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
         }],
     };
     let engine = call.engine.clone();
-    told(&call.request, move |teller| {
+    told(peer(&call.request)?, move |teller| {
         for reference in &references {
             let pulled = teller.pull(&engine, reference, platform.clone(), credentials.clone())?;
             teller.pulled(reference, &pulled);
@@ -126,20 +123,36 @@ pub(crate) async fn pull(call: &Call<'_>) -> Reply {
     .await
 }
 
-/// `POST /images/{name}/push?tag=…`: without a tag, all tags.
+/// The platform that a query names as people write it.
+pub(crate) fn platform(query: &Query) -> Result<Option<Platform>, Error> {
+    { query.get("platform") }
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: oci::image::PlatformError| Error::bad_request(error.to_string()))
+}
+
+/// The platform that a query names as a document.
+fn platform_document(query: &Query) -> Result<Option<Platform>, Error> {
+    let Some(text) = query.get("platform") else {
+        return Ok(None);
+    };
+    let bad = |what: String| Error::bad_request(format!("failed to parse platform: {what}"));
+    let platform: Platform =
+        api_types::from_slice(text.as_bytes()).map_err(|error| bad(error.to_string()))?;
+    if platform.os.is_empty() || platform.architecture.is_empty() {
+        return Err(bad("both OS and Architecture must be provided".to_owned()));
+    }
+    Ok(Some(platform))
+}
+
+/// `POST /images/{name}/push?tag=…&platform=…`: without a tag, all tags.
 pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
     let bad = |error: oci::reference::ReferenceError| Error::bad_request(error.to_string());
     let named: Reference = name.parse().map_err(bad)?;
     if named.digest().is_some() {
         return Err(Error::bad_request("cannot push a digest reference"));
     }
-    if call
-        .query
-        .get("platform")
-        .is_some_and(|platform| !platform.is_empty())
-    {
-        return Err(Error::unsupported("pushing one platform of an image"));
-    }
+    let platform = platform_document(&call.query)?;
     let credentials = credentials(call.request.headers())?;
     let references = match call.query.get("tag").or(named.tag()) {
         None | Some("") => tokio::task::block_in_place(|| call.engine.images().tags_of(&named))?,
@@ -152,9 +165,9 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
         )));
     }
     let engine = call.engine.clone();
-    told(&call.request, move |teller| {
+    told(peer(&call.request)?, move |teller| {
         for reference in &references {
-            let pushed = teller.push(&engine, reference, credentials.clone())?;
+            let pushed = teller.push(&engine, reference, platform.clone(), credentials.clone())?;
             teller.pushed(reference, &pushed);
         }
         Ok(())
@@ -188,15 +201,19 @@ pub(crate) async fn inspect(call: &Call<'_>, name: &str) -> Reply {
     })
 }
 
+/// Who has sent a request.
+pub(crate) fn peer(request: &Request<Incoming>) -> Result<Peer, Error> {
+    let peer = request.extensions().get::<Peer>().cloned();
+    peer.ok_or_else(|| Error::bad_request("the request came by no connection"))
+}
+
 /// Does something that is told meanwhile. A failure before there is anything to tell has a status of its own.
-async fn told(
-    request: &Request<Incoming>,
+pub(crate) async fn told(
+    peer: Peer,
     work: impl FnOnce(&Teller) -> Result<(), Error> + Send + 'static,
 ) -> Reply {
     let (pieces, response) = stream("application/json");
     let (begun, begins) = oneshot::channel();
-    let peer = request.extensions().get::<Peer>().cloned();
-    let peer = peer.ok_or_else(|| Error::bad_request("the request came by no connection"))?;
     let (client, stop) = (pieces.clone(), watch::Sender::new(false));
     let teller = Teller::new(pieces, begun, stop.clone());
     let working = tokio::task::spawn_blocking(move || {
@@ -220,13 +237,12 @@ async fn told(
     }
 }
 
-/// Tells the client how a pull or a push goes.
-struct Teller {
+/// Tells the client how a pull, a push or an import goes.
+pub(crate) struct Teller {
     pieces: Pieces,
     begun: Mutex<Option<oneshot::Sender<Option<Error>>>>,
     /// Bytes of each layer that were told.
     told: Mutex<HashMap<Digest, u64>>,
-    /// Becomes true when the client has gone.
     stop: watch::Sender<bool>,
 }
 
@@ -263,13 +279,7 @@ impl Teller {
             first.call_once(start);
             self.layer(digest, state);
         };
-        let pulled = engine.pull(
-            reference,
-            platform,
-            credentials,
-            self.stop.subscribe(),
-            &progress,
-        )?;
+        let pulled = engine.pull(reference, platform, credentials, self.stop(), &progress)?;
         first.call_once(start);
         Ok(pulled)
     }
@@ -321,6 +331,7 @@ impl Teller {
         &self,
         engine: &Engine,
         reference: &Reference,
+        platform: Option<Platform>,
         credentials: Credentials,
     ) -> Result<Pushed, Error> {
         let first = std::sync::Once::new();
@@ -349,7 +360,7 @@ impl Teller {
             };
             self.step(diff_id, status, progress);
         };
-        let pushed = engine.push(reference, credentials, self.stop.subscribe(), &progress)?;
+        let pushed = engine.push(reference, platform, credentials, self.stop(), &progress)?;
         first.call_once(start);
         Ok(pushed)
     }
@@ -398,7 +409,12 @@ impl Teller {
         }
     }
 
-    fn say(&self, message: types::JsonMessage) {
+    /// Becomes true when the client has gone.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub(crate) fn say(&self, message: types::JsonMessage) {
         let begun = self
             .begun
             .lock()

@@ -5,7 +5,7 @@ use crate::server::Call;
 use crate::wire::NEVER;
 use api_types as types;
 use bytes::Bytes;
-use engine::images::{Image, ImportOptions, ListFilter, Removed};
+use engine::images::{Image, ListFilter, Removed};
 use engine::{Engine, images::ImageId};
 use http::{Method, StatusCode};
 use oci::Reference;
@@ -19,10 +19,10 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::POST, ["create"]) if call.query.get("fromImage").is_some() => {
             crate::distribution::pull(&call).await
         }
-        (&Method::POST, ["create"]) => create(call),
+        (&Method::POST, ["create"]) => crate::import::create(call).await,
         (&Method::GET, ["get"]) => save(&call, call.query.all("names").to_vec()),
         (&Method::POST, ["prune"]) => crate::prune::images(&call),
-        (&Method::GET, ["search"]) => Err(Error::unsupported("searching a registry")),
+        (&Method::GET, ["search"]) => crate::search::search(&call).await,
         (&Method::GET, [name @ .., "json"]) => inspect(&call, &name.join("/")),
         (&Method::GET, [name @ .., "history"]) => history(&call, &name.join("/")),
         (&Method::GET, [name @ .., "get"]) => save(&call, vec![name.join("/")]),
@@ -227,7 +227,7 @@ fn tag(call: &Call<'_>, name: &str) -> Reply {
     Ok(empty(StatusCode::CREATED))
 }
 
-fn attributes(name: &str) -> BTreeMap<String, String> {
+pub(crate) fn attributes(name: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("name".to_owned(), name.to_owned())])
 }
 
@@ -372,49 +372,3 @@ fn load(call: Call<'_>) -> Reply {
 
 /// How often progress is told.
 pub(crate) const PROGRESS_BYTES: u64 = 1 << 20;
-
-/// `POST /images/create` of a tar: an import.
-fn create(call: Call<'_>) -> Reply {
-    match call.query.get("fromSrc") {
-        Some("-") => {}
-        Some(_) => return Err(Error::unsupported("importing from a URL")),
-        None => return Err(Error::bad_request("missing parameter: fromSrc")),
-    }
-    if call.query.get("platform").is_some() {
-        return Err(Error::unsupported("importing for another platform"));
-    }
-    let options = ImportOptions {
-        reference: target(&call.query)?,
-        changes: call
-            .query
-            .all("changes")
-            .iter()
-            .flat_map(|lines| lines.lines())
-            .map(str::to_owned)
-            .collect(),
-        message: call.query.get("message").unwrap_or_default().to_owned(),
-        platform: None,
-    };
-    let engine = call.engine.clone();
-    let body = BodyReader::new(call.request.into_body());
-    let (pieces, response) = stream("application/json");
-    tokio::task::spawn_blocking(move || {
-        let message = match engine.images().import(body, &options) {
-            Ok(id) => {
-                let name = options
-                    .reference
-                    .as_ref()
-                    .map_or_else(|| id.to_string(), Reference::familiar);
-                engine.image_event("import", &id.to_string(), attributes(&name));
-                types::JsonMessage {
-                    status: id.to_string(),
-                    ..types::JsonMessage::default()
-                }
-            }
-            Err(error) => failed(error.into()),
-        };
-        // A client that has gone gets no answer; the image is there.
-        drop(pieces.blocking_send(Ok(line(&message))));
-    });
-    Ok(response)
-}

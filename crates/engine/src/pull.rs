@@ -1,9 +1,10 @@
 //! Images of registries.
 
 use crate::Engine;
-use images::registry::{Credentials, Purpose};
+use images::registry::{Credentials, Download, Found, Purpose};
 use images::{Error, LayerState, PullRequest, Pulled, PushRequest, PushState, Pushed, Result};
 use oci::image::{ConfigFile, Descriptor, Document, Platform, media_type};
+use oci::reference::DEFAULT_DOMAIN;
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
 use tokio::runtime::Handle;
@@ -40,13 +41,15 @@ impl Engine {
         Ok(pulled)
     }
 
-    /// Pushes an image under a name with a tag that it has. Blocks as [`Engine::pull`] does.
+    /// Pushes an image under a name with a tag that it has, when it is for the platform where one is given. Blocks as
+    /// [`Engine::pull`] does.
     ///
     /// # Errors
-    /// No image of that name; a registry that does not take it from these credentials, or cannot be reached.
+    /// No image of that name, or for another platform; a registry that does not take it from these credentials, or cannot be reached.
     pub fn push(
         &self,
         reference: &Reference,
+        platform: Option<Platform>,
         credentials: Credentials,
         stop: watch::Receiver<bool>,
         progress: &(dyn Fn(&Digest, PushState) + Sync),
@@ -58,6 +61,7 @@ impl Engine {
         let request = PushRequest {
             repository: repository?,
             reference: reference.clone(),
+            platform,
             stop,
         };
         let pushed = self.images().push(&Handle::current(), &request, progress)?;
@@ -125,5 +129,48 @@ impl Engine {
     /// A registry that refuses them, or cannot be reached.
     pub async fn log_in(&self, domain: &str, credentials: &Credentials) -> Result<Option<String>> {
         Ok(self.0.distribution.log_in(domain, credentials).await?)
+    }
+
+    /// Searches the registry that a term begins with, or else Docker Hub, for the rest of the term.
+    ///
+    /// # Errors
+    /// A term that names no registry as it should; a registry that cannot be searched or reached.
+    pub async fn search(
+        &self,
+        term: &str,
+        limit: usize,
+        credentials: &Credentials,
+    ) -> Result<Vec<Found>> {
+        if term.contains("://") {
+            return Err(Error::Argument(format!(
+                "invalid repository name: repository name ({term}) should not have a scheme"
+            )));
+        }
+        let (domain, rest) = match term.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+                (first, rest)
+            }
+            // What Docker vouches for is found without its directory.
+            _ => (
+                DEFAULT_DOMAIN,
+                term.strip_prefix("library/").unwrap_or(term),
+            ),
+        };
+        let domain = match domain {
+            "index.docker.io" => DEFAULT_DOMAIN,
+            other => other,
+        };
+        let distribution = &self.0.distribution;
+        Ok(distribution
+            .search(domain, rest, limit, credentials)
+            .await?)
+    }
+
+    /// Begins to fetch what is at a URL.
+    ///
+    /// # Errors
+    /// A URL that is none, or has nothing; a server that cannot be reached.
+    pub async fn download(&self, url: &str) -> Result<Download> {
+        Ok(self.0.distribution.download(url).await?)
     }
 }

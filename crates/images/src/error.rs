@@ -134,6 +134,18 @@ pub enum Error {
     /// No image has a name that is to be pushed.
     #[error("An image does not exist locally with the tag: {0}")]
     NotTagged(String),
+    /// An image is for another platform than the one that is asked for.
+    #[error(
+        "image with reference {name} was found but its platform ({found}) does not match the specified platform ({wanted})"
+    )]
+    OtherPlatform {
+        /// The image's name, as people write it.
+        name: String,
+        /// The platform that it is for.
+        found: String,
+        /// The platform that is asked for.
+        wanted: String,
+    },
     /// A registry does not give an image to whoever asked.
     #[error(
         "pull access denied for {name}, repository does not exist or may require 'docker login'{}{message}",
@@ -226,6 +238,7 @@ impl Error {
         match self {
             Self::NoSuchImage(_)
             | Self::NotTagged(_)
+            | Self::OtherPlatform { .. }
             | Self::NoSuchSnapshot(_)
             | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::ReferenceInUse { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,

@@ -24,7 +24,7 @@ fn variant(platform: &Platform) -> &str {
 }
 
 /// Whether an image's platform runs on a wanted one: an older variant of the same architecture does.
-fn fits(found: &Platform, wanted: &Platform) -> bool {
+pub(crate) fn fits(found: &Platform, wanted: &Platform) -> bool {
     found.os == wanted.os
         && found.architecture == wanted.architecture
         && variant(found) <= variant(wanted)

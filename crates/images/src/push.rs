@@ -5,6 +5,7 @@
 //! other repositories of its; only what it has nowhere is made again and sent while it is made.
 
 use crate::parallel;
+use crate::platform;
 use crate::pull::wait;
 use crate::records::{ImageId, ImageRecord, LayerRecord, ReferenceRecord};
 use crate::{Error, Images, Result};
@@ -12,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::write::GzEncoder;
 use oci::digest::{Algorithm, Hasher};
 use oci::image::{
-    CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX, Manifest, media_type,
+    CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX, Manifest, Platform, media_type,
 };
 use oci::{Digest, Reference};
 use registry::Repository;
@@ -40,6 +41,8 @@ pub struct PushRequest {
     pub repository: Arc<Repository>,
     /// Which image: a name of it, whose tag it gets there.
     pub reference: Reference,
+    /// What the image has to run on, when only that is meant.
+    pub platform: Option<Platform>,
     /// Becomes true when nobody wants it any more.
     pub stop: watch::Receiver<bool>,
 }
@@ -97,6 +100,9 @@ impl Images {
         let id = id.ok_or_else(|| Error::NotTagged(request.reference.familiar()))?;
         let record = self.records.image(&id).map_err(Error::Records)?;
         let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        if let Some(wanted) = &request.platform {
+            self.check_platform(&id, &request.reference, wanted)?;
+        }
         // The layers must not go while they are sent.
         let mut ingest = self.ingest()?;
         let sizes = self.records.layers().map_err(Error::Records)?;
@@ -148,6 +154,19 @@ impl Images {
             id,
             digest: manifest.digest,
             size: manifest.bytes.len() as u64,
+        })
+    }
+
+    /// Refuses to push what is for another platform than was asked for.
+    fn check_platform(&self, id: &ImageId, name: &Reference, wanted: &Platform) -> Result<()> {
+        let config = self.config(id)?;
+        if platform::fits(&config.platform, wanted) {
+            return Ok(());
+        }
+        Err(Error::OtherPlatform {
+            name: name.familiar(),
+            found: platform::shown(&config.platform),
+            wanted: platform::shown(wanted),
         })
     }
 

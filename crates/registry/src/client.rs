@@ -135,21 +135,35 @@ impl Client {
     /// Checks credentials with a registry (end-1). Returns an identity token where the registry gives one in their place.
     pub async fn log_in(&self, domain: &str, credentials: &Credentials) -> Result<Option<String>> {
         let endpoints = self.shared.transport.registries.endpoints(domain, false)?;
+        let asked = self.ask_any(&endpoints, "/v2/", credentials, "", domain);
+        match asked.await? {
+            (answer, identity) if answer.status().is_success() => Ok(identity),
+            (answer, _) => Err(answer.into_error().await),
+        }
+    }
+
+    /// Asks the first of a registry's endpoints that can be reached. Returns an identity token, too, when one was given.
+    pub(crate) async fn ask_any(
+        &self,
+        endpoints: &[Endpoint],
+        path: &str,
+        credentials: &Credentials,
+        scope: &str,
+        what: &str,
+    ) -> Result<(Answer, Option<String>)> {
         let mut last = None;
-        for endpoint in &endpoints {
-            let call = Call::new(Method::GET, endpoint.address.url("/v2/"));
+        for endpoint in endpoints {
+            let call = Call::new(Method::GET, endpoint.address.url(path));
             let authorizer = Authorizer {
                 shared: &self.shared,
                 endpoint,
                 credentials,
-                scope: String::new(),
-                what: domain,
+                scope: scope.to_owned(),
+                what,
             };
             match authorizer.send(&call, &Bytes::new()).await {
-                Ok((answer, identity)) if answer.status().is_success() => return Ok(identity),
-                Ok((answer, _)) => return Err(answer.into_error().await),
                 Err(error @ Error::Transport { .. }) => last = Some(error),
-                Err(error) => return Err(error),
+                answered => return answered,
             }
         }
         Err(last.expect("a registry has an endpoint"))

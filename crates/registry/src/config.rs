@@ -29,6 +29,8 @@ pub const FILE: &str = "/etc/hull/registries.toml";
 pub const CERTIFICATES: [&str; 2] = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
 /// Where the names of `docker.io` are served.
 const DEFAULT_LOCATION: &str = "https://registry-1.docker.io";
+/// Where they are searched.
+const DEFAULT_INDEX: &str = "https://index.docker.io";
 /// Mirrors of one registry.
 pub const MIRRORS_MAX: usize = 16;
 /// Bytes of the file.
@@ -165,6 +167,18 @@ impl Registries {
                 ..secure
             };
             endpoints.push(own(plain, false));
+        }
+        Ok(endpoints)
+    }
+
+    /// The ways to where a registry is searched.
+    pub(crate) fn indexes(&self, domain: &str) -> Result<Vec<Endpoint>> {
+        let located = { self.entries.get(domain) }.is_some_and(|entry| entry.location.is_some());
+        let mut endpoints = self.endpoints(domain, false)?;
+        if domain == DEFAULT_DOMAIN && !located {
+            for endpoint in &mut endpoints {
+                endpoint.address = DEFAULT_INDEX.parse()?;
+            }
         }
         Ok(endpoints)
     }
@@ -328,6 +342,19 @@ mod tests {
             ways(&registries, "old.example", true),
             [("http://new.example:81/a".to_owned(), true)]
         );
+    }
+
+    #[test]
+    fn docker_hub_is_searched_elsewhere_than_pulled_from() {
+        let hub = |registries: &Registries| {
+            let found = registries.indexes("docker.io").unwrap();
+            found[0].address.to_string()
+        };
+        assert_eq!(hub(&read("").unwrap()), DEFAULT_INDEX);
+        let moved = read("[registry.\"docker.io\"]\nlocation = \"https://hub.example\"\n").unwrap();
+        assert_eq!(hub(&moved), "https://hub.example");
+        let other = moved.indexes("b.example").unwrap();
+        assert_eq!(other[0].address.to_string(), "https://b.example");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const FLAGS: &[Flag] = &[
     Flag::bool("disable-content-trust", "Push without a signature").default("true"),
     Flag::text(
         "platform",
-        "Push only the image for this platform (not supported by hull's engine yet)",
+        "Push only the image for this platform (os[/arch[/variant]])",
     ),
     Flag::bool("quiet", "Show only the image's full name").short('q'),
 ];
