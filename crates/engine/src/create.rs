@@ -61,9 +61,7 @@ impl Engine {
             .images
             .get(reference)
             .map_err(|error| match error.kind() {
-                images::ErrorKind::NotFound => {
-                    Error::not_found(format!("No such image: {reference}"))
-                }
+                images::ErrorKind::NotFound => Error::not_found(error.to_string()),
                 images::ErrorKind::Invalid => Error::invalid(error.to_string()),
                 _ => Error::system(format!("look up image {reference}"), error),
             })?;

@@ -68,6 +68,8 @@ pub struct Config {
     pub bridge: network::BridgeConfig,
     /// Where registries are.
     pub registries: images::registry::config::Registries,
+    /// The file that says what may be pulled; it need not be there.
+    pub policy: PathBuf,
 }
 
 /// The engine.

@@ -1,6 +1,7 @@
 //! Images of registries.
 
 use crate::Engine;
+use images::registry::policy::Policy;
 use images::registry::{Credentials, Download, Found, Purpose};
 use images::{Error, LayerState, PullRequest, Pulled, PushRequest, PushState, Pushed, Result};
 use oci::image::{ConfigFile, Descriptor, Document, Platform, media_type};
@@ -15,8 +16,8 @@ impl Engine {
     /// becomes true.
     ///
     /// # Errors
-    /// A registry that has no such image, does not give it to these credentials, or cannot be reached; an image that cannot be
-    /// used.
+    /// An image that the policy does not allow, or a policy that cannot be read; a registry that has no such image, does not
+    /// give it to these credentials, or cannot be reached; an image that cannot be used.
     pub fn pull(
         &self,
         reference: &Reference,
@@ -29,10 +30,13 @@ impl Engine {
             .0
             .distribution
             .repository(reference, credentials, Purpose::Pull);
+        // Read anew each time, so that what is forbidden now is not pulled by what was allowed at the start.
+        let policy = Policy::read(&self.0.config.policy)?;
         let request = PullRequest {
             repository: repository?,
             reference: reference.clone(),
             platform,
+            policy,
             stop,
         };
         let pulled = self.images().pull(&Handle::current(), &request, progress)?;

@@ -53,6 +53,7 @@ fn command() -> Command {
         )
         .arg(Arg::new("mtu").long("mtu").value_parser(clap::value_parser!(u32)).help("Of containers' interfaces"))
         .arg(path("registries", registry_config::FILE, "Mirrors and other addresses of registries"))
+        .arg(path("policy", registry::policy::FILE, "Which images may be pulled"))
         .arg(
             Arg::new("insecure-registry")
                 .long("insecure-registry")
@@ -129,6 +130,7 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
             mtu: matches.get_one::<u32>("mtu").copied(),
         },
         registries,
+        policy: PathBuf::from(text("policy")),
     };
     sys::process::limit_arenas(ARENAS_MAX);
     let workers = std::thread::available_parallelism()

@@ -217,6 +217,8 @@ pub enum ErrorKind {
     NotFound,
     /// The state forbids it.
     Conflict,
+    /// A policy forbids it.
+    Forbidden,
     /// What was given is wrong: a name, an archive, an instruction.
     Invalid,
     /// The machine failed.
@@ -245,6 +247,7 @@ impl Error {
             Self::In { source, .. } | Self::InLayer { source, .. } => source.kind(),
             Self::Registry(error) => match error.kind() {
                 registry::ErrorKind::NotFound | registry::ErrorKind::Denied => ErrorKind::NotFound,
+                registry::ErrorKind::Forbidden => ErrorKind::Forbidden,
                 registry::ErrorKind::Invalid => ErrorKind::Invalid,
                 registry::ErrorKind::Unavailable => ErrorKind::System,
             },

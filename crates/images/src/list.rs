@@ -19,7 +19,7 @@ impl Images {
     /// The image with this name, ID or unambiguous start of an ID.
     pub fn get(&self, name_or_id: &str) -> Result<Image> {
         let id = self.resolve(name_or_id)?;
-        let missing = || Error::NoSuchImage(name_or_id.to_owned());
+        let missing = || missing(name_or_id);
         let record = self
             .records
             .image(&id)
@@ -121,7 +121,7 @@ impl Images {
 
     /// The ID that a name, an ID or the start of an ID means; names come first.
     pub(crate) fn resolve(&self, name_or_id: &str) -> Result<ImageId> {
-        let missing = || Error::NoSuchImage(name_or_id.to_owned());
+        let missing = || missing(name_or_id);
         if let Ok(id) = name_or_id.parse::<Digest>() {
             return match self.records.image(&id).map_err(Error::Records)? {
                 Some(record) => Ok(record.id),
@@ -207,6 +207,16 @@ impl Images {
     }
 }
 
+/// Nothing has this name or ID. A name is told with the tag that was meant, as Docker does.
+fn missing(name_or_id: &str) -> Error {
+    let named = match name_or_id.parse::<Digest>() {
+        Ok(_) => None,
+        Err(_) => name_or_id.parse::<Reference>().ok(),
+    };
+    let shown = named.map(|named| named.to_target().familiar());
+    Error::NoSuchImage(shown.unwrap_or_else(|| name_or_id.to_owned()))
+}
+
 /// Whether an image has the labels that are asked for, and none that are not wanted.
 fn has_labels(image: &Image, filter: &ListFilter) -> bool {
     let labels = &image.config.config.labels;
@@ -248,4 +258,22 @@ pub(crate) fn short_id(id: &str) -> &str {
 pub(crate) fn is_id_of(text: &str, id: &ImageId) -> bool {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     hex.len() <= ID_DIGITS && id.hex().starts_with(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_with_its_tag() {
+        let id = format!("sha256:{}", "a".repeat(64));
+        for (text, told) in [
+            ("x", "x:latest"),
+            ("docker.io/library/x:1", "x:1"),
+            (id.as_str(), id.as_str()),
+            ("No Name", "No Name"),
+        ] {
+            assert_eq!(missing(text).to_string(), format!("No such image: {told}"));
+        }
+    }
 }

@@ -17,6 +17,7 @@ use oci::image::{
     ConfigFile, Descriptor, Document, INDEX_DEPTH_MAX, Index, Manifest, Platform, media_type,
 };
 use oci::{Digest, Reference};
+use registry::policy::Policy;
 use registry::{BlobStream, Repository};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// What the image has to run on; this machine's platform without.
     pub platform: Option<Platform>,
+    /// What may be pulled.
+    pub policy: Policy,
     /// Becomes true when nobody wants the image any more.
     pub stop: watch::Receiver<bool>,
 }
@@ -181,10 +184,14 @@ impl Fetcher<'_> {
         let PullRequest {
             repository,
             reference,
+            policy,
             ..
         } = self.request;
+        let demand = policy.demand(reference)?;
         let mut found = self.wait(repository.manifest(reference))?;
         let top = found.digest;
+        // From here on everything is asked for by digest: what is verified is what is pulled.
+        self.wait(demand.check(repository, reference, &top))?;
         for _ in 0..=INDEX_DEPTH_MAX {
             let index = match found.parse()? {
                 Document::Manifest(manifest) => {

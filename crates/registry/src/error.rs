@@ -66,6 +66,18 @@ pub enum Error {
         /// What the registry says, shortened.
         message: String,
     },
+    /// The policy does not let an image be pulled.
+    #[error("policy {path:?}, rule {rule:?}: {image} may not be pulled: {reason}")]
+    Policy {
+        /// The policy's file.
+        path: PathBuf,
+        /// The rule that counts.
+        rule: String,
+        /// The image, as people write it.
+        image: String,
+        /// What is missing.
+        reason: String,
+    },
     /// A repository has no such manifest.
     #[error("manifest for {0} not found: manifest unknown: manifest unknown")]
     NoManifest(String),
@@ -139,6 +151,8 @@ pub enum ErrorKind {
     NotFound,
     /// Other credentials are needed.
     Denied,
+    /// The policy forbids it.
+    Forbidden,
     /// What was given is wrong.
     Invalid,
     /// The registry is not there, too busy, or misbehaves.
@@ -152,6 +166,7 @@ impl Error {
             Self::NoManifest(_) => ErrorKind::NotFound,
             Self::Status { status, .. } if *status == StatusCode::NOT_FOUND => ErrorKind::NotFound,
             Self::Denied { .. } => ErrorKind::Denied,
+            Self::Policy { .. } => ErrorKind::Forbidden,
             Self::Config { .. } | Self::Address { .. } | Self::Document { .. } => {
                 ErrorKind::Invalid
             }

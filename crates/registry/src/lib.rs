@@ -5,6 +5,7 @@
 //! sees them; blobs are given as they come, never more bytes than were announced, for the receiver to check.
 
 pub mod config;
+pub mod policy;
 pub mod server;
 
 mod auth;
@@ -16,6 +17,7 @@ mod look;
 mod push;
 mod ranges;
 mod search;
+mod signature;
 mod tls;
 mod transport;
 mod waits;

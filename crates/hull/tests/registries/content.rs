@@ -3,6 +3,7 @@
 use crate::server::{Answer, Server};
 use oci::Digest;
 use oci::image::{Document, media_type};
+use std::sync::{Arc, OnceLock};
 
 /// A tar with one small file.
 pub(crate) fn tar_of(content: &str) -> Vec<u8> {
@@ -39,22 +40,38 @@ pub(crate) fn config(layer: &[u8], more: &str) -> String {
     )
 }
 
-/// A registry of documents and blobs, by the end of their paths.
-pub(crate) fn registry_of(contents: Vec<(String, Vec<u8>)>) -> Server {
-    Server::start(move |request| {
-        let found = contents
-            .iter()
-            .find(|(name, _)| request.path.ends_with(name.as_str()));
-        let Some((_, bytes)) = found else {
-            return Answer::status(404);
-        };
-        let kind = match Document::parse(bytes, None) {
-            Ok(Document::Index(_)) => media_type::OCI_INDEX,
-            Ok(Document::Manifest(_)) => media_type::OCI_MANIFEST,
-            Err(_) => "application/octet-stream",
-        };
-        Answer::ok(bytes).with("Content-Type", kind)
-    })
+/// Documents and blobs, by the end of their paths.
+pub(crate) type Contents = Vec<(String, Vec<u8>)>;
+
+/// A registry of contents.
+pub(crate) fn registry_of(contents: Contents) -> Server {
+    registry_with(|_| contents)
+}
+
+/// A registry whose contents name its address.
+pub(crate) fn registry_with(contents: impl FnOnce(&str) -> Contents) -> Server {
+    let known = Arc::new(OnceLock::new());
+    let served = Arc::clone(&known);
+    let server = Server::start(move |request| answer(served.wait(), &request.path));
+    assert!(known.set(contents(&server.address)).is_ok());
+    server
+}
+
+fn answer(contents: &Contents, path: &str) -> Answer {
+    // What refers to something is not the thing.
+    let listed = path.contains("/referrers/");
+    let found = contents.iter().find(|(name, _)| {
+        path.ends_with(name.as_str()) && listed == name.starts_with("/referrers/")
+    });
+    let Some((_, bytes)) = found else {
+        return Answer::status(404);
+    };
+    let kind = match Document::parse(bytes, None) {
+        Ok(Document::Index(_)) => media_type::OCI_INDEX,
+        Ok(Document::Manifest(_)) => media_type::OCI_MANIFEST,
+        Err(_) => "application/octet-stream",
+    };
+    Answer::ok(bytes).with("Content-Type", kind)
 }
 
 /// Content under its digest.

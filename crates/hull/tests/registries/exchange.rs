@@ -127,7 +127,13 @@ fn run_pulls_when_it_is_told_to() {
     };
     let never = run(&["--pull", "never"]);
     assert_eq!(never.code, 125, "{never:?}");
-    assert!(never.stderr.contains("No such image"), "{never:?}");
+    let words = format!("No such image: {name}");
+    assert!(never.stderr.contains(&words), "{never:?}");
+    let never = engine.run(&["run", "--pull", "never", "nowhere/x"]);
+    assert!(
+        never.stderr.contains("No such image: nowhere/x:latest"),
+        "{never:?}"
+    );
 
     let missing = run(&[]);
     assert_eq!(

@@ -6,6 +6,7 @@
 mod content;
 mod exchange;
 mod hostile;
+mod policy;
 mod search;
 #[allow(dead_code, reason = "it can do more than is needed here")]
 #[path = "../../../registry/tests/hostile/server.rs"]

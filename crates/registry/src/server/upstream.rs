@@ -335,7 +335,7 @@ fn known(store: &Store, name: &Name, target: &Target) -> Result<Known> {
 fn away(error: &Error) -> Refusal {
     let (status, code) = match error.kind() {
         ErrorKind::NotFound => (StatusCode::NOT_FOUND, Code::NameUnknown),
-        ErrorKind::Denied => (StatusCode::FORBIDDEN, Code::Denied),
+        ErrorKind::Denied | ErrorKind::Forbidden => (StatusCode::FORBIDDEN, Code::Denied),
         ErrorKind::Invalid | ErrorKind::Unavailable => (StatusCode::BAD_GATEWAY, Code::Unknown),
     };
     tracing::warn!(%error, cause = ?std::error::Error::source(error), "the other registry failed");

@@ -5,6 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// How a client begins that wants TLS: it is told in plain text that there is none.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -145,6 +148,10 @@ fn serve(
     script: &dyn Fn(&Request) -> Answer,
     shared: &Shared,
 ) -> std::io::Result<()> {
+    let mut first = [0];
+    if stream.peek(&mut first)? == 1 && first[0] == TLS_HANDSHAKE {
+        return stream.write_all(b"HTTP/1.0 400 X\r\n\r\n");
+    }
     let Some(request) = read(&mut BufReader::new(stream)) else {
         return Ok(());
     };
