@@ -85,10 +85,16 @@ fn list(call: &Call<'_>) -> Reply {
         until: None,
     };
     let images = block_in_place(|| call.engine.images().list(&filter))?;
-    let mut summaries: Vec<_> = images
-        .iter()
-        .map(|image| summary(call.engine, image))
-        .collect();
+    let shares = match call.query.flag("shared-size") {
+        true => Some(block_in_place(|| call.engine.images().shares())?),
+        false => None,
+    };
+    let share = |image: &Image| shares.as_ref()?.get(&image.id);
+    let summarized = |image: &Image| types::ImageSummary {
+        shared_size: share(image).map_or(-1, |share| signed(share.shared)),
+        ..summary(call.engine, image)
+    };
+    let mut summaries: Vec<_> = images.iter().map(summarized).collect();
     summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
     json(&summaries)
 }

@@ -212,7 +212,7 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
         (&Method::GET, ["version"]) => system::version(),
         (&Method::GET, ["info"]) => system::info(&call),
         (&Method::GET, ["events"]) => system::events(&call),
-        (&Method::GET, ["system", "df"]) => system::disk_usage(&call),
+        (&Method::GET, ["system", "df"]) => system::disk_usage(&call).await,
         (&Method::POST, ["system", "verify"]) => system::verify(&call).await,
         (&Method::OPTIONS, _) => Ok(empty(StatusCode::OK)),
         (&Method::GET, ["plugins"]) => crate::http::json(&Vec::<()>::new()),

@@ -1,10 +1,12 @@
 //! `/_ping`, `/version`, `/info`, `/events`, `/system/df`, and the networks there are.
 
 use crate::http::{Body, Error, Query, Reply, empty, json, send_line, stream};
+use crate::images::signed;
 use crate::server::Call;
 use crate::wire::inspect::BRIDGE_ID;
 use crate::wire::{mac_name, summary};
 use api_types as types;
+use engine::Engine;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
 use engine::model::{NetworkMode, Phase};
@@ -184,70 +186,72 @@ pub(crate) async fn verify(call: &Call<'_>) -> Reply {
     })
 }
 
-pub(crate) fn disk_usage(call: &Call<'_>) -> Reply {
-    let kinds = call.query.all("type");
-    let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
-    if let Some(unknown) = kinds.iter().find(|kind| {
-        !matches!(
-            kind.as_str(),
-            "container" | "image" | "volume" | "build-cache"
-        )
-    }) {
+/// `GET /system/df`: what is on the disk, in whole blocks as du(1) counts them. Sizes in lists of images and containers are
+/// those of the files' content, as Docker's are.
+pub(crate) async fn disk_usage(call: &Call<'_>) -> Reply {
+    let kinds = call.query.all("type").to_vec();
+    let known = ["container", "image", "volume", "build-cache"];
+    if let Some(unknown) = kinds.iter().find(|kind| !known.contains(&kind.as_str())) {
         return Err(Error::bad_request(format!(
             "unknown object type: {unknown}"
         )));
     }
-    block_in_place(|| {
-        let mut usage = types::DiskUsage {
-            build_cache: wants("build-cache").then(Vec::new),
-            ..Default::default()
+    let engine = call.engine.clone();
+    let measured = tokio::task::spawn_blocking(move || measure(&engine, &kinds));
+    let usage = measured
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    json(&usage)
+}
+
+/// Measures what is of the kinds, or everything.
+fn measure(engine: &Engine, kinds: &[String]) -> Result<types::DiskUsage, Error> {
+    let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
+    let mut usage = types::DiskUsage {
+        build_cache: wants("build-cache").then(Vec::new),
+        ..Default::default()
+    };
+    if wants("image") {
+        let measured = engine.images().disk_usage()?;
+        let images = engine.images().list(&ListFilter::default())?;
+        let with_share = |image: &engine::images::Image| {
+            let share = measured.images.get(&image.id).copied();
+            // One that came meanwhile is told of the next time.
+            let share = share?;
+            Some(types::ImageSummary {
+                size: signed(share.all),
+                shared_size: signed(share.shared),
+                ..crate::images::summary(engine, image)
+            })
         };
-        if wants("image") {
-            let images = call.engine.images().list(&ListFilter::default())?;
-            usage.layers_size =
-                i64::try_from(call.engine.images().layers_bytes()?).unwrap_or(i64::MAX);
-            usage.images = Some(
-                images
-                    .iter()
-                    .map(|image| crate::images::summary(call.engine, image))
-                    .collect(),
-            );
-        }
-        if wants("container") {
-            let with_size = |container: &engine::model::Snapshot| {
-                let sizes = call.engine.size(&container.spec.id)?;
-                Ok::<_, Error>(summary::summary(call.engine, container, Some(sizes)))
-            };
-            usage.containers = Some(
-                call.engine
-                    .list()
-                    .iter()
-                    .map(with_size)
-                    .collect::<Result<_, _>>()?,
-            );
-        }
-        if wants("volume") {
-            let with_size = |volume: &engine::Volume| {
-                let size =
-                    i64::try_from(call.engine.volume_bytes(&volume.name)?).unwrap_or(i64::MAX);
-                let ref_count =
-                    i64::try_from(call.engine.volume_users(&volume.name).len()).unwrap_or(i64::MAX);
-                let usage_data = Some(types::VolumeUsage { ref_count, size });
-                Ok::<_, Error>(types::Volume {
-                    usage_data,
-                    ..crate::volumes::wire(call.engine, volume)
-                })
-            };
-            usage.volumes = Some(
-                call.engine
-                    .volumes()?
-                    .iter()
-                    .map(with_size)
-                    .collect::<Result<_, _>>()?,
-            );
-        }
-        json(&usage)
-    })
+        usage.layers_size = signed(measured.bytes);
+        usage.images = Some(images.iter().filter_map(with_share).collect());
+    }
+    if wants("container") {
+        let with_size = |container: &engine::model::Snapshot| {
+            let (_, image) = engine.size(&container.spec.id)?;
+            let own = engine.disk_usage(&container.spec.id)?;
+            Ok::<_, Error>(summary::summary(engine, container, Some((own, image))))
+        };
+        let containers = engine.list();
+        usage.containers = Some(containers.iter().map(with_size).collect::<Result<_, _>>()?);
+    }
+    if wants("volume") {
+        let with_size = |volume: &engine::Volume| {
+            let users = engine.volume_users(&volume.name).len();
+            let usage_data = Some(types::VolumeUsage {
+                ref_count: i64::try_from(users).unwrap_or(i64::MAX),
+                size: signed(engine.volume_disk_usage(&volume.name)?),
+            });
+            Ok::<_, Error>(types::Volume {
+                usage_data,
+                ..crate::volumes::wire(engine, volume)
+            })
+        };
+        let volumes = engine.volumes()?;
+        usage.volumes = Some(volumes.iter().map(with_size).collect::<Result<_, _>>()?);
+    }
+    Ok(usage)
 }
 
 /// Which events a listener wants.

@@ -149,6 +149,25 @@ impl Engine {
         })
     }
 
+    /// Bytes on the disk of a container: its writable layer, its logs and what else belongs to it.
+    ///
+    /// # Errors
+    /// No such container; it cannot be measured.
+    pub fn disk_usage(&self, key: &str) -> Result<u64> {
+        let container = self.0.registry.find(key)?;
+        let own = self
+            .0
+            .config
+            .data_root
+            .join("containers")
+            .join(container.id());
+        block_in_place(|| {
+            let snapshot = self.0.images.snapshot_disk_usage(container.id());
+            Ok(snapshot.context(|| "measure the writable layer")?
+                + images::disk_usage(&own).context(|| "measure the logs")?)
+        })
+    }
+
     /// Makes an image of a container; a running one is frozen meanwhile unless `pause` is off.
     ///
     /// # Errors

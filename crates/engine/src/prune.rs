@@ -73,7 +73,7 @@ impl Engine {
             if !ended || !filter.admits(&spec.labels, spec.created) {
                 continue;
             }
-            let (bytes, _) = self.size(&spec.id)?;
+            let bytes = self.disk_usage(&spec.id)?;
             if prune == Prune::Remove {
                 match self.remove(&spec.id, false, false).await {
                     Ok(()) => {}
@@ -107,7 +107,7 @@ impl Engine {
             if used || !wanted || !filter.admits(&volume.labels, volume.created) {
                 continue;
             }
-            let bytes = block_in_place(|| self.volume_bytes(&volume.name))?;
+            let bytes = block_in_place(|| self.volume_disk_usage(&volume.name))?;
             if prune == Prune::Remove {
                 match block_in_place(|| self.remove_volume(&volume.name, false)) {
                     Ok(()) => {}

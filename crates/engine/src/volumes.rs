@@ -122,30 +122,14 @@ impl Engine {
         serde_json::from_str(&record).context(|| format!("read the record of volume {name}"))
     }
 
-    /// Bytes of the files in a volume.
+    /// Bytes on the disk of a volume.
     ///
     /// # Errors
     /// As walking the files.
-    pub fn volume_bytes(&self, name: &str) -> Result<u64> {
-        let mut total = 0;
-        let mut directories = vec![self.volume_path(name)];
-        while let Some(directory) = directories.pop() {
-            let entries =
-                std::fs::read_dir(&directory).context(|| format!("list {directory:?}"))?;
-            for entry in entries {
-                let entry = entry.context(|| format!("list {directory:?}"))?;
-                // A file that has gone meanwhile has no size.
-                let Ok(metadata) = entry.metadata() else {
-                    continue;
-                };
-                if metadata.is_dir() {
-                    directories.push(entry.path());
-                } else {
-                    total += metadata.len();
-                }
-            }
-        }
-        Ok(total)
+    pub fn volume_disk_usage(&self, name: &str) -> Result<u64> {
+        let data = self.volume_path(name);
+        let whole = data.parent().unwrap_or(&data);
+        images::disk_usage(whole).context(|| format!("measure volume {name}"))
     }
 
     /// The ids of the containers that mount a volume.

@@ -1,11 +1,13 @@
 //! The image store under any order of operations, with the engine killed in between: what is there is whole, and what nobody
-//! has is gone.
+//! has is gone; and what is told of it is what is on the disk.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::Engine;
@@ -121,4 +123,159 @@ fn whatever_happens_the_store_is_whole_and_nothing_leaks() {
         let left: Vec<_> = std::fs::read_dir(engine.path(directory)).unwrap().collect();
         assert!(left.is_empty(), "{directory}: {left:?}");
     }
+}
+
+/// Bytes on the disk as du(1) counts them.
+fn du(path: &Path) -> u64 {
+    let output = Command::new("du")
+        .args(["-s", "--block-size=1"])
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// What `/system/df` answers, by `type=` where one is given.
+fn df(engine: &Engine, kind: &str) -> serde_json::Value {
+    let output = Command::new("curl")
+        .args(["-sS", "--max-time", "100", "--unix-socket"])
+        .arg(engine.path("run/hull.sock"))
+        .arg(format!("http://localhost/v1.51/system/df{kind}"))
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn sum(list: &serde_json::Value, size: impl Fn(&serde_json::Value) -> &serde_json::Value) -> u64 {
+    let list = list.as_array().unwrap();
+    list.iter().map(|one| size(one).as_u64().unwrap()).sum()
+}
+
+/// Bytes of all that is told of.
+fn told(usage: &serde_json::Value) -> u64 {
+    usage["LayersSize"].as_u64().unwrap()
+        + sum(&usage["Containers"], |container| &container["SizeRw"])
+        + sum(&usage["Volumes"], |volume| &volume["UsageData"]["Size"])
+        + sum(&usage["BuildCache"], |record| &record["Size"])
+}
+
+/// Bytes of all that is there, but for the database and the directories that are always there.
+fn there(engine: &Engine) -> u64 {
+    let data = engine.path("data");
+    let own = |path: &Path| std::fs::symlink_metadata(path).unwrap().blocks() * 512;
+    assert!(
+        Command::new("sync")
+            .arg("-f")
+            .arg(&data)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(&data).unwrap().flatten() {
+        let (name, path) = (entry.file_name().into_string().unwrap(), entry.path());
+        bytes += match name.as_str() {
+            "blobs" => du(&path) - own(&path) - own(&path.join("sha256")),
+            "layers" | "snapshots" | "tmp" | "containers" | "volumes" => du(&path) - own(&path),
+            "hull.db" | "hull.db-wal" | "hull.db-shm" | "mountpoints" => 0,
+            other => panic!("{other} is new, and not counted"),
+        };
+    }
+    bytes
+}
+
+#[test]
+fn what_df_says_is_what_du_says() {
+    let engine = Engine::new();
+    let check = || {
+        let usage = df(&engine, "");
+        assert_eq!(told(&usage), there(&engine), "{usage:#}");
+        usage
+    };
+    check();
+    // A layer above the one that all share, a container that has written, a volume, logs.
+    let script = "dd if=/dev/zero of=/big bs=1000 count=777 2>&1; echo x >/data/x; ln /big /same; \
+                  truncate -s 1g /sparse; echo said";
+    engine.ok(&[
+        "run",
+        "--name",
+        "one",
+        "-v",
+        "vol:/data",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    engine.ok(&["commit", "one", "second"]);
+    engine.ok_with_input(&["import", "-", "alone"], &tar(2));
+    let usage = check();
+    let images = usage["Images"].as_array().unwrap();
+    let find = |name: &str| {
+        let named = |image: &&serde_json::Value| image["RepoTags"][0] == name;
+        let image = images.iter().find(named).unwrap();
+        let size = |field: &str| image[field].as_u64().unwrap();
+        (size("Size"), size("SharedSize"))
+    };
+    let (base, second, alone) = (
+        find("busybox:latest"),
+        find("second:latest"),
+        find("alone:latest"),
+    );
+    assert_eq!(base.1, second.1, "both have the layer of busybox");
+    assert!(base.1 > 0 && base.0 - base.1 < 64 << 10 && second.0 - second.1 > 777_000);
+    assert_eq!(alone.1, 0);
+    let unique: u64 = [base, second, alone]
+        .iter()
+        .map(|(size, shared)| size - shared)
+        .sum();
+    assert_eq!(usage["LayersSize"].as_u64(), Some(unique + base.1));
+    assert_eq!(
+        engine.docker(&["system", "df", "-v"]),
+        engine.ok(&["system", "df", "-v"])
+    );
+    assert_eq!(
+        engine.docker(&["system", "df"]),
+        engine.ok(&["system", "df"])
+    );
+    for (kind, there) in [
+        ("image", "Images"),
+        ("container", "Containers"),
+        ("volume", "Volumes"),
+        ("build-cache", "BuildCache"),
+    ] {
+        let only = df(&engine, &format!("?type={kind}"));
+        assert_eq!(only[there], usage[there]);
+        let others = ["Images", "Containers", "Volumes", "BuildCache"];
+        let others = others.iter().filter(|other| **other != there);
+        assert!(
+            others.clone().all(|other| only[*other].is_null()),
+            "{only:#}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_told_of_what_was_pruned() {
+    let engine = Engine::new();
+    engine.ok(&[
+        "run",
+        "--name",
+        "one",
+        "-v",
+        "vol:/data",
+        "busybox",
+        "touch",
+        "/data/x",
+        "/y",
+    ]);
+    assert!(told(&df(&engine, "")) > 0);
+    for kind in ["container", "volume", "image"] {
+        let all: &[&str] = if kind == "container" { &[] } else { &["-a"] };
+        engine.ok(&[&[kind, "prune", "-f"], all].concat());
+    }
+    let usage = df(&engine, "");
+    assert_eq!((told(&usage), there(&engine)), (0, 0), "{usage:#}");
 }

@@ -43,6 +43,7 @@ mod store;
 mod testing;
 mod tree;
 mod unpacker;
+mod usage;
 mod verify;
 mod walk;
 
@@ -57,4 +58,5 @@ pub use records::{ImageId, Records};
 pub use registry;
 pub use snapshot::Snapshot;
 pub use store::Images;
+pub use usage::{Share, Usage, disk_usage};
 pub use verify::{Finding, Verification};

@@ -188,11 +188,6 @@ impl Images {
         })
     }
 
-    /// Bytes of all unpacked layers, each counted once.
-    pub fn layers_bytes(&self) -> Result<u64> {
-        Ok(self.layer_sizes()?.values().sum())
-    }
-
     pub(crate) fn layer_sizes(&self) -> Result<HashMap<Digest, u64>> {
         let layers = self.records.layers().map_err(Error::Records)?;
         Ok(layers

@@ -41,16 +41,17 @@ impl Images {
     }
 
     /// Removes the images that the filter lists and no container uses; those with tags only when `all`. Returns what was
-    /// removed and how many bytes that gave back.
+    /// removed and how many bytes on the disk that gave back.
     pub fn prune(
         &self,
         all: bool,
         filter: &ListFilter,
         users: Users<'_>,
     ) -> Result<(Vec<Removed>, u64)> {
-        let sizes = self.layer_sizes()?;
+        let doomed = self.prunable(all, filter, users)?;
+        let sizes = self.disk_sizes(doomed.iter().map(|image| &image.record))?;
         let mut removed = Vec::new();
-        for image in self.prunable(all, filter, users)? {
+        for image in doomed {
             let names = self.references_of(&image.id)?;
             removed.extend(self.delete(&image.id, names)?);
         }
@@ -66,8 +67,8 @@ impl Images {
         users: Users<'_>,
         gone: &[&str],
     ) -> Result<(Vec<Removed>, u64)> {
-        let sizes = self.layer_sizes()?;
         let doomed = self.prunable(all, filter, users)?;
+        let sizes = self.disk_sizes(doomed.iter().map(|image| &image.record))?;
         let mut left: HashMap<Digest, usize> = HashMap::new();
         for image in self.records.images().map_err(Error::Records)? {
             for layer in distinct(&image.layers) {
@@ -170,7 +171,7 @@ fn distinct(layers: &[Digest]) -> HashSet<&Digest> {
     layers.iter().collect()
 }
 
-/// Bytes of the layers among what was removed.
+/// Bytes of what was removed.
 fn freed(removed: &[Removed], sizes: &HashMap<Digest, u64>) -> u64 {
     let size = |step: &Removed| match step {
         Removed::Deleted(digest) => sizes.get(digest).copied().unwrap_or(0),

@@ -151,7 +151,7 @@ impl Images {
         self.root.join(SNAPSHOTS)
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root
             .join(BLOBS)
             .join(digest.algorithm().name())

@@ -64,10 +64,11 @@ impl Images {
                 });
             }
         }
+        let used_layers: HashSet<&Digest> = images.iter().flat_map(|image| &image.layers).collect();
         let pinned = self.pins().without_snapshots(&[]);
         for layer in &layers {
             let layer = layer.diff_id;
-            if images.iter().any(|image| image.layers.contains(&layer)) {
+            if used_layers.contains(&layer) {
                 continue;
             }
             let object = format!("layer {layer}, which no image has");
