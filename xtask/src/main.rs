@@ -60,7 +60,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 18] = [
+const NEEDED: [(&str, &str); 19] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -77,6 +77,7 @@ const NEEDED: [(&str, &str); 18] = [
     ("catatonit", "catatonit"),
     ("script", "bsdutils"),
     ("tar", "tar"),
+    ("zstd", "zstd"),
     ("cc", "gcc"),
     ("curl", "curl"),
 ];

@@ -180,3 +180,109 @@ fn attack_38_39_and_41_an_images_configuration_is_not_the_hosts() {
     }
     engine.assert_nothing_left();
 }
+
+/// Two gigabytes of zeros, as zstd has them: some dozens of kilobytes.
+fn bomb() -> Vec<u8> {
+    let script = "head -c 2147483648 /dev/zero | zstd -1 -q -c";
+    let output = std::process::Command::new("sh")
+        .args(["-c", script])
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success() && output.stdout.len() < 1 << 20);
+    output.stdout
+}
+
+#[test]
+fn attack_29_a_layer_that_expands_without_end_is_stopped() {
+    let engine = Engine::empty();
+    let layer = bomb();
+    let config = config(b"whatever", "");
+    let manifest = manifest(
+        &descriptor(media_type::OCI_CONFIG, config.as_bytes()),
+        &descriptor(media_type::OCI_LAYER_ZSTD, &layer),
+    );
+    let server = registry_of(vec![
+        ("/manifests/1".into(), manifest.into()),
+        by_digest(config),
+        by_digest(layer),
+    ]);
+    refused(&engine, &server, "expands to more than");
+}
+
+#[test]
+fn attack_40_a_checkpoint_is_no_more_than_an_image() {
+    let engine = Engine::new();
+    // What other engines took from checkpoints: names to give, devices to add, files to read.
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    std::fs::write(engine.path("secret"), "the host's").unwrap();
+    for name in [
+        "spec.dump",
+        "config.dump",
+        "network.status",
+        "checkpoint",
+        "rootfs-diff.tar",
+    ] {
+        std::os::unix::fs::symlink(engine.path("secret"), root.join(name)).unwrap();
+    }
+    let tar = std::process::Command::new("tar")
+        .arg("-C")
+        .arg(root)
+        .args(["-c", "."])
+        .output();
+    let upper = tar.unwrap().stdout;
+    let busybox = support::busybox_tar();
+    let orders = r#""cdi.k8s.io/devices":"vendor.example/device=all","io.kubernetes.cri-o.annotations.checkpoint.name":"x","org.criu.checkpoint.container.name":"x","org.criu.checkpoint.rootfsImageName":"busybox:latest","io.containerd.image.name":"docker.io/library/busybox:latest","org.opencontainers.image.ref.name":"busybox:latest""#;
+    let ids = [&busybox, &upper].map(|layer| Digest::sha256(layer).to_string());
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{"Labels":{{{orders}}}}},"rootfs":{{"type":"layers","diff_ids":["{}","{}"]}}}}"#,
+        ids[0], ids[1]
+    );
+    let layers = [&busybox, &upper].map(|layer| descriptor(media_type::OCI_LAYER, layer));
+    let plain = manifest(
+        &descriptor(media_type::OCI_CONFIG, config.as_bytes()),
+        &layers.join(","),
+    );
+    let annotated = format!(
+        r#"{},"annotations":{{{orders}}}}}"#,
+        plain.strip_suffix('}').unwrap()
+    );
+    let server = registry_of(vec![
+        ("/manifests/1".into(), annotated.into()),
+        by_digest(config),
+        by_digest(busybox),
+        by_digest(upper),
+    ]);
+    let image = format!("{}/image:1", server.address);
+    let known = engine.ok(&["images", "-q", "--no-trunc", "busybox:latest"]);
+    engine.ok(&["pull", "-q", &image]);
+    // Nothing has got a name that was not asked for.
+    assert_eq!(
+        engine.ok(&["images", "-q", "--no-trunc", "busybox:latest"]),
+        known
+    );
+    assert_eq!(engine.ok(&["images", "-q"]).lines().count(), 2);
+    let devices = |image: &str| engine.ok(&["run", "--rm", image, "ls", "-lR", "/dev"]);
+    let names = |text: &str| {
+        let last = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
+        text.lines().map(last).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&devices(&image)), names(&devices("busybox")));
+    let said = engine.run(&["run", "--rm", &image, "cat", "/spec.dump", "/config.dump"]);
+    assert!(said.code != 0 && said.stdout.is_empty(), "{said:?}");
+    engine.ok(&["create", "--name", "one", &image, "true"]);
+    let said = engine.run(&["start", "--checkpoint", "x", "one"]);
+    assert!(
+        said.code != 0 && said.stderr.contains("checkpoint"),
+        "{said:?}"
+    );
+    let log = engine.ok(&[
+        "inspect",
+        "-f",
+        "{{.HostConfig.Devices}} {{.State.Status}}",
+        "one",
+    ]);
+    assert_eq!(log, "[] created");
+    engine.ok(&["rm", "one"]);
+    engine.assert_nothing_left();
+}

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod encrypted;
 mod server;
 
 use oci::image::{CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX, media_type};

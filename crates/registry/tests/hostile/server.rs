@@ -106,20 +106,46 @@ struct Shared {
     ended: AtomicBool,
 }
 
+/// A connection, whatever it is made of.
+pub(crate) trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+/// A connection without TLS.
+fn plain(mut socket: TcpStream) -> std::io::Result<Box<dyn Stream>> {
+    let mut first = [0];
+    if socket.peek(&mut first)? == 1 && first[0] == TLS_HANDSHAKE {
+        socket.write_all(b"HTTP/1.0 400 X\r\n\r\n")?;
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    Ok(Box::new(socket))
+}
+
 impl Server {
     pub(crate) fn start(script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_on(plain, script)
+    }
+
+    /// As [`Server::start`], on what is made of each socket.
+    pub(crate) fn start_on(
+        open: impl Fn(TcpStream) -> std::io::Result<Box<dyn Stream>> + Send + Sync + 'static,
+        script: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (shared, script) = (Arc::new(Shared::default()), Arc::new(script));
+        let (shared, script) = (Arc::new(Shared::default()), Arc::new((open, script)));
         let served = Arc::clone(&shared);
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for socket in listener.incoming().map_while(Result::ok) {
                 if served.ended.load(Ordering::Relaxed) {
                     return;
                 }
                 let (served, script) = (Arc::clone(&served), Arc::clone(&script));
                 // A client that goes early ends its connection, and no more.
-                std::thread::spawn(move || serve(&stream, &*script, &served));
+                std::thread::spawn(move || {
+                    let (open, script) = &*script;
+                    serve(&mut *open(socket)?, script, &served)
+                });
             }
         });
         Self { address, shared }
@@ -144,15 +170,11 @@ impl Drop for Server {
 }
 
 fn serve(
-    mut stream: &TcpStream,
+    stream: &mut dyn Stream,
     script: &dyn Fn(&Request) -> Answer,
     shared: &Shared,
 ) -> std::io::Result<()> {
-    let mut first = [0];
-    if stream.peek(&mut first)? == 1 && first[0] == TLS_HANDSHAKE {
-        return stream.write_all(b"HTTP/1.0 400 X\r\n\r\n");
-    }
-    let Some(request) = read(&mut BufReader::new(stream)) else {
+    let Some(request) = read(&mut BufReader::new(&mut *stream)) else {
         return Ok(());
     };
     shared.requests.lock().unwrap().push(request.clone());
@@ -197,8 +219,8 @@ fn serve(
 }
 
 /// Waits until the client goes.
-fn wait(mut stream: &TcpStream) -> std::io::Result<()> {
-    std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
+fn wait(stream: &mut dyn Stream) -> std::io::Result<()> {
+    std::io::copy(stream, &mut std::io::sink()).map(drop)
 }
 
 fn read(reader: &mut impl BufRead) -> Option<Request> {
