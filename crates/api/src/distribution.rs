@@ -8,9 +8,9 @@ use api_types as types;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::images::{LayerState, Pulled, PushState, Pushed};
+use engine::{Engine, images};
 use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use oci::image::Platform;
@@ -158,14 +158,15 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
         None | Some("") => tokio::task::block_in_place(|| call.engine.images().tags_of(&named))?,
         Some(tag) => vec![named.clone().with_tag(tag).map_err(bad)?],
     };
-    if references.is_empty() {
-        let name = named.familiar_name();
-        return Err(Error::not_found(format!(
-            "An image does not exist locally with the tag: {name}"
-        )));
-    }
     let engine = call.engine.clone();
     told(peer(&call.request)?, move |teller| {
+        teller.say(types::JsonMessage {
+            status: format!("The push refers to repository [{}]", named.name()),
+            ..types::JsonMessage::default()
+        });
+        if references.is_empty() {
+            return Err(images::Error::NotTagged(named.familiar_name()).into());
+        }
         for reference in &references {
             let pushed = teller.push(&engine, reference, platform.clone(), credentials.clone())?;
             teller.pushed(reference, &pushed);
@@ -334,16 +335,7 @@ impl Teller {
         platform: Option<Platform>,
         credentials: Credentials,
     ) -> Result<Pushed, Error> {
-        let first = std::sync::Once::new();
-        let start = || {
-            let status = format!("The push refers to repository [{}]", reference.name());
-            self.say(types::JsonMessage {
-                status,
-                ..types::JsonMessage::default()
-            });
-        };
         let progress = |diff_id: &Digest, state: PushState| {
-            first.call_once(start);
             let mut progress = None;
             let status = match state {
                 PushState::Preparing => "Preparing".to_owned(),
@@ -360,9 +352,7 @@ impl Teller {
             };
             self.step(diff_id, status, progress);
         };
-        let pushed = engine.push(reference, platform, credentials, self.stop(), &progress)?;
-        first.call_once(start);
-        Ok(pushed)
+        Ok(engine.push(reference, platform, credentials, self.stop(), &progress)?)
     }
 
     fn pushed(&self, reference: &Reference, pushed: &Pushed) {

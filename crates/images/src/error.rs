@@ -157,6 +157,12 @@ pub enum Error {
         /// What the registry says.
         message: String,
     },
+    /// A registry does not take an image from whoever pushes.
+    #[error("{message}")]
+    PushDenied {
+        /// What the registry says.
+        message: String,
+    },
     /// An image of a registry cannot be used.
     #[error("{name}: {reason}")]
     Refused {
@@ -230,7 +236,7 @@ impl Error {
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Registry(error) => error.kind() == registry::ErrorKind::Denied,
-            Self::PullDenied { .. } => true,
+            Self::PullDenied { .. } | Self::PushDenied { .. } => true,
             _ => false,
         }
     }
@@ -242,7 +248,8 @@ impl Error {
             | Self::NotTagged(_)
             | Self::OtherPlatform { .. }
             | Self::NoSuchSnapshot(_)
-            | Self::PullDenied { .. } => ErrorKind::NotFound,
+            | Self::PullDenied { .. }
+            | Self::PushDenied { .. } => ErrorKind::NotFound,
             Self::ReferenceInUse { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
             Self::In { source, .. } | Self::InLayer { source, .. } => source.kind(),
             Self::Registry(error) => match error.kind() {

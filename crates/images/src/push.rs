@@ -97,7 +97,7 @@ impl Images {
             .records
             .resolve(&request.reference)
             .map_err(Error::Records)?;
-        let id = id.ok_or_else(|| Error::NotTagged(request.reference.familiar()))?;
+        let id = id.ok_or_else(|| Error::NotTagged(request.reference.familiar_name()))?;
         let record = self.records.image(&id).map_err(Error::Records)?;
         let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
         if let Some(wanted) = &request.platform {
@@ -130,18 +130,9 @@ impl Images {
         let descriptors = sender.layers(&layers)?;
         let manifest = self.manifest_of(&record, &descriptors)?;
         let config = self.blob(&id, CONFIG_BYTES_MAX)?;
-        wait(
-            runtime,
-            &request.stop,
-            request.repository.put_document(&id, config.into()),
-        )?;
-        wait(
-            runtime,
-            &request.stop,
-            request
-                .repository
-                .put_manifest(&request.reference, &manifest),
-        )?;
+        let repository = &request.repository;
+        sender.wait(repository.put_document(&id, config.into()))?;
+        sender.wait(repository.put_manifest(&request.reference, &manifest))?;
         if self.is_plain(&record)? && manifest.digest != record.manifest {
             self.replace_manifest(&id, manifest.digest, &manifest.bytes)?;
         }
@@ -374,7 +365,12 @@ impl Sender<'_> {
     }
 
     fn wait<T>(&self, work: impl Future<Output = registry::Result<T>>) -> Result<T> {
-        wait(self.runtime, &self.request.stop, work)
+        wait(self.runtime, &self.request.stop, work).map_err(|error| match error {
+            Error::Registry(registry::Error::Denied { message, .. }) => {
+                Error::PushDenied { message }
+            }
+            other => other,
+        })
     }
 }
 

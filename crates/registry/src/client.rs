@@ -194,7 +194,7 @@ impl Repository {
         let answer = self.ask(&endpoint, &call).await?;
         match answer.status() {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(Error::NoManifest(reference.familiar())),
+            StatusCode::NOT_FOUND => return Err(no_manifest(reference, answer).await),
             _ => return Err(answer.into_error().await),
         }
         let kind = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -251,6 +251,12 @@ impl Repository {
         let mut call = self.call(Method::GET, &endpoint, "/tags/list");
         loop {
             let answer = self.ask(&endpoint, &call).await?;
+            if answer.status() == StatusCode::NOT_FOUND {
+                return Err(Error::NoRepository {
+                    name: self.name.familiar_name(),
+                    message: answer.message_or("name unknown").await,
+                });
+            }
             if !answer.status().is_success() {
                 return Err(answer.into_error().await);
             }
@@ -457,10 +463,15 @@ impl Authorizer<'_> {
     }
 
     async fn denied(&self, answer: Answer) -> Error {
-        let message = match answer.into_error().await {
-            Error::Status { message, .. } => message,
-            other => other.to_string(),
+        // An answer to HEAD says nothing.
+        let default = match answer.status() {
+            StatusCode::UNAUTHORIZED => "unauthorized: authentication required",
+            _ => "denied: requested access to the resource is denied",
         };
+        self.refused(answer.message_or(default).await)
+    }
+
+    fn refused(&self, message: String) -> Error {
         Error::Denied {
             repository: self.what.to_owned(),
             message,
@@ -475,6 +486,9 @@ impl Authorizer<'_> {
             .get_all(http::header::WWW_AUTHENTICATE);
         let challenge = Challenge::parse(values.iter().filter_map(|value| value.to_str().ok()));
         let (header, lifetime, identity) = match (challenge, self.credentials) {
+            (Some(Challenge::Basic), Credentials::Anonymous) => {
+                return Err(self.refused("no basic auth credentials".to_owned()));
+            }
             (_, Credentials::Bearer(_)) | (Some(Challenge::Basic), Credentials::Basic { .. }) => (
                 self.credentials.header(),
                 Duration::from_secs(u64::from(u32::MAX)),
@@ -590,6 +604,16 @@ impl Authorizer<'_> {
             call = call.header(AUTHORIZATION, &header);
         }
         (call, None)
+    }
+}
+
+/// The error of an answer that a manifest is not there.
+pub(crate) async fn no_manifest(reference: &Reference, answer: Answer) -> Error {
+    Error::NoManifest {
+        name: reference.familiar(),
+        message: answer
+            .message_or("manifest unknown: manifest unknown")
+            .await,
     }
 }
 

@@ -79,8 +79,21 @@ pub enum Error {
         reason: String,
     },
     /// A repository has no such manifest.
-    #[error("manifest for {0} not found: manifest unknown: manifest unknown")]
-    NoManifest(String),
+    #[error("manifest for {name} not found: {message}")]
+    NoManifest {
+        /// What was asked for, as people write it.
+        name: String,
+        /// What the registry says, shortened.
+        message: String,
+    },
+    /// A registry has no such repository.
+    #[error("repository {name} not found: {message}")]
+    NoRepository {
+        /// The repository, as people write it.
+        name: String,
+        /// What the registry says, shortened.
+        message: String,
+    },
     /// The registry breaks the rules of the protocol.
     #[error("{call}: the registry {what}")]
     Protocol {
@@ -163,7 +176,7 @@ impl Error {
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoManifest(_) => ErrorKind::NotFound,
+            Self::NoManifest { .. } | Self::NoRepository { .. } => ErrorKind::NotFound,
             Self::Status { status, .. } if *status == StatusCode::NOT_FOUND => ErrorKind::NotFound,
             Self::Denied { .. } => ErrorKind::Denied,
             Self::Policy { .. } => ErrorKind::Forbidden,

@@ -1,7 +1,7 @@
 //! What a repository has, without fetching it: HEAD requests, and referrers.
 
-use crate::client::{Repository, accepted, target};
-use crate::error::{Error, Result};
+use crate::client::{Repository, accepted, no_manifest, target};
+use crate::error::Result;
 use crate::transport::protocol;
 use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{Method, StatusCode};
@@ -20,7 +20,7 @@ impl Repository {
                 .await?;
             match answer.status() {
                 StatusCode::OK => {}
-                StatusCode::NOT_FOUND => return Err(Error::NoManifest(reference.familiar())),
+                StatusCode::NOT_FOUND => return Err(no_manifest(reference, answer).await),
                 _ => return Err(answer.into_error().await),
             }
             let digest = answer.header("docker-content-digest");

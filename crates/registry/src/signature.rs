@@ -141,7 +141,7 @@ pub(crate) async fn find(
     if let Ok(tagged) = tagged {
         match repository.manifest(&tagged).await {
             Ok(manifest) if search.look(&manifest).await? => return Ok(Ok(())),
-            Ok(_) | Err(Error::NoManifest(_)) => {}
+            Ok(_) | Err(Error::NoManifest { .. }) => {}
             Err(error) => return Err(error),
         }
     }

@@ -431,12 +431,26 @@ impl Answer {
     /// The error that the answer is.
     pub(crate) async fn into_error(self) -> Error {
         let (call, status) = (self.call.to_string(), self.status());
-        let body = self.bytes(ERROR_BYTES_MAX as u64).await.unwrap_or_default();
+        let message = self.message().await;
         Error::Status {
             call,
             status,
-            message: message(&body),
+            message,
         }
+    }
+
+    /// What the error that the answer is says, or something else where it says nothing.
+    pub(crate) async fn message_or(self, default: &str) -> String {
+        let message = self.message().await;
+        match message.is_empty() {
+            true => default.to_owned(),
+            false => message,
+        }
+    }
+
+    async fn message(self) -> String {
+        let body = self.bytes(ERROR_BYTES_MAX as u64).await;
+        message(&body.unwrap_or_default())
     }
 
     /// Reads what is left of a small answer, so that its connection can be used again.

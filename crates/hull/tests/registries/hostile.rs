@@ -209,13 +209,11 @@ fn attack_29_a_layer_that_expands_without_end_is_stopped() {
     refused(&engine, &server, "expands to more than");
 }
 
-#[test]
-fn attack_40_a_checkpoint_is_no_more_than_an_image() {
-    let engine = Engine::new();
-    // What other engines took from checkpoints: names to give, devices to add, files to read.
+/// The registry of an image that has everything which other engines took from checkpoints: names to give, devices to add,
+/// links to a file of the host to read.
+fn registry_of_checkpoint(secret: &std::path::Path) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    std::fs::write(engine.path("secret"), "the host's").unwrap();
     for name in [
         "spec.dump",
         "config.dump",
@@ -223,7 +221,7 @@ fn attack_40_a_checkpoint_is_no_more_than_an_image() {
         "checkpoint",
         "rootfs-diff.tar",
     ] {
-        std::os::unix::fs::symlink(engine.path("secret"), root.join(name)).unwrap();
+        std::os::unix::fs::symlink(secret, root.join(name)).unwrap();
     }
     let tar = std::process::Command::new("tar")
         .arg("-C")
@@ -247,12 +245,19 @@ fn attack_40_a_checkpoint_is_no_more_than_an_image() {
         r#"{},"annotations":{{{orders}}}}}"#,
         plain.strip_suffix('}').unwrap()
     );
-    let server = registry_of(vec![
+    registry_of(vec![
         ("/manifests/1".into(), annotated.into()),
         by_digest(config),
         by_digest(busybox),
         by_digest(upper),
-    ]);
+    ])
+}
+
+#[test]
+fn attack_40_a_checkpoint_is_no_more_than_an_image() {
+    let engine = Engine::new();
+    std::fs::write(engine.path("secret"), "the host's").unwrap();
+    let server = registry_of_checkpoint(&engine.path("secret"));
     let image = format!("{}/image:1", server.address);
     let known = engine.ok(&["images", "-q", "--no-trunc", "busybox:latest"]);
     engine.ok(&["pull", "-q", &image]);

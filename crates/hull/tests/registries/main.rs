@@ -13,6 +13,7 @@ mod search;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod words;
 
 use support::registry::Registry;
 use support::{Engine, Said};

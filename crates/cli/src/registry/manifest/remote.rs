@@ -51,7 +51,7 @@ pub(super) fn said(error: registry::Error) -> Error {
 /// Asks a registry what a name means.
 pub(super) async fn find(repository: &Arc<Repository>, name: &Reference) -> Result<Found> {
     let found = match repository.manifest(name).await {
-        Err(registry::Error::NoManifest(_)) => {
+        Err(registry::Error::NoManifest { .. }) => {
             return Err(Error::msg(format!("no such manifest: {name}")));
         }
         found => found.map_err(said)?,
