@@ -209,6 +209,19 @@ fn attack_29_a_layer_that_expands_without_end_is_stopped() {
     refused(&engine, &server, "expands to more than");
 }
 
+/// Annotations and labels that other engines obeyed.
+const ORDERS: [(&str, &str); 6] = [
+    ("cdi.k8s.io/devices", "vendor.example/device=all"),
+    ("io.kubernetes.cri-o.annotations.checkpoint.name", "x"),
+    ("org.criu.checkpoint.container.name", "x"),
+    ("org.criu.checkpoint.rootfsImageName", "busybox:latest"),
+    (
+        "io.containerd.image.name",
+        "docker.io/library/busybox:latest",
+    ),
+    ("org.opencontainers.image.ref.name", "busybox:latest"),
+];
+
 /// The registry of an image that has everything which other engines took from checkpoints: names to give, devices to add,
 /// links to a file of the host to read.
 fn registry_of_checkpoint(secret: &std::path::Path) -> Server {
@@ -230,7 +243,11 @@ fn registry_of_checkpoint(secret: &std::path::Path) -> Server {
         .output();
     let upper = tar.unwrap().stdout;
     let busybox = support::busybox_tar();
-    let orders = r#""cdi.k8s.io/devices":"vendor.example/device=all","io.kubernetes.cri-o.annotations.checkpoint.name":"x","org.criu.checkpoint.container.name":"x","org.criu.checkpoint.rootfsImageName":"busybox:latest","io.containerd.image.name":"docker.io/library/busybox:latest","org.opencontainers.image.ref.name":"busybox:latest""#;
+    let orders: Vec<String> = ORDERS
+        .iter()
+        .map(|(name, value)| format!(r#""{name}":"{value}""#))
+        .collect();
+    let orders = orders.join(",");
     let ids = [&busybox, &upper].map(|layer| Digest::sha256(layer).to_string());
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"Labels":{{{orders}}}}},"rootfs":{{"type":"layers","diff_ids":["{}","{}"]}}}}"#,
