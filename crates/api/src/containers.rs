@@ -292,7 +292,11 @@ pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
     };
     let options = LogOptions {
         since: call.query.time("since")?,
-        until: call.query.time("until")?,
+        // Clients send 0 for no end.
+        until: call
+            .query
+            .time("until")?
+            .filter(|until| *until != jiff::Timestamp::UNIX_EPOCH),
         tail,
     };
     let log = call.engine.logs(id, options, call.query.flag("follow"))?;

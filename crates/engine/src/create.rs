@@ -3,6 +3,7 @@
 use crate::container::{Container, record};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::health::Check;
 use crate::model::{
     CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec,
     Protocol, SPEC_VERSION, Snapshot, Spec, State,
@@ -216,6 +217,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
     if lifecycle.stop_signal.is_none() && !config.stop_signal.is_empty() {
         lifecycle.stop_signal = Some(config.stop_signal.clone());
     }
+    let health = Check::merge(request.health, &config)?;
     Ok(Spec {
         version: SPEC_VERSION,
         id: ids::random_id()?,
@@ -231,6 +233,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
         log: request.log,
         labels,
         annotations: request.annotations,
+        health,
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod events;
 pub mod exec;
+pub mod health;
 pub mod model;
 
 mod attach;

@@ -4,6 +4,7 @@
 //! default for every field that came later. A [`State`] does change; what of it survives the engine is in
 //! [`crate::container::record`].
 
+use crate::health::{Check, Health};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +46,9 @@ pub struct Spec {
     /// Free annotations for the OCI configuration.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// How to find out whether it is well.
+    #[serde(default)]
+    pub health: Option<Check>,
 }
 
 /// Where a root filesystem comes from.
@@ -514,6 +518,8 @@ pub struct State {
     pub endpoint: Option<Endpoint>,
     /// The first host id of its user namespace, while it has one.
     pub user_namespace_base: Option<u32>,
+    /// What its health checks have said, if it has any and was started.
+    pub health: Option<Health>,
     /// Whether it is gone, with its record.
     pub removed: bool,
 }
@@ -534,6 +540,7 @@ impl State {
             exits: 0,
             endpoint: None,
             user_namespace_base: None,
+            health: None,
             removed: false,
         }
     }
@@ -600,6 +607,8 @@ pub struct CreateRequest {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// How to find out whether it is well; what it leaves out is the image's.
+    pub health: Option<Check>,
 }
 
 /// A container as it is at one moment.

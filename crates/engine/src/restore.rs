@@ -39,6 +39,9 @@ impl Engine {
                     state.pid = Some(status.pid);
                     state.oom_killed = status.oom;
                     state.started_at = state.started_at.or(Some(jiff::Timestamp::now()));
+                    let health = state.health.take();
+                    state.health =
+                        health.or_else(|| crate::health::at_start(&container.spec, None));
                 });
                 Self::adopt_execs(container, &status.execs);
                 container.set_link(Some(link.clone()));

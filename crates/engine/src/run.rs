@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::container::Container;
 use crate::error::Result;
+use crate::health::Status;
 use crate::link::{EventReceiver, Link};
 use crate::model::{Phase, Restart};
 use jiff::Timestamp;
@@ -32,7 +33,10 @@ pub(crate) fn supervise(
     events: EventReceiver,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
-        let record = follow(&engine, &container, events).await;
+        let record = tokio::select! {
+            record = follow(&engine, &container, events) => record,
+            never = crate::health::monitor(&engine, &container) => match never {},
+        };
         drop(link);
         let record = record.unwrap_or_else(|| engine.find_exit(&container));
         engine.run_ended(&container, record).await;
@@ -98,6 +102,9 @@ impl Engine {
             state.finished_at = Some(record.finished_at);
             state.error = record.error.clone().unwrap_or_default();
             state.exits += 1;
+            if let Some(health) = &mut state.health {
+                health.status = Status::Unhealthy;
+            }
         });
         self.save_or_log(container);
         self.container_event(container, "die", [("exitCode", record.code.to_string())]);

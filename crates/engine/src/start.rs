@@ -168,6 +168,7 @@ impl Engine {
                 exits: state.exits,
                 endpoint: state.endpoint.take(),
                 user_namespace_base: state.user_namespace_base,
+                health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()
             };
         });

@@ -3,6 +3,7 @@
 use super::mounts;
 use crate::http::Error;
 use api_types as wire;
+use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
     AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec,
     Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
@@ -69,7 +70,30 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         log: log(&host.log_config)?,
         labels: body.labels.clone().unwrap_or_default(),
         annotations: host.annotations.clone().unwrap_or_default(),
+        health: health(&body)?,
     })
+}
+
+fn health(body: &wire::CreateRequest) -> Result<Option<Check>> {
+    let label = body
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(ON_FAILURE_LABEL));
+    let on_unhealthy = label.map(|word| OnUnhealthy::parse(word)).transpose()?;
+    if body.healthcheck.is_none() && on_unhealthy.is_none() {
+        return Ok(None);
+    }
+    let config = body.healthcheck.clone().unwrap_or_default();
+    Ok(Some(Check {
+        test: config.test,
+        shell: Vec::new(),
+        interval_ns: config.interval,
+        timeout_ns: config.timeout,
+        start_period_ns: config.start_period,
+        start_interval_ns: config.start_interval,
+        retries: config.retries,
+        on_unhealthy: on_unhealthy.unwrap_or_default(),
+    }))
 }
 
 fn non_empty(text: &str) -> Option<String> {
@@ -83,14 +107,9 @@ fn positive(value: i64) -> Option<i64> {
 /// Names the first thing that is asked for and not supported.
 fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let checks_health = body
-        .healthcheck
-        .as_ref()
-        .is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"));
     let paths = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let named_runtime = !matches!(host.runtime.as_str(), "" | "hull");
     let unsupported = [
-        (checks_health, "a health check (--health-cmd)"),
         (
             body.network_disabled,
             "NetworkDisabled: use --network none, which",

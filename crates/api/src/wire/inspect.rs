@@ -3,6 +3,7 @@
 use super::{mac_name, mounts, port_name, summary, time};
 use api_types as wire;
 use engine::Engine;
+use engine::health::{Check, Health};
 use engine::model::{
     Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec,
     Throttle,
@@ -99,7 +100,33 @@ fn state(container: &Snapshot) -> wire::State {
         error: state.error.clone(),
         started_at: time(state.started_at),
         finished_at: time(state.finished_at),
-        health: None,
+        health: state.health.as_ref().map(health),
+    }
+}
+
+fn health(health: &Health) -> wire::Health {
+    let result = |result: &engine::health::CheckResult| wire::HealthcheckResult {
+        start: result.start.to_string(),
+        end: result.end.to_string(),
+        exit_code: result.exit_code.into(),
+        output: result.output.clone(),
+    };
+    wire::Health {
+        status: health.status.as_str().to_owned(),
+        failing_streak: health.failing_streak,
+        log: Some(health.results.iter().map(result).collect()),
+    }
+}
+
+/// As the request and the image together have it.
+fn health_config(check: &Check) -> wire::HealthConfig {
+    wire::HealthConfig {
+        test: check.test.clone(),
+        interval: check.interval_ns,
+        timeout: check.timeout_ns,
+        start_period: check.start_period_ns,
+        start_interval: check.start_interval_ns,
+        retries: check.retries,
     }
 }
 
@@ -137,6 +164,7 @@ fn config(spec: &Spec) -> wire::Config {
         stdin_once: process.stdin_once,
         env: Some(process.environment.clone()),
         cmd: list(&process.command).map(wire::StrSlice),
+        healthcheck: spec.health.as_ref().map(health_config),
         image: spec.image_reference.clone(),
         volumes: set(volumes),
         working_dir: process.working_dir.clone(),
