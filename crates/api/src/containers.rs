@@ -61,9 +61,12 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
     if body.image.is_empty() {
         return Err(Error::bad_request("no image given: Config.Image is empty"));
     }
+    let host = body.host_config.as_deref();
+    let kernel_memory =
+        kernel_memory_warning(call.version, host.map_or(0, |host| host.kernel_memory));
     let request = wire::create::request(call.query.get("name"), body)?;
-    let container = call.engine.create(request)?;
-    let warnings = Vec::new();
+    let (container, mut warnings) = call.engine.create(request)?;
+    warnings.extend(kernel_memory);
     json_with(
         StatusCode::CREATED,
         &types::CreateResponse {
@@ -71,6 +74,21 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
             warnings,
         },
     )
+}
+
+/// No kernel since 5.16 limits its own memory apart. The API has the limit up to 1.41; later ones pass over it.
+fn kernel_memory_warning(version: (u32, u32), bytes: i64) -> Option<String> {
+    let text = "Kernel memory limit is deprecated, and the kernel does not support it. Limitation discarded.";
+    (bytes != 0 && version < (1, 42)).then(|| text.to_owned())
+}
+
+pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
+    let body: types::UpdateRequest = read_json(call.request.into_body()).await?;
+    let mut warnings = call.engine.update(id, wire::create::update(&body)?).await?;
+    warnings.extend(kernel_memory_warning(call.version, body.kernel_memory));
+    json(&types::UpdateResponse {
+        warnings: Some(warnings),
+    })
 }
 
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {

@@ -91,8 +91,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     let images = block_in_place(|| call.engine.images().list(&ListFilter::default()))?;
     let (release, machine) = kernel();
     let sysinfo = rustix::system::sysinfo();
-    let unified =
-        rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC);
+    let support = call.engine.support()?;
     let config = call.engine.config();
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     json(&types::Info {
@@ -108,20 +107,20 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
             authorization: None,
             log: names(&["json-file", "none"]),
         },
-        memory_limit: true,
-        swap_limit: true,
-        cpu_cfs_period: true,
-        cpu_cfs_quota: true,
-        cpu_shares: true,
-        cpu_set: true,
-        pids_limit: true,
+        memory_limit: support.memory,
+        swap_limit: support.swap,
+        cpu_cfs_period: support.cpu_quota,
+        cpu_cfs_quota: support.cpu_quota,
+        cpu_shares: support.cpu_shares,
+        cpu_set: support.cpuset,
+        pids_limit: support.pids,
         ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward")
             .is_ok_and(|value| value.starts_with(b"1")),
-        oom_kill_disable: !unified,
+        oom_kill_disable: support.oom_kill_disable,
         system_time: jiff::Timestamp::now().to_string(),
         logging_driver: "json-file".to_owned(),
         cgroup_driver: "cgroupfs".to_owned(),
-        cgroup_version: if unified { "2" } else { "1" }.to_owned(),
+        cgroup_version: if support.unified { "2" } else { "1" }.to_owned(),
         kernel_version: release,
         operating_system: operating_system(),
         os_type: "linux".to_owned(),
@@ -149,9 +148,6 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         ..types::Info::default()
     })
 }
-
-/// What statfs(2) says of cgroup v2.
-const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// `PRETTY_NAME` of os-release(5).
 fn operating_system() -> String {

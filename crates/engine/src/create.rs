@@ -20,15 +20,15 @@ use tokio::task::block_in_place;
 const NAME_ATTEMPTS_MAX: u32 = 8;
 
 impl Engine {
-    /// Creates a container; nothing runs yet.
+    /// Creates a container; nothing runs yet. With it comes what was made differently than asked.
     ///
     /// # Errors
     /// No such image, a taken name, a request that makes no sense.
-    pub fn create(&self, request: CreateRequest) -> Result<Snapshot> {
+    pub fn create(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
         block_in_place(|| self.create_blocking(request))
     }
 
-    fn create_blocking(&self, request: CreateRequest) -> Result<Snapshot> {
+    fn create_blocking(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
         if let Some(name) = &request.name {
             ids::check_name("container", name)?;
         }
@@ -36,11 +36,13 @@ impl Engine {
         let wanted_name = request.name.clone();
         let mut spec = merge(request, image, config)?;
         self.resolve_peers(&mut spec)?;
+        let support = crate::update::host_support()?;
+        let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;
         self.create_volumes_of(&spec)?;
         let container = self.insert(spec, wanted_name)?;
         self.container_event(&container, "create", []);
-        Ok(container.snapshot())
+        Ok((container.snapshot(), warnings))
     }
 
     fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {

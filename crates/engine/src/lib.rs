@@ -32,6 +32,7 @@ mod spec;
 mod start;
 mod stop;
 mod top;
+mod update;
 mod volumes;
 mod wait;
 
@@ -42,10 +43,11 @@ pub use images;
 pub use link::Stream;
 pub use logs::LogStream;
 pub use prune::{Prune, PruneFilter, Pruned};
-pub use shim::Stats;
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
+pub use shim::{CgroupSupport, Stats};
 pub use top::Table;
+pub use update::Update;
 pub use volumes::Volume;
 pub use wait::{Condition, Exit};
 
@@ -147,6 +149,14 @@ impl Engine {
     /// The image store. Its calls block; make them in `block_in_place` or a blocking task.
     pub fn images(&self) -> &images::Images {
         &self.0.images
+    }
+
+    /// What the host's cgroups can limit.
+    ///
+    /// # Errors
+    /// The host has no cgroups.
+    pub fn support(&self) -> Result<CgroupSupport> {
+        update::host_support()
     }
 
     /// The default bridge.

@@ -203,7 +203,7 @@ pub struct Device {
 }
 
 /// Limits; None is no limit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Memory in bytes.
     pub memory_bytes: Option<i64>,
@@ -229,8 +229,17 @@ pub struct Limits {
     pub cpuset_mems: Option<String>,
     /// Processes and threads.
     pub pids: Option<i64>,
+    /// Microseconds of a real-time period.
+    #[serde(default)]
+    pub cpu_rt_period_us: Option<u64>,
+    /// Microseconds of real-time CPU time in each period.
+    #[serde(default)]
+    pub cpu_rt_runtime_us: Option<i64>,
     /// Relative weight, 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// Relative weights of devices.
+    #[serde(default)]
+    pub blkio_weight_devices: Vec<WeightDevice>,
     /// Bytes per second read from a device.
     pub blkio_read_bps: Vec<Throttle>,
     /// Bytes per second written to a device.
@@ -250,6 +259,15 @@ pub struct Throttle {
     pub path: PathBuf,
     /// Bytes or operations per second.
     pub rate: u64,
+}
+
+/// A weight for a block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightDevice {
+    /// The device's path on the host.
+    pub path: PathBuf,
+    /// 10 to 1000.
+    pub weight: u16,
 }
 
 /// A resource limit, as setrlimit(2).
@@ -518,6 +536,10 @@ pub struct State {
     pub endpoint: Option<Endpoint>,
     /// The first host id of its user namespace, while it has one.
     pub user_namespace_base: Option<u32>,
+    /// Its limits, where they were changed since it was created.
+    pub limits: Option<Limits>,
+    /// Its restart policy, where it was changed since it was created.
+    pub restart: Option<Restart>,
     /// What its health checks have said, if it has any and was started.
     pub health: Option<Health>,
     /// Whether it is gone, with its record.
@@ -540,6 +562,8 @@ impl State {
             exits: 0,
             endpoint: None,
             user_namespace_base: None,
+            limits: None,
+            restart: None,
             health: None,
             removed: false,
         }
@@ -620,6 +644,18 @@ pub struct Snapshot {
     pub spec: std::sync::Arc<Spec>,
     /// How it is.
     pub state: State,
+}
+
+impl Snapshot {
+    /// Its limits as they are now.
+    pub fn limits(&self) -> &Limits {
+        self.state.limits.as_ref().unwrap_or(&self.spec.limits)
+    }
+
+    /// Its restart policy as it is now.
+    pub fn restart(&self) -> Restart {
+        self.state.restart.unwrap_or(self.spec.lifecycle.restart)
+    }
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Engine {
     /// How long to wait before the policy starts the container again; None: it does not.
     fn restart_delay(&self, container: &Container, record: &ExitRecord) -> Option<Duration> {
         let state = container.state();
-        let wanted = match container.spec.lifecycle.restart {
+        let wanted = match container.snapshot().restart() {
             Restart::No => false,
             Restart::OnFailure(max) => record.code != 0 && (max == 0 || state.restart_count < max),
             Restart::Always | Restart::UnlessStopped => true,
@@ -187,7 +187,7 @@ impl Engine {
     /// What the policies say when the engine starts.
     pub(crate) async fn start_by_policy(&self, container: &Arc<Container>) -> Result<()> {
         let state = container.state();
-        let wanted = match container.spec.lifecycle.restart {
+        let wanted = match container.snapshot().restart() {
             Restart::Always => state.phase != Phase::Created,
             Restart::UnlessStopped => state.phase != Phase::Created && !state.stopped_by_hand,
             Restart::No | Restart::OnFailure(_) => state.phase == Phase::Restarting,

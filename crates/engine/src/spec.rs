@@ -5,11 +5,11 @@
 //! the start has prepared ([`Prepared`]); the host is asked only about device nodes.
 
 mod devices;
-mod limits;
+pub(crate) mod limits;
 mod security;
 
 use crate::error::{Error, Result};
-use crate::model::{Ipc, Isolation, Namespace, NetworkMode, Spec};
+use crate::model::{Ipc, Isolation, Limits, Namespace, NetworkMode, Spec};
 use oci::runtime as rt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,8 @@ pub(crate) struct Prepared {
     pub(crate) shared_memory: Option<PathBuf>,
     /// Paths of the engine itself that show through a directory used as the root filesystem.
     pub(crate) hidden: Vec<PathBuf>,
+    /// The limits as they are now.
+    pub(crate) limits: Limits,
     /// The first host id of the container's own user namespace.
     pub(crate) user_namespace_base: Option<u32>,
 }
@@ -70,7 +72,7 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
             gid_mappings: mappings.clone(),
             uid_mappings: mappings,
             sysctl: isolation.sysctls.clone(),
-            resources: Some(limits::resources(&spec.limits, device_rules)?),
+            resources: Some(limits::resources(&prepared.limits, device_rules)?),
             cgroups_path: Some(format!("{}/{}", parent.trim_end_matches('/'), spec.id)),
             namespaces: namespaces(spec, prepared)?,
             devices,

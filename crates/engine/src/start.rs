@@ -135,6 +135,7 @@ impl Engine {
                 etc_dir: None,
                 shared_memory: None,
                 hidden: self.hidden_paths(spec),
+                limits: container.snapshot().limits().clone(),
                 user_namespace_base,
             };
             self.write_bundle(container, prepared)?;
@@ -168,6 +169,8 @@ impl Engine {
                 exits: state.exits,
                 endpoint: state.endpoint.take(),
                 user_namespace_base: state.user_namespace_base,
+                limits: state.limits.take(),
+                restart: state.restart,
                 health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()
             };

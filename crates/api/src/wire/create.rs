@@ -3,11 +3,12 @@
 use super::mounts;
 use crate::http::Error;
 use api_types as wire;
+use engine::Update;
 use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
     AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec,
     Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
-    Seccomp, Throttle, Ulimit,
+    Seccomp, Throttle, Ulimit, WeightDevice,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -132,28 +133,7 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
                 .is_some_and(|options| !options.is_empty()),
             "--storage-opt",
         ),
-        (
-            host.blkio_weight_device
-                .as_ref()
-                .is_some_and(|list| !list.is_empty()),
-            "--blkio-weight-device",
-        ),
-        (
-            host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0,
-            "real-time scheduling (--cpu-rt-period)",
-        ),
-        (
-            host.kernel_memory != 0 || host.kernel_memory_tcp != 0,
-            "a limit of kernel memory",
-        ),
-        (
-            host.cpu_count != 0 || host.cpu_percent != 0,
-            "--cpu-count and --cpu-percent (Windows)",
-        ),
-        (
-            host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0,
-            "--io-maxiops and --io-maxbandwidth (Windows)",
-        ),
+        (host.kernel_memory_tcp != 0, "a limit of TCP memory"),
         (
             !matches!(host.isolation.as_str(), "" | "default"),
             "--isolation (Windows)",
@@ -167,7 +147,7 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     ];
     match unsupported.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(Error::unsupported(what)),
-        None => Ok(()),
+        None => refuse_windows_limits(&host.resources()),
     }
 }
 
@@ -342,6 +322,17 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
         cpuset_cpus: non_empty(&resources.cpuset_cpus),
         cpuset_mems: non_empty(&resources.cpuset_mems),
         pids: resources.pids_limit.filter(|limit| *limit > 0),
+        cpu_rt_period_us: unsigned("the real-time CPU period", resources.cpu_realtime_period)?,
+        cpu_rt_runtime_us: positive(resources.cpu_realtime_runtime),
+        blkio_weight_devices: resources
+            .blkio_weight_device
+            .iter()
+            .flatten()
+            .map(|device| WeightDevice {
+                path: PathBuf::from(&device.path),
+                weight: device.weight,
+            })
+            .collect(),
         blkio_weight: Some(resources.blkio_weight).filter(|weight| *weight != 0),
         blkio_read_bps: throttles(&resources.blkio_device_read_bps),
         blkio_write_bps: throttles(&resources.blkio_device_write_bps),
@@ -355,6 +346,58 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
             })
             .collect(),
     })
+}
+
+/// Reads an update.
+pub(crate) fn update(body: &wire::UpdateRequest) -> Result<Update> {
+    let given = |list: bool, what: &str| match list {
+        true => Err(Error::unsupported(&format!(
+            "changing {what} of a container"
+        ))),
+        false => Ok(()),
+    };
+    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    given(some(body.ulimits.as_ref().map(Vec::len)), "resource limits")?;
+    given(some(body.devices.as_ref().map(Vec::len)), "the devices")?;
+    given(
+        some(body.device_cgroup_rules.as_ref().map(Vec::len)),
+        "the device rules",
+    )?;
+    given(
+        some(body.device_requests.as_ref().map(Vec::len)),
+        "the device requests",
+    )?;
+    given(!body.cgroup_parent.is_empty(), "the parent cgroup")?;
+    given(
+        body.oom_kill_disable == Some(true),
+        "the OOM killer's setting",
+    )?;
+    refuse_windows_limits(&body.resources())?;
+    Ok(Update {
+        limits: limits(&body.resources())?,
+        // 0 and -1 both lift the limit; nothing keeps it.
+        unlimited_pids: body.pids_limit.is_some_and(|limit| limit <= 0),
+        restart: match body.restart_policy.name.as_str() {
+            "" => None,
+            _ => Some(restart(&body.restart_policy, false)?),
+        },
+    })
+}
+
+/// Names the first limit that only Windows has.
+fn refuse_windows_limits(resources: &wire::Resources) -> Result<()> {
+    let asked = [
+        (resources.cpu_count != 0, "--cpu-count"),
+        (resources.cpu_percent != 0, "--cpu-percent"),
+        (resources.io_maximum_iops != 0, "--io-maxiops"),
+        (resources.io_maximum_bandwidth != 0, "--io-maxbandwidth"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, flag)) => Err(Error::bad_request(format!(
+            "{flag} is for Windows containers"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {

@@ -191,7 +191,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         },
         network_mode: network_mode(&network.mode),
         port_bindings: Some(bindings(spec)),
-        restart_policy: restart(spec.lifecycle.restart),
+        restart_policy: restart(container.restart()),
         auto_remove: spec.lifecycle.auto_remove,
         console_size: [rows.into(), columns.into()],
         annotations: Some(spec.annotations.clone()),
@@ -228,7 +228,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         device_cgroup_rules: list(&isolation.device_rules),
         ..wire::HostConfig::default()
     };
-    set_limits(&mut host, &spec.limits);
+    set_limits(&mut host, container.limits());
     host
 }
 
@@ -271,7 +271,14 @@ fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
     host.cpuset_mems = limits.cpuset_mems.clone().unwrap_or_default();
     host.pids_limit = limits.pids;
     host.blkio_weight = limits.blkio_weight.unwrap_or(0);
-    host.blkio_weight_device = Some(Vec::new());
+    host.cpu_realtime_period = signed(limits.cpu_rt_period_us);
+    host.cpu_realtime_runtime = limits.cpu_rt_runtime_us.unwrap_or(0);
+    let weights = limits.blkio_weight_devices.iter();
+    let weight = |device: &engine::model::WeightDevice| wire::WeightDevice {
+        path: device.path.display().to_string(),
+        weight: device.weight,
+    };
+    host.blkio_weight_device = Some(weights.map(weight).collect());
     host.blkio_device_read_bps = throttles(&limits.blkio_read_bps);
     host.blkio_device_write_bps = throttles(&limits.blkio_write_bps);
     host.blkio_device_read_iops = throttles(&limits.blkio_read_iops);

@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::health::Health;
-use crate::model::{Endpoint, Phase, SPEC_VERSION, Spec, State};
+use crate::model::{Endpoint, Limits, Phase, Restart, SPEC_VERSION, Spec, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,10 @@ struct StateRecord {
     #[serde(default)]
     user_namespace_base: Option<u32>,
     #[serde(default)]
+    limits: Option<Limits>,
+    #[serde(default)]
+    restart: Option<Restart>,
+    #[serde(default)]
     health: Option<Health>,
 }
 
@@ -40,6 +44,8 @@ pub(crate) fn encode_state(state: &State) -> Result<String> {
         stopped_by_hand: state.stopped_by_hand,
         endpoint: state.endpoint,
         user_namespace_base: state.user_namespace_base,
+        limits: state.limits,
+        restart: state.restart,
         health: state.health,
     };
     serde_json::to_string(&record).context(|| "encode a container's state")
@@ -61,6 +67,8 @@ pub(crate) fn decode_state(text: &str) -> Result<State> {
         stopped_by_hand: record.stopped_by_hand,
         endpoint: record.endpoint,
         user_namespace_base: record.user_namespace_base,
+        limits: record.limits,
+        restart: record.restart,
         health: record.health,
         ..State::created()
     })
