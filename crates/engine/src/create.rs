@@ -28,12 +28,14 @@ impl Engine {
         block_in_place(|| self.create_blocking(request))
     }
 
-    fn create_blocking(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
+    fn create_blocking(&self, mut request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
         if let Some(name) = &request.name {
             ids::check_name("container", name)?;
         }
         let (image, config) = self.find_image(&request.image)?;
         let wanted_name = request.name.clone();
+        self.take_over_mounts(&mut request)?;
+        self.resolve_image_mounts(&mut request.mounts)?;
         let mut spec = merge(request, image, config)?;
         self.resolve_peers(&mut spec)?;
         let support = crate::update::host_support()?;
@@ -74,6 +76,64 @@ impl Engine {
             ImageSource::Image(image.id.to_string()),
             image.config.config.clone(),
         ))
+    }
+
+    /// Adds the mounts of the containers that the request names, where it has none of its own.
+    fn take_over_mounts(&self, request: &mut CreateRequest) -> Result<()> {
+        for text in &request.volumes_from {
+            let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+            let read_only = match mode {
+                "" | "rw" | "z" | "Z" => false,
+                "ro" => true,
+                other => {
+                    return Err(Error::invalid(format!(
+                        "invalid mode for volumes-from: {other}"
+                    )));
+                }
+            };
+            // Not the class of what is not there: clients take that for the image.
+            let donor = { self.0.registry.find(name) }
+                .map_err(|error| Error::invalid(format!("--volumes-from: {error}")))?;
+            for mount in &donor.spec.mounts {
+                let known =
+                    { request.mounts.iter() }.any(|own| same_path(&own.target, &mount.target));
+                if known || matches!(mount.source, MountSource::Tmpfs { .. }) {
+                    continue;
+                }
+                request.mounts.push(Mount {
+                    read_only: mount.read_only || read_only,
+                    ..mount.clone()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the images that are mounted.
+    fn resolve_image_mounts(&self, mounts: &mut [Mount]) -> Result<()> {
+        for mount in mounts {
+            if let MountSource::Image {
+                reference,
+                id,
+                subpath,
+            } = &mut mount.source
+            {
+                crate::mounts::relative(subpath)?;
+                // As above.
+                let found = self.find_image(reference).map_err(|error| {
+                    Error::invalid(format!("cannot mount an image: {}", error.chain()))
+                })?;
+                *id = match found.0 {
+                    ImageSource::Image(id) => id,
+                    ImageSource::Directory(_) => {
+                        return Err(Error::invalid(format!(
+                            "cannot mount {reference} as an image: it is a directory, which type=bind mounts"
+                        )));
+                    }
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the names of other containers by their ids.
@@ -236,6 +296,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
         labels,
         annotations: request.annotations,
         health,
+        volumes_from: request.volumes_from,
     })
 }
 
@@ -294,6 +355,9 @@ fn anonymous_volume(target: &str) -> Result<Mount> {
         name: ids::random_id()?,
         anonymous: true,
         no_copy: false,
+        subpath: String::new(),
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
         mode: String::new(),
     };
     Ok(Mount {
@@ -315,6 +379,9 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
                 "invalid mount path: '{}' mount path must be absolute",
                 mount.target
             )));
+        }
+        if let MountSource::Volume { subpath, .. } = &mount.source {
+            crate::mounts::relative(subpath)?;
         }
         if target.components().eq(Path::new("/").components()) {
             return Err(Error::invalid(

@@ -19,6 +19,7 @@ mod ids;
 mod image_records;
 mod link;
 mod logs;
+mod mounts;
 mod net;
 mod prune;
 mod pull;
@@ -48,7 +49,7 @@ pub use shim::protocol::Streams;
 pub use shim::{CgroupSupport, Stats};
 pub use top::Table;
 pub use update::Update;
-pub use volumes::Volume;
+pub use volumes::{NewVolume, Volume};
 pub use wait::{Condition, Exit};
 
 use crate::error::Context;
@@ -88,8 +89,8 @@ struct Inner {
     registry: Registry,
     /// First host ids of user namespaces in use.
     user_namespaces: Mutex<BTreeSet<u32>>,
-    /// Keeps calls that create, fill or remove volumes in a row.
-    volumes: Mutex<()>,
+    /// Keeps calls that create, fill, mount or remove volumes in a row.
+    volumes: Mutex<volumes::Users>,
     /// The binary this engine was started from, sealed, even when another has taken its place on disk meanwhile: what
     /// shims are executed from.
     executable: OwnedFd,

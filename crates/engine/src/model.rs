@@ -49,6 +49,9 @@ pub struct Spec {
     /// How to find out whether it is well.
     #[serde(default)]
     pub health: Option<Check>,
+    /// The containers whose mounts it has taken over, as `name[:mode]`, for inspection.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
 }
 
 /// Where a root filesystem comes from.
@@ -319,8 +322,26 @@ pub enum MountSource {
         anonymous: bool,
         /// Do not fill an empty volume with what the image has there.
         no_copy: bool,
+        /// Only this path of it; empty: all.
+        #[serde(default)]
+        subpath: String,
+        /// Labels that it gets if it is made for this container.
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+        /// Options of its driver, likewise.
+        #[serde(default)]
+        options: BTreeMap<String, String>,
         /// How the request said it, for inspection.
         mode: String,
+    },
+    /// The files of an image, read-only.
+    Image {
+        /// How the request named it.
+        reference: String,
+        /// Its id; empty in a request.
+        id: String,
+        /// Only this path of it; empty: all.
+        subpath: String,
     },
     /// Memory.
     Tmpfs {
@@ -633,6 +654,8 @@ pub struct CreateRequest {
     pub annotations: BTreeMap<String, String>,
     /// How to find out whether it is well; what it leaves out is the image's.
     pub health: Option<Check>,
+    /// Containers whose mounts it takes over, as `name[:mode]`.
+    pub volumes_from: Vec<String>,
 }
 
 /// A container as it is at one moment.

@@ -123,7 +123,7 @@ impl Engine {
             step(Step::Layer)?;
             let snapshot = self.ensure_layer(spec)?;
             step(Step::Mounts)?;
-            let mounts = self.prepare_mounts(spec, &snapshot)?;
+            let mounts = self.prepare_mounts(container, &snapshot)?;
             step(Step::Endpoint)?;
             self.reserve_endpoint(container)?;
             let user_namespace_base = self.reserve_user_namespace(container)?;
@@ -147,6 +147,7 @@ impl Engine {
             Link::launch(self.0.executable.as_fd(), &launch).await?
         };
         container.set_link(Some(link.clone()));
+        block_in_place(|| self.unstage(container.id()))?;
         step(Step::Connect)?;
         block_in_place(|| self.connect(container, status.pid))?;
         step(Step::Ports)?;
@@ -393,6 +394,13 @@ impl Engine {
                     .remove(&base);
                 container.change(|state| state.user_namespace_base = None);
             }
+            if let Err(error) = self.release_volumes(&container.spec) {
+                tracing::error!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot release a container's volumes"
+                );
+            }
             if let Err(error) = remove_bundle(&bundle) {
                 tracing::error!(container = container.id(), %error, "cannot remove a container's bundle");
             }
@@ -432,6 +440,7 @@ pub(crate) fn remove_bundle(bundle: &Path) -> std::io::Result<()> {
         Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
+    crate::mounts::unmount_staged(bundle)?;
     match std::fs::remove_dir_all(bundle) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -72,6 +72,7 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         labels: body.labels.clone().unwrap_or_default(),
         annotations: host.annotations.clone().unwrap_or_default(),
         health: health(&body)?,
+        volumes_from: host.volumes_from.clone().unwrap_or_default(),
     })
 }
 
@@ -115,7 +116,6 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
             body.network_disabled,
             "NetworkDisabled: use --network none, which",
         ),
-        (has(&host.volumes_from), "--volumes-from"),
         (has(&host.links), "--link"),
         (
             !matches!(host.volume_driver.as_str(), "" | "local"),

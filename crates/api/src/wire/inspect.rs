@@ -189,6 +189,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
             },
             config: Some(spec.log.options.clone()),
         },
+        volumes_from: list(&spec.volumes_from),
         network_mode: network_mode(&network.mode),
         port_bindings: Some(bindings(spec)),
         restart_policy: restart(container.restart()),
