@@ -258,7 +258,14 @@ async fn past_output(
     let wanted = wanted_sources(call);
     while let Some(entry) = log.next().await? {
         if wanted.contains(&entry.stream) {
-            push_entry(&mut output, &entry, terminal, false);
+            push_entry(
+                &mut output,
+                &entry,
+                Shown {
+                    terminal,
+                    ..Shown::default()
+                },
+            );
         }
         if output.len() > PAST_BYTES_MAX {
             return Err(Error::bad_request(
@@ -278,14 +285,33 @@ fn wanted_sources(call: &Call<'_>) -> Vec<LogSource> {
         .collect()
 }
 
-/// Appends an entry as clients expect it: framed unless there is a terminal.
-fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, terminal: bool, timestamps: bool) {
-    let stamp = if timestamps {
-        format!("{:.9} ", entry.time)
-    } else {
-        String::new()
-    };
-    if !terminal {
+/// How entries are shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shown {
+    /// There is a terminal: nothing is framed.
+    terminal: bool,
+    timestamps: bool,
+    /// With what the log driver's options have added.
+    details: bool,
+}
+
+/// Appends an entry as clients expect it.
+fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, shown: Shown) {
+    let mut stamp = String::new();
+    if shown.timestamps {
+        stamp = format!("{:.9} ", entry.time);
+    }
+    if shown.details {
+        let encode =
+            |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+        let pairs = entry.attributes.iter();
+        let pairs: Vec<String> = pairs
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+            .collect();
+        stamp.push_str(&pairs.join(","));
+        stamp.push(' ');
+    }
+    if !shown.terminal {
         let length = u32::try_from(stamp.len() + entry.log.len()).unwrap_or(u32::MAX);
         output.extend_from_slice(&[entry.stream.number(), 0, 0, 0]);
         output.extend_from_slice(&length.to_be_bytes());
@@ -325,18 +351,16 @@ pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
         types::MEDIA_TYPE_RAW_STREAM
     };
     let (pieces, response) = stream(content_type);
-    let timestamps = call.query.flag("timestamps");
-    tokio::spawn(send_log(pieces, log, wanted, terminal, timestamps));
+    let shown = Shown {
+        terminal,
+        timestamps: call.query.flag("timestamps"),
+        details: call.query.flag("details"),
+    };
+    tokio::spawn(send_log(pieces, log, wanted, shown));
     Ok(response)
 }
 
-async fn send_log(
-    pieces: Pieces,
-    mut log: LogStream,
-    wanted: Vec<LogSource>,
-    terminal: bool,
-    timestamps: bool,
-) {
+async fn send_log(pieces: Pieces, mut log: LogStream, wanted: Vec<LogSource>, shown: Shown) {
     loop {
         let entry = tokio::select! {
             entry = log.next() => entry,
@@ -345,7 +369,7 @@ async fn send_log(
         let piece = match entry {
             Ok(Some(entry)) if wanted.contains(&entry.stream) => {
                 let mut piece = Vec::new();
-                push_entry(&mut piece, &entry, terminal, timestamps);
+                push_entry(&mut piece, &entry, shown);
                 Ok(Bytes::from(piece))
             }
             Ok(Some(_)) => continue,

@@ -7,6 +7,7 @@ use crate::wire::{mac_name, summary};
 use api_types as types;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
+use engine::model::LogDriver;
 use engine::model::{NetworkMode, Phase};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::collections::BTreeMap;
@@ -105,7 +106,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
             volume: names(&["local"]),
             network: names(&["bridge", "host", "null"]),
             authorization: None,
-            log: names(&["json-file", "none"]),
+            log: names(&LogDriver::ALL.map(LogDriver::as_str)),
         },
         memory_limit: support.memory,
         swap_limit: support.swap,

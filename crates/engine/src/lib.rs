@@ -18,6 +18,7 @@ mod files;
 mod ids;
 mod image_records;
 mod link;
+mod log_options;
 mod logs;
 mod mounts;
 mod net;

@@ -465,6 +465,12 @@ pub struct LogSpec {
 pub enum LogDriver {
     /// Files of JSON lines.
     JsonFile,
+    /// The same, compressed, in a place of the engine's own.
+    Local,
+    /// systemd's journal.
+    Journald,
+    /// A syslog server.
+    Syslog,
     /// Nowhere.
     None,
 }

@@ -18,12 +18,12 @@
 use crate::container::{Attaching, Container, record};
 use crate::error::{Context, Error, Kind, Result};
 use crate::link::{EventReceiver, Link};
-use crate::model::{ImageSource, Ipc, LogDriver, Namespace, NetworkMode, Phase, Spec, State};
+use crate::model::{ImageSource, Ipc, Namespace, NetworkMode, Phase, Spec, State};
 use crate::spec::{Prepared, USER_NAMESPACE_IDS};
 use crate::{Engine, etc};
 use images::Snapshot;
 use jiff::Timestamp;
-use shim::protocol::{self, Launch, LogConfig, Request};
+use shim::protocol::{self, Launch, Request};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ impl Engine {
         })?;
         step(Step::Shim)?;
         let (link, status, events) = {
-            let launch = self.launch(spec, &snapshot);
+            let launch = self.launch(container, &snapshot)?;
             Link::launch(self.0.executable.as_fd(), &launch).await?
         };
         container.set_link(Some(link.clone()));
@@ -305,13 +305,14 @@ impl Engine {
         std::fs::write(bundle.join("config.json"), text).context(|| "write config.json")
     }
 
-    fn launch(&self, spec: &Spec, snapshot: &Snapshot) -> Launch {
-        let log = (spec.log.driver == LogDriver::JsonFile).then(|| LogConfig {
-            path: self.log_path(&spec.id),
-            max_bytes: spec.log.max_bytes,
-            files_max: spec.log.files_max,
-        });
-        Launch {
+    fn launch(&self, container: &Container, snapshot: &Snapshot) -> Result<Launch> {
+        let spec = &container.spec;
+        let directory = self.container_dir(&spec.id);
+        let (log, remote_log) = crate::log_options::launch(spec, &container.name(), &directory)?;
+        if let Some(log) = &log {
+            crate::logs::make_directory(&log.path)?;
+        }
+        Ok(Launch {
             version: protocol::VERSION,
             id: spec.id.clone(),
             bundle: self.bundle(&spec.id),
@@ -329,7 +330,8 @@ impl Engine {
             stdin_once: spec.process.stdin_once,
             reaper: spec.isolation.init,
             log,
-        }
+            remote_log,
+        })
     }
 
     /// A layer below every image, of what every container has mounted over: without it the mount points would be made in
@@ -357,11 +359,6 @@ impl Engine {
             std::fs::set_permissions(root, open(0o755))
         };
         make().context(|| format!("make {root:?}"))
-    }
-
-    /// Where a container's log is.
-    pub fn log_path(&self, id: &str) -> PathBuf {
-        self.container_dir(id).join(format!("{id}-json.log"))
     }
 
     /// Undoes everything that a run has made, as far as it was made: after an end as after a failed start.

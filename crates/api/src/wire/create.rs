@@ -6,9 +6,9 @@ use api_types as wire;
 use engine::Update;
 use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
-    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec,
-    Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
-    Seccomp, Throttle, Ulimit, WeightDevice,
+    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogSpec, Namespace,
+    NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart, Seccomp,
+    Throttle, Ulimit, WeightDevice,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,11 +16,6 @@ use std::path::PathBuf;
 
 /// Size of `/dev/shm` unless asked otherwise.
 const SHM_BYTES: u64 = 64 << 20;
-
-/// When a log file is rotated unless asked otherwise, and how many are kept: a container cannot fill the disk with its
-/// output.
-const LOG_BYTES: u64 = 20 << 20;
-const LOG_FILES: u32 = 5;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -68,7 +63,10 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
             stop_signal: non_empty(&body.stop_signal),
             stop_timeout_s: body.stop_timeout,
         },
-        log: log(&host.log_config)?,
+        log: LogSpec::read(
+            &host.log_config.driver,
+            &host.log_config.config.clone().unwrap_or_default(),
+        )?,
         labels: body.labels.clone().unwrap_or_default(),
         annotations: host.annotations.clone().unwrap_or_default(),
         health: health(&body)?,
@@ -429,66 +427,6 @@ fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
     Ok(restart)
 }
 
-fn log(config: &wire::LogConfig) -> Result<LogSpec> {
-    let options = config.config.clone().unwrap_or_default();
-    let driver = match config.driver.as_str() {
-        "" | "json-file" => LogDriver::JsonFile,
-        "none" => LogDriver::None,
-        other => {
-            return Err(Error::unsupported(&format!(
-                "the log driver {other:?} (there are json-file and none)"
-            )));
-        }
-    };
-    let mut log = LogSpec {
-        driver,
-        options: options.clone(),
-        max_bytes: Some(LOG_BYTES),
-        files_max: LOG_FILES,
-    };
-    for (name, value) in &options {
-        match (driver, name.as_str()) {
-            (LogDriver::JsonFile, "max-size") => {
-                log.max_bytes = if value == "-1" {
-                    None
-                } else {
-                    Some(size(value)?)
-                };
-            }
-            (LogDriver::JsonFile, "max-file") => {
-                let files = value.parse().ok().filter(|files| *files > 0);
-                log.files_max = files.ok_or_else(|| {
-                    Error::bad_request(format!("invalid value for max-file: {value:?}"))
-                })?;
-            }
-            _ => {
-                return Err(Error::bad_request(format!(
-                    "unknown log opt '{name}' for the log driver: json-file has max-size and max-file"
-                )));
-            }
-        }
-    }
-    Ok(log)
-}
-
-/// Reads `10m`, `1.5g`, `512`.
-fn size(text: &str) -> Result<u64> {
-    let bad = || Error::bad_request(format!("invalid size: {text:?}: it reads like 10m"));
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.trim_end_matches('b');
-    let (digits, shift) = match lower.chars().last() {
-        Some('k') => (&lower[..lower.len() - 1], 10),
-        Some('m') => (&lower[..lower.len() - 1], 20),
-        Some('g') => (&lower[..lower.len() - 1], 30),
-        _ => (lower, 0),
-    };
-    let bytes: u64 = digits.parse().map_err(|_| bad())?;
-    bytes
-        .checked_mul(1 << shift)
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(bad)
-}
-
 fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<NetworkSpec> {
     let mode = match (
         host.network_mode.as_str(),
@@ -689,12 +627,5 @@ mod tests {
         ] {
             assert!(read(bad).is_err());
         }
-    }
-
-    #[test]
-    fn log_sizes_are_read() {
-        assert_eq!(size("10m").unwrap(), 10 << 20);
-        assert_eq!(size("1KB").unwrap(), 1 << 10);
-        assert!(size("m").is_err() && size("0").is_err() && size("99999999999g").is_err());
     }
 }

@@ -54,9 +54,12 @@ pub(crate) fn inspect(
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
         log_path: match spec.log.driver {
-            LogDriver::JsonFile => engine.log_path(&spec.id).display().to_string(),
-            LogDriver::None => String::new(),
-        },
+            // Docker tells only of the files that it promises to keep as they are.
+            LogDriver::JsonFile => engine.log_path(spec),
+            _ => None,
+        }
+        .map(|path| path.display().to_string())
+        .unwrap_or_default(),
         name: format!("/{}", container.name),
         restart_count: container.state.restart_count.into(),
         driver: "overlayfs".to_owned(),
@@ -183,10 +186,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
     let mut host = wire::HostConfig {
         binds: list(&mounts::binds(container)),
         log_config: wire::LogConfig {
-            driver: match spec.log.driver {
-                LogDriver::JsonFile => "json-file".to_owned(),
-                LogDriver::None => "none".to_owned(),
-            },
+            driver: spec.log.driver.as_str().to_owned(),
             config: Some(spec.log.options.clone()),
         },
         volumes_from: list(&spec.volumes_from),
