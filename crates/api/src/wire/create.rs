@@ -592,14 +592,16 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         let asked = [
-            (r#"{"HostConfig":{"VolumesFrom":["a"]}}"#, "--volumes-from"),
+            (
+                r#"{"HostConfig":{"StorageOpt":{"size":"1g"}}}"#,
+                "--storage-opt",
+            ),
             (r#"{"HostConfig":{"Runtime":"kata"}}"#, "--runtime"),
             (r#"{"HostConfig":{"NetworkMode":"mine"}}"#, "mine"),
             (
                 r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#,
                 "fluentd",
             ),
-            (r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, "--health-cmd"),
             (
                 r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}"#,
                 "--ip",
