@@ -142,12 +142,28 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
             local_node_state: "inactive".to_owned(),
             ..types::SwarmInfo::default()
         },
+        cdi_spec_dirs: Some(directories(config)),
+        discovered_devices: discovered_devices(config)?,
         // Containers always outlive the engine here.
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
         security_options: names(&["name=seccomp,profile=builtin", "name=cgroupns"]),
         ..types::Info::default()
     })
+}
+
+fn directories(config: &engine::Config) -> Vec<String> {
+    let paths = config.cdi_directories.iter();
+    paths.map(|path| path.display().to_string()).collect()
+}
+
+fn discovered_devices(config: &engine::Config) -> Result<Vec<types::DeviceInfo>, Error> {
+    let names = block_in_place(|| engine::cdi::devices(&config.cdi_directories))?;
+    let device = |id| types::DeviceInfo {
+        source: "cdi".to_owned(),
+        id,
+    };
+    Ok(names.into_iter().map(device).collect())
 }
 
 /// `PRETTY_NAME` of os-release(5).

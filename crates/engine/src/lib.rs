@@ -4,6 +4,7 @@
 //! shim do. Calls for different containers never wait for each other; what blocks the thread for moments (files, netlink,
 //! the database) runs in `block_in_place`, so the engine needs tokio's multi-thread runtime.
 
+pub mod cdi;
 pub mod events;
 pub mod exec;
 pub mod health;
@@ -71,6 +72,8 @@ pub struct Config {
     pub run_root: PathBuf,
     /// The default bridge.
     pub bridge: network::BridgeConfig,
+    /// Where specifications of devices are, usually [`cdi::DIRECTORIES`]; a later directory wins.
+    pub cdi_directories: Vec<PathBuf>,
     /// Where registries are.
     pub registries: images::registry::config::Registries,
 }

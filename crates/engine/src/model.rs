@@ -4,6 +4,7 @@
 //! default for every field that came later. A [`State`] does change; what of it survives the engine is in
 //! [`crate::container::record`].
 
+use crate::cdi::DeviceRequest;
 use crate::health::{Check, Health};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -167,6 +168,9 @@ pub struct Isolation {
     pub unmasked_paths: bool,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Devices of drivers.
+    #[serde(default)]
+    pub device_requests: Vec<DeviceRequest>,
     /// Further cgroup device rules, as `c 1:3 rwm`.
     pub device_rules: Vec<String>,
     /// Kernel parameters of its namespaces.

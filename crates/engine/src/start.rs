@@ -119,7 +119,7 @@ impl Engine {
     async fn try_start(&self, container: &Arc<Container>) -> Result<(Link, EventReceiver)> {
         use fault::check as step;
         let spec = &container.spec;
-        let snapshot = block_in_place(|| -> Result<_> {
+        let (snapshot, gids) = block_in_place(|| -> Result<_> {
             step(Step::Layer)?;
             let snapshot = self.ensure_layer(spec)?;
             step(Step::Mounts)?;
@@ -129,21 +129,12 @@ impl Engine {
             let user_namespace_base = self.reserve_user_namespace(container)?;
             self.save_state(container)?;
             step(Step::Bundle)?;
-            let prepared = Prepared {
-                mounts,
-                peers: self.peers(spec)?,
-                etc_dir: None,
-                shared_memory: None,
-                hidden: self.hidden_paths(spec),
-                limits: container.snapshot().limits().clone(),
-                user_namespace_base,
-            };
-            self.write_bundle(container, prepared)?;
-            Ok(snapshot)
+            let gids = self.prepare_bundle(container, mounts, user_namespace_base)?;
+            Ok((snapshot, gids))
         })?;
         step(Step::Shim)?;
         let (link, status, events) = {
-            let launch = self.launch(container, &snapshot)?;
+            let launch = self.launch(container, &snapshot, &gids)?;
             Link::launch(self.0.executable.as_fd(), &launch).await?
         };
         container.set_link(Some(link.clone()));
@@ -179,6 +170,33 @@ impl Engine {
         self.save_state(container)?;
         self.container_event(container, "start", []);
         Ok((link, events))
+    }
+
+    /// Writes the bundle. Returns the groups that devices need.
+    fn prepare_bundle(
+        &self,
+        container: &Container,
+        mounts: Vec<oci::runtime::Mount>,
+        user_namespace_base: Option<u32>,
+    ) -> Result<Vec<u32>> {
+        let spec = &container.spec;
+        let devices = crate::cdi::resolve(
+            &spec.isolation.device_requests,
+            &self.0.config.cdi_directories,
+        )?;
+        let gids = devices.gids.clone();
+        let prepared = Prepared {
+            mounts,
+            peers: self.peers(spec)?,
+            etc_dir: None,
+            shared_memory: None,
+            hidden: self.hidden_paths(spec),
+            limits: container.snapshot().limits().clone(),
+            devices,
+            user_namespace_base,
+        };
+        self.write_bundle(container, prepared)?;
+        Ok(gids)
     }
 
     /// Writes what the state is now.
@@ -305,8 +323,16 @@ impl Engine {
         std::fs::write(bundle.join("config.json"), text).context(|| "write config.json")
     }
 
-    fn launch(&self, container: &Container, snapshot: &Snapshot) -> Result<Launch> {
+    fn launch(&self, container: &Container, snapshot: &Snapshot, gids: &[u32]) -> Result<Launch> {
         let spec = &container.spec;
+        let mut groups = spec.process.groups.clone();
+        groups.extend(gids.iter().map(ToString::to_string));
+        // Without a user nobody looks at groups.
+        let user = match (spec.process.user.as_str(), &groups[..]) {
+            ("", []) => None,
+            ("", _) => Some("0".to_owned()),
+            (user, _) => Some(user.to_owned()),
+        };
         let directory = self.container_dir(&spec.id);
         let (log, remote_log) = crate::log_options::launch(spec, &container.name(), &directory)?;
         if let Some(log) = &log {
@@ -324,8 +350,8 @@ impl Engine {
                 .collect(),
             upper: snapshot.upper.clone(),
             work: snapshot.work.clone(),
-            user: Some(spec.process.user.clone()).filter(|user| !user.is_empty()),
-            groups: spec.process.groups.clone(),
+            user,
+            groups,
             stdin: spec.process.open_stdin,
             stdin_once: spec.process.stdin_once,
             reaper: spec.isolation.init,

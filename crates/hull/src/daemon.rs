@@ -61,6 +61,14 @@ fn command() -> Command {
                 .help("Take plain HTTP and any certificate from this registry"),
         )
         .arg(
+            Arg::new("cdi-spec-dir")
+                .long("cdi-spec-dir")
+                .action(ArgAction::Append)
+                .value_name("PATH")
+                .default_values(engine::cdi::DIRECTORIES)
+                .help("Where specifications of devices (CDI) are; a later one wins"),
+        )
+        .arg(
             Arg::new("log-level")
                 .long("log-level")
                 .short('l')
@@ -128,6 +136,12 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
                 .transpose()?,
             mtu: matches.get_one::<u32>("mtu").copied(),
         },
+        cdi_directories: matches
+            .get_many::<String>("cdi-spec-dir")
+            .into_iter()
+            .flatten()
+            .map(PathBuf::from)
+            .collect(),
         registries,
     };
     sys::process::limit_arenas(ARENAS_MAX);

@@ -4,6 +4,7 @@ use super::mounts;
 use crate::http::Error;
 use api_types as wire;
 use engine::Update;
+use engine::cdi::DeviceRequest;
 use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
     AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogSpec, Namespace,
@@ -120,12 +121,6 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
             "a volume driver other than local (--volume-driver)",
         ),
         (
-            host.device_requests
-                .as_ref()
-                .is_some_and(|list| !list.is_empty()),
-            "a device request (--gpus)",
-        ),
-        (
             host.storage_opt
                 .as_ref()
                 .is_some_and(|options| !options.is_empty()),
@@ -177,6 +172,12 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
             .flatten()
             .map(device)
             .collect::<Result<_>>()?,
+        device_requests: host
+            .device_requests
+            .iter()
+            .flatten()
+            .map(device_request)
+            .collect(),
         device_rules: host.device_cgroup_rules.clone().unwrap_or_default(),
         sysctls: host.sysctls.clone().unwrap_or_default(),
         init: host.init.unwrap_or(false),
@@ -261,6 +262,16 @@ fn ipc(mode: &str) -> Result<Ipc> {
         ("host", _) => Ok(Ipc::Host),
         (_, Some(("container", name))) if !name.is_empty() => Ok(Ipc::Container(name.to_owned())),
         _ => Err(Error::bad_request(format!("invalid IPC mode: {mode}"))),
+    }
+}
+
+fn device_request(request: &wire::DeviceRequest) -> DeviceRequest {
+    DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        names: request.device_ids.clone().unwrap_or_default(),
+        capabilities: request.capabilities.clone().unwrap_or_default(),
+        options: request.options.clone().unwrap_or_default(),
     }
 }
 

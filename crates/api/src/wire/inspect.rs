@@ -226,11 +226,29 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         init: isolation.init.then_some(true),
         cgroup_parent: isolation.cgroup_parent.clone().unwrap_or_default(),
         devices: Some(isolation.devices.iter().map(device).collect()),
+        device_requests: Some(
+            isolation
+                .device_requests
+                .iter()
+                .map(device_request)
+                .collect::<Vec<_>>(),
+        )
+        .filter(|requests| !requests.is_empty()),
         device_cgroup_rules: list(&isolation.device_rules),
         ..wire::HostConfig::default()
     };
     set_limits(&mut host, container.limits());
     host
+}
+
+fn device_request(request: &engine::cdi::DeviceRequest) -> wire::DeviceRequest {
+    wire::DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        device_ids: list(&request.names),
+        capabilities: Some(request.capabilities.clone()).filter(|list| !list.is_empty()),
+        options: Some(request.options.clone()),
+    }
 }
 
 fn device(device: &engine::model::Device) -> wire::DeviceMapping {

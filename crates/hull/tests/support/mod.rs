@@ -97,6 +97,8 @@ impl Engine {
             .arg(self.path("data"))
             .arg("--run-root")
             .arg(self.path("run"))
+            .arg("--cdi-spec-dir")
+            .arg(self.path("cdi"))
             .envs(self.fail_at.iter().map(|step| ("HULL_FAIL_AT", step)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
