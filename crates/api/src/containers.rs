@@ -61,9 +61,12 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
     if body.image.is_empty() {
         return Err(Error::bad_request("no image given: Config.Image is empty"));
     }
+    let host = body.host_config.as_deref();
+    let kernel_memory =
+        kernel_memory_warning(call.version, host.map_or(0, |host| host.kernel_memory));
     let request = wire::create::request(call.query.get("name"), body)?;
-    let container = call.engine.create(request)?;
-    let warnings = Vec::new();
+    let (container, mut warnings) = call.engine.create(request)?;
+    warnings.extend(kernel_memory);
     json_with(
         StatusCode::CREATED,
         &types::CreateResponse {
@@ -71,6 +74,21 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
             warnings,
         },
     )
+}
+
+/// No kernel since 5.16 limits its own memory apart. The API has the limit up to 1.41; later ones pass over it.
+fn kernel_memory_warning(version: (u32, u32), bytes: i64) -> Option<String> {
+    let text = "Kernel memory limit is deprecated, and the kernel does not support it. Limitation discarded.";
+    (bytes != 0 && version < (1, 42)).then(|| text.to_owned())
+}
+
+pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
+    let body: types::UpdateRequest = read_json(call.request.into_body()).await?;
+    let mut warnings = call.engine.update(id, wire::create::update(&body)?).await?;
+    warnings.extend(kernel_memory_warning(call.version, body.kernel_memory));
+    json(&types::UpdateResponse {
+        warnings: Some(warnings),
+    })
 }
 
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
@@ -240,7 +258,14 @@ async fn past_output(
     let wanted = wanted_sources(call);
     while let Some(entry) = log.next().await? {
         if wanted.contains(&entry.stream) {
-            push_entry(&mut output, &entry, terminal, false);
+            push_entry(
+                &mut output,
+                &entry,
+                Shown {
+                    terminal,
+                    ..Shown::default()
+                },
+            );
         }
         if output.len() > PAST_BYTES_MAX {
             return Err(Error::bad_request(
@@ -260,14 +285,33 @@ fn wanted_sources(call: &Call<'_>) -> Vec<LogSource> {
         .collect()
 }
 
-/// Appends an entry as clients expect it: framed unless there is a terminal.
-fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, terminal: bool, timestamps: bool) {
-    let stamp = if timestamps {
-        format!("{:.9} ", entry.time)
-    } else {
-        String::new()
-    };
-    if !terminal {
+/// How entries are shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shown {
+    /// There is a terminal: nothing is framed.
+    terminal: bool,
+    timestamps: bool,
+    /// With what the log driver's options have added.
+    details: bool,
+}
+
+/// Appends an entry as clients expect it.
+fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, shown: Shown) {
+    let mut stamp = String::new();
+    if shown.timestamps {
+        stamp = format!("{:.9} ", entry.time);
+    }
+    if shown.details {
+        let encode =
+            |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+        let pairs = entry.attributes.iter();
+        let pairs: Vec<String> = pairs
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+            .collect();
+        stamp.push_str(&pairs.join(","));
+        stamp.push(' ');
+    }
+    if !shown.terminal {
         let length = u32::try_from(stamp.len() + entry.log.len()).unwrap_or(u32::MAX);
         output.extend_from_slice(&[entry.stream.number(), 0, 0, 0]);
         output.extend_from_slice(&length.to_be_bytes());
@@ -292,7 +336,11 @@ pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
     };
     let options = LogOptions {
         since: call.query.time("since")?,
-        until: call.query.time("until")?,
+        // Clients send 0 for no end.
+        until: call
+            .query
+            .time("until")?
+            .filter(|until| *until != jiff::Timestamp::UNIX_EPOCH),
         tail,
     };
     let log = call.engine.logs(id, options, call.query.flag("follow"))?;
@@ -303,18 +351,16 @@ pub(crate) fn logs(call: &Call<'_>, id: &str) -> Reply {
         types::MEDIA_TYPE_RAW_STREAM
     };
     let (pieces, response) = stream(content_type);
-    let timestamps = call.query.flag("timestamps");
-    tokio::spawn(send_log(pieces, log, wanted, terminal, timestamps));
+    let shown = Shown {
+        terminal,
+        timestamps: call.query.flag("timestamps"),
+        details: call.query.flag("details"),
+    };
+    tokio::spawn(send_log(pieces, log, wanted, shown));
     Ok(response)
 }
 
-async fn send_log(
-    pieces: Pieces,
-    mut log: LogStream,
-    wanted: Vec<LogSource>,
-    terminal: bool,
-    timestamps: bool,
-) {
+async fn send_log(pieces: Pieces, mut log: LogStream, wanted: Vec<LogSource>, shown: Shown) {
     loop {
         let entry = tokio::select! {
             entry = log.next() => entry,
@@ -323,7 +369,7 @@ async fn send_log(
         let piece = match entry {
             Ok(Some(entry)) if wanted.contains(&entry.stream) => {
                 let mut piece = Vec::new();
-                push_entry(&mut piece, &entry, terminal, timestamps);
+                push_entry(&mut piece, &entry, shown);
                 Ok(Bytes::from(piece))
             }
             Ok(Some(_)) => continue,

@@ -384,10 +384,7 @@ impl Query {
 
     /// A time as seconds since 1970, with or without a fraction.
     pub(crate) fn time(&self, name: &str) -> Result<Option<jiff::Timestamp>, Error> {
-        self.get(name)
-            .filter(|value| *value != "0")
-            .map(parse_time)
-            .transpose()
+        self.get(name).map(parse_time).transpose()
     }
 }
 

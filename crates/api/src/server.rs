@@ -265,9 +265,7 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::HEAD, ["containers", id, "archive"]) => containers::archive_stat(&call, id),
         (&Method::GET, ["containers", id, "archive"]) => containers::archive_get(&call, id),
         (&Method::PUT, ["containers", id, "archive"]) => containers::archive_put(call, id).await,
-        (&Method::POST, ["containers", _, "update"]) => {
-            Err(Error::unsupported("updating a container"))
-        }
+        (&Method::POST, ["containers", id, "update"]) => containers::update(call, id).await,
         (_, ["containers", _, "attach", "ws"]) => Err(Error::unsupported("attaching by websocket")),
         (_, ["containers", _, "checkpoints", ..]) => Err(Error::unsupported("a checkpoint")),
         _ => Err(Error::not_found("page not found")),

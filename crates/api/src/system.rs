@@ -9,6 +9,7 @@ use api_types as types;
 use engine::Engine;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
+use engine::model::LogDriver;
 use engine::model::{NetworkMode, Phase};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::collections::BTreeMap;
@@ -93,8 +94,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     let images = block_in_place(|| call.engine.images().list(&ListFilter::default()))?;
     let (release, machine) = kernel();
     let sysinfo = rustix::system::sysinfo();
-    let unified =
-        rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC);
+    let support = call.engine.support()?;
     let config = call.engine.config();
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     json(&types::Info {
@@ -108,22 +108,22 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
             volume: names(&["local"]),
             network: names(&["bridge", "host", "null"]),
             authorization: None,
-            log: names(&["json-file", "none"]),
+            log: names(&LogDriver::ALL.map(LogDriver::as_str)),
         },
-        memory_limit: true,
-        swap_limit: true,
-        cpu_cfs_period: true,
-        cpu_cfs_quota: true,
-        cpu_shares: true,
-        cpu_set: true,
-        pids_limit: true,
+        memory_limit: support.memory,
+        swap_limit: support.swap,
+        cpu_cfs_period: support.cpu_quota,
+        cpu_cfs_quota: support.cpu_quota,
+        cpu_shares: support.cpu_shares,
+        cpu_set: support.cpuset,
+        pids_limit: support.pids,
         ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward")
             .is_ok_and(|value| value.starts_with(b"1")),
-        oom_kill_disable: !unified,
+        oom_kill_disable: support.oom_kill_disable,
         system_time: jiff::Timestamp::now().to_string(),
         logging_driver: "json-file".to_owned(),
         cgroup_driver: "cgroupfs".to_owned(),
-        cgroup_version: if unified { "2" } else { "1" }.to_owned(),
+        cgroup_version: if support.unified { "2" } else { "1" }.to_owned(),
         kernel_version: release,
         operating_system: operating_system(),
         os_type: "linux".to_owned(),
@@ -144,6 +144,8 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
             local_node_state: "inactive".to_owned(),
             ..types::SwarmInfo::default()
         },
+        cdi_spec_dirs: Some(directories(config)),
+        discovered_devices: discovered_devices(config)?,
         // Containers always outlive the engine here.
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
@@ -152,8 +154,19 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     })
 }
 
-/// What statfs(2) says of cgroup v2.
-const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+fn directories(config: &engine::Config) -> Vec<String> {
+    let paths = config.cdi_directories.iter();
+    paths.map(|path| path.display().to_string()).collect()
+}
+
+fn discovered_devices(config: &engine::Config) -> Result<Vec<types::DeviceInfo>, Error> {
+    let names = block_in_place(|| engine::cdi::devices(&config.cdi_directories))?;
+    let device = |id| types::DeviceInfo {
+        source: "cdi".to_owned(),
+        id,
+    };
+    Ok(names.into_iter().map(device).collect())
+}
 
 /// `PRETTY_NAME` of os-release(5).
 fn operating_system() -> String {

@@ -3,7 +3,7 @@
 use crate::http::{Error, Reply, empty, json, json_with, read_json};
 use crate::server::Call;
 use api_types as types;
-use engine::{Engine, Volume};
+use engine::{Engine, NewVolume, Volume};
 use http::{Method, StatusCode};
 use tokio::task::block_in_place;
 
@@ -17,7 +17,13 @@ pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) ->
             block_in_place(|| call.engine.remove_volume(name, call.query.flag("force")))?;
             Ok(empty(StatusCode::NO_CONTENT))
         }
-        (&Method::PUT, [_]) => Err(Error::unsupported("updating a volume")),
+        (&Method::PUT, [name]) => {
+            call.engine.volume(name)?;
+            Err(Error::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+            ))
+        }
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -32,6 +38,7 @@ pub(crate) fn wire(engine: &Engine, volume: &Volume) -> types::Volume {
         created_at: volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         driver: "local".to_owned(),
         labels: Some(labels).filter(|labels| !labels.is_empty()),
+        options: Some(volume.options.clone()).filter(|options| !options.is_empty()),
         mountpoint: engine.volume_path(&volume.name).display().to_string(),
         name: volume.name.clone(),
         scope: "local".to_owned(),
@@ -40,11 +47,12 @@ pub(crate) fn wire(engine: &Engine, volume: &Volume) -> types::Volume {
 }
 
 fn matches(engine: &Engine, volume: &Volume, filters: &types::Filters) -> bool {
+    let own = wire(engine, volume).labels.unwrap_or_default();
     let labels = filters
         .get("label")
         .all(|filter| match filter.split_once('=') {
-            Some((name, value)) => volume.labels.get(name).is_some_and(|label| label == value),
-            None => volume.labels.contains_key(filter),
+            Some((name, value)) => own.get(name).is_some_and(|label| label == value),
+            None => own.contains_key(filter),
         });
     let names =
         !filters.contains("name") || filters.get("name").any(|part| volume.name.contains(part));
@@ -81,13 +89,15 @@ async fn create(call: Call<'_>) -> Reply {
             body.driver
         )));
     }
-    if !body.driver_opts.is_empty() {
-        return Err(Error::unsupported("an option of the volume driver (--opt)"));
-    }
     if body.cluster_volume_spec.is_some() {
         return Err(Error::unsupported("a cluster volume"));
     }
     let name = Some(body.name.as_str()).filter(|name| !name.is_empty());
-    let volume = block_in_place(|| call.engine.create_volume(name, body.labels))?;
+    let new = NewVolume {
+        labels: body.labels,
+        options: body.driver_opts,
+        anonymous: false,
+    };
+    let volume = block_in_place(|| call.engine.create_volume(name, new))?;
     json_with(StatusCode::CREATED, &wire(call.engine, &volume))
 }

@@ -3,6 +3,7 @@
 use crate::container::{Container, record};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::health::Check;
 use crate::model::{
     CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec,
     Protocol, SPEC_VERSION, Snapshot, Spec, State,
@@ -19,27 +20,31 @@ use tokio::task::block_in_place;
 const NAME_ATTEMPTS_MAX: u32 = 8;
 
 impl Engine {
-    /// Creates a container; nothing runs yet.
+    /// Creates a container; nothing runs yet. With it comes what was made differently than asked.
     ///
     /// # Errors
     /// No such image, a taken name, a request that makes no sense.
-    pub fn create(&self, request: CreateRequest) -> Result<Snapshot> {
+    pub fn create(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
         block_in_place(|| self.create_blocking(request))
     }
 
-    fn create_blocking(&self, request: CreateRequest) -> Result<Snapshot> {
+    fn create_blocking(&self, mut request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
         if let Some(name) = &request.name {
             ids::check_name("container", name)?;
         }
         let (image, config) = self.find_image(&request.image)?;
         let wanted_name = request.name.clone();
+        self.take_over_mounts(&mut request)?;
+        self.resolve_image_mounts(&mut request.mounts)?;
         let mut spec = merge(request, image, config)?;
         self.resolve_peers(&mut spec)?;
+        let support = crate::update::host_support()?;
+        let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;
         self.create_volumes_of(&spec)?;
         let container = self.insert(spec, wanted_name)?;
         self.container_event(&container, "create", []);
-        Ok(container.snapshot())
+        Ok((container.snapshot(), warnings))
     }
 
     fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {
@@ -69,6 +74,64 @@ impl Engine {
             ImageSource::Image(image.id.to_string()),
             image.config.config.clone(),
         ))
+    }
+
+    /// Adds the mounts of the containers that the request names, where it has none of its own.
+    fn take_over_mounts(&self, request: &mut CreateRequest) -> Result<()> {
+        for text in &request.volumes_from {
+            let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+            let read_only = match mode {
+                "" | "rw" | "z" | "Z" => false,
+                "ro" => true,
+                other => {
+                    return Err(Error::invalid(format!(
+                        "invalid mode for volumes-from: {other}"
+                    )));
+                }
+            };
+            // Not the class of what is not there: clients take that for the image.
+            let donor = { self.0.registry.find(name) }
+                .map_err(|error| Error::invalid(format!("--volumes-from: {error}")))?;
+            for mount in &donor.spec.mounts {
+                let known =
+                    { request.mounts.iter() }.any(|own| same_path(&own.target, &mount.target));
+                if known || matches!(mount.source, MountSource::Tmpfs { .. }) {
+                    continue;
+                }
+                request.mounts.push(Mount {
+                    read_only: mount.read_only || read_only,
+                    ..mount.clone()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the images that are mounted.
+    fn resolve_image_mounts(&self, mounts: &mut [Mount]) -> Result<()> {
+        for mount in mounts {
+            if let MountSource::Image {
+                reference,
+                id,
+                subpath,
+            } = &mut mount.source
+            {
+                crate::mounts::relative(subpath)?;
+                // As above.
+                let found = self.find_image(reference).map_err(|error| {
+                    Error::invalid(format!("cannot mount an image: {}", error.chain()))
+                })?;
+                *id = match found.0 {
+                    ImageSource::Image(id) => id,
+                    ImageSource::Directory(_) => {
+                        return Err(Error::invalid(format!(
+                            "cannot mount {reference} as an image: it is a directory, which type=bind mounts"
+                        )));
+                    }
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the names of other containers by their ids.
@@ -214,6 +277,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
     if lifecycle.stop_signal.is_none() && !config.stop_signal.is_empty() {
         lifecycle.stop_signal = Some(config.stop_signal.clone());
     }
+    let health = Check::merge(request.health, &config)?;
     Ok(Spec {
         version: SPEC_VERSION,
         id: ids::random_id()?,
@@ -229,6 +293,8 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
         log: request.log,
         labels,
         annotations: request.annotations,
+        health,
+        volumes_from: request.volumes_from,
     })
 }
 
@@ -287,6 +353,9 @@ fn anonymous_volume(target: &str) -> Result<Mount> {
         name: ids::random_id()?,
         anonymous: true,
         no_copy: false,
+        subpath: String::new(),
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
         mode: String::new(),
     };
     Ok(Mount {
@@ -308,6 +377,9 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
                 "invalid mount path: '{}' mount path must be absolute",
                 mount.target
             )));
+        }
+        if let MountSource::Volume { subpath, .. } = &mount.source {
+            crate::mounts::relative(subpath)?;
         }
         if target.components().eq(Path::new("/").components()) {
             return Err(Error::invalid(

@@ -4,8 +4,10 @@
 //! shim do. Calls for different containers never wait for each other; what blocks the thread for moments (files, netlink,
 //! the database) runs in `block_in_place`, so the engine needs tokio's multi-thread runtime.
 
+pub mod cdi;
 pub mod events;
 pub mod exec;
+pub mod health;
 pub mod model;
 
 mod attach;
@@ -17,7 +19,9 @@ mod files;
 mod ids;
 mod image_records;
 mod link;
+mod log_options;
 mod logs;
+mod mounts;
 mod net;
 mod prune;
 mod pull;
@@ -31,6 +35,7 @@ mod spec;
 mod start;
 mod stop;
 mod top;
+mod update;
 mod volumes;
 mod wait;
 
@@ -41,11 +46,12 @@ pub use images;
 pub use link::Stream;
 pub use logs::LogStream;
 pub use prune::{Prune, PruneFilter, Pruned};
-pub use shim::Stats;
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
+pub use shim::{CgroupSupport, Stats};
 pub use top::Table;
-pub use volumes::Volume;
+pub use update::Update;
+pub use volumes::{NewVolume, Volume};
 pub use wait::{Condition, Exit};
 
 use crate::error::Context;
@@ -66,6 +72,8 @@ pub struct Config {
     pub run_root: PathBuf,
     /// The default bridge.
     pub bridge: network::BridgeConfig,
+    /// Where specifications of devices are, usually [`cdi::DIRECTORIES`]; a later directory wins.
+    pub cdi_directories: Vec<PathBuf>,
     /// Where registries are.
     pub registries: images::registry::config::Registries,
     /// The file that says what may be pulled; it need not be there.
@@ -87,8 +95,8 @@ struct Inner {
     registry: Registry,
     /// First host ids of user namespaces in use.
     user_namespaces: Mutex<BTreeSet<u32>>,
-    /// Keeps calls that create, fill or remove volumes in a row.
-    volumes: Mutex<()>,
+    /// Keeps calls that create, fill, mount or remove volumes in a row.
+    volumes: Mutex<volumes::Users>,
     /// The binary this engine was started from, sealed, even when another has taken its place on disk meanwhile: what
     /// shims are executed from.
     executable: OwnedFd,
@@ -148,6 +156,14 @@ impl Engine {
     /// The image store. Its calls block; make them in `block_in_place` or a blocking task.
     pub fn images(&self) -> &images::Images {
         &self.0.images
+    }
+
+    /// What the host's cgroups can limit.
+    ///
+    /// # Errors
+    /// The host has no cgroups.
+    pub fn support(&self) -> Result<CgroupSupport> {
+        update::host_support()
     }
 
     /// The default bridge.

@@ -2,9 +2,10 @@
 
 use crate::Engine;
 use crate::error::{Context, Error, Result};
-use crate::model::{LogDriver, State};
+use crate::model::{Spec, State};
 use shim::log::{Entry, ReadOptions, Reader};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -25,23 +26,31 @@ struct Follow {
     ended: bool,
 }
 
+/// Makes the directory that a log is in.
+pub(crate) fn make_directory(log: &Path) -> Result<()> {
+    let directory = log.parent().unwrap_or(log);
+    std::fs::create_dir_all(directory).context(|| format!("make {directory:?}"))
+}
+
 impl Engine {
+    /// The current file of the log that can be read. None: there is none.
+    pub fn log_path(&self, spec: &Spec) -> Option<PathBuf> {
+        let name = spec.log.file_name(&spec.id)?;
+        Some(self.container_dir(&spec.id).join(name))
+    }
+
     /// Opens a container's log.
     ///
     /// # Errors
     /// No such container, a log driver that cannot be read.
     pub fn logs(&self, key: &str, options: ReadOptions, follow: bool) -> Result<LogStream> {
         let container = self.0.registry.find(key)?;
-        if container.spec.log.driver == LogDriver::None {
-            return Err(Error::invalid(
-                "configured logging driver does not support reading",
-            ));
-        }
+        let path = self
+            .log_path(&container.spec)
+            .ok_or_else(|| Error::invalid("configured logging driver does not support reading"))?;
         let state = container.watch();
-        let dir = self.container_dir(container.id());
-        std::fs::create_dir_all(&dir).context(|| format!("make {dir:?}"))?;
-        let reader =
-            Reader::open(&self.log_path(container.id()), options).context(|| "open the log")?;
+        make_directory(&path)?;
+        let reader = Reader::open(&path, options).context(|| "open the log")?;
         let follow = match follow {
             true => {
                 let fd = reader

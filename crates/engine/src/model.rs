@@ -4,6 +4,8 @@
 //! default for every field that came later. A [`State`] does change; what of it survives the engine is in
 //! [`crate::container::record`].
 
+use crate::cdi::DeviceRequest;
+use crate::health::{Check, Health};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +47,12 @@ pub struct Spec {
     /// Free annotations for the OCI configuration.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// How to find out whether it is well.
+    #[serde(default)]
+    pub health: Option<Check>,
+    /// The containers whose mounts it has taken over, as `name[:mode]`, for inspection.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
 }
 
 /// Where a root filesystem comes from.
@@ -160,6 +168,9 @@ pub struct Isolation {
     pub unmasked_paths: bool,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Devices of drivers.
+    #[serde(default)]
+    pub device_requests: Vec<DeviceRequest>,
     /// Further cgroup device rules, as `c 1:3 rwm`.
     pub device_rules: Vec<String>,
     /// Kernel parameters of its namespaces.
@@ -199,7 +210,7 @@ pub struct Device {
 }
 
 /// Limits; None is no limit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Memory in bytes.
     pub memory_bytes: Option<i64>,
@@ -225,8 +236,17 @@ pub struct Limits {
     pub cpuset_mems: Option<String>,
     /// Processes and threads.
     pub pids: Option<i64>,
+    /// Microseconds of a real-time period.
+    #[serde(default)]
+    pub cpu_rt_period_us: Option<u64>,
+    /// Microseconds of real-time CPU time in each period.
+    #[serde(default)]
+    pub cpu_rt_runtime_us: Option<i64>,
     /// Relative weight, 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// Relative weights of devices.
+    #[serde(default)]
+    pub blkio_weight_devices: Vec<WeightDevice>,
     /// Bytes per second read from a device.
     pub blkio_read_bps: Vec<Throttle>,
     /// Bytes per second written to a device.
@@ -246,6 +266,15 @@ pub struct Throttle {
     pub path: PathBuf,
     /// Bytes or operations per second.
     pub rate: u64,
+}
+
+/// A weight for a block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightDevice {
+    /// The device's path on the host.
+    pub path: PathBuf,
+    /// 10 to 1000.
+    pub weight: u16,
 }
 
 /// A resource limit, as setrlimit(2).
@@ -297,8 +326,26 @@ pub enum MountSource {
         anonymous: bool,
         /// Do not fill an empty volume with what the image has there.
         no_copy: bool,
+        /// Only this path of it; empty: all.
+        #[serde(default)]
+        subpath: String,
+        /// Labels that it gets if it is made for this container.
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+        /// Options of its driver, likewise.
+        #[serde(default)]
+        options: BTreeMap<String, String>,
         /// How the request said it, for inspection.
         mode: String,
+    },
+    /// The files of an image, read-only.
+    Image {
+        /// How the request named it.
+        reference: String,
+        /// Its id; empty in a request.
+        id: String,
+        /// Only this path of it; empty: all.
+        subpath: String,
     },
     /// Memory.
     Tmpfs {
@@ -422,6 +469,12 @@ pub struct LogSpec {
 pub enum LogDriver {
     /// Files of JSON lines.
     JsonFile,
+    /// The same, compressed, in a place of the engine's own.
+    Local,
+    /// systemd's journal.
+    Journald,
+    /// A syslog server.
+    Syslog,
     /// Nowhere.
     None,
 }
@@ -514,6 +567,12 @@ pub struct State {
     pub endpoint: Option<Endpoint>,
     /// The first host id of its user namespace, while it has one.
     pub user_namespace_base: Option<u32>,
+    /// Its limits, where they were changed since it was created.
+    pub limits: Option<Limits>,
+    /// Its restart policy, where it was changed since it was created.
+    pub restart: Option<Restart>,
+    /// What its health checks have said, if it has any and was started.
+    pub health: Option<Health>,
     /// Whether it is gone, with its record.
     pub removed: bool,
 }
@@ -534,6 +593,9 @@ impl State {
             exits: 0,
             endpoint: None,
             user_namespace_base: None,
+            limits: None,
+            restart: None,
+            health: None,
             removed: false,
         }
     }
@@ -600,6 +662,10 @@ pub struct CreateRequest {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// How to find out whether it is well; what it leaves out is the image's.
+    pub health: Option<Check>,
+    /// Containers whose mounts it takes over, as `name[:mode]`.
+    pub volumes_from: Vec<String>,
 }
 
 /// A container as it is at one moment.
@@ -611,6 +677,18 @@ pub struct Snapshot {
     pub spec: std::sync::Arc<Spec>,
     /// How it is.
     pub state: State,
+}
+
+impl Snapshot {
+    /// Its limits as they are now.
+    pub fn limits(&self) -> &Limits {
+        self.state.limits.as_ref().unwrap_or(&self.spec.limits)
+    }
+
+    /// Its restart policy as it is now.
+    pub fn restart(&self) -> Restart {
+        self.state.restart.unwrap_or(self.spec.lifecycle.restart)
+    }
 }
 
 #[cfg(test)]

@@ -86,6 +86,14 @@ impl Engine {
             .images
             .remove_snapshot(id)
             .context(|| format!("remove the writable layer of container {id}"))?;
+        for (at, mount) in container.spec.mounts.iter().enumerate() {
+            if matches!(mount.source, MountSource::Image { .. }) {
+                self.0
+                    .images
+                    .remove_snapshot(&crate::mounts::image_snapshot(id, at))
+                    .context(|| format!("remove the mounted image of container {id}"))?;
+            }
+        }
         for dir in [self.container_dir(id), self.bundle(id)] {
             crate::start::remove_bundle(&dir).context(|| format!("remove {dir:?}"))?;
         }

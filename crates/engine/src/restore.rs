@@ -39,8 +39,12 @@ impl Engine {
                     state.pid = Some(status.pid);
                     state.oom_killed = status.oom;
                     state.started_at = state.started_at.or(Some(jiff::Timestamp::now()));
+                    let health = state.health.take();
+                    state.health =
+                        health.or_else(|| crate::health::at_start(&container.spec, None));
                 });
                 Self::adopt_execs(container, &status.execs);
+                block_in_place(|| self.adopt_volumes(&container.spec))?;
                 container.set_link(Some(link.clone()));
                 adopted.push(container.id().to_owned());
                 let run = crate::run::supervise(self.clone(), Arc::clone(container), link, events);
@@ -123,7 +127,9 @@ impl Engine {
             .snapshots()
             .context(|| "list the writable layers")?
         {
-            if !known(id.as_ref()) {
+            // Those of images that a container mounts are named after it.
+            let owner = id.split('-').next().unwrap_or_default();
+            if !known(owner.as_ref()) {
                 self.0
                     .images
                     .remove_snapshot(&id)

@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::container::Container;
 use crate::error::Result;
+use crate::health::Status;
 use crate::link::{EventReceiver, Link};
 use crate::model::{Phase, Restart};
 use jiff::Timestamp;
@@ -32,7 +33,10 @@ pub(crate) fn supervise(
     events: EventReceiver,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
-        let record = follow(&engine, &container, events).await;
+        let record = tokio::select! {
+            record = follow(&engine, &container, events) => record,
+            never = crate::health::monitor(&engine, &container) => match never {},
+        };
         drop(link);
         let record = record.unwrap_or_else(|| engine.find_exit(&container));
         engine.run_ended(&container, record).await;
@@ -98,6 +102,9 @@ impl Engine {
             state.finished_at = Some(record.finished_at);
             state.error = record.error.clone().unwrap_or_default();
             state.exits += 1;
+            if let Some(health) = &mut state.health {
+                health.status = Status::Unhealthy;
+            }
         });
         self.save_or_log(container);
         self.container_event(container, "die", [("exitCode", record.code.to_string())]);
@@ -136,7 +143,7 @@ impl Engine {
     /// How long to wait before the policy starts the container again; None: it does not.
     fn restart_delay(&self, container: &Container, record: &ExitRecord) -> Option<Duration> {
         let state = container.state();
-        let wanted = match container.spec.lifecycle.restart {
+        let wanted = match container.snapshot().restart() {
             Restart::No => false,
             Restart::OnFailure(max) => record.code != 0 && (max == 0 || state.restart_count < max),
             Restart::Always | Restart::UnlessStopped => true,
@@ -180,7 +187,7 @@ impl Engine {
     /// What the policies say when the engine starts.
     pub(crate) async fn start_by_policy(&self, container: &Arc<Container>) -> Result<()> {
         let state = container.state();
-        let wanted = match container.spec.lifecycle.restart {
+        let wanted = match container.snapshot().restart() {
             Restart::Always => state.phase != Phase::Created,
             Restart::UnlessStopped => state.phase != Phase::Created && !state.stopped_by_hand,
             Restart::No | Restart::OnFailure(_) => state.phase == Phase::Restarting,

@@ -5,11 +5,12 @@
 //! the start has prepared ([`Prepared`]); the host is asked only about device nodes.
 
 mod devices;
-mod limits;
+pub(crate) mod limits;
 mod security;
 
+use crate::cdi::Injection;
 use crate::error::{Error, Result};
-use crate::model::{Ipc, Isolation, Namespace, NetworkMode, Spec};
+use crate::model::{Ipc, Isolation, Limits, Namespace, NetworkMode, Spec};
 use oci::runtime as rt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,10 @@ pub(crate) struct Prepared {
     pub(crate) shared_memory: Option<PathBuf>,
     /// Paths of the engine itself that show through a directory used as the root filesystem.
     pub(crate) hidden: Vec<PathBuf>,
+    /// The limits as they are now.
+    pub(crate) limits: Limits,
+    /// What devices of drivers take.
+    pub(crate) devices: Injection,
     /// The first host id of the container's own user namespace.
     pub(crate) user_namespace_base: Option<u32>,
 }
@@ -53,11 +58,17 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
         _ => None,
     };
     let (masked, read_only) = security::paths(isolation);
-    let (devices, device_rules) = devices::resolve(isolation)?;
+    let (mut devices, mut device_rules) = devices::resolve(isolation)?;
+    devices.extend(prepared.devices.nodes.iter().cloned());
+    if !isolation.privileged {
+        device_rules.extend(prepared.devices.rules.iter().cloned());
+    }
+    let mut process = process(spec)?;
+    process.env = merge_environment(&process.env, &prepared.devices.env);
     let parent = isolation.cgroup_parent.as_deref().unwrap_or(CGROUP_PARENT);
     Ok(rt::Spec {
         oci_version: rt::VERSION.to_owned(),
-        process: Some(process(spec)?),
+        process: Some(process),
         root: Some(rt::Root {
             path: PathBuf::from("rootfs"),
             readonly: isolation.read_only,
@@ -65,12 +76,13 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
         domainname: hostname.as_ref().and(non_empty(&isolation.domainname)),
         hostname,
         mounts: mounts(spec, prepared),
+        hooks: prepared.devices.hooks.clone(),
         annotations: spec.annotations.clone(),
         linux: Some(rt::Linux {
             gid_mappings: mappings.clone(),
             uid_mappings: mappings,
             sysctl: isolation.sysctls.clone(),
-            resources: Some(limits::resources(&spec.limits, device_rules)?),
+            resources: Some(limits::resources(&prepared.limits, device_rules)?),
             cgroups_path: Some(format!("{}/{}", parent.trim_end_matches('/'), spec.id)),
             namespaces: namespaces(spec, prepared)?,
             devices,
@@ -83,7 +95,6 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
             readonly_paths: read_only,
             ..rt::Linux::default()
         }),
-        ..rt::Spec::default()
     })
 }
 
@@ -342,6 +353,7 @@ fn mounts(spec: &Spec, prepared: &Prepared) -> Vec<rt::Mount> {
             .iter()
             .all(|mount| mount.destination != default.destination)
     });
+    mounts.extend(prepared.devices.mounts.iter().cloned());
     mounts.extend(prepared.mounts.iter().cloned());
     mounts
 }

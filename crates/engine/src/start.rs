@@ -18,12 +18,12 @@
 use crate::container::{Attaching, Container, record};
 use crate::error::{Context, Error, Kind, Result};
 use crate::link::{EventReceiver, Link};
-use crate::model::{ImageSource, Ipc, LogDriver, Namespace, NetworkMode, Phase, Spec, State};
+use crate::model::{ImageSource, Ipc, Namespace, NetworkMode, Phase, Spec, State};
 use crate::spec::{Prepared, USER_NAMESPACE_IDS};
 use crate::{Engine, etc};
 use images::Snapshot;
 use jiff::Timestamp;
-use shim::protocol::{self, Launch, LogConfig, Request};
+use shim::protocol::{self, Launch, Request};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -119,33 +119,26 @@ impl Engine {
     async fn try_start(&self, container: &Arc<Container>) -> Result<(Link, EventReceiver)> {
         use fault::check as step;
         let spec = &container.spec;
-        let snapshot = block_in_place(|| -> Result<_> {
+        let (snapshot, gids) = block_in_place(|| -> Result<_> {
             step(Step::Layer)?;
             let snapshot = self.ensure_layer(spec)?;
             step(Step::Mounts)?;
-            let mounts = self.prepare_mounts(spec, &snapshot)?;
+            let mounts = self.prepare_mounts(container, &snapshot)?;
             step(Step::Endpoint)?;
             self.reserve_endpoint(container)?;
             let user_namespace_base = self.reserve_user_namespace(container)?;
             self.save_state(container)?;
             step(Step::Bundle)?;
-            let prepared = Prepared {
-                mounts,
-                peers: self.peers(spec)?,
-                etc_dir: None,
-                shared_memory: None,
-                hidden: self.hidden_paths(spec),
-                user_namespace_base,
-            };
-            self.write_bundle(container, prepared)?;
-            Ok(snapshot)
+            let gids = self.prepare_bundle(container, mounts, user_namespace_base)?;
+            Ok((snapshot, gids))
         })?;
         step(Step::Shim)?;
         let (link, status, events) = {
-            let launch = self.launch(spec, &snapshot);
+            let launch = self.launch(container, &snapshot, &gids)?;
             Link::launch(self.0.executable.as_fd(), &launch).await?
         };
         container.set_link(Some(link.clone()));
+        block_in_place(|| self.unstage(container.id()))?;
         step(Step::Connect)?;
         block_in_place(|| self.connect(container, status.pid))?;
         step(Step::Ports)?;
@@ -168,12 +161,42 @@ impl Engine {
                 exits: state.exits,
                 endpoint: state.endpoint.take(),
                 user_namespace_base: state.user_namespace_base,
+                limits: state.limits.take(),
+                restart: state.restart,
+                health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()
             };
         });
         self.save_state(container)?;
         self.container_event(container, "start", []);
         Ok((link, events))
+    }
+
+    /// Writes the bundle. Returns the groups that devices need.
+    fn prepare_bundle(
+        &self,
+        container: &Container,
+        mounts: Vec<oci::runtime::Mount>,
+        user_namespace_base: Option<u32>,
+    ) -> Result<Vec<u32>> {
+        let spec = &container.spec;
+        let devices = crate::cdi::resolve(
+            &spec.isolation.device_requests,
+            &self.0.config.cdi_directories,
+        )?;
+        let gids = devices.gids.clone();
+        let prepared = Prepared {
+            mounts,
+            peers: self.peers(spec)?,
+            etc_dir: None,
+            shared_memory: None,
+            hidden: self.hidden_paths(spec),
+            limits: container.snapshot().limits().clone(),
+            devices,
+            user_namespace_base,
+        };
+        self.write_bundle(container, prepared)?;
+        Ok(gids)
     }
 
     /// Writes what the state is now.
@@ -300,13 +323,22 @@ impl Engine {
         std::fs::write(bundle.join("config.json"), text).context(|| "write config.json")
     }
 
-    fn launch(&self, spec: &Spec, snapshot: &Snapshot) -> Launch {
-        let log = (spec.log.driver == LogDriver::JsonFile).then(|| LogConfig {
-            path: self.log_path(&spec.id),
-            max_bytes: spec.log.max_bytes,
-            files_max: spec.log.files_max,
-        });
-        Launch {
+    fn launch(&self, container: &Container, snapshot: &Snapshot, gids: &[u32]) -> Result<Launch> {
+        let spec = &container.spec;
+        let mut groups = spec.process.groups.clone();
+        groups.extend(gids.iter().map(ToString::to_string));
+        // Without a user nobody looks at groups.
+        let user = match (spec.process.user.as_str(), &groups[..]) {
+            ("", []) => None,
+            ("", _) => Some("0".to_owned()),
+            (user, _) => Some(user.to_owned()),
+        };
+        let directory = self.container_dir(&spec.id);
+        let (log, remote_log) = crate::log_options::launch(spec, &container.name(), &directory)?;
+        if let Some(log) = &log {
+            crate::logs::make_directory(&log.path)?;
+        }
+        Ok(Launch {
             version: protocol::VERSION,
             id: spec.id.clone(),
             bundle: self.bundle(&spec.id),
@@ -318,13 +350,14 @@ impl Engine {
                 .collect(),
             upper: snapshot.upper.clone(),
             work: snapshot.work.clone(),
-            user: Some(spec.process.user.clone()).filter(|user| !user.is_empty()),
-            groups: spec.process.groups.clone(),
+            user,
+            groups,
             stdin: spec.process.open_stdin,
             stdin_once: spec.process.stdin_once,
             reaper: spec.isolation.init,
             log,
-        }
+            remote_log,
+        })
     }
 
     /// A layer below every image, of what every container has mounted over: without it the mount points would be made in
@@ -352,11 +385,6 @@ impl Engine {
             std::fs::set_permissions(root, open(0o755))
         };
         make().context(|| format!("make {root:?}"))
-    }
-
-    /// Where a container's log is.
-    pub fn log_path(&self, id: &str) -> PathBuf {
-        self.container_dir(id).join(format!("{id}-json.log"))
     }
 
     /// Undoes everything that a run has made, as far as it was made: after an end as after a failed start.
@@ -388,6 +416,13 @@ impl Engine {
                     .unwrap_or_else(PoisonError::into_inner)
                     .remove(&base);
                 container.change(|state| state.user_namespace_base = None);
+            }
+            if let Err(error) = self.release_volumes(&container.spec) {
+                tracing::error!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot release a container's volumes"
+                );
             }
             if let Err(error) = remove_bundle(&bundle) {
                 tracing::error!(container = container.id(), %error, "cannot remove a container's bundle");
@@ -428,6 +463,7 @@ pub(crate) fn remove_bundle(bundle: &Path) -> std::io::Result<()> {
         Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
+    crate::mounts::unmount_staged(bundle)?;
     match std::fs::remove_dir_all(bundle) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

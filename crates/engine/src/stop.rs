@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// That it has ended meanwhile is no error.
-    async fn signal_init(&self, container: &Container, signal: i32) -> Result<()> {
+    pub(crate) async fn signal_init(&self, container: &Container, signal: i32) -> Result<()> {
         let Some(link) = container.link() else {
             return Ok(());
         };
@@ -326,7 +326,7 @@ impl Engine {
     }
 }
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 
 /// SIGTERM, unless the container names another.
 fn stop_signal(container: &Container) -> Result<i32> {

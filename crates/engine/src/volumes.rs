@@ -1,19 +1,22 @@
-//! Volumes, and what a container mounts.
+//! Volumes: their records, their directories, and the filesystems that some of them are.
+//!
+//! A volume with options of the driver is a filesystem of its own ([`local`]), mounted on the volume's directory while a container
+//! that has it runs. Invariant: nothing is ever deleted through such a mount.
+
+pub(crate) mod local;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::events::EventKind;
-use crate::model::{ImageSource, Mount, MountSource, Spec};
+use crate::model::{Mount, MountSource, Spec};
 use crate::{Engine, ids};
-use images::Snapshot;
 use jiff::Timestamp;
-use oci::runtime as rt;
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{MutexGuard, PoisonError};
-use sys::root::Root;
+
+/// Which containers use the volumes that are filesystems of their own, by volume.
+pub(crate) type Users = BTreeMap<String, BTreeSet<String>>;
 
 /// A volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,20 @@ pub struct Volume {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Whether its name was made up for a container.
+    pub anonymous: bool,
+    /// Options of the driver, as [`local`] reads them.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// What a volume that is made is to be.
+#[derive(Debug, Clone, Default)]
+pub struct NewVolume {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Options of the driver.
+    pub options: BTreeMap<String, String>,
+    /// Whether its name was made up.
     pub anonymous: bool,
 }
 
@@ -39,7 +56,7 @@ impl Engine {
             .join("_data")
     }
 
-    fn lock_volumes(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock_volumes(&self) -> MutexGuard<'_, Users> {
         self.0
             .volumes
             .lock()
@@ -49,12 +66,8 @@ impl Engine {
     /// Makes a volume, or returns the one with that name. None: a name is made up.
     ///
     /// # Errors
-    /// A bad name.
-    pub fn create_volume(
-        &self,
-        name: Option<&str>,
-        labels: BTreeMap<String, String>,
-    ) -> Result<Volume> {
+    /// A bad name, options that the driver has not, a volume with other options.
+    pub fn create_volume(&self, name: Option<&str>, new: NewVolume) -> Result<Volume> {
         let made_up = if name.is_none() {
             Some(ids::random_id()?)
         } else {
@@ -62,41 +75,110 @@ impl Engine {
         };
         let name = name.or(made_up.as_deref()).unwrap_or_default();
         let _guard = self.lock_volumes();
-        self.ensure_volume(name, labels, made_up.is_some())
+        self.ensure_volume(
+            name,
+            NewVolume {
+                anonymous: made_up.is_some(),
+                ..new
+            },
+        )
     }
 
     /// Needs the volumes' lock.
-    fn ensure_volume(
-        &self,
-        name: &str,
-        labels: BTreeMap<String, String>,
-        anonymous: bool,
-    ) -> Result<Volume> {
+    pub(crate) fn ensure_volume(&self, name: &str, new: NewVolume) -> Result<Volume> {
         ids::check_name("volume", name)?;
+        local::Filesystem::read(&new.options)?;
         if let Some(record) = self.0.store.get(store::Kind::Volume, name)? {
-            return serde_json::from_str(&record)
-                .context(|| format!("read the record of volume {name}"));
+            let found: Volume = serde_json::from_str(&record)
+                .context(|| format!("read the record of volume {name}"))?;
+            if !new.options.is_empty() && new.options != found.options {
+                return Err(Error::conflict(format!(
+                    "volume {name} already exists with other options of its driver"
+                )));
+            }
+            return Ok(found);
         }
         let volume = Volume {
             name: name.to_owned(),
             created: Timestamp::now(),
-            labels,
-            anonymous,
+            labels: new.labels,
+            anonymous: new.anonymous,
+            options: new.options,
         };
         let data = self.volume_path(name);
         // A directory without a record is the rest of a crash; it never had anything in it, or was to be removed.
         std::fs::create_dir_all(&data).context(|| format!("make {data:?}"))?;
         let record = serde_json::to_string(&volume).context(|| "encode a volume's record")?;
         self.0.store.insert(store::Kind::Volume, name, &record)?;
-        self.volume_event("create", name);
+        self.volume_event("create", name, []);
         Ok(volume)
     }
 
-    fn volume_event(&self, action: &str, name: &str) {
-        let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+    pub(crate) fn volume_event(
+        &self,
+        action: &str,
+        name: &str,
+        more: impl IntoIterator<Item = (&'static str, String)>,
+    ) {
+        let more = more.into_iter();
+        let mut attributes: BTreeMap<String, String> =
+            more.map(|(name, value)| (name.to_owned(), value)).collect();
+        attributes.insert("driver".to_owned(), "local".to_owned());
         self.0
             .events
             .emit(EventKind::Volume, action, name, attributes);
+    }
+
+    /// Mounts a volume that is a filesystem of its own, for a container, unless it is mounted already.
+    pub(crate) fn mount_volume(
+        &self,
+        volume: &Volume,
+        container: &str,
+        users: &mut Users,
+    ) -> Result<()> {
+        let Some(filesystem) = local::Filesystem::read(&volume.options)? else {
+            return Ok(());
+        };
+        let data = self.volume_path(&volume.name);
+        if !local::is_mounted(&data)? {
+            filesystem.mount(&data)?;
+        }
+        let of_volume = users.entry(volume.name.clone()).or_default();
+        of_volume.insert(container.to_owned());
+        Ok(())
+    }
+
+    /// Knows the volumes of a container that was found running.
+    pub(crate) fn adopt_volumes(&self, spec: &Spec) -> Result<()> {
+        let mut users = self.lock_volumes();
+        for name in volume_names(spec) {
+            let record = self.0.store.get(store::Kind::Volume, name)?;
+            let volume: Option<Volume> = record
+                .map(|record| serde_json::from_str(&record))
+                .transpose()
+                .context(|| format!("read the record of volume {name}"))?;
+            if volume.is_some_and(|volume| !volume.options.is_empty()) {
+                let of_volume = users.entry(name.to_owned()).or_default();
+                of_volume.insert(spec.id.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the volumes of a container whose run is over; filesystems that nobody uses any more are unmounted.
+    pub(crate) fn release_volumes(&self, spec: &Spec) -> Result<()> {
+        let mut users = self.lock_volumes();
+        for name in volume_names(spec) {
+            if let Some(of_volume) = users.get_mut(name) {
+                of_volume.remove(&spec.id);
+                if !of_volume.is_empty() {
+                    continue;
+                }
+                users.remove(name);
+            }
+            local::unmount(&self.volume_path(name))?;
+        }
+        Ok(())
     }
 
     /// All volumes, by name.
@@ -173,14 +255,8 @@ impl Engine {
         self.0
             .store
             .apply(&[store::Change::Remove(store::Kind::Volume, name.to_owned())])?;
-        let dir = self.0.config.data_root.join("volumes").join(name);
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::system(format!("remove {dir:?}"), error));
-            }
-            _ => {}
-        }
-        self.volume_event("destroy", name);
+        remove_directory(&self.0.config.data_root.join("volumes").join(name))?;
+        self.volume_event("destroy", name, []);
         Ok(())
     }
 
@@ -194,8 +270,7 @@ impl Engine {
                 .iter()
                 .all(|volume| *volume.name != *entry.file_name())
             {
-                let path = entry.path();
-                std::fs::remove_dir_all(&path).context(|| format!("remove {path:?}"))?;
+                remove_directory(&entry.path())?;
             }
         }
         Ok(())
@@ -206,153 +281,40 @@ impl Engine {
         let _guard = self.lock_volumes();
         for mount in &spec.mounts {
             if let MountSource::Volume {
-                name, anonymous, ..
+                name,
+                anonymous,
+                labels,
+                options,
+                ..
             } = &mount.source
             {
-                self.ensure_volume(name, BTreeMap::new(), *anonymous)?;
+                let new = NewVolume {
+                    labels: labels.clone(),
+                    options: options.clone(),
+                    anonymous: *anonymous,
+                };
+                self.ensure_volume(name, new)?;
             }
         }
         Ok(())
     }
-
-    /// What a start has to mount; empty volumes are filled with what the image has in their place.
-    pub(crate) fn prepare_mounts(
-        &self,
-        spec: &Spec,
-        snapshot: &Snapshot,
-    ) -> Result<Vec<rt::Mount>> {
-        let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
-        // A mount below another comes after it, whatever the order of the request.
-        mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
-        mounts
-            .into_iter()
-            .map(|mount| self.prepare_mount(mount, spec, snapshot))
-            .collect()
-    }
-
-    fn prepare_mount(&self, mount: &Mount, spec: &Spec, snapshot: &Snapshot) -> Result<rt::Mount> {
-        let mode = if mount.read_only { "ro" } else { "rw" };
-        match &mount.source {
-            MountSource::Bind {
-                path,
-                propagation,
-                non_recursive,
-                recursive_read_only,
-                create,
-                ..
-            } => {
-                prepare_bind_source(path, *create)?;
-                let bind = if *non_recursive { "bind" } else { "rbind" };
-                let mut options = vec![bind, mode, propagation.as_deref().unwrap_or("rprivate")];
-                if mount.read_only && *recursive_read_only {
-                    options.push("rro");
-                }
-                Ok(crate::spec::bind(path, &mount.target, &options))
-            }
-            MountSource::Volume { name, no_copy, .. } => {
-                let _guard = self.lock_volumes();
-                let data = self.volume_path(name);
-                // It may have been removed by force since the container was created.
-                self.ensure_volume(name, BTreeMap::new(), false)?;
-                if !no_copy {
-                    self.fill_volume(&data, &mount.target, spec, snapshot)?;
-                }
-                Ok(crate::spec::bind(
-                    &data,
-                    &mount.target,
-                    &["rbind", mode, "rprivate"],
-                ))
-            }
-            MountSource::Tmpfs { options } => {
-                let mut all: Vec<String> =
-                    ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
-                // What is asked for wins over the default of the same kind.
-                all.retain(|default| {
-                    !options
-                        .iter()
-                        .any(|option| default.strip_prefix("no") == Some(option))
-                });
-                all.extend(options.iter().filter(|option| !option.is_empty()).cloned());
-                if mount.read_only {
-                    all.push("ro".to_owned());
-                }
-                Ok(rt::Mount {
-                    destination: PathBuf::from(&mount.target),
-                    kind: Some("tmpfs".to_owned()),
-                    source: Some(PathBuf::from("tmpfs")),
-                    options: all,
-                    ..rt::Mount::default()
-                })
-            }
-        }
-    }
-
-    /// Copies what the image has at `target` into an empty volume, owner and mode of the directory included.
-    fn fill_volume(
-        &self,
-        data: &Path,
-        target: &str,
-        spec: &Spec,
-        snapshot: &Snapshot,
-    ) -> Result<()> {
-        if matches!(spec.image, ImageSource::Directory(_)) {
-            return Ok(());
-        }
-        let mut entries = std::fs::read_dir(data).context(|| format!("list {data:?}"))?;
-        if entries.next().is_some() {
-            return Ok(());
-        }
-        let mounted = self.0.images.mount_detached(snapshot);
-        let root = Root::from_fd(mounted.context(|| "mount the image to fill a volume")?);
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let Ok(source) = root.open_at(Path::new(target), flags, Mode::empty()) else {
-            // The image has nothing there.
-            return Ok(());
-        };
-        copy_tree(&Root::from_fd(source), data).context(|| format!("fill the volume for {target}"))
-    }
 }
 
-/// Copies the content of a directory through a pipe of tar; the two ends run at once.
-fn copy_tree(source: &Root, target: &Path) -> Result<()> {
-    let (reader, mut writer) = std::io::pipe().context(|| "make a pipe")?;
-    let target_root = Root::open(target).context(|| "open the volume")?;
-    let metadata = rustix::fs::fstat(source)
-        .map_err(std::io::Error::from)
-        .context(|| "stat the image's directory")?;
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(move || {
-            images::archive::export(source, &mut writer).context(|| "read the original")?;
-            writer.flush().context(|| "read the original")
-        });
-        let options = images::archive::ExtractOptions::default();
-        let received = images::archive::extract(&target_root, Path::new("/"), reader, &options);
-        let sent = sender
-            .join()
-            .map_err(|_| Error::new(Kind::System, "the copying thread panicked"))?;
-        received.context(|| "write the copy")?;
-        sent
-    })?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(metadata.st_mode & 0o7777);
-    std::os::unix::fs::chown(target, Some(metadata.st_uid), Some(metadata.st_gid))
-        .context(|| "chown the volume")?;
-    std::fs::set_permissions(target, mode).context(|| "chmod the volume")
+fn volume_names(spec: &Spec) -> impl Iterator<Item = &str> {
+    spec.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Volume { name, .. } => Some(name.as_str()),
+        _ => None,
+    })
 }
 
-fn prepare_bind_source(path: &Path, create: bool) -> Result<()> {
-    match std::fs::metadata(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-            std::fs::create_dir_all(path)
-                .context(|| format!("error while creating mount source path {path:?}"))
+/// Removes a volume's directory, once nothing is mounted in it: what is mounted there is not the engine's to delete. That it is gone
+/// is no error.
+fn remove_directory(path: &std::path::Path) -> Result<()> {
+    local::unmount(&path.join("_data"))?;
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::system(format!("remove {path:?}"), error))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::invalid(format!(
-            "invalid mount config for type \"bind\": bind source path does not exist: {}",
-            path.display()
-        ))),
-        Err(error) => Err(Error::system(
-            format!("stat the mount source {path:?}"),
-            error,
-        )),
+        _ => Ok(()),
     }
 }

@@ -62,6 +62,14 @@ fn command() -> Command {
                 .help("Take plain HTTP and any certificate from this registry"),
         )
         .arg(
+            Arg::new("cdi-spec-dir")
+                .long("cdi-spec-dir")
+                .action(ArgAction::Append)
+                .value_name("PATH")
+                .default_values(engine::cdi::DIRECTORIES)
+                .help("Where specifications of devices (CDI) are; a later one wins"),
+        )
+        .arg(
             Arg::new("log-level")
                 .long("log-level")
                 .short('l')
@@ -129,6 +137,12 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
                 .transpose()?,
             mtu: matches.get_one::<u32>("mtu").copied(),
         },
+        cdi_directories: matches
+            .get_many::<String>("cdi-spec-dir")
+            .into_iter()
+            .flatten()
+            .map(PathBuf::from)
+            .collect(),
         registries,
         policy: PathBuf::from(text("policy")),
     };

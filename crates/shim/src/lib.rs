@@ -14,7 +14,7 @@ mod state;
 mod supervisor;
 mod watch;
 
-pub use runtime::cgroup::Stats;
+pub use runtime::cgroup::{Stats, Support as CgroupSupport};
 
 use crate::protocol::{Failure, Launch, Message, Reply};
 use crate::supervisor::Supervisor;

@@ -1,7 +1,7 @@
 //! The streams and the end of one process: the container's init, or an exec.
 
 use crate::connection::ProcessKey;
-use crate::log::{Stream, Writer};
+use crate::log::{Recorder, Stream};
 use crate::watch::{EventFlags, Poll, Token, Watched};
 use runtime::Stdio;
 use rustix::fs::{Mode, OFlags};
@@ -85,7 +85,7 @@ pub(crate) struct Process {
     /// duplicate, which epoll would go on reporting if it were just closed.
     stdin_closed: bool,
     outputs: Vec<Output>,
-    pub(crate) log: Option<Writer>,
+    pub(crate) log: Option<Recorder>,
     /// The exit code, and when it was seen.
     pub(crate) exit: Option<(i32, Instant)>,
 }
@@ -143,6 +143,7 @@ impl Process {
             .as_ref()
             .is_some_and(|stdin| stdin.token == token)
             || self.outputs.iter().any(|output| output.fd.token == token)
+            || self.log.as_ref().is_some_and(|log| log.owns(token))
     }
 
     /// Sets what the descriptors wait for. `blocked`: an attached client is behind.

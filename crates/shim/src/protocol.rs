@@ -14,6 +14,8 @@
 
 use oci::runtime::{Process, Resources};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The protocol's version, told in [`Launch`] and [`Status`].
@@ -53,6 +55,9 @@ pub struct Launch {
     pub reaper: bool,
     /// Where output is recorded.
     pub log: Option<LogConfig>,
+    /// Where output is sent besides.
+    #[serde(default)]
+    pub remote_log: Option<RemoteLog>,
 }
 
 /// Where and how output is recorded.
@@ -64,6 +69,75 @@ pub struct LogConfig {
     pub max_bytes: Option<u64>,
     /// How many files are kept, the current one included.
     pub files_max: u32,
+    /// Whether rotated files are compressed, but for the youngest, which somebody may still follow.
+    #[serde(default)]
+    pub compress: bool,
+    /// What every line says of its container besides.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// Who gets output besides the files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoteLog {
+    /// Who.
+    pub target: RemoteTarget,
+    /// How many bytes may wait for a target that is slow; what comes then is lost. None: the container waits for a slow target.
+    pub buffer_bytes: Option<usize>,
+}
+
+/// A log service and how it is spoken to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteTarget {
+    /// systemd's journal, by its native protocol.
+    Journal {
+        /// Its socket.
+        socket: PathBuf,
+        /// Fields of every entry, by their names.
+        fields: BTreeMap<String, String>,
+    },
+    /// A syslog server.
+    Syslog {
+        /// Where it is.
+        address: SyslogAddress,
+        /// What a message looks like.
+        format: SyslogFormat,
+        /// 0 to 23.
+        facility: u8,
+        /// Names the container in its messages.
+        tag: String,
+    },
+}
+
+/// Where a syslog server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogAddress {
+    /// The machine's own, at the first of its usual sockets.
+    Local,
+    /// By datagrams.
+    Udp(SocketAddr),
+    /// By a connection.
+    Tcp(SocketAddr),
+    /// By a connection to a socket of this machine.
+    Unix(PathBuf),
+    /// By datagrams to a socket of this machine.
+    UnixDatagram(PathBuf),
+}
+
+/// What a syslog message looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogFormat {
+    /// What programs of the machine itself write: RFC 3164 without the host name.
+    Local,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424, with seconds.
+    Rfc5424,
+    /// RFC 5424, with microseconds.
+    Rfc5424Micro,
 }
 
 /// What the engine asks of a shim.

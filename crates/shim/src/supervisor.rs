@@ -10,7 +10,7 @@
 //! ```
 
 use crate::connection::{Connection, Mode, ProcessKey};
-use crate::log::{Stream, Writer};
+use crate::log::{Recorder, Stream};
 use crate::process::{self, Process};
 use crate::protocol::{
     Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Reply, Request, Status,
@@ -70,8 +70,8 @@ impl Supervisor {
         let mut poll = Poll::new().map_err(|error| system("epoll_create1", &error))?;
         let children = sys::signals::descriptor(&[SIGCHLD]).map_err(|error| failure(&error))?;
         sys::signals::block_all().map_err(|error| failure(&error))?;
-        let log = launch.log.clone().map(Writer::open).transpose();
-        let log = log.map_err(|error| system("open the log file", &error))?;
+        let log = Recorder::open(&mut poll, launch.log.clone(), launch.remote_log.clone());
+        let log = log.map_err(|error| system("failed to initialize logging driver", &error))?;
         let spec = state::read_spec(&launch.bundle)?;
         let terminal = spec
             .process
@@ -115,6 +115,7 @@ impl Supervisor {
                 return Ok(());
             }
             self.set_interests()?;
+            self.settle_log()?;
             self.poll.wait(&mut events, self.timeout())?;
             for event in &events {
                 self.dispatch(event.data.u64(), event.flags);
@@ -406,7 +407,25 @@ impl Supervisor {
         Ok((key, started.pid.as_raw_pid()))
     }
 
+    fn settle_log(&mut self) -> io::Result<()> {
+        let init = self.processes.get_mut(&INIT);
+        match init.and_then(|init| init.log.as_mut()) {
+            Some(log) => log.settle(&mut self.poll),
+            None => Ok(()),
+        }
+    }
+
+    fn log(&self) -> Option<&Recorder> {
+        self.processes.get(&INIT)?.log.as_ref()
+    }
+
     fn process_ready(&mut self, key: ProcessKey, token: Token) {
+        let init = self.processes.get_mut(&key);
+        if let Some(log) = init.and_then(|init| init.log.as_mut())
+            && log.owns(token)
+        {
+            return log.ready();
+        }
         self.with_output(key, |process, deliver| process.ready(token, deliver));
     }
 
@@ -424,7 +443,7 @@ impl Supervisor {
         let connections = &mut self.connections;
         read(process, &mut |stream, piece| {
             if let Some(log) = &mut log {
-                record(log, stream, piece);
+                log.record(stream, piece);
             }
             let Some(bytes) = piece else { return };
             for connection in connections.iter_mut() {
@@ -575,7 +594,8 @@ impl Supervisor {
 
     fn is_told(&self) -> bool {
         let late = self.recorded.is_some_and(|at| at.elapsed() > FLUSH_TIMEOUT);
-        late || self.connections.iter().all(Connection::is_done)
+        let sent = self.log().is_none_or(Recorder::is_sent);
+        late || (sent && self.connections.iter().all(Connection::is_done))
     }
 
     /// How long to wait at most: only deadlines need a time.
@@ -583,12 +603,15 @@ impl Supervisor {
         let left = |since: Instant, limit: Duration| {
             (since + limit).saturating_duration_since(Instant::now())
         };
+        let log = self.log().and_then(Recorder::deadline);
+        let log = log.map(|at| at.saturating_duration_since(Instant::now()));
         if let Some(at) = self.recorded {
-            return Some(left(at, FLUSH_TIMEOUT));
+            return Some(left(at, FLUSH_TIMEOUT)).into_iter().chain(log).min();
         }
         let ended = self.processes.values().filter_map(|process| process.exit);
         ended
             .map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1))
+            .chain(log)
             .min()
     }
 
@@ -604,6 +627,7 @@ impl Supervisor {
                 connection.is_behind()
                     && matches!(connection.mode, Mode::Streams { process: p, .. } if p == process.key)
             });
+            let behind = behind || process.log.as_ref().is_some_and(Recorder::is_behind);
             process.set_interest(&self.poll, behind)?;
         }
         for connection in &mut self.connections {
@@ -696,18 +720,6 @@ fn connection_wants(mode: Mode, key: ProcessKey, stream: Stream) -> bool {
         Stream::Stderr => streams.stderr,
     };
     process == key && wanted
-}
-
-/// Records a piece of output. A full disk must stop neither the container nor its clients; the loss is told once, on
-/// the shim's own standard error, by the engine's log.
-fn record(log: &mut Writer, stream: Stream, piece: process::Piece<'_>) {
-    let result = match piece {
-        Some(bytes) => log.write(stream, bytes),
-        None => log.finish(stream),
-    };
-    if let Err(error) = result {
-        log.report_loss(&error);
-    }
 }
 
 fn has_own_pid_namespace(spec: &Spec) -> bool {

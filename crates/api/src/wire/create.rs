@@ -3,10 +3,13 @@
 use super::mounts;
 use crate::http::Error;
 use api_types as wire;
+use engine::Update;
+use engine::cdi::DeviceRequest;
+use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
-    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogDriver, LogSpec,
-    Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
-    Seccomp, Throttle, Ulimit,
+    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogSpec, Namespace,
+    NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart, Seccomp,
+    Throttle, Ulimit, WeightDevice,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,11 +17,6 @@ use std::path::PathBuf;
 
 /// Size of `/dev/shm` unless asked otherwise.
 const SHM_BYTES: u64 = 64 << 20;
-
-/// When a log file is rotated unless asked otherwise, and how many are kept: a container cannot fill the disk with its
-/// output.
-const LOG_BYTES: u64 = 20 << 20;
-const LOG_FILES: u32 = 5;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -66,10 +64,37 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
             stop_signal: non_empty(&body.stop_signal),
             stop_timeout_s: body.stop_timeout,
         },
-        log: log(&host.log_config)?,
+        log: LogSpec::read(
+            &host.log_config.driver,
+            &host.log_config.config.clone().unwrap_or_default(),
+        )?,
         labels: body.labels.clone().unwrap_or_default(),
         annotations: host.annotations.clone().unwrap_or_default(),
+        health: health(&body)?,
+        volumes_from: host.volumes_from.clone().unwrap_or_default(),
     })
+}
+
+fn health(body: &wire::CreateRequest) -> Result<Option<Check>> {
+    let label = body
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(ON_FAILURE_LABEL));
+    let on_unhealthy = label.map(|word| OnUnhealthy::parse(word)).transpose()?;
+    if body.healthcheck.is_none() && on_unhealthy.is_none() {
+        return Ok(None);
+    }
+    let config = body.healthcheck.clone().unwrap_or_default();
+    Ok(Some(Check {
+        test: config.test,
+        shell: Vec::new(),
+        interval_ns: config.interval,
+        timeout_ns: config.timeout,
+        start_period_ns: config.start_period,
+        start_interval_ns: config.start_interval,
+        retries: config.retries,
+        on_unhealthy: on_unhealthy.unwrap_or_default(),
+    }))
 }
 
 fn non_empty(text: &str) -> Option<String> {
@@ -83,29 +108,17 @@ fn positive(value: i64) -> Option<i64> {
 /// Names the first thing that is asked for and not supported.
 fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let checks_health = body
-        .healthcheck
-        .as_ref()
-        .is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"));
     let paths = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let named_runtime = !matches!(host.runtime.as_str(), "" | "hull");
     let unsupported = [
-        (checks_health, "a health check (--health-cmd)"),
         (
             body.network_disabled,
             "NetworkDisabled: use --network none, which",
         ),
-        (has(&host.volumes_from), "--volumes-from"),
         (has(&host.links), "--link"),
         (
             !matches!(host.volume_driver.as_str(), "" | "local"),
             "a volume driver other than local (--volume-driver)",
-        ),
-        (
-            host.device_requests
-                .as_ref()
-                .is_some_and(|list| !list.is_empty()),
-            "a device request (--gpus)",
         ),
         (
             host.storage_opt
@@ -113,28 +126,7 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
                 .is_some_and(|options| !options.is_empty()),
             "--storage-opt",
         ),
-        (
-            host.blkio_weight_device
-                .as_ref()
-                .is_some_and(|list| !list.is_empty()),
-            "--blkio-weight-device",
-        ),
-        (
-            host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0,
-            "real-time scheduling (--cpu-rt-period)",
-        ),
-        (
-            host.kernel_memory != 0 || host.kernel_memory_tcp != 0,
-            "a limit of kernel memory",
-        ),
-        (
-            host.cpu_count != 0 || host.cpu_percent != 0,
-            "--cpu-count and --cpu-percent (Windows)",
-        ),
-        (
-            host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0,
-            "--io-maxiops and --io-maxbandwidth (Windows)",
-        ),
+        (host.kernel_memory_tcp != 0, "a limit of TCP memory"),
         (
             !matches!(host.isolation.as_str(), "" | "default"),
             "--isolation (Windows)",
@@ -148,7 +140,7 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     ];
     match unsupported.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(Error::unsupported(what)),
-        None => Ok(()),
+        None => refuse_windows_limits(&host.resources()),
     }
 }
 
@@ -180,6 +172,12 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
             .flatten()
             .map(device)
             .collect::<Result<_>>()?,
+        device_requests: host
+            .device_requests
+            .iter()
+            .flatten()
+            .map(device_request)
+            .collect(),
         device_rules: host.device_cgroup_rules.clone().unwrap_or_default(),
         sysctls: host.sysctls.clone().unwrap_or_default(),
         init: host.init.unwrap_or(false),
@@ -267,6 +265,16 @@ fn ipc(mode: &str) -> Result<Ipc> {
     }
 }
 
+fn device_request(request: &wire::DeviceRequest) -> DeviceRequest {
+    DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        names: request.device_ids.clone().unwrap_or_default(),
+        capabilities: request.capabilities.clone().unwrap_or_default(),
+        options: request.options.clone().unwrap_or_default(),
+    }
+}
+
 fn device(device: &wire::DeviceMapping) -> Result<Device> {
     let access = if device.cgroup_permissions.is_empty() {
         "rwm"
@@ -323,6 +331,17 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
         cpuset_cpus: non_empty(&resources.cpuset_cpus),
         cpuset_mems: non_empty(&resources.cpuset_mems),
         pids: resources.pids_limit.filter(|limit| *limit > 0),
+        cpu_rt_period_us: unsigned("the real-time CPU period", resources.cpu_realtime_period)?,
+        cpu_rt_runtime_us: positive(resources.cpu_realtime_runtime),
+        blkio_weight_devices: resources
+            .blkio_weight_device
+            .iter()
+            .flatten()
+            .map(|device| WeightDevice {
+                path: PathBuf::from(&device.path),
+                weight: device.weight,
+            })
+            .collect(),
         blkio_weight: Some(resources.blkio_weight).filter(|weight| *weight != 0),
         blkio_read_bps: throttles(&resources.blkio_device_read_bps),
         blkio_write_bps: throttles(&resources.blkio_device_write_bps),
@@ -336,6 +355,58 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
             })
             .collect(),
     })
+}
+
+/// Reads an update.
+pub(crate) fn update(body: &wire::UpdateRequest) -> Result<Update> {
+    let given = |list: bool, what: &str| match list {
+        true => Err(Error::unsupported(&format!(
+            "changing {what} of a container"
+        ))),
+        false => Ok(()),
+    };
+    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    given(some(body.ulimits.as_ref().map(Vec::len)), "resource limits")?;
+    given(some(body.devices.as_ref().map(Vec::len)), "the devices")?;
+    given(
+        some(body.device_cgroup_rules.as_ref().map(Vec::len)),
+        "the device rules",
+    )?;
+    given(
+        some(body.device_requests.as_ref().map(Vec::len)),
+        "the device requests",
+    )?;
+    given(!body.cgroup_parent.is_empty(), "the parent cgroup")?;
+    given(
+        body.oom_kill_disable == Some(true),
+        "the OOM killer's setting",
+    )?;
+    refuse_windows_limits(&body.resources())?;
+    Ok(Update {
+        limits: limits(&body.resources())?,
+        // 0 and -1 both lift the limit; nothing keeps it.
+        unlimited_pids: body.pids_limit.is_some_and(|limit| limit <= 0),
+        restart: match body.restart_policy.name.as_str() {
+            "" => None,
+            _ => Some(restart(&body.restart_policy, false)?),
+        },
+    })
+}
+
+/// Names the first limit that only Windows has.
+fn refuse_windows_limits(resources: &wire::Resources) -> Result<()> {
+    let asked = [
+        (resources.cpu_count != 0, "--cpu-count"),
+        (resources.cpu_percent != 0, "--cpu-percent"),
+        (resources.io_maximum_iops != 0, "--io-maxiops"),
+        (resources.io_maximum_bandwidth != 0, "--io-maxbandwidth"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, flag)) => Err(Error::bad_request(format!(
+            "{flag} is for Windows containers"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
@@ -365,66 +436,6 @@ fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
         ));
     }
     Ok(restart)
-}
-
-fn log(config: &wire::LogConfig) -> Result<LogSpec> {
-    let options = config.config.clone().unwrap_or_default();
-    let driver = match config.driver.as_str() {
-        "" | "json-file" => LogDriver::JsonFile,
-        "none" => LogDriver::None,
-        other => {
-            return Err(Error::unsupported(&format!(
-                "the log driver {other:?} (there are json-file and none)"
-            )));
-        }
-    };
-    let mut log = LogSpec {
-        driver,
-        options: options.clone(),
-        max_bytes: Some(LOG_BYTES),
-        files_max: LOG_FILES,
-    };
-    for (name, value) in &options {
-        match (driver, name.as_str()) {
-            (LogDriver::JsonFile, "max-size") => {
-                log.max_bytes = if value == "-1" {
-                    None
-                } else {
-                    Some(size(value)?)
-                };
-            }
-            (LogDriver::JsonFile, "max-file") => {
-                let files = value.parse().ok().filter(|files| *files > 0);
-                log.files_max = files.ok_or_else(|| {
-                    Error::bad_request(format!("invalid value for max-file: {value:?}"))
-                })?;
-            }
-            _ => {
-                return Err(Error::bad_request(format!(
-                    "unknown log opt '{name}' for the log driver: json-file has max-size and max-file"
-                )));
-            }
-        }
-    }
-    Ok(log)
-}
-
-/// Reads `10m`, `1.5g`, `512`.
-fn size(text: &str) -> Result<u64> {
-    let bad = || Error::bad_request(format!("invalid size: {text:?}: it reads like 10m"));
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.trim_end_matches('b');
-    let (digits, shift) = match lower.chars().last() {
-        Some('k') => (&lower[..lower.len() - 1], 10),
-        Some('m') => (&lower[..lower.len() - 1], 20),
-        Some('g') => (&lower[..lower.len() - 1], 30),
-        _ => (lower, 0),
-    };
-    let bytes: u64 = digits.parse().map_err(|_| bad())?;
-    bytes
-        .checked_mul(1 << shift)
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(bad)
 }
 
 fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<NetworkSpec> {
@@ -592,14 +603,16 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         let asked = [
-            (r#"{"HostConfig":{"VolumesFrom":["a"]}}"#, "--volumes-from"),
+            (
+                r#"{"HostConfig":{"StorageOpt":{"size":"1g"}}}"#,
+                "--storage-opt",
+            ),
             (r#"{"HostConfig":{"Runtime":"kata"}}"#, "--runtime"),
             (r#"{"HostConfig":{"NetworkMode":"mine"}}"#, "mine"),
             (
                 r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#,
                 "fluentd",
             ),
-            (r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, "--health-cmd"),
             (
                 r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}"#,
                 "--ip",
@@ -627,12 +640,5 @@ mod tests {
         ] {
             assert!(read(bad).is_err());
         }
-    }
-
-    #[test]
-    fn log_sizes_are_read() {
-        assert_eq!(size("10m").unwrap(), 10 << 20);
-        assert_eq!(size("1KB").unwrap(), 1 << 10);
-        assert!(size("m").is_err() && size("0").is_err() && size("99999999999g").is_err());
     }
 }

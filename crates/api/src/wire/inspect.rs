@@ -3,6 +3,7 @@
 use super::{mac_name, mounts, port_name, summary, time};
 use api_types as wire;
 use engine::Engine;
+use engine::health::{Check, Health};
 use engine::model::{
     Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec,
     Throttle,
@@ -53,9 +54,12 @@ pub(crate) fn inspect(
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
         log_path: match spec.log.driver {
-            LogDriver::JsonFile => engine.log_path(&spec.id).display().to_string(),
-            LogDriver::None => String::new(),
-        },
+            // Docker tells only of the files that it promises to keep as they are.
+            LogDriver::JsonFile => engine.log_path(spec),
+            _ => None,
+        }
+        .map(|path| path.display().to_string())
+        .unwrap_or_default(),
         name: format!("/{}", container.name),
         restart_count: container.state.restart_count.into(),
         driver: "overlayfs".to_owned(),
@@ -99,7 +103,33 @@ fn state(container: &Snapshot) -> wire::State {
         error: state.error.clone(),
         started_at: time(state.started_at),
         finished_at: time(state.finished_at),
-        health: None,
+        health: state.health.as_ref().map(health),
+    }
+}
+
+fn health(health: &Health) -> wire::Health {
+    let result = |result: &engine::health::CheckResult| wire::HealthcheckResult {
+        start: result.start.to_string(),
+        end: result.end.to_string(),
+        exit_code: result.exit_code.into(),
+        output: result.output.clone(),
+    };
+    wire::Health {
+        status: health.status.as_str().to_owned(),
+        failing_streak: health.failing_streak,
+        log: Some(health.results.iter().map(result).collect()),
+    }
+}
+
+/// As the request and the image together have it.
+fn health_config(check: &Check) -> wire::HealthConfig {
+    wire::HealthConfig {
+        test: check.test.clone(),
+        interval: check.interval_ns,
+        timeout: check.timeout_ns,
+        start_period: check.start_period_ns,
+        start_interval: check.start_interval_ns,
+        retries: check.retries,
     }
 }
 
@@ -137,6 +167,7 @@ fn config(spec: &Spec) -> wire::Config {
         stdin_once: process.stdin_once,
         env: Some(process.environment.clone()),
         cmd: list(&process.command).map(wire::StrSlice),
+        healthcheck: spec.health.as_ref().map(health_config),
         image: spec.image_reference.clone(),
         volumes: set(volumes),
         working_dir: process.working_dir.clone(),
@@ -155,15 +186,13 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
     let mut host = wire::HostConfig {
         binds: list(&mounts::binds(container)),
         log_config: wire::LogConfig {
-            driver: match spec.log.driver {
-                LogDriver::JsonFile => "json-file".to_owned(),
-                LogDriver::None => "none".to_owned(),
-            },
+            driver: spec.log.driver.as_str().to_owned(),
             config: Some(spec.log.options.clone()),
         },
+        volumes_from: list(&spec.volumes_from),
         network_mode: network_mode(&network.mode),
         port_bindings: Some(bindings(spec)),
-        restart_policy: restart(spec.lifecycle.restart),
+        restart_policy: restart(container.restart()),
         auto_remove: spec.lifecycle.auto_remove,
         console_size: [rows.into(), columns.into()],
         annotations: Some(spec.annotations.clone()),
@@ -197,11 +226,29 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         init: isolation.init.then_some(true),
         cgroup_parent: isolation.cgroup_parent.clone().unwrap_or_default(),
         devices: Some(isolation.devices.iter().map(device).collect()),
+        device_requests: Some(
+            isolation
+                .device_requests
+                .iter()
+                .map(device_request)
+                .collect::<Vec<_>>(),
+        )
+        .filter(|requests| !requests.is_empty()),
         device_cgroup_rules: list(&isolation.device_rules),
         ..wire::HostConfig::default()
     };
-    set_limits(&mut host, &spec.limits);
+    set_limits(&mut host, container.limits());
     host
+}
+
+fn device_request(request: &engine::cdi::DeviceRequest) -> wire::DeviceRequest {
+    wire::DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        device_ids: list(&request.names),
+        capabilities: Some(request.capabilities.clone()).filter(|list| !list.is_empty()),
+        options: Some(request.options.clone()),
+    }
 }
 
 fn device(device: &engine::model::Device) -> wire::DeviceMapping {
@@ -243,7 +290,14 @@ fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
     host.cpuset_mems = limits.cpuset_mems.clone().unwrap_or_default();
     host.pids_limit = limits.pids;
     host.blkio_weight = limits.blkio_weight.unwrap_or(0);
-    host.blkio_weight_device = Some(Vec::new());
+    host.cpu_realtime_period = signed(limits.cpu_rt_period_us);
+    host.cpu_realtime_runtime = limits.cpu_rt_runtime_us.unwrap_or(0);
+    let weights = limits.blkio_weight_devices.iter();
+    let weight = |device: &engine::model::WeightDevice| wire::WeightDevice {
+        path: device.path.display().to_string(),
+        weight: device.weight,
+    };
+    host.blkio_weight_device = Some(weights.map(weight).collect());
     host.blkio_device_read_bps = throttles(&limits.blkio_read_bps);
     host.blkio_device_write_bps = throttles(&limits.blkio_write_bps);
     host.blkio_device_read_iops = throttles(&limits.blkio_read_iops);

@@ -3,6 +3,7 @@
 use crate::http::Error;
 use api_types as wire;
 use engine::model::{Mount, MountSource, Snapshot};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -75,6 +76,9 @@ fn read_bind(text: &str) -> Result<Mount> {
             name: source.to_owned(),
             anonymous: false,
             no_copy,
+            subpath: String::new(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
             mode: mode.to_owned(),
         }
     };
@@ -100,6 +104,7 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         ("bind", mount.bind_options.is_some(), "BindOptions"),
         ("volume", mount.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", mount.tmpfs_options.is_some(), "TmpfsOptions"),
+        ("image", mount.image_options.is_some(), "ImageOptions"),
     ];
     if let Some((_, _, field)) = foreign
         .iter()
@@ -113,7 +118,15 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         "tmpfs" => MountSource::Tmpfs {
             options: tmpfs_options(mount.tmpfs_options.as_ref()),
         },
-        "image" | "npipe" | "cluster" => {
+        "image" => MountSource::Image {
+            reference: match mount.source.as_str() {
+                "" => return Err(bad("field Source must not be empty".to_owned())),
+                source => source.to_owned(),
+            },
+            id: String::new(),
+            subpath: mount.image_options.clone().unwrap_or_default().subpath,
+        },
+        "npipe" | "cluster" => {
             return Err(Error::unsupported(&format!(
                 "a mount of type {}",
                 mount.kind
@@ -124,7 +137,7 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
     Ok(Mount {
         target: mount.target.clone(),
         source,
-        read_only: mount.read_only,
+        read_only: mount.read_only || mount.kind == "image",
     })
 }
 
@@ -155,23 +168,9 @@ fn bind_source(mount: &wire::Mount) -> std::result::Result<MountSource, String> 
 fn volume_source(mount: &wire::Mount) -> Result<MountSource> {
     let options = mount.volume_options.clone().unwrap_or_default();
     let driver = options.driver_config.unwrap_or_default();
-    let other_driver = !matches!(driver.name.as_str(), "" | "local") || !driver.options.is_empty();
-    let asked = [
-        (
-            !options.subpath.is_empty(),
-            "a subpath of a volume (volume-subpath)",
-        ),
-        (
-            other_driver,
-            "a volume driver or its options (volume-driver, volume-opt)",
-        ),
-        (
-            !options.labels.is_empty(),
-            "labels of a volume made on the way (volume-label)",
-        ),
-    ];
-    if let Some((_, what)) = asked.iter().find(|(asked, _)| *asked) {
-        return Err(Error::unsupported(what));
+    if !matches!(driver.name.as_str(), "" | "local") {
+        let name = &driver.name;
+        return Err(Error::unsupported(&format!("the volume driver {name:?}")));
     }
     let anonymous = mount.source.is_empty();
     let name = if anonymous {
@@ -183,6 +182,9 @@ fn volume_source(mount: &wire::Mount) -> Result<MountSource> {
         name,
         anonymous,
         no_copy: options.no_copy,
+        subpath: options.subpath,
+        labels: options.labels,
+        options: driver.options,
         mode: "z".to_owned(),
     })
 }
@@ -231,6 +233,14 @@ pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire:
             driver: "local".to_owned(),
             mode: mode.clone(),
             rw: !mount.read_only,
+            ..wire::MountPoint::default()
+        },
+        MountSource::Image { reference, .. } => wire::MountPoint {
+            kind: "image".to_owned(),
+            name: reference.clone(),
+            source: reference.clone(),
+            destination: mount.target.clone(),
+            rw: false,
             ..wire::MountPoint::default()
         },
         MountSource::Tmpfs { .. } => wire::MountPoint {

@@ -3,6 +3,7 @@
 use super::{mounts, protocol_name};
 use api_types as wire;
 use engine::Engine;
+use engine::health::Status;
 use engine::model::{ImageSource, Phase, Snapshot};
 use std::collections::BTreeMap;
 
@@ -98,7 +99,11 @@ fn status(container: &Snapshot) -> String {
     };
     match state.phase {
         Phase::Created => "Created".to_owned(),
-        Phase::Running => format!("Up {}", ago(state.started_at)),
+        Phase::Running => match state.health.as_ref().map(|health| health.status) {
+            None => format!("Up {}", ago(state.started_at)),
+            Some(Status::Starting) => format!("Up {} (health: starting)", ago(state.started_at)),
+            Some(status) => format!("Up {} ({})", ago(state.started_at), status.as_str()),
+        },
         Phase::Paused => format!("Up {} (Paused)", ago(state.started_at)),
         Phase::Restarting => format!(
             "Restarting ({}) {} ago",
@@ -146,16 +151,17 @@ pub(crate) struct Selection {
 }
 
 /// The filters of `GET /containers/json`.
-const FILTERS: [&str; 11] = [
-    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "publish", "since",
-    "status",
+const FILTERS: [&str; 14] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name",
+    "network", "publish", "since", "status", "volume",
 ];
+
+/// What the filter `health` can be.
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 impl Selection {
     pub(crate) fn read(query: &crate::http::Query) -> Result<Self, crate::http::Error> {
-        let mut known = FILTERS.to_vec();
-        known.push("volume");
-        let filters = query.filters(&known)?;
+        let filters = query.filters(&FILTERS)?;
         let names = filters
             .get("name")
             .map(regex_lite::Regex::new)
@@ -178,6 +184,11 @@ impl Selection {
         {
             return Err(crate::http::Error::bad_request(format!(
                 "invalid filter 'status={unknown}'"
+            )));
+        }
+        if let Some(unknown) = filters.get("health").find(|word| !HEALTHS.contains(word)) {
+            return Err(crate::http::Error::bad_request(format!(
+                "invalid filter 'health={unknown}': it is starting, healthy, unhealthy or none"
             )));
         }
         // A limit counts from the youngest, whether or not they run.
@@ -204,6 +215,7 @@ impl Selection {
         };
         let spec = &container.spec;
         let state = &container.state;
+        let health = state.health.as_ref().map(|health| health.status);
         let labels = self
             .filters
             .get("label")
@@ -251,6 +263,9 @@ impl Selection {
                     .any(|regex| regex.is_match(&name) || regex.is_match(&name[1..])))
             && any("status", &|status| status == state.phase.as_str())
             && any("exited", &exited)
+            && any("health", &|word| health.map_or("none", Status::as_str) == word)
+            // There is no swarm, so nothing is a task of it.
+            && any("is-task", &|word| matches!(word, "0" | "false"))
             && any("ancestor", &ancestor)
             && any("volume", &mounted)
             && any("network", &|network| networks.contains_key(network))

@@ -114,6 +114,10 @@ pub(crate) const CONTAINER_FLAGS: &[Flag] = &[
         "Command that tells whether the container is well",
     ),
     Flag::of("health-interval", Kind::Duration, "Time between two checks"),
+    Flag::text(
+        "health-on-failure",
+        "What to do with a container that becomes unhealthy: none, restart, stop, kill",
+    ),
     Flag::of(
         "health-retries",
         Kind::Int,

@@ -12,6 +12,10 @@ use client::{ApiVersion, Client};
 /// The API version from which an endpoint has the hardware address, and the container has none.
 const MAC_PER_ENDPOINT: ApiVersion = ApiVersion::new(1, 44);
 
+/// The label by which an engine of this project acts on a container that becomes unhealthy. Docker's API has no field for it, and
+/// a label is what every client can set.
+const HEALTH_ON_FAILURE: &str = "hull.health-on-failure";
+
 /// Builds the request.
 pub(crate) fn build(
     session: &Session,
@@ -91,6 +95,10 @@ fn container(session: &Session, client: &Client, matches: &Matches) -> Result<Cr
     let stdin = matches.on("interactive");
     let attach_stdin = attached("stdin") || stdin;
     let args = matches.args.get(1..).unwrap_or_default();
+    let mut labels = keyvalue::labels(matches.list("label-file"), matches.list("label"))?;
+    if let Some(action) = matches.get("health-on-failure") {
+        labels.insert(HEALTH_ON_FAILURE.to_owned(), action.to_owned());
+    }
     let given = matches.list("env");
     let mut environment = keyvalue::environment(matches.list("env-file"), given)?;
     environment.extend(
@@ -117,10 +125,7 @@ fn container(session: &Session, client: &Client, matches: &Matches) -> Result<Cr
         entrypoint: matches
             .get("entrypoint")
             .map(|entrypoint| StrSlice(vec![entrypoint.to_owned()])),
-        labels: Some(keyvalue::labels(
-            matches.list("label-file"),
-            matches.list("label"),
-        )?),
+        labels: Some(labels),
         stop_signal: matches.text("stop-signal").to_owned(),
         stop_timeout: matches.int("stop-timeout"),
         ..CreateRequest::default()

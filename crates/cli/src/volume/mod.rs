@@ -4,6 +4,7 @@ mod create;
 mod ls;
 mod prune;
 mod rm;
+mod update;
 
 pub(crate) use ls::row;
 pub(crate) use prune::prune;
@@ -18,4 +19,5 @@ pub(crate) const ENTRIES: &[Entry] = &[
     Entry::command("prune", &prune::PRUNE),
     Entry::command("rm", &rm::RM),
     Entry::alias("remove", &rm::RM),
+    Entry::command("update", &update::UPDATE),
 ];

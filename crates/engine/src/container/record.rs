@@ -1,7 +1,8 @@
 //! What is written of a container: its specification, and what of its state outlives the engine.
 
 use crate::error::{Context, Result};
-use crate::model::{Endpoint, Phase, SPEC_VERSION, Spec, State};
+use crate::health::Health;
+use crate::model::{Endpoint, Limits, Phase, Restart, SPEC_VERSION, Spec, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,12 @@ struct StateRecord {
     endpoint: Option<Endpoint>,
     #[serde(default)]
     user_namespace_base: Option<u32>,
+    #[serde(default)]
+    limits: Option<Limits>,
+    #[serde(default)]
+    restart: Option<Restart>,
+    #[serde(default)]
+    health: Option<Health>,
 }
 
 /// The state as JSON.
@@ -37,6 +44,9 @@ pub(crate) fn encode_state(state: &State) -> Result<String> {
         stopped_by_hand: state.stopped_by_hand,
         endpoint: state.endpoint,
         user_namespace_base: state.user_namespace_base,
+        limits: state.limits,
+        restart: state.restart,
+        health: state.health,
     };
     serde_json::to_string(&record).context(|| "encode a container's state")
 }
@@ -57,6 +67,9 @@ pub(crate) fn decode_state(text: &str) -> Result<State> {
         stopped_by_hand: record.stopped_by_hand,
         endpoint: record.endpoint,
         user_namespace_base: record.user_namespace_base,
+        limits: record.limits,
+        restart: record.restart,
+        health: record.health,
         ..State::created()
     })
 }

@@ -1,9 +1,11 @@
 //! Cgroup resources and resource limits.
 
 use crate::error::{Context, Error, Result};
-use crate::model::{Limits, Throttle};
+use crate::model::{Limits, Throttle, WeightDevice};
 use oci::runtime as rt;
 use rustix::fs::{FileType, major, minor};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The CPU quota's period in microseconds when only a number of CPUs is given; the kernel's default.
 const CPU_PERIOD_US: i64 = 100_000;
@@ -46,7 +48,17 @@ pub(crate) fn resources(limits: &Limits, devices: Vec<rt::DeviceRule>) -> Result
 const MEMORY_BYTES_MIN: i64 = 6 << 20;
 
 /// Checks limits for what makes no sense, in the words Docker's users know.
-pub(super) fn check(limits: &Limits) -> Result<()> {
+pub(crate) fn check(limits: &Limits) -> Result<()> {
+    check_memory(limits)?;
+    check_cpu(limits)?;
+    let weight = |weight: u16| (10..=1000).contains(&weight);
+    if !limits.blkio_weight.is_none_or(weight) {
+        return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    rlimits(limits).map(drop)
+}
+
+fn check_memory(limits: &Limits) -> Result<()> {
     let memory = limits.memory_bytes;
     if memory.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
         return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
@@ -64,11 +76,27 @@ pub(super) fn check(limits: &Limits) -> Result<()> {
         }
         _ => {}
     }
+    let reservation = limits.memory_reservation_bytes;
+    if reservation.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
+        return Err(Error::invalid("Minimum memory reservation allowed is 6MB"));
+    }
+    if memory
+        .zip(reservation)
+        .is_some_and(|(limit, reservation)| limit < reservation)
+    {
+        return Err(Error::invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
+    }
     if limits.memory_swappiness.is_some_and(|value| value > 100) {
         return Err(Error::invalid(
             "Invalid value: memory swappiness has a range of 0 to 100",
         ));
     }
+    Ok(())
+}
+
+fn check_cpu(limits: &Limits) -> Result<()> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = limits.nano_cpus.unwrap_or(0);
     if wanted < 0 || u64::try_from(wanted).is_ok_and(|nano| nano > cpus as u64 * 1_000_000_000) {
@@ -83,13 +111,77 @@ pub(super) fn check(limits: &Limits) -> Result<()> {
             "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set",
         ));
     }
-    if limits
-        .blkio_weight
-        .is_some_and(|weight| !(10..=1000).contains(&weight))
-    {
-        return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
+    let period = |period: u64| (1000..=1_000_000).contains(&period);
+    if !limits.cpu_period_us.is_none_or(period) {
+        return Err(Error::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
     }
-    rlimits(limits).map(drop)
+    // A negative quota is none.
+    if limits
+        .cpu_quota_us
+        .is_some_and(|quota| (1..1000).contains(&quota))
+    {
+        return Err(Error::invalid(
+            "CPU cfs quota can not be less than 1ms (i.e. 1000)",
+        ));
+    }
+    let realtime = limits.cpu_rt_runtime_us.zip(limits.cpu_rt_period_us);
+    if realtime.is_some_and(|(runtime, period)| u64::try_from(runtime).is_ok_and(|us| us > period))
+    {
+        return Err(Error::invalid(
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ));
+    }
+    check_set("CPUs", "cpus", limits.cpuset_cpus.as_deref(), CPUS_ONLINE)?;
+    check_set(
+        "memory nodes",
+        "mems",
+        limits.cpuset_mems.as_deref(),
+        NODES_ONLINE,
+    )
+}
+
+/// Where the kernel tells which CPUs and memory nodes there are.
+const CPUS_ONLINE: &str = "/sys/devices/system/cpu/online";
+const NODES_ONLINE: &str = "/sys/devices/system/node/online";
+
+/// How large a number in a set can be: the kernel's own limit of CPUs is 8192.
+const SET_MEMBER_MAX: u32 = 8191;
+
+/// Checks that a set is one, and that its members exist.
+fn check_set(what: &str, name: &str, set: Option<&str>, online: &str) -> Result<()> {
+    let Some(set) = set else { return Ok(()) };
+    let wanted = parse_set(set)
+        .ok_or_else(|| Error::invalid(format!("Invalid value {set} for cpuset {name}")))?;
+    // A kernel without such a file has a single node.
+    let text = std::fs::read_to_string(online).unwrap_or_else(|_| "0".to_owned());
+    let available = text.trim();
+    let there = parse_set(available).unwrap_or_default();
+    if wanted.is_subset(&there) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Requested {what} are not available - requested {set}, available: {available}"
+    )))
+}
+
+/// Reads `0-2,5`.
+fn parse_set(text: &str) -> Option<BTreeSet<u32>> {
+    let number = |digits: &str| {
+        let number = digits.trim().parse::<u32>().ok()?;
+        (number <= SET_MEMBER_MAX).then_some(number)
+    };
+    let mut set = BTreeSet::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return None;
+        }
+        set.extend(first..=last);
+    }
+    Some(set)
 }
 
 fn memory(limits: &Limits) -> Option<rt::Memory> {
@@ -116,6 +208,8 @@ fn cpu(limits: &Limits) -> Option<rt::Cpu> {
         shares: limits.cpu_shares,
         quota: from_cpus.or(limits.cpu_quota_us),
         period: period.or(limits.cpu_period_us),
+        realtime_period: limits.cpu_rt_period_us,
+        realtime_runtime: limits.cpu_rt_runtime_us,
         cpus: limits.cpuset_cpus.clone(),
         mems: limits.cpuset_mems.clone(),
         ..rt::Cpu::default()
@@ -126,6 +220,7 @@ fn cpu(limits: &Limits) -> Option<rt::Cpu> {
 fn block_io(limits: &Limits) -> Result<Option<rt::BlockIo>> {
     let block_io = rt::BlockIo {
         weight: limits.blkio_weight,
+        weight_device: weights(&limits.blkio_weight_devices)?,
         throttle_read_bps_device: throttles(&limits.blkio_read_bps)?,
         throttle_write_bps_device: throttles(&limits.blkio_write_bps)?,
         throttle_read_iops_device: throttles(&limits.blkio_read_iops)?,
@@ -137,23 +232,37 @@ fn block_io(limits: &Limits) -> Result<Option<rt::BlockIo>> {
 
 fn throttles(throttles: &[Throttle]) -> Result<Vec<rt::ThrottleDevice>> {
     let resolve = |throttle: &Throttle| {
-        let path = &throttle.path;
-        let stat = rustix::fs::stat(path)
-            .map_err(std::io::Error::from)
-            .context(|| format!("stat {path:?}"))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
-            return Err(Error::invalid(format!(
-                "{path:?} is no block device: its rate cannot be limited"
-            )));
-        }
-        let (major, minor) = (major(stat.st_rdev).into(), minor(stat.st_rdev).into());
-        Ok(rt::ThrottleDevice {
-            major,
-            minor,
-            rate: throttle.rate,
-        })
+        let (major, minor) = block_device(&throttle.path)?;
+        let rate = throttle.rate;
+        Ok(rt::ThrottleDevice { major, minor, rate })
     };
     throttles.iter().map(resolve).collect()
+}
+
+fn weights(weights: &[WeightDevice]) -> Result<Vec<rt::WeightDevice>> {
+    let resolve = |device: &WeightDevice| {
+        let (major, minor) = block_device(&device.path)?;
+        Ok(rt::WeightDevice {
+            major,
+            minor,
+            weight: Some(device.weight),
+            leaf_weight: None,
+        })
+    };
+    weights.iter().map(resolve).collect()
+}
+
+/// The numbers of a block device.
+fn block_device(path: &Path) -> Result<(i64, i64)> {
+    let stat = rustix::fs::stat(path)
+        .map_err(std::io::Error::from)
+        .context(|| format!("stat {path:?}"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
+        return Err(Error::invalid(format!(
+            "{path:?} is no block device: its use cannot be limited"
+        )));
+    }
+    Ok((major(stat.st_rdev).into(), minor(stat.st_rdev).into()))
 }
 
 /// The process's resource limits.
@@ -186,6 +295,15 @@ pub(super) fn rlimits(limits: &Limits) -> Result<Vec<rt::Rlimit>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sets_are_read_strictly() {
+        let read = |text: &str| parse_set(text).map(|set| set.into_iter().collect::<Vec<_>>());
+        assert_eq!(read("0-2,5"), Some(vec![0, 1, 2, 5]));
+        for bad in ["", ",", "1-", "2-1", "x", "0-9999", "-1"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn cpus_become_a_quota() {

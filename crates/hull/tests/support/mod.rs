@@ -99,6 +99,8 @@ impl Engine {
             .arg(self.path("run"))
             .arg("--policy")
             .arg(self.path("policy.toml"))
+            .arg("--cdi-spec-dir")
+            .arg(self.path("cdi"))
             .envs(self.fail_at.iter().map(|step| ("HULL_FAIL_AT", step)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

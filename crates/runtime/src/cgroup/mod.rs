@@ -18,6 +18,7 @@ mod oom;
 mod ownership;
 mod properties;
 mod stats;
+mod support;
 mod systemd;
 mod v1;
 mod v2;
@@ -25,6 +26,7 @@ mod v2;
 pub use entry::SubCgroup;
 pub use oom::OomEvents;
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
+pub use support::Support;
 
 pub(crate) use creation::Wanted;
 pub(crate) use dir::Dir;

@@ -1,10 +1,11 @@
 //! The reading side: the last lines, those of a time span, and those to come, across rotated files.
 
-use super::{Stream, rotated};
+use super::{Stream, compressed, rotated};
+use flate2::read::GzDecoder;
 use jiff::Timestamp;
-use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags, inotify};
 use serde::Deserialize;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,9 @@ const RECORD_BYTES_MAX: u64 = 6 * super::LINE_BYTES_MAX as u64 + 256;
 /// How much is read at a time when looking for the last lines.
 const BLOCK_BYTES: u64 = 64 << 10;
 
+/// How large a compressed file can become: far more than a log's file is set to hold.
+const UNPACKED_BYTES_MAX: u64 = 16 << 30;
+
 /// A recorded line, or part of one.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Entry {
@@ -26,6 +30,9 @@ pub struct Entry {
     pub stream: Stream,
     /// When it was read from the container.
     pub time: Timestamp,
+    /// What it says of its container besides.
+    #[serde(default, rename = "attrs")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Which entries are wanted.
@@ -62,14 +69,11 @@ impl Reader {
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
         inotify::add_watch(&watch, directory, events)?;
-        let mut files = open_all(path)?;
+        let files = open_all(path, options.tail)?;
         let inode = match files.back() {
             Some(file) => Some(file.metadata()?.ino()),
             None => None,
         };
-        if let Some(tail) = options.tail {
-            seek_to_tail(&mut files, tail)?;
-        }
         let files = files.into_iter().map(BufReader::new).collect();
         Ok(Self {
             path: path.to_owned(),
@@ -176,25 +180,33 @@ impl Reader {
     }
 }
 
-/// Opens the log's files, the oldest first. A rotation meanwhile makes one appear twice or leaves a gap; it is noticed
-/// by the inodes and tried again.
-fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
+/// Opens the log's files, the oldest first, such that reading them gives the last `tail` lines, or all. A rotation meanwhile
+/// makes one appear twice or leaves a gap; it is noticed by the inodes and tried again.
+fn open_all(path: &Path, tail: Option<u64>) -> io::Result<VecDeque<File>> {
     const ATTEMPTS_MAX: u32 = 10;
     for _ in 0..ATTEMPTS_MAX {
         let mut files = VecDeque::new();
-        let mut inodes = Vec::new();
+        let mut current = None;
+        let mut missing = tail;
         for n in 0.. {
-            match File::open(rotated(path, n)) {
-                Ok(file) => {
-                    inodes.push(file.metadata()?.ino());
-                    files.push_front(file);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
+            let Some(mut file) = open_rotated(path, n)? else {
+                break;
+            };
+            if n == 0 {
+                current = Some(file.metadata()?.ino());
+            }
+            if let Some(missing) = &mut missing {
+                let (offset, found) = tail_offset(&mut file, *missing)?;
+                file.seek(SeekFrom::Start(offset))?;
+                *missing -= found;
+            }
+            files.push_front(file);
+            if missing == Some(0) {
+                break;
             }
         }
         let now = std::fs::metadata(path).map(|meta| meta.ino()).ok();
-        if now == inodes.first().copied() {
+        if now == current {
             return Ok(files);
         }
     }
@@ -204,20 +216,27 @@ fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
     )))
 }
 
-/// Drops and seeks files such that reading them gives the last `tail` lines.
-fn seek_to_tail(files: &mut VecDeque<File>, tail: u64) -> io::Result<()> {
-    let mut missing = tail;
-    for index in (0..files.len()).rev() {
-        let file = &mut files[index];
-        let (offset, found) = tail_offset(file, missing)?;
-        file.seek(SeekFrom::Start(offset))?;
-        missing -= found;
-        if missing == 0 {
-            files.drain(..index);
-            return Ok(());
-        }
+/// Opens the `n`th file; a compressed one is unpacked to a file without a name. None: there is none.
+fn open_rotated(path: &Path, n: u32) -> io::Result<Option<File>> {
+    let absent_as_none = |opened: io::Result<File>| match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    };
+    let plain = rotated(path, n);
+    if let Some(file) = absent_as_none(File::open(&plain))? {
+        return Ok(Some(file));
     }
-    Ok(())
+    let Some(packed) = absent_as_none(File::open(compressed(&plain)))? else {
+        return Ok(None);
+    };
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let unnamed = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?;
+    let mut file = File::from(unnamed);
+    let mut content = GzDecoder::new(packed).take(UNPACKED_BYTES_MAX);
+    io::copy(&mut content, &mut file)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(Some(file))
 }
 
 /// Where the last `wanted` whole lines of a file begin, and how many there are.
@@ -246,27 +265,72 @@ fn tail_offset(file: &mut File, wanted: u64) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Writer;
+    use super::super::Recorder;
     use super::*;
     use crate::protocol::LogConfig;
+    use crate::watch::Poll;
 
-    fn log(max_bytes: Option<u64>, files_max: u32) -> (tempfile::TempDir, PathBuf, Writer) {
+    fn log(max_bytes: Option<u64>, files_max: u32) -> (tempfile::TempDir, PathBuf, Recorder) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.log");
-        let writer = Writer::open(LogConfig {
+        let writer = open(LogConfig {
             path: path.clone(),
             max_bytes,
             files_max,
-        })
-        .unwrap();
+            compress: false,
+            attributes: BTreeMap::new(),
+        });
         (dir, path, writer)
     }
 
-    fn write(writer: &mut Writer, lines: std::ops::Range<u32>) {
+    fn open(config: LogConfig) -> Recorder {
+        let mut poll = Poll::new().unwrap();
+        Recorder::open(&mut poll, Some(config), None)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn compressed_files_are_read_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut writer = open(LogConfig {
+            path: path.clone(),
+            max_bytes: Some(300),
+            files_max: 4,
+            compress: true,
+            attributes: BTreeMap::from([("tag".to_owned(), "t".to_owned())]),
+        });
+        let mut poll = Poll::new().unwrap();
+        for n in 0..20 {
+            write(&mut writer, n..n + 1);
+            while writer.deadline().is_some() {
+                writer.settle(&mut poll).unwrap();
+            }
+        }
+        let names = ["c.log", "c.log.1", "c.log.2.gz", "c.log.3.gz"];
+        for name in names {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
+        let all = read(&mut Reader::open(&path, ReadOptions::default()).unwrap());
+        let first: u32 = all[0].parse().unwrap();
+        let expected: Vec<String> = (first..20).map(|n| n.to_string()).collect();
+        assert!(all == expected && first < 14, "{all:?}");
+        for tail in 0..all.len() {
+            let options = ReadOptions {
+                tail: Some(tail as u64),
+                ..Default::default()
+            };
+            let last = read(&mut Reader::open(&path, options).unwrap());
+            assert_eq!(last, all[all.len() - tail..]);
+        }
+        let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().attributes["tag"], "t");
+    }
+
+    fn write(writer: &mut Recorder, lines: std::ops::Range<u32>) {
         for n in lines {
-            writer
-                .write(Stream::Stdout, format!("{n}\n").as_bytes())
-                .unwrap();
+            writer.record(Stream::Stdout, Some(format!("{n}\n").as_bytes()));
         }
     }
 
@@ -345,8 +409,10 @@ mod tests {
             path,
             max_bytes: None,
             files_max: 1,
+            compress: false,
+            attributes: BTreeMap::new(),
         };
-        write(&mut Writer::open(config).unwrap(), 0..2);
+        write(&mut open(config), 0..2);
         assert_eq!(read(&mut reader), ["0", "1"]);
     }
 }

@@ -1,0 +1,145 @@
+//! Devices of drivers (CDI), and flags of isolation and limits that have no test of their own elsewhere.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use support::Engine;
+
+#[test]
+fn devices_of_a_specification_are_injected() {
+    let engine = Engine::new();
+    let host = engine.path("driver");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("lib"), "driver").unwrap();
+    std::fs::create_dir(engine.path("cdi")).unwrap();
+    let spec = format!(
+        r#"{{"cdiVersion":"0.6.0","kind":"nvidia.com/gpu","devices":[{{"name":"all","containerEdits":{{
+            "env":["GPU=yes"],"deviceNodes":[{{"path":"/dev/gpu0","hostPath":"/dev/zero"}}],
+            "mounts":[{{"hostPath":"{}","containerPath":"/opt/driver","options":["ro","rbind"]}}],
+            "additionalGids":[4242]}}}}]}}"#,
+        host.display()
+    );
+    std::fs::write(engine.path("cdi/gpu.json"), spec).unwrap();
+    let script = "echo $GPU; head -c 3 /dev/gpu0 | wc -c; cat /opt/driver/lib; echo; id -G";
+    let expected = "yes\n3\ndriver\n0 4242";
+    for flags in [["--device", "nvidia.com/gpu=all"], ["--gpus", "all"]] {
+        let run = [
+            &["run", "--rm"],
+            &flags[..],
+            &["busybox", "sh", "-c", script],
+        ]
+        .concat();
+        assert_eq!(engine.ok(&run), expected);
+        assert_eq!(engine.docker(&run), expected);
+    }
+    assert_eq!(
+        engine.docker(&["info", "-f", "{{(index .DiscoveredDevices 0).ID}}"]),
+        "nvidia.com/gpu=all"
+    );
+    for (flags, reason) in [
+        (
+            ["--device", "nvidia.com/gpu=7"],
+            "unresolvable CDI devices nvidia.com/gpu=7",
+        ),
+        (
+            ["--gpus", "\"driver=amd\""],
+            "could not select device driver",
+        ),
+    ] {
+        let said = engine.run(&["run", "--rm", flags[0], flags[1], "busybox", "true"]);
+        assert!(
+            said.code == 125 && said.stderr.contains(reason),
+            "{flags:?}: {said:?}"
+        );
+    }
+    // Groups count for root as well.
+    let groups = ["run", "--rm", "--group-add", "77", "busybox", "id", "-G"];
+    assert_eq!(engine.ok(&groups), "0 77");
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn every_flag_of_limits_and_isolation_is_kept() {
+    let engine = Engine::new();
+    let flags = [
+        "--cpuset-cpus",
+        "0",
+        "--cpuset-mems",
+        "0",
+        "--memory",
+        "64m",
+        "--memory-reservation",
+        "32m",
+        "--cpu-period",
+        "50000",
+        "--cpu-quota",
+        "25000",
+        "--oom-score-adj",
+        "300",
+        "--domainname",
+        "example.org",
+        "--device-cgroup-rule",
+        "c 42:* rmw",
+        "--annotation",
+        "a=b",
+        "--isolation",
+        "default",
+        "--cgroup-parent",
+        "/hull-test-parent",
+        "--volume-driver",
+        "local",
+        "--ulimit",
+        "nofile=100:200",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+    ];
+    let script = "cat /proc/self/oom_score_adj /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_forward; grep Cpus_allowed_list /proc/self/status; ulimit -n";
+    let run = [
+        &["run", "--name", "cc"],
+        &flags[..],
+        &["busybox", "sh", "-c", script],
+    ]
+    .concat();
+    let said = engine.docker(&run);
+    assert_eq!(said, "300\nexample.org\n1\nCpus_allowed_list:\t0\n100");
+    let seen = "{{with .HostConfig}}{{.CpusetMems}} {{.MemoryReservation}} {{.CpuPeriod}} {{.CpuQuota}} {{.DeviceCgroupRules}} {{.Annotations}} {{.CgroupParent}}{{end}}";
+    assert_eq!(
+        engine.docker(&["inspect", "-f", seen, "cc"]),
+        "0 33554432 50000 25000 [c 42:* rmw] map[a:b] /hull-test-parent"
+    );
+    let empty = ["/sys/fs/cgroup/hull-test-parent".to_owned()]
+        .into_iter()
+        .chain(
+            std::fs::read_dir("/sys/fs/cgroup")
+                .unwrap()
+                .flatten()
+                .map(|entry| format!("{}/hull-test-parent", entry.path().display())),
+        );
+    for group in empty {
+        // A group of that name is this test's own, and empty by now; where there is none there is nothing to remove.
+        let _ = std::fs::remove_dir(group);
+    }
+}
+
+#[test]
+fn what_the_host_cannot_limit_is_a_warning() {
+    let engine = Engine::new();
+    let said = engine.run(&["create", "--name", "cc", "--oom-kill-disable", "busybox"]);
+    assert!(said.code == 0 && said.stderr.contains("OOM"), "{said:?}");
+    for (flags, reason) in [
+        (["--cpu-count", "2"], "Windows"),
+        (["--memory-swappiness", "101"], "swappiness"),
+        (["--cpu-period", "5"], "CPU cfs period"),
+        (
+            ["--device-cgroup-rule", "x 1:1 r"],
+            "invalid device cgroup format",
+        ),
+    ] {
+        let said = engine.run(&["create", flags[0], flags[1], "busybox"]);
+        assert!(
+            said.code != 0 && said.stderr.contains(reason),
+            "{flags:?}: {said:?}"
+        );
+    }
+}
