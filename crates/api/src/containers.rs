@@ -227,12 +227,12 @@ pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
         Vec::new()
     };
     let framed = is_framed(&call, terminal);
-    let (on_upgrade, response) = streams::upgrade(&mut call.request, framed)?;
+    let (client, response) = streams::take(&mut call.request, framed)?;
     if !wanted.any() {
         // Only what has been said already is wanted.
         let (_, none) = tokio::sync::oneshot::channel();
         tokio::spawn(streams::serve_attached(
-            on_upgrade,
+            client,
             engine::Attached::WhenStarted(none),
             keys,
             before,
@@ -240,7 +240,7 @@ pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
         return Ok(response);
     }
     let attached = call.engine.attach(id, wanted).await?;
-    tokio::spawn(streams::serve_attached(on_upgrade, attached, keys, before));
+    tokio::spawn(streams::serve_attached(client, attached, keys, before));
     Ok(response)
 }
 
@@ -312,9 +312,7 @@ fn push_entry(output: &mut Vec<u8>, entry: &LogEntry, shown: Shown) {
         stamp.push(' ');
     }
     if !shown.terminal {
-        let length = u32::try_from(stamp.len() + entry.log.len()).unwrap_or(u32::MAX);
-        output.extend_from_slice(&[entry.stream.number(), 0, 0, 0]);
-        output.extend_from_slice(&length.to_be_bytes());
+        streams::push_frame(output, entry.stream, stamp.len() + entry.log.len());
     }
     output.extend_from_slice(stamp.as_bytes());
     output.extend_from_slice(entry.log.as_bytes());

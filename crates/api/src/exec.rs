@@ -62,7 +62,7 @@ async fn start(call: Call<'_>, id: &str) -> Reply {
         version,
         ..
     } = call;
-    let exec = engine.exec(id)?;
+    let exec = engine.exec_startable(id)?;
     // The body has to be read before the connection can be upgraded.
     let (parts, body) = request.into_parts();
     let body: types::ExecStartRequest = read_json(body).await?;
@@ -71,19 +71,18 @@ async fn start(call: Call<'_>, id: &str) -> Reply {
         return Ok(empty(StatusCode::OK));
     }
     let keys = streams::detach_keys(Some(&exec.config.detach_keys))?;
-    let framed = !exec.config.terminal && version >= (1, 42);
-    let (on_upgrade, response) =
-        streams::upgrade(&mut http::Request::from_parts(parts, ()), framed)?;
-    match engine
-        .exec_start(id, false, body.console_size.map(console_size))
-        .await?
-    {
-        Some(stream) => {
-            tokio::spawn(streams::serve_exec(on_upgrade, stream, keys, exec));
-        }
-        // No stream was asked for when it was created.
-        None => return Ok(empty(StatusCode::OK)),
-    }
+    let mut request = http::Request::from_parts(parts, ());
+    let (client, response) = streams::take(&mut request, !body.tty && version >= (1, 42))?;
+    let engine = engine.clone();
+    let console_size = body.console_size.map(console_size);
+    tokio::spawn(async move {
+        let start = engine.exec_start(&exec.id, false, console_size);
+        let terminals = streams::Terminals {
+            process: exec.config.terminal,
+            client: body.tty,
+        };
+        streams::serve_exec(client, start, terminals, keys, std::sync::Arc::clone(&exec)).await;
+    });
     Ok(response)
 }
 

@@ -1,9 +1,11 @@
 //! Hijacked connections: attach and exec.
 //!
 //! The client asks to upgrade to `tcp`; after the 101 the connection carries the streams as the shim's connection does,
-//! so they are copied as they are. Only the detach keys are looked for on the way in.
+//! so they are copied as they are. Only the detach keys are looked for on the way in. To a client that does not ask for it
+//! they are the body of a plain response, and it has no input.
 
-use crate::http::{Body, Error, empty};
+use crate::http::{Body, Error, empty, stream};
+use bytes::Bytes;
 use engine::{Attached, Stream};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -27,27 +29,75 @@ const DETACH_KEYS: [u8; 2] = [0x10, 0x11];
 /// How many keys may detach together.
 const DETACH_KEYS_MAX: usize = 16;
 
-/// The answer that turns a connection into streams, and the connection once it was sent.
-pub(crate) fn upgrade<B>(
+/// How long a client may take to read the answer that its streams follow, and how often it is looked whether it has.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(2);
+const HEADERS_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The length of a frame's header: its source, three zeros, and the length of its contents.
+const FRAME_BYTES: usize = 8;
+
+/// The client's end of the streams.
+#[derive(Debug)]
+pub(crate) enum Client {
+    /// Its connection, once the answer was sent.
+    Upgraded(OnUpgrade),
+    /// What is written here is the response's body.
+    Body(UnixStream),
+}
+
+/// Takes the client for streams: the answer, and its end.
+pub(crate) fn take<B>(
     request: &mut Request<B>,
     framed: bool,
-) -> Result<(OnUpgrade, Response<Body>), Error> {
-    if !request.headers().contains_key(header::UPGRADE) {
-        return Err(Error::bad_request(
-            "attach needs the headers 'Connection: Upgrade' and 'Upgrade: tcp'",
-        ));
-    }
-    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
-    let headers = response.headers_mut();
+) -> Result<(Client, Response<Body>), Error> {
     let content_type = if framed {
         api_types::MEDIA_TYPE_MULTIPLEXED_STREAM
     } else {
         api_types::MEDIA_TYPE_RAW_STREAM
     };
+    if !request.headers().contains_key(header::UPGRADE) {
+        return body(content_type);
+    }
+    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
-    Ok((hyper::upgrade::on(request), response))
+    Ok((Client::Upgraded(hyper::upgrade::on(request)), response))
+}
+
+fn body(content_type: &'static str) -> Result<(Client, Response<Body>), Error> {
+    let failed = |error: io::Error| {
+        Error::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("cannot make a stream: {error}"),
+        )
+    };
+    let (here, mut there) = UnixStream::pair().map_err(failed)?;
+    let (pieces, response) = stream(content_type);
+    tokio::spawn(async move {
+        // No input ever comes.
+        if there.shutdown().await.is_err() {
+            return;
+        }
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let read = tokio::select! {
+                read = there.read(&mut buffer) => read,
+                () = pieces.closed() => return,
+            };
+            match read {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    let piece = Bytes::copy_from_slice(&buffer[..count]);
+                    if pieces.send(Ok(piece)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    Ok((Client::Body(here), response))
 }
 
 /// Reads the parameter `detachKeys`, such as `ctrl-p,ctrl-q` or `ctrl-@,a`.
@@ -83,12 +133,12 @@ fn parse_keys(text: &str) -> Result<Vec<u8>, Error> {
 
 /// Connects the client with an attached container until either ends.
 pub(crate) async fn serve_attached(
-    on_upgrade: OnUpgrade,
+    client: Client,
     attached: Attached,
     keys: Vec<u8>,
     before: Vec<u8>,
 ) {
-    let Some(mut client) = upgraded(on_upgrade).await else {
+    let Some(mut client) = client.connected().await else {
         return;
     };
     if client.write_all(&before).await.is_err() {
@@ -105,55 +155,187 @@ pub(crate) async fn serve_attached(
             () = gone(&client) => return,
         },
     };
-    copy(client, stream, &keys).await;
+    copy(client, stream, &keys, Framing::Kept).await;
 }
 
-/// Connects the client with an exec, and ends only when its exit code is known.
+/// Connects the client with an exec that `start` starts, and ends only when its exit code is known. Why it was not started is
+/// told to the client as what the process says.
 pub(crate) async fn serve_exec(
-    on_upgrade: OnUpgrade,
-    stream: Stream,
+    client: Client,
+    start: impl Future<Output = engine::Result<Option<Stream>>>,
+    terminals: Terminals,
     keys: Vec<u8>,
     exec: std::sync::Arc<engine::exec::Exec>,
 ) {
-    let Some(client) = upgraded(on_upgrade).await else {
+    let Some(mut client) = client.connected().await else {
         return;
     };
-    let Some(client) = copy(client, stream, &keys).await else {
+    let stream = match start.await {
+        Ok(Some(stream)) => stream,
+        // No stream was asked for when it was created.
+        Ok(None) => return,
+        Err(error) => {
+            let text = format!("OCI runtime exec failed: {}: unknown\r\n", error.chain());
+            let mut said = Vec::new();
+            if !terminals.client {
+                push_frame(&mut said, engine::LogSource::Stderr, text.len());
+            }
+            said.extend_from_slice(text.as_bytes());
+            // Nobody is left to be told when this fails.
+            let _ = client.write_all(&said).await;
+            return;
+        }
+    };
+    let Some(client) = copy(client, stream, &keys, terminals.framing()).await else {
         return;
     };
     exec.wait().await;
     drop(client);
 }
 
-async fn upgraded(on_upgrade: OnUpgrade) -> Option<UnixStream> {
-    let upgraded: Upgraded = match on_upgrade.await {
-        Ok(upgraded) => upgraded,
-        Err(error) => {
-            tracing::debug!(%error, "a client left before its streams");
+/// Who has a terminal: with one, output has no frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminals {
+    /// The process.
+    pub(crate) process: bool,
+    /// The client, as it says when it starts the process; which need not be what it has said when it was created.
+    pub(crate) client: bool,
+}
+
+impl Terminals {
+    fn framing(self) -> Framing {
+        match (self.process, self.client) {
+            (true, false) => Framing::Added,
+            (false, true) => Framing::Removed(Unframer::default()),
+            _ => Framing::Kept,
+        }
+    }
+}
+
+/// What becomes of the frames of multiplexed output on its way to the client.
+#[derive(Debug)]
+enum Framing {
+    Kept,
+    Added,
+    Removed(Unframer),
+}
+
+impl Framing {
+    /// Makes of what was read what is written.
+    fn apply<'a>(&mut self, bytes: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        buffer.clear();
+        match self {
+            Self::Kept => return bytes,
+            Self::Added => {
+                push_frame(buffer, engine::LogSource::Stdout, bytes.len());
+                buffer.extend_from_slice(bytes);
+            }
+            Self::Removed(unframer) => unframer.push(bytes, buffer),
+        }
+        buffer
+    }
+}
+
+/// Takes frames off, wherever they are cut.
+#[derive(Debug, Default)]
+struct Unframer {
+    header: Vec<u8>,
+    /// How much of the frame's contents is to come.
+    left: usize,
+}
+
+impl Unframer {
+    fn push(&mut self, mut bytes: &[u8], output: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let (more, rest) = bytes.split_at(bytes.len().min(FRAME_BYTES - self.header.len()));
+                self.header.extend_from_slice(more);
+                bytes = rest;
+                if let Ok([_, _, _, _, length @ ..]) = <[u8; FRAME_BYTES]>::try_from(&*self.header)
+                {
+                    self.left = u32::from_be_bytes(length) as usize;
+                    self.header.clear();
+                }
+            } else {
+                let (contents, rest) = bytes.split_at(bytes.len().min(self.left));
+                output.extend_from_slice(contents);
+                self.left -= contents.len();
+                bytes = rest;
+            }
+        }
+    }
+}
+
+/// Begins a frame of multiplexed output.
+pub(crate) fn push_frame(output: &mut Vec<u8>, source: engine::LogSource, bytes: usize) {
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+    output.extend_from_slice(&[source.number(), 0, 0, 0]);
+    output.extend_from_slice(&length.to_be_bytes());
+}
+
+impl Client {
+    /// The connection, ready for the first byte of output. None: the client has left.
+    async fn connected(self) -> Option<UnixStream> {
+        let on_upgrade = match self {
+            Self::Upgraded(on_upgrade) => on_upgrade,
+            Self::Body(client) => return Some(client),
+        };
+        let upgraded: Upgraded = match on_upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                tracing::debug!(%error, "a client left before its streams");
+                return None;
+            }
+        };
+        let parts = upgraded.downcast::<TokioIo<UnixStream>>().ok()?;
+        if !parts.read_buf.is_empty() {
+            // No client sends input before it has seen the 101; one that does would lose it silently.
+            tracing::warn!("a client sent input before its connection was upgraded");
             return None;
         }
-    };
-    let parts = upgraded.downcast::<TokioIo<UnixStream>>().ok()?;
-    if !parts.read_buf.is_empty() {
-        // No client sends input before it has seen the 101; one that does would lose it silently.
-        tracing::warn!("a client sent input before its connection was upgraded");
-        return None;
+        let client = parts.io.into_inner();
+        headers_read(&client).await;
+        Some(client)
     }
-    Some(parts.io.into_inner())
+}
+
+/// Waits until the client has read the answer. Some read it through a buffer and the streams past it (Python's http.client):
+/// what comes together with the answer would be lost to them.
+async fn headers_read(client: &UnixStream) {
+    let read = async {
+        while sys::socket::unread(client).is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(HEADERS_INTERVAL).await;
+        }
+    };
+    // One that reads nothing will not read the streams either.
+    let _ = tokio::time::timeout(HEADERS_TIMEOUT, read).await;
 }
 
 /// Copies both ways. Returns the client when the process's output has ended; None: it detached or left.
-async fn copy(client: UnixStream, stream: Stream, keys: &[u8]) -> Option<UnixStream> {
+async fn copy(
+    client: UnixStream,
+    stream: Stream,
+    keys: &[u8],
+    mut framing: Framing,
+) -> Option<UnixStream> {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_process, mut to_process) = stream.socket.into_split();
-    to_client.write_all(&stream.received).await.ok()?;
+    let mut framed = Vec::new();
+    let mut received = stream.received;
+    if !received.is_empty() {
+        // What came with the shim's answer may be the beginning of what is there already. That there is no more is no error.
+        let _ = from_process.try_read_buf(&mut received);
+        let output = framing.apply(&received, &mut framed);
+        to_client.write_all(output).await.ok()?;
+    }
     let output = async {
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             match from_process.read(&mut buffer).await {
                 Ok(0) | Err(_) => return true,
                 Ok(count) => {
-                    if to_client.write_all(&buffer[..count]).await.is_err() {
+                    let output = framing.apply(&buffer[..count], &mut framed);
+                    if to_client.write_all(output).await.is_err() {
                         return false;
                     }
                 }
@@ -246,6 +428,23 @@ impl Scanner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_are_taken_off_wherever_they_are_cut() {
+        let mut framed = Vec::new();
+        for text in ["one", "", "three"] {
+            push_frame(&mut framed, engine::LogSource::Stderr, text.len());
+            framed.extend_from_slice(text.as_bytes());
+        }
+        for size in 1..framed.len() {
+            let mut framing = Framing::Removed(Unframer::default());
+            let mut buffer = Vec::new();
+            let plain: Vec<u8> = { framed.chunks(size) }
+                .flat_map(|part| framing.apply(part, &mut buffer).to_vec())
+                .collect();
+            assert_eq!(plain, b"onethree", "{size}");
+        }
+    }
 
     #[test]
     fn detach_keys_are_held_back_until_they_are_none() {

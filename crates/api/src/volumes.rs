@@ -2,6 +2,7 @@
 
 use crate::http::{Error, Reply, empty, json, json_with, read_json};
 use crate::server::Call;
+use crate::wire::mounts::check_driver;
 use api_types as types;
 use engine::{Engine, NewVolume, Volume};
 use http::{Method, StatusCode};
@@ -83,12 +84,7 @@ fn list(call: &Call<'_>) -> Reply {
 
 async fn create(call: Call<'_>) -> Reply {
     let body: types::VolumeCreateRequest = read_json(call.request.into_body()).await?;
-    if !matches!(body.driver.as_str(), "" | "local") {
-        return Err(Error::unsupported(&format!(
-            "the volume driver {:?}",
-            body.driver
-        )));
-    }
+    check_driver(&body.driver)?;
     if body.cluster_volume_spec.is_some() {
         return Err(Error::unsupported("a cluster volume"));
     }

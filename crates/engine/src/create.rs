@@ -295,6 +295,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
         annotations: request.annotations,
         health,
         volumes_from: request.volumes_from,
+        echo: request.echo,
     })
 }
 
@@ -324,11 +325,25 @@ fn merge_process(
     ProcessSpec {
         entrypoint,
         command,
-        environment: crate::spec::merge_environment(&config.env, &process.environment),
+        environment: inherit_environment(&config.env, process.environment),
         working_dir: or(process.working_dir, config.working_dir),
         user: or(process.user, config.user),
         ..process
     }
+}
+
+/// The request's variables, and those of the image that it has not. A name without a value stays, and keeps the variable away
+/// when the process is made.
+fn inherit_environment(image: &[String], own: Vec<String>) -> Vec<String> {
+    fn name(variable: &str) -> &str {
+        variable.split('=').next().unwrap_or_default()
+    }
+    let mut all: Vec<String> = { image.iter() }
+        .filter(|variable| !own.iter().any(|other| name(other) == name(variable)))
+        .cloned()
+        .collect();
+    all.extend(own);
+    all
 }
 
 fn parse_port(text: &str) -> Result<Port> {

@@ -158,6 +158,19 @@ impl Engine {
         found.ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
     }
 
+    /// The exec with this id, if it can be started as things are.
+    ///
+    /// # Errors
+    /// No such exec, started already, the container does not run.
+    pub fn exec_startable(&self, id: &str) -> Result<Arc<Exec>> {
+        let (container, exec) = self.find_exec(id)?;
+        container.running_link()?;
+        if exec.state() != ExecState::Created {
+            return Err(already_started(id));
+        }
+        Ok(exec)
+    }
+
     /// Starts an exec. Detached, nothing is streamed.
     ///
     /// # Errors
@@ -193,9 +206,7 @@ impl Engine {
             free
         });
         if !claimed {
-            return Err(Error::conflict(format!(
-                "exec command {id} is already running or has ended"
-            )));
+            return Err(already_started(id));
         }
         let action = format!("exec_start: {}", config.command.join(" "));
         match link.open(&request).await {
@@ -299,6 +310,10 @@ pub(crate) const EXIT_NOT_FOUND: i32 = 127;
 
 /// What a shell says of a command it cannot execute.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
+
+fn already_started(id: &str) -> Error {
+    Error::conflict(format!("exec command {id} is already running or has ended"))
+}
 
 /// Keeps an exec, at the cost of an ended one when there are many.
 fn remember(container: &Container, exec: Arc<Exec>) -> Result<()> {

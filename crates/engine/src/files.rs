@@ -1,22 +1,40 @@
 //! A container's files from outside: `cp`, `diff`, `export`, `commit`, the size in `ps -s`.
 
+mod stopped;
+
 use crate::Engine;
 use crate::container::Container;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::model::ImageSource;
 use images::archive::{self, ExtractOptions, Stat};
 use images::{Change, CommitOptions, ImageId};
 use shim::protocol::Request;
 use std::io::{Read, Write};
 use std::path::Path;
+use stopped::Stopped;
 use sys::root::Root;
 use tokio::task::block_in_place;
 
-/// A container's root filesystem: of a running one with everything mounted in it, of another its layers, mounted for
-/// this value alone and nowhere visible. Its calls block.
+/// A container's root filesystem, with what is mounted in it: of a running one all of that, of another its volumes and the
+/// host's paths, mounted for this value alone and nowhere visible. Its calls block.
 #[derive(Debug)]
 pub struct Archive {
-    root: Root,
+    files: Files,
+}
+
+#[derive(Debug)]
+enum Files {
+    Running(Root),
+    Stopped(Stopped),
+}
+
+impl Files {
+    fn root(&self) -> &Root {
+        match self {
+            Self::Running(root) => root,
+            Self::Stopped(stopped) => &stopped.root,
+        }
+    }
 }
 
 impl Archive {
@@ -25,7 +43,7 @@ impl Archive {
     /// # Errors
     /// No such path.
     pub fn stat(&self, path: &Path) -> Result<Stat> {
-        archive::stat(&self.root, path).map_err(|error| path_error(error, path))
+        archive::stat(self.files.root(), path).map_err(|error| path_error(error, path))
     }
 
     /// Writes a path as tar.
@@ -33,7 +51,7 @@ impl Archive {
     /// # Errors
     /// No such path, or the writer's.
     pub fn read(&self, path: &Path, out: impl Write) -> Result<()> {
-        archive::read(&self.root, path, out).map_err(|error| path_error(error, path))
+        archive::read(self.files.root(), path, out).map_err(|error| path_error(error, path))
     }
 
     /// Extracts a tar into a directory.
@@ -46,7 +64,8 @@ impl Archive {
         tar: impl Read + Send,
         options: &ExtractOptions,
     ) -> Result<()> {
-        archive::extract(&self.root, dir, tar, options).map_err(|error| path_error(error, dir))
+        archive::extract(self.files.root(), dir, tar, options)
+            .map_err(|error| path_error(error, dir))
     }
 
     /// Writes the whole filesystem as tar.
@@ -54,7 +73,7 @@ impl Archive {
     /// # Errors
     /// The writer's.
     pub fn export(&self, out: impl Write) -> Result<()> {
-        archive::export(&self.root, out).context(|| "export the container's filesystem")
+        archive::export(self.files.root(), out).context(|| "export the container's filesystem")
     }
 }
 
@@ -96,13 +115,17 @@ impl Engine {
             let root = Root::open(Path::new(&path)).context(|| "open the container's root")?;
             // The process id was still the container's when it was opened if it is so afterwards.
             if container.state().pid == Some(pid) {
-                return Ok(Archive { root });
+                return Ok(Archive {
+                    files: Files::Running(root),
+                });
             }
         }
         let snapshot = self.ensure_layer(&container.spec)?;
         let mounted = self.0.images.mount_detached(&snapshot);
+        let layer = mounted.context(|| "mount the container's filesystem")?;
+        let stopped = self.with_mounts(&container.spec, layer)?;
         Ok(Archive {
-            root: Root::from_fd(mounted.context(|| "mount the container's filesystem")?),
+            files: Files::Stopped(stopped),
         })
     }
 
@@ -179,11 +202,15 @@ impl Engine {
         pause: bool,
     ) -> Result<ImageId> {
         let container = self.0.registry.find(key)?;
-        let link = container
+        let mut link = container
             .link()
             .filter(|_| pause && container.phase() == crate::model::Phase::Running);
-        if let Some(link) = &link {
-            link.tell(Request::Pause).await?;
+        if let Some(running) = &link {
+            match running.tell(Request::Pause).await {
+                // It has ended meanwhile.
+                Err(error) if error.kind() == Kind::Conflict => link = None,
+                paused => paused?,
+            }
         }
         options.created_by = container.spec.process.command.join(" ");
         options.flatten = matches!(container.spec.image, ImageSource::Directory(_));

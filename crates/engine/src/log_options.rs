@@ -91,9 +91,8 @@ impl LogSpec {
             name => { LogDriver::ALL.into_iter() }
                 .find(|driver| driver.as_str() == name)
                 .ok_or_else(|| {
-                    let known = LogDriver::ALL.map(LogDriver::as_str).join(", ");
-                    Error::unsupported(format!(
-                        "the log driver {name:?} is not supported: there are {known}"
+                    Error::invalid(format!(
+                        "logger: no log driver named '{name}' is registered"
                     ))
                 })?,
         };

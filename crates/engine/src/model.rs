@@ -53,6 +53,20 @@ pub struct Spec {
     /// The containers whose mounts it has taken over, as `name[:mode]`, for inspection.
     #[serde(default)]
     pub volumes_from: Vec<String>,
+    /// What inspection repeats.
+    #[serde(default)]
+    pub echo: Echo,
+}
+
+/// Words of the request that change nothing here, and that inspection repeats.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// What the runtime was called; empty: by no name.
+    pub runtime: String,
+    /// `default`, or empty.
+    pub isolation: String,
+    /// The driver for volumes that the request did not name.
+    pub volume_driver: String,
 }
 
 /// Where a root filesystem comes from.
@@ -666,6 +680,8 @@ pub struct CreateRequest {
     pub health: Option<Check>,
     /// Containers whose mounts it takes over, as `name[:mode]`.
     pub volumes_from: Vec<String>,
+    /// What inspection repeats.
+    pub echo: Echo,
 }
 
 /// A container as it is at one moment.

@@ -242,14 +242,14 @@ pub(crate) fn unmount_all(path: &Path) -> std::io::Result<()> {
 }
 
 /// A copy of the mount at a descriptor, with what is mounted below.
-fn clone_tree(inside: OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn clone_tree(inside: OwnedFd) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
     rustix::mount::open_tree(inside.as_fd(), "", flags)
         .map_err(std::io::Error::from)
-        .context(|| "copy the mount of a subpath")
+        .context(|| "copy the mount")
 }
 
 /// A path inside a volume or an image.

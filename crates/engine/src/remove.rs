@@ -50,10 +50,14 @@ impl Engine {
         let phase = container.phase();
         if phase.is_running() || phase == Phase::Restarting {
             if !force {
+                let first = match phase {
+                    Phase::Paused => "Unpause and then stop",
+                    _ => "Stop",
+                };
                 return Err(Error::conflict(format!(
-                    "cannot remove container \"{}\": container is {}: stop the container before removing or force remove",
-                    container.name(),
-                    phase.as_str()
+                    "You cannot remove a {} container {}. {first} the container before attempting removal or force remove",
+                    phase.as_str(),
+                    container.id(),
                 )));
             }
             container.change(|state| state.stopped_by_hand = true);

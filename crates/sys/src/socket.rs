@@ -1,4 +1,4 @@
-//! Socket options that rustix lacks: socket(7).
+//! What rustix lacks of sockets: socket(7), unix(7).
 
 use crate::{Error, Result};
 use rustix::io::Errno;
@@ -29,4 +29,34 @@ pub fn set_send_buffer(socket: impl AsFd, bytes: i32) -> Result<()> {
         format!("setsockopt({fd}, SOL_SOCKET, SO_SNDBUFFORCE, {bytes})"),
         errno,
     ))
+}
+
+/// How many bytes that were written to a stream socket the other end has not read yet (`SIOCOUTQ`); of TCP, not acknowledged.
+///
+/// # Errors
+/// As ioctl(2).
+pub fn unread(socket: impl AsFd) -> Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, to `bytes`, which outlives the call.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    crate::process::check(result.into(), || format!("ioctl({fd}, SIOCOUTQ)"))?;
+    Ok(usize::try_from(bytes).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_read_is_not_unread() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        assert_eq!(unread(&here).unwrap(), 0);
+        here.write_all(b"abc").unwrap();
+        assert!(unread(&here).unwrap() > 0);
+        there.read_exact(&mut [0; 3]).unwrap();
+        assert_eq!(unread(&here).unwrap(), 0);
+    }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// Which crates of the workspace each may depend on. `hull` ties them together and may know all; `xtask` is no part of the product.
 const EDGES: [(&str, &[&str]); 13] = [
-    ("api", &["api-types", "engine", "oci"]),
+    ("api", &["api-types", "engine", "oci", "sys"]),
     ("api-types", &[]),
     ("cli", &["api-types", "client", "oci", "registry"]),
     ("client", &["api-types"]),

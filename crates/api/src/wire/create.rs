@@ -7,9 +7,9 @@ use engine::Update;
 use engine::cdi::DeviceRequest;
 use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
-    AttachFlags, CreateRequest, Device, Ipc, Isolation, Lifecycle, Limits, LogSpec, Namespace,
-    NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart, Seccomp,
-    Throttle, Ulimit, WeightDevice,
+    AttachFlags, CreateRequest, Device, Echo, Ipc, Isolation, Lifecycle, Limits, LogSpec,
+    Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
+    Seccomp, Throttle, Ulimit, WeightDevice,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,6 +24,13 @@ type Result<T> = std::result::Result<T, Error>;
 pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<CreateRequest> {
     let host = body.host_config.as_deref().cloned().unwrap_or_default();
     refuse(&body, &host)?;
+    if body
+        .volumes
+        .as_ref()
+        .is_some_and(|volumes| !volumes.is_empty())
+    {
+        mounts::check_driver(&host.volume_driver)?;
+    }
     let keys = |set: &Option<BTreeMap<String, wire::Empty>>| -> Vec<String> {
         set.iter().flat_map(|set| set.keys().cloned()).collect()
     };
@@ -72,6 +79,11 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         annotations: host.annotations.clone().unwrap_or_default(),
         health: health(&body)?,
         volumes_from: host.volumes_from.clone().unwrap_or_default(),
+        echo: Echo {
+            runtime: runtime(&host.runtime)?,
+            isolation: host.isolation.clone(),
+            volume_driver: host.volume_driver.clone(),
+        },
     })
 }
 
@@ -105,21 +117,26 @@ fn positive(value: i64) -> Option<i64> {
     (value != 0).then_some(value)
 }
 
+/// What a request calls the runtime: there is one, which answers to the names of those whose place it takes.
+fn runtime(name: &str) -> Result<String> {
+    match name {
+        "" | "hull" | "runc" | "io.containerd.runc.v2" => Ok(name.to_owned()),
+        other => Err(Error::bad_request(format!(
+            "unknown or invalid runtime name: {other}: there is hull's own, which runc stands for, too"
+        ))),
+    }
+}
+
 /// Names the first thing that is asked for and not supported.
 fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let paths = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let named_runtime = !matches!(host.runtime.as_str(), "" | "hull");
     let unsupported = [
         (
             body.network_disabled,
             "NetworkDisabled: use --network none, which",
         ),
         (has(&host.links), "--link"),
-        (
-            !matches!(host.volume_driver.as_str(), "" | "local"),
-            "a volume driver other than local (--volume-driver)",
-        ),
         (
             host.storage_opt
                 .as_ref()
@@ -131,7 +148,6 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
             !matches!(host.isolation.as_str(), "" | "default"),
             "--isolation (Windows)",
         ),
-        (named_runtime, "a runtime other than hull's own (--runtime)"),
         (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
         (
             paths(&host.masked_paths) || paths(&host.readonly_paths),
@@ -607,7 +623,7 @@ mod tests {
                 r#"{"HostConfig":{"StorageOpt":{"size":"1g"}}}"#,
                 "--storage-opt",
             ),
-            (r#"{"HostConfig":{"Runtime":"kata"}}"#, "--runtime"),
+            (r#"{"HostConfig":{"Runtime":"kata"}}"#, "runtime name: kata"),
             (r#"{"HostConfig":{"NetworkMode":"mine"}}"#, "mine"),
             (
                 r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#,

@@ -220,7 +220,12 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         },
         shm_size: i64::try_from(isolation.shm_bytes).unwrap_or(i64::MAX),
         sysctls: Some(isolation.sysctls.clone()),
-        runtime: "hull".to_owned(),
+        runtime: match spec.echo.runtime.as_str() {
+            "" => "hull".to_owned(),
+            name => name.to_owned(),
+        },
+        isolation: spec.echo.isolation.clone(),
+        volume_driver: spec.echo.volume_driver.clone(),
         masked_paths: isolation.unmasked_paths.then(Vec::new),
         readonly_paths: isolation.unmasked_paths.then(Vec::new),
         init: isolation.init.then_some(true),

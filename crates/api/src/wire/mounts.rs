@@ -14,7 +14,13 @@ const PROPAGATIONS: [&str; 6] = [
 
 /// Reads all mounts of a request.
 pub(crate) fn read(host: &wire::HostConfig) -> Result<Vec<Mount>> {
-    let binds = host.binds.iter().flatten().map(|bind| read_bind(bind));
+    let binds = host.binds.iter().flatten().map(|bind| {
+        let mount = read_bind(bind)?;
+        if matches!(mount.source, MountSource::Volume { .. }) {
+            check_driver(&host.volume_driver)?;
+        }
+        Ok(mount)
+    });
     let mounts = host.mounts.iter().map(read_mount);
     let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| {
         let options = options
@@ -168,10 +174,7 @@ fn bind_source(mount: &wire::Mount) -> std::result::Result<MountSource, String> 
 fn volume_source(mount: &wire::Mount) -> Result<MountSource> {
     let options = mount.volume_options.clone().unwrap_or_default();
     let driver = options.driver_config.unwrap_or_default();
-    if !matches!(driver.name.as_str(), "" | "local") {
-        let name = &driver.name;
-        return Err(Error::unsupported(&format!("the volume driver {name:?}")));
-    }
+    check_driver(&driver.name)?;
     let anonymous = mount.source.is_empty();
     let name = if anonymous {
         anonymous_name()?
@@ -187,6 +190,16 @@ fn volume_source(mount: &wire::Mount) -> Result<MountSource> {
         options: driver.options,
         mode: "z".to_owned(),
     })
+}
+
+/// Refuses a volume driver that there is not.
+pub(crate) fn check_driver(name: &str) -> Result<()> {
+    if matches!(name, "" | "local") {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "error looking up volume plugin {name}: plugin \"{name}\" not found"
+    )))
 }
 
 fn anonymous_name() -> Result<String> {
