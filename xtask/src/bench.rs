@@ -6,8 +6,10 @@
 mod engines;
 mod floor;
 mod image;
+mod process;
 mod registry;
 mod runtimes;
+mod serving;
 
 use crate::{Result, release_binary, shell};
 use engines::Engine;
@@ -45,7 +47,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     if matches!(part.as_str(), "" | "floor") {
         floor()?;
     }
-    if !matches!(part.as_str(), "runtime" | "floor") {
+    if matches!(part.as_str(), "" | "serving") {
+        serving::run(&hull, rounds(LOAD_ROUNDS)?)?;
+    }
+    if !matches!(part.as_str(), "runtime" | "floor" | "serving") {
         engines(root, &hull, &part)?;
     }
     Ok(())
@@ -73,6 +78,16 @@ fn floor() -> Result<()> {
     }
     print_table("the floor", rows.into_iter());
     Ok(())
+}
+
+/// How often what takes seconds is timed: as often as the second argument says.
+fn rounds(default: usize) -> Result<usize> {
+    match std::env::args().nth(3) {
+        None => Ok(default),
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("{text:?} is no number of rounds")),
+    }
 }
 
 /// How often the archive is loaded into each engine: it takes seconds.
@@ -149,7 +164,8 @@ fn engines(root: &Path, hull: &Path, part: &str) -> Result<()> {
     }
     if wants("registry") {
         let engines = [Some(&hull_engine), peer.as_ref()];
-        registry::run(root, &engines.into_iter().flatten().collect::<Vec<_>>())?;
+        let engines: Vec<&Engine> = engines.into_iter().flatten().collect();
+        registry::run(root, &engines, rounds(LOAD_ROUNDS)?)?;
     }
     if wants("exec") {
         for engine in [Some(&hull_engine), peer.as_ref()].into_iter().flatten() {

@@ -139,7 +139,8 @@ fn ci() -> Result<()> {
 
 /// The release build's binary, whatever the host's target is called.
 fn release_binary(root: &Path) -> Result<PathBuf> {
-    let targets = std::fs::read_dir(root.join("target")).map_err(|error| error.to_string())?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let targets = std::fs::read_dir(target).map_err(|error| error.to_string())?;
     let candidates = targets
         .flatten()
         .map(|entry| entry.path().join("release/hull"));

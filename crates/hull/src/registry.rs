@@ -3,7 +3,9 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use registry::Credentials;
 use registry::config::{Address, Registries};
-use registry::server::{Access, Rule, Server, Settings, Sweep, Tls, UpstreamSettings, sweep};
+use registry::server::{
+    Access, Quota, Rule, Server, Settings, Sweep, Tls, UpstreamSettings, sweep,
+};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
@@ -76,7 +78,7 @@ fn serve_command() -> Command {
                 .help("Where to listen"),
         )
         .arg(storage_flag())
-        .arg(file("tls-cert", "The certificate to show, in PEM, with those that vouch for it").requires("tls-key"))
+        .arg(file("tls-cert", "The certificate to show, in PEM, with those that vouch for it; read again when it changes").requires("tls-key"))
         .arg(file("tls-key", "Its key, in PEM").requires("tls-cert"))
         .arg(flag("plain-http", "Listen without TLS on an address that others can reach").conflicts_with("tls-cert"))
         .arg(file("htpasswd", "Users and their passwords, as `htpasswd -B` writes them; read again when it changes"))
@@ -87,6 +89,23 @@ fn serve_command() -> Command {
                 .value_name("[USER@]PATTERN=RIGHTS")
                 .value_parser(|text: &str| text.parse::<Rule>())
                 .help("Allow pull, push and delete (with commas) for repositories; `*` matches within a component, `**` all; as a user, `*` is everybody who has logged in. With such rules, what none allows is denied"),
+        )
+        .arg(
+            Arg::new("quota")
+                .long("quota")
+                .action(ArgAction::Append)
+                .value_name("PREFIX=BYTES")
+                .conflicts_with("proxy")
+                .value_parser(|text: &str| text.parse::<Quota>())
+                .help("Let repositories below this prefix have so much, such as team/app=20G; `*` is all repositories"),
+        )
+        .arg(
+            Arg::new("connections-per-address")
+                .long("connections-per-address")
+                .value_name("COUNT")
+                .default_value("256")
+                .value_parser(clap::value_parser!(u16).range(1..=1024))
+                .help("How many connections one address may have at once"),
         )
         .arg(flag("delete", "Allow manifests, tags and blobs to be deleted"))
         .arg(flag("read-only", "Take nothing, delete nothing").conflicts_with_all(["delete", "proxy"]))
@@ -240,6 +259,13 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
         deletion: matches.get_flag("delete"),
         access: access.map_err(|error| chain(&error))?,
         tls: tls.map(|(certificate, key)| Tls { certificate, key }),
+        connections_per_address_max: { matches.get_one::<u16>("connections-per-address") }
+            .map_or(usize::MAX, |count| usize::from(*count)),
+        quotas: { matches.get_many::<Quota>("quota") }
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
         sweep: (!interval.is_zero() && !read_only).then_some((interval, sweep)),
         upstream,
     })

@@ -29,6 +29,8 @@ const LAYERS_AT_ONCE: usize = 3;
 const UPLOADS_MAX: u32 = 3;
 /// As good a compression as others make at half of their time.
 const GZIP_LEVEL: u32 = 4;
+/// As the zstd command compresses.
+const ZSTD_LEVEL: i32 = 3;
 /// Bytes of one piece of a body.
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces that wait to be sent.
@@ -330,7 +332,8 @@ impl Sender<'_> {
             hasher: Hasher::new(Algorithm::Sha256),
             size: 0,
         };
-        let mut encoder = GzEncoder::new(&mut sink, flate2::Compression::new(GZIP_LEVEL));
+        let kind = self.kind(&layer.diff_id);
+        let mut encoder = Encoder::new(kind, &mut sink).map_err(Error::Output)?;
         let counted = Counted {
             out: &mut encoder,
             done: 0,
@@ -339,7 +342,7 @@ impl Sender<'_> {
             sender: self,
         };
         let written = self.images.write_layer(layer, counted);
-        let ended = written.and_then(|()| encoder.finish().map(drop).map_err(Error::Output));
+        let ended = written.and_then(|()| encoder.finish().map_err(Error::Output));
         let ended = ended.and_then(|()| sink.send().map_err(Error::Output));
         let (digest, size) = (sink.hasher.finish(), sink.size);
         if let Err(error) = &ended {
@@ -361,7 +364,17 @@ impl Sender<'_> {
         };
         self.wait(upload.finish(&digest))?;
         (self.progress)(&layer.diff_id, PushState::Pushed);
-        Ok(Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size))
+        Ok(Descriptor::new(kind, digest, size))
+    }
+
+    /// How a layer goes: as it came, or else so that everybody can read it.
+    fn kind(&self, diff_id: &Digest) -> &'static str {
+        let forms = self.known.get(diff_id).into_iter().flatten();
+        let mut kinds = forms.map(|form| plainly(&form.descriptor).media_type);
+        match kinds.next().as_deref() {
+            Some(media_type::OCI_LAYER_ZSTD) => media_type::OCI_LAYER_ZSTD,
+            _ => media_type::OCI_LAYER_GZIP,
+        }
     }
 
     fn wait<T>(&self, work: impl Future<Output = registry::Result<T>>) -> Result<T> {
@@ -384,6 +397,44 @@ fn plainly(descriptor: &Descriptor) -> Descriptor {
         other => other,
     };
     Descriptor::new(kind, descriptor.digest, descriptor.size)
+}
+
+/// Compresses what it gets.
+enum Encoder<W: Write> {
+    Gzip(GzEncoder<W>),
+    Zstd(zstd::Encoder<'static, W>),
+}
+
+impl<W: Write> Encoder<W> {
+    fn new(kind: &str, out: W) -> io::Result<Self> {
+        Ok(match kind {
+            media_type::OCI_LAYER_ZSTD => Self::Zstd(zstd::Encoder::new(out, ZSTD_LEVEL)?),
+            _ => Self::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL))),
+        })
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish().map(drop),
+            Self::Zstd(encoder) => encoder.finish().map(drop),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
 }
 
 /// Hashes what it gets, and passes it on in large pieces.

@@ -3,14 +3,13 @@
 //! Sizes of images elsewhere are those of their files' content. Here is what deleting something gives back: directories,
 //! recipes and documents count, a sparse file counts what it has, a file with several names counts once.
 
-use crate::limits::DEPTH_MAX;
 use crate::records::{ImageId, ImageRecord};
 use crate::{Error, Images, Result};
 use oci::Digest;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -125,12 +124,10 @@ pub fn disk_usage(path: &Path) -> Result<u64> {
         linked: HashSet::new(),
         bytes: 0,
     };
-    if is_directory(&stat) {
-        if let Some(directory) = open(CWD, path)? {
-            measure.directory(directory, path, 0)?;
-        }
-    } else {
+    if !is_directory(&stat) {
         measure.add(&stat);
+    } else if let Some(directory) = open_below(CWD, path.as_os_str()).call(call)? {
+        measure.tree(directory).call(|| format!("du({path:?})"))?;
     }
     Ok(measure.bytes)
 }
@@ -142,6 +139,13 @@ struct Measure {
     bytes: u64,
 }
 
+/// A directory on the way to the one that is looked at.
+struct Level {
+    inode: u64,
+    /// Directories in it that are still to be looked at.
+    pending: Vec<OsString>,
+}
+
 impl Measure {
     fn add(&mut self, stat: &Stat) {
         if stat.st_nlink == 1 || is_directory(stat) || self.linked.insert(stat.st_ino) {
@@ -149,54 +153,70 @@ impl Measure {
         }
     }
 
-    fn directory(&mut self, directory: OwnedFd, path: &Path, depth: usize) -> Result<()> {
-        if depth > DEPTH_MAX {
-            return Err(Error::Path {
-                path: path.to_owned(),
-                reason: "it is too deep to be walked",
-            });
-        }
-        let call = || format!("getdents({path:?})");
-        let stat = rustix::fs::fstat(&directory).call(call)?;
-        // Where something else is mounted, it is not counted here.
-        if stat.st_dev != self.device {
-            return Ok(());
-        }
-        self.add(&stat);
-        for entry in Dir::read_from(&directory).call(call)? {
-            let entry = entry.call(call)?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
+    /// Adds a tree of any depth with one descriptor at a time: a container may have made it. A directory that is moved
+    /// meanwhile ends the walk, since the way back from it is another.
+    fn tree(&mut self, mut directory: OwnedFd) -> rustix::io::Result<()> {
+        let mut levels = Vec::new();
+        levels.extend(self.enter(&directory)?);
+        while let Some(level) = levels.last_mut() {
+            if let Some(name) = level.pending.pop() {
+                if let Some(below) = open_below(&directory, &name)?
+                    && let Some(level) = self.enter(&below)?
+                {
+                    levels.push(level);
+                    directory = below;
+                }
                 continue;
             }
-            let stat = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                // It has gone meanwhile.
-                Err(Errno::NOENT) => continue,
-                stat => stat.call(call)?,
-            };
-            if !is_directory(&stat) {
-                self.add(&stat);
-                continue;
-            }
-            let name = Path::new(OsStr::from_bytes(name.to_bytes()));
-            if let Some(below) = open(&directory, name)? {
-                self.directory(below, &path.join(name), depth + 1)?;
+            levels.pop();
+            let Some(above) = levels.last() else { break };
+            match open_below(&directory, OsStr::new(".."))? {
+                Some(parent) if rustix::fs::fstat(&parent)?.st_ino == above.inode => {
+                    directory = parent;
+                }
+                _ => break,
             }
         }
         Ok(())
     }
+
+    /// Adds a directory and the files in it; nothing where something else is mounted.
+    fn enter(&mut self, directory: &OwnedFd) -> rustix::io::Result<Option<Level>> {
+        let stat = rustix::fs::fstat(directory)?;
+        if stat.st_dev != self.device {
+            return Ok(None);
+        }
+        self.add(&stat);
+        let mut pending = Vec::new();
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if is_directory(&stat) => {
+                    pending.push(OsStr::from_bytes(name.to_bytes()).to_owned());
+                }
+                Ok(stat) => self.add(&stat),
+                // It has gone meanwhile.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(Some(Level {
+            inode: stat.st_ino,
+            pending,
+        }))
+    }
 }
 
 /// Opens a directory; `None` where it is none any more.
-fn open(parent: impl AsFd, name: &Path) -> Result<Option<OwnedFd>> {
+fn open_below(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        opened => {
-            Ok(Some(opened.call(|| {
-                format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)")
-            })?))
-        }
+        opened => opened.map(Some),
     }
 }
 
@@ -240,6 +260,24 @@ mod tests {
         let blocks = std::fs::metadata(&file).unwrap().blocks();
         assert_eq!(disk_usage(&file).unwrap(), blocks * BLOCK_BYTES);
         assert_eq!(disk_usage(&root.join("nothing")).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut at = open_below(CWD, directory.path().as_os_str())
+            .unwrap()
+            .unwrap();
+        let own = std::fs::metadata(directory.path()).unwrap().blocks();
+        // Deeper than a path can tell, and than descriptors would do.
+        let depth = 3000;
+        for _ in 0..depth {
+            rustix::fs::mkdirat(&at, "directory", Mode::RWXU).unwrap();
+            at = open_below(&at, OsStr::new("directory")).unwrap().unwrap();
+        }
+        let each = u64::try_from(rustix::fs::fstat(&at).unwrap().st_blocks).unwrap();
+        let bytes = (own + each * depth) * BLOCK_BYTES;
+        assert_eq!(disk_usage(directory.path()).unwrap(), bytes);
     }
 
     #[test]

@@ -1,61 +1,237 @@
-//! Pull and push of a large image, from and to Debian's docker-registry on loopback.
+//! Large images from and to Debian's docker-registry on loopback: pull, push, save, pull of what has changed in one layer, and
+//! of ten images on one base.
 //!
 //! CPU time is that of the engine and of all processes below it, without the registry's.
 
 use super::engines::{Engine, TemporaryDirectory};
+use super::process::{Registry, cpu_time, peak_bytes};
 use super::{bytes_to_mb, image, print_table};
 use crate::{Result, shell};
-use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// How often each is timed: it takes seconds.
-const ROUNDS: usize = 5;
-
-/// How long the registry may take to listen.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Images on one base.
+const IMAGES: usize = 10;
+/// Bytes of a layer that has changed, and of what each of several images has of its own.
+const CHANGED_BYTES: u64 = 20_000_000;
+const OWN_BYTES: u64 = 1_000_000;
 
 /// Measures engines in turns.
-pub(super) fn run(root: &Path, engines: &[&Engine]) -> Result<()> {
+pub(super) fn run(root: &Path, engines: &[&Engine], rounds: usize) -> Result<()> {
     if !shell::is_installed("docker-registry") {
         shell::print("pull and push: docker-registry is not installed");
         return Ok(());
     }
     let archive = image::cached(&root.join("target/bench"))?;
-    let registry = Registry::start()?;
-    let name = format!("{}/bench:latest", registry.address);
-    for engine in engines {
-        engine.docker(&["load", "-q", "-i", &archive.display().to_string()])?;
-        engine.docker(&["tag", image::NAME, &name])?;
-        engine.docker(&["push", &name])?;
-        engine.docker(&["rmi", image::NAME, &name])?;
-    }
-    let mut pulls = Rows::new(engines);
-    let mut pushes = Rows::new(engines);
-    for round in 1..=ROUNDS {
-        shell::say(&format!("registry: round {round} of {ROUNDS}"));
-        for (index, engine) in engines.iter().enumerate() {
-            pulls.time(index, engine, &["pull", "-q", &name])?;
-            let other = format!("{}/{}-{round}:latest", registry.address, engine.name());
-            engine.docker(&["tag", &name, &other])?;
-            pushes.time(index, engine, &["push", "-q", &other])?;
-            engine.docker(&["rmi", &name, &other])?;
-        }
-    }
-    pulls.print("pull of 6 layers");
-    pushes.print("push of 6 layers that the registry has in another repository");
+    let bench = Bench {
+        registry: Registry::docker()?,
+        work: TemporaryDirectory::new("hull-registry-bench")?,
+        engines,
+        rounds,
+    };
+    bench.prepare(&archive.display().to_string())?;
+    bench.pull_and_push()?;
+    bench.pull_changed()?;
+    bench.pull_many()?;
     for engine in engines {
         if let Some(peak) = peak_bytes(engine.pid()) {
-            shell::print(&format!(
-                "  {}: at most {:.1} MB resident",
-                engine.name(),
-                bytes_to_mb(peak)
-            ));
+            let mb = bytes_to_mb(peak);
+            shell::print(&format!("  {}: at most {mb:.1} MB resident", engine.name()));
         }
     }
     Ok(())
+}
+
+struct Bench<'a> {
+    registry: Registry,
+    work: TemporaryDirectory,
+    engines: &'a [&'a Engine],
+    rounds: usize,
+}
+
+impl Bench<'_> {
+    fn name(&self, image: &str) -> String {
+        format!("{}/{image}", self.registry.address)
+    }
+
+    /// Pushes what is pulled later. What is pushed knows of what is there, in every engine.
+    fn prepare(&self, archive: &str) -> Result<()> {
+        let name = self.name("bench:latest");
+        for engine in self.engines {
+            engine.docker(&["load", "-q", "-i", archive])?;
+            engine.docker(&["tag", image::NAME, &name])?;
+            engine.docker(&["push", "-q", &name])?;
+        }
+        let maker = self.engines[0];
+        self.push_changed(maker, &self.name("bench:changed"), CHANGED_BYTES)?;
+        for number in 0..IMAGES {
+            self.push_changed(maker, &self.name(&format!("ten:{number}")), OWN_BYTES)?;
+        }
+        for engine in self.engines {
+            engine.docker(&["rmi", image::NAME, &name])?;
+        }
+        Ok(())
+    }
+
+    /// Pushes the image with another layer, of bytes that nobody can compress.
+    fn push_changed(&self, engine: &Engine, name: &str, bytes: u64) -> Result<()> {
+        let file = self.work.path.join("changed");
+        let error = |error: std::io::Error| error.to_string();
+        let random = std::fs::File::open("/dev/urandom").map_err(error)?;
+        let mut content = std::fs::File::create(&file).map_err(error)?;
+        std::io::copy(&mut std::io::Read::take(random, bytes), &mut content).map_err(error)?;
+        engine.docker(&["create", "--name", "changed", image::NAME, "true"])?;
+        engine.docker(&["cp", &file.display().to_string(), "changed:/changed"])?;
+        engine.docker(&["commit", "changed", name])?;
+        engine.docker(&["rm", "changed"])?;
+        engine.docker(&["push", "-q", name])?;
+        engine.docker(&["rmi", name])
+    }
+
+    /// Calls for each engine in turns.
+    fn each(
+        &self,
+        what: &str,
+        mut act: impl FnMut(usize, &Engine, usize) -> Result<()>,
+    ) -> Result<()> {
+        for round in 1..=self.rounds {
+            shell::say(&format!("{what}: round {round} of {}", self.rounds));
+            for (index, engine) in self.engines.iter().enumerate() {
+                act(index, engine, round)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pull_and_push(&self) -> Result<()> {
+        let name = self.name("bench:latest");
+        let archive = self.work.path.join("saved.tar").display().to_string();
+        let mut peers = self.pullers();
+        let mut pulls = Rows::new(self.engines);
+        let (mut saves, mut pushes) = (Rows::new(self.engines), Rows::new(self.engines));
+        self.each("pull, save, push", |index, engine, round| {
+            pulls.time(index, engine, &["pull", "-q", &name])?;
+            saves.time(index, engine, &["save", "-o", &archive, &name])?;
+            let other = self.name(&format!("{}-{round}:latest", engine.name()));
+            engine.docker(&["tag", &name, &other])?;
+            pushes.time(index, engine, &["push", "-q", &other])?;
+            engine.docker(&["rmi", &name, &other])?;
+            if index == 0 {
+                peers.iter_mut().try_for_each(|peer| peer.time(&name))?;
+            }
+            Ok(())
+        })?;
+        pulls.print("pull of 6 layers", peers);
+        saves.print("save of it", Vec::new());
+        pushes.print(
+            "push of 6 layers that the registry has in another repository",
+            Vec::new(),
+        );
+        Ok(())
+    }
+
+    fn pull_changed(&self) -> Result<()> {
+        let (name, changed) = (self.name("bench:latest"), self.name("bench:changed"));
+        let mut rows = Rows::new(self.engines);
+        self.each("pull of a changed image", |index, engine, _| {
+            engine.docker(&["pull", "-q", &name])?;
+            rows.time(index, engine, &["pull", "-q", &changed])?;
+            engine.docker(&["rmi", &name, &changed])
+        })?;
+        rows.print("pull of it again with one more layer, of 20 MB", Vec::new());
+        Ok(())
+    }
+
+    fn pull_many(&self) -> Result<()> {
+        let name = self.name("ten");
+        let tags: Vec<String> = (0..IMAGES)
+            .map(|number| format!("{name}:{number}"))
+            .collect();
+        let mut rmi = vec!["rmi"];
+        rmi.extend(tags.iter().map(String::as_str));
+        let mut rows = Rows::new(self.engines);
+        self.each("pull of ten images", |index, engine, _| {
+            rows.time(index, engine, &["pull", "-q", "-a", &name])?;
+            engine.docker(&rmi)
+        })?;
+        rows.print("pull of ten images on that base", Vec::new());
+        Ok(())
+    }
+
+    /// Programs without an engine that pull, too.
+    fn pullers(&self) -> Vec<Puller> {
+        let at = |name: &str| self.work.path.join(name).display().to_string();
+        let podman = |line: &[&str]| {
+            let roots = [
+                "podman",
+                "--root",
+                &at("podman"),
+                "--runroot",
+                &at("podman-run"),
+            ];
+            roots
+                .iter()
+                .chain(line)
+                .map(|word| (*word).to_owned())
+                .collect()
+        };
+        let target = format!("dir:{}", at("skopeo"));
+        let words = |line: &[&str]| line.iter().map(|word| (*word).to_owned()).collect();
+        let pullers = [
+            Puller {
+                name: "podman",
+                pull: podman(&["pull", "-q", "--tls-verify=false", ""]),
+                remove: podman(&["rmi", ""]),
+                wall: Vec::new(),
+            },
+            Puller {
+                name: "skopeo, without unpacking",
+                pull: words(&[
+                    "skopeo",
+                    "copy",
+                    "-q",
+                    "--src-tls-verify=false",
+                    "docker://",
+                    &target,
+                ]),
+                remove: words(&["rm", "-r", &at("skopeo")]),
+                wall: Vec::new(),
+            },
+        ];
+        let installed = |puller: &Puller| shell::is_installed(&puller.pull[0]);
+        pullers.into_iter().filter(installed).collect()
+    }
+}
+
+/// A program that pulls: its command lines have the image's name for an empty word, and after `docker://`.
+struct Puller {
+    name: &'static str,
+    pull: Vec<String>,
+    remove: Vec<String>,
+    wall: Vec<Duration>,
+}
+
+impl Puller {
+    fn time(&mut self, image: &str) -> Result<()> {
+        rustix::fs::sync();
+        let start = Instant::now();
+        Self::run(&self.pull, image)?;
+        self.wall.push(start.elapsed());
+        Self::run(&self.remove, image)
+    }
+
+    fn run(line: &[String], image: &str) -> Result<()> {
+        let words = line.iter().map(|word| match word.as_str() {
+            "" | "docker://" => format!("{word}{image}"),
+            word => word.to_owned(),
+        });
+        let words: Vec<String> = words.collect();
+        let status = shell::quiet(&words[0]).args(&words[1..]).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err(format!("{} failed", words.join(" "))),
+        }
+    }
 }
 
 /// Times of one kind, by engine.
@@ -84,111 +260,10 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    fn print(self, title: &str) {
-        print_table(title, self.names.iter().copied().zip(self.wall));
-        print_table(
-            "  of that, on a CPU",
-            self.names.iter().copied().zip(self.cpu),
-        );
-    }
-}
-
-/// CPU time of a process, of its descendants, and of those of them that have ended: proc_pid_stat(5).
-fn cpu_time(root: u32) -> Duration {
-    let mut parents = HashMap::new();
-    let mut ticks = HashMap::new();
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        // It may have ended.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((_, fields)) = stat.rsplit_once(") ") else {
-            continue;
-        };
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let number = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u64>().ok())
-        };
-        parents.insert(pid, number(1).unwrap_or(0));
-        ticks.insert(pid, (11..=14).filter_map(number).sum::<u64>());
-    }
-    let below = |mut pid: u32| {
-        while pid != root {
-            match parents
-                .get(&pid)
-                .and_then(|parent| u32::try_from(*parent).ok())
-            {
-                Some(parent) if parent > 1 => pid = parent,
-                _ => return false,
-            }
-        }
-        true
-    };
-    let total: u64 = ticks
-        .iter()
-        .filter(|(pid, _)| below(**pid))
-        .map(|(_, ticks)| ticks)
-        .sum();
-    Duration::from_millis(total * 1000 / rustix::param::clock_ticks_per_second())
-}
-
-/// The most memory that a process has had: `VmHWM` of proc_pid_status(5).
-fn peak_bytes(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
-}
-
-/// Debian's registry.
-struct Registry {
-    process: Child,
-    address: SocketAddr,
-    _directory: TemporaryDirectory,
-}
-
-impl Registry {
-    fn start() -> Result<Self> {
-        let directory = TemporaryDirectory::new("registry-bench")?;
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.map_err(|error| error.to_string())?;
-        let config = directory.path.join("config.yml");
-        let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
-            directory.path.join("data").display()
-        );
-        std::fs::write(&config, text).map_err(|error| error.to_string())?;
-        let mut command = shell::quiet("docker-registry");
-        let process = command
-            .arg("serve")
-            .arg(&config)
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        let registry = Self {
-            process,
-            address,
-            _directory: directory,
-        };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).is_err() {
-            if Instant::now() > deadline {
-                return Err("docker-registry does not listen".to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        if self
-            .process
-            .kill()
-            .and_then(|()| self.process.wait())
-            .is_err()
-        {
-            shell::say("docker-registry cannot be ended");
-        }
+    fn print(self, title: &str, peers: Vec<Puller>) {
+        let peers = peers.into_iter().map(|peer| (peer.name, peer.wall));
+        let engines = self.names.iter().copied();
+        print_table(title, engines.clone().zip(self.wall).chain(peers));
+        print_table("  of that, on a CPU", engines.zip(self.cpu));
     }
 }

@@ -11,6 +11,7 @@
     reason = "a test's own support"
 )]
 
+pub mod dockerd;
 pub mod registry;
 
 use std::io::Write;

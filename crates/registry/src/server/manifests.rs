@@ -142,9 +142,18 @@ async fn put(
         tags: tags(request, &target)?,
     };
     let tags = new.tags.clone();
-    let of = name.clone();
-    let missing = shared.blocking(move |store| store.push_manifest(&of, &bytes, &new));
-    if let Some(missing) = missing.await? {
+    let (of, quotas) = (name.clone(), shared.quotas.clone());
+    let push = move |store: &Store| {
+        if let Err(refusal) = quotas.admit(store, &of, &digest, bytes.len() as u64)? {
+            return Ok(Err(refusal));
+        }
+        let missing = store.push_manifest(&of, &bytes, &new);
+        if !matches!(missing, Ok(None)) {
+            quotas.forget();
+        }
+        missing.map(Ok)
+    };
+    if let Some(missing) = shared.blocking(push).await?? {
         let message =
             format!("the manifest counts on {missing}, which this repository does not have");
         let status = StatusCode::BAD_REQUEST;

@@ -6,11 +6,14 @@
 
 mod access;
 mod blobs;
+mod certificate;
 mod fetch;
 mod lists;
 mod manifest;
 mod manifests;
 mod pace;
+mod peers;
+mod quota;
 mod range;
 mod receive;
 mod reply;
@@ -22,11 +25,13 @@ mod uploads;
 mod upstream;
 
 pub use access::{Access, Rule};
+pub use quota::Quota;
 pub use settings::{Settings, Tls, UpstreamSettings};
 pub use store::sweep::{Sweep, Swept};
 
 use crate::error::Result;
 use access::{Caller, Right};
+use certificate::Certificate;
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -34,6 +39,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pace::{Paced, STALL};
+use peers::Peers;
+use quota::Quotas;
 use reply::{Body, Code, Refusal, Reply, document, set};
 use route::{Name, Route};
 use std::convert::Infallible;
@@ -47,7 +54,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use upstream::Upstream;
 
 /// Connections at once; further ones wait in the kernel's queue.
@@ -69,7 +75,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
-    tls: Option<TlsAcceptor>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// What requests share.
@@ -78,6 +84,7 @@ struct Shared {
     store: Store,
     hashes: Hashes,
     settings: Settings,
+    quotas: Quotas,
     upstream: Option<Upstream>,
 }
 
@@ -112,16 +119,17 @@ impl fmt::Debug for Server {
 impl Server {
     /// Opens the storage, and reads the files that the settings name.
     pub fn open(settings: Settings) -> Result<Self> {
-        let tls = settings.tls.as_ref().map(Tls::acceptor).transpose()?;
+        let certificate = settings.tls.as_ref().map(Certificate::read).transpose()?;
         let upstream = settings.upstream.as_ref().map(Upstream::new).transpose()?;
         Ok(Self {
             shared: Arc::new(Shared {
                 store: Store::open(&settings.storage)?,
                 hashes: Hashes::default(),
+                quotas: Quotas::new(settings.quotas.clone()),
                 settings,
                 upstream,
             }),
-            tls,
+            certificate: certificate.map(Arc::new),
         })
     }
 
@@ -129,6 +137,7 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let peers = Arc::new(Peers::new(self.shared.settings.connections_per_address_max));
         let sweeping = tokio::spawn(sweep_now_and_then(Arc::clone(&self.shared)));
         let accepting = async {
             loop {
@@ -136,12 +145,16 @@ impl Server {
                 let permit = permit.expect("it is never closed");
                 match listener.accept().await {
                     Ok((socket, peer)) => {
+                        let Some(connected) = peers.connect(peer.ip()) else {
+                            tracing::debug!(%peer, "refused: its address has too many connections");
+                            continue;
+                        };
                         let serving = self.clone().connection(socket, stopped.clone());
                         tokio::spawn(async move {
                             if let Err(error) = serving.await {
                                 tracing::debug!(%peer, %error, "a connection broke off");
                             }
-                            drop(permit);
+                            drop((permit, connected));
                         });
                     }
                     Err(error) => {
@@ -172,10 +185,11 @@ impl Server {
     ) -> Result<(), crate::error::Source> {
         socket.set_nodelay(true)?;
         let socket = Paced::new(socket, STALL);
-        match &self.tls {
+        match &self.certificate {
             None => self.talk(socket, stopped).await,
-            Some(tls) => {
-                let socket = timeout(HANDSHAKE, tls.accept(socket)).await??;
+            Some(certificate) => {
+                let accepting = certificate.acceptor().accept(socket);
+                let socket = timeout(HANDSHAKE, accepting).await??;
                 self.talk(socket, stopped).await
             }
         }

@@ -1,6 +1,7 @@
 //! What a registry is configured with.
 
 use super::access::Access;
+use super::quota::Quota;
 use super::store::sweep::Sweep;
 use crate::auth::Credentials;
 use crate::config::{Address, Registries};
@@ -27,6 +28,10 @@ pub struct Settings {
     pub access: Access,
     /// The certificate to show; without it HTTP is plain.
     pub tls: Option<Tls>,
+    /// Connections that one address may have at once.
+    pub connections_per_address_max: usize,
+    /// How much repositories may have.
+    pub quotas: Vec<Quota>,
     /// How often to sweep, and how.
     pub sweep: Option<(Duration, Sweep)>,
     /// The registry that this is a cache of.

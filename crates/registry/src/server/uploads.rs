@@ -2,6 +2,7 @@
 
 use super::access::Right;
 use super::blobs::CONTENT_DIGEST;
+use super::quota::Allowance;
 use super::range;
 use super::receive::{BLOB_BYTES_MAX, Received, into_upload};
 use super::reply::{Body, Code, Refusal, Reply, empty, set};
@@ -36,6 +37,8 @@ pub(crate) async fn begin(
             return Ok(created(&name, &digest));
         }
     }
+    let announced = request.body_bytes.unwrap_or(0).max(1);
+    Allowance::of(shared, &name).await?.check(announced)?;
     let digest = request.query("digest").map(parse_digest).transpose()?;
     let algorithm = match (&digest, request.query("digest-algorithm")) {
         (Some(digest), _) => digest.algorithm(),
@@ -108,17 +111,22 @@ async fn mount(
             _ => return Ok(false),
         },
     };
-    let name = name.clone();
+    let (name, quotas) = (name.clone(), shared.quotas.clone());
     let mounted = move |store: &Store| {
-        if let Some(from) = from
-            && store.promise_blob(&from, &digest)?.is_none()
-        {
-            return Ok(false);
+        let size = match from {
+            Some(from) => store.promise_blob(&from, &digest)?,
+            None => store.open_content(&digest)?.map(|(_, size)| size),
+        };
+        let Some(size) = size else {
+            return Ok(Ok(false));
+        };
+        if let Err(refusal) = quotas.admit(store, &name, &digest, size)? {
+            return Ok(Err(refusal));
         }
         let hold = store.share()?;
-        store.link_blob(&hold, &name, &digest)
+        store.link_blob(&hold, &name, &digest).map(Ok)
     };
-    shared.blocking(mounted).await
+    shared.blocking(mounted).await?
 }
 
 /// Serves `/v2/<name>/blobs/uploads/<id>`.
@@ -148,7 +156,7 @@ pub(crate) async fn serve(
         .blocking(move |store| store.resume_upload(&hashes, &of, &id))
         .await?;
     if method == Method::PATCH {
-        let upload = receive(request, body, &name, upload).await?;
+        let upload = receive(shared, request, body, &name, upload).await?;
         let response = status(StatusCode::ACCEPTED, &name, &upload);
         upload.suspend();
         return Ok(response);
@@ -177,6 +185,7 @@ pub(crate) async fn serve(
 
 /// Takes a chunk, or a stream, at the end of an upload.
 async fn receive(
+    shared: &Arc<Shared>,
     request: &Request,
     body: &mut Incoming,
     name: &Name,
@@ -203,8 +212,16 @@ async fn receive(
     }
     let whole = chunk.map(|(start, end)| end - start);
     let bytes_max = whole.unwrap_or(BLOB_BYTES_MAX - length.min(BLOB_BYTES_MAX));
+    let allowance = match Allowance::of(shared, name).await {
+        Ok(allowance) => allowance,
+        Err(refusal) => {
+            upload.suspend();
+            return Err(refusal);
+        }
+    };
     let mark = upload.mark();
-    let Received { mut upload, broken } = into_upload(upload, body, bytes_max).await?;
+    let limit = bytes_max.min(allowance.bytes());
+    let Received { mut upload, broken } = into_upload(upload, body, limit).await?;
     let Some(refusal) = broken.or_else(|| ended_early(whole, upload.length() - length)) else {
         return Ok(upload);
     };
@@ -214,7 +231,11 @@ async fn receive(
         return Err(error.into());
     }
     upload.suspend();
-    Err(refusal)
+    // Where less may come than was said, it was the quota that ended it.
+    match is_lie && limit < bytes_max {
+        true => allowance.check(bytes_max).and(Err(refusal)),
+        false => Err(refusal),
+    }
 }
 
 fn ended_early(announced: Option<u64>, received: u64) -> Option<Refusal> {
@@ -244,11 +265,20 @@ async fn close(
     upload: Upload,
     digest: Digest,
 ) -> Reply {
-    let upload = receive(request, body, &name, upload).await?;
-    let of = name.clone();
-    let finished = { shared }
-        .blocking(move |store| upload.finish(store, &of, &digest))
-        .await?;
+    let upload = receive(shared, request, body, &name, upload).await?;
+    let (of, quotas) = (name.clone(), shared.quotas.clone());
+    let finish = move |store: &Store| {
+        if let Err(refusal) = quotas.admit(store, &of, &digest, upload.length())? {
+            upload.cancel()?;
+            return Ok(Err(refusal));
+        }
+        let finished = upload.finish(store, &of, &digest);
+        if !matches!(finished, Ok(None)) {
+            quotas.forget();
+        }
+        finished.map(Ok)
+    };
+    let finished = shared.blocking(finish).await??;
     if let Some(found) = finished {
         let message = format!("what was pushed as {digest} has the digest {found}");
         let status = StatusCode::BAD_REQUEST;

@@ -5,6 +5,7 @@ mod access;
 mod attacks;
 mod cache;
 mod endpoints;
+mod limits;
 mod tls;
 mod uploads;
 mod wire;

@@ -70,10 +70,68 @@ fn a_certificate_without_its_key_is_refused() {
                 certificate: fixture(certificate),
                 key: fixture(key),
             }),
+            connections_per_address_max: 1,
+            quotas: Vec::new(),
             sweep: None,
             upstream: None,
         });
         let error = opened.unwrap_err().to_string();
         assert!(error.contains(".pem"), "{error}");
     }
+}
+
+/// The certificate that a server shows, whoever vouches for it.
+async fn shown(registry: &Registry, trusted: &CertificateDer<'static>) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(registry.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(name, socket).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_read_again_when_it_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let renewed = |name: &str| fixture("../renewed").join(name);
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(fixture(name), at(name)).unwrap();
+    }
+    let old = CertificateDer::from_pem_file(fixture("cert.pem")).unwrap();
+    let new = CertificateDer::from_pem_file(renewed("cert.pem")).unwrap();
+    let tls = Tls {
+        certificate: at("cert.pem"),
+        key: at("key.pem"),
+    };
+    let registry = Registry::with(Options {
+        tls: Some(tls),
+        ..Options::default()
+    })
+    .await;
+    assert!(shown(&registry, &old).await && !shown(&registry, &new).await);
+    // A certificate whose key is still to come, and one that is none, change nothing.
+    let look = std::time::Duration::from_millis(1100);
+    for half in [renewed("cert.pem"), fixture("../tls.rs")] {
+        std::fs::copy(half, at("cert.pem")).unwrap();
+        tokio::time::sleep(look).await;
+        assert!(shown(&registry, &old).await);
+    }
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(renewed(name), at(name)).unwrap();
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(100);
+    while !shown(&registry, &new).await {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the new one is not shown"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!shown(&registry, &old).await);
 }

@@ -33,6 +33,8 @@ pub(crate) struct Options<'a> {
     pub(crate) rules: &'a [&'a str],
     pub(crate) upstream: Option<UpstreamSettings>,
     pub(crate) sweep: Option<(Duration, Sweep)>,
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) quotas: &'a [&'a str],
 }
 
 impl Registry {
@@ -54,6 +56,10 @@ impl Registry {
             deletion: !options.no_deletion,
             access: Access::new(options.htpasswd, rules).unwrap(),
             tls: options.tls,
+            connections_per_address_max: options.connections_max.unwrap_or(100),
+            quotas: { options.quotas.iter() }
+                .map(|quota| quota.parse().unwrap())
+                .collect(),
             sweep: options.sweep,
             upstream: options.upstream,
         };

@@ -21,6 +21,7 @@ pub(crate) mod links;
 pub(crate) mod page;
 pub(crate) mod sweep;
 pub(crate) mod uploads;
+mod usage;
 
 use super::route::UploadId;
 use crate::error::{Error, Result};
