@@ -117,7 +117,7 @@ fn tests(suite: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// The development build of a program.
-fn debug_binary(root: &Path, program: &str) -> Result<PathBuf> {
+pub(crate) fn debug_binary(root: &Path, program: &str) -> Result<PathBuf> {
     let targets = std::fs::read_dir(root.join("target")).map_err(|error| error.to_string())?;
     let mut candidates = targets
         .flatten()

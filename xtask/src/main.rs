@@ -1,7 +1,8 @@
-//! The project's own tasks: `cargo xtask tidy | test | vm-test | ci | bench | conformance | conformance-registry`.
+//! The project's own tasks: `cargo xtask tidy | test | docker-py | vm-test | ci | bench | conformance | conformance-registry`.
 
 mod bench;
 mod conformance;
+mod docker_py;
 mod elf;
 mod shell;
 mod strays;
@@ -19,7 +20,9 @@ cargo xtask tidy    check the rules that no compiler checks
 cargo xtask test    install what the tests need, and run them all (as root)
 cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
                     the tests that ask a kernel, on a Debian machine with systemd, cgroup v2, AppArmor (as root)
-cargo xtask ci      formatting, clippy, tidy, tests, and a static release build
+cargo xtask docker-py
+                    the integration tests of docker's library for Python against the engine (as root)
+cargo xtask ci      formatting, clippy, tidy, tests, docker-py, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
 cargo xtask conformance <suite>
                     run a built opencontainers/runtime-tools against this runtime, runc and crun (as root)
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "vm-test" => vm::run(&root(), &arguments),
         "vm-guest" => vm::guest::run(&arguments),
+        "docker-py" => docker_py::run(&root()),
         "ci" => ci(),
         "bench" => bench::run(&root()),
         "conformance" => conformance::run(&root(), std::env::args().nth(2).as_deref()),
@@ -133,6 +137,7 @@ fn ci() -> Result<()> {
     shell::run("cargo", &clippy)?;
     tidy::run(&root())?;
     test()?;
+    docker_py::run(&root())?;
     shell::run("cargo", &["build", "--release"])?;
     elf::check_static(&release_binary(&root())?)
 }

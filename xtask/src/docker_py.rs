@@ -1,0 +1,362 @@
+//! `cargo xtask docker-py`: the integration tests that docker's library for Python brings along, against this engine.
+//!
+//! They are of a version that still has them (6.1.3 of the package `docker`), written for engines that were in use then, and
+//! nobody here wrote them. Engine and tests run in a network namespace of their own; the images that the tests want are made
+//! here. A test that fails is in the table below, with the reason, or the task has failed.
+
+use crate::{Result, install_missing, shell};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The package with the tests, and what it and they need.
+const SUITE: &str = "docker==6.1.3";
+const PACKAGES: [&str; 8] = [
+    "pytest==7.1.2",
+    "pytest-timeout==2.1.0",
+    "requests==2.31.0",
+    "urllib3==1.26.20",
+    "websocket-client==1.9.0",
+    "packaging==24.2",
+    "setuptools==65.5.1",
+    "paramiko==3.5.1",
+];
+
+/// How long all of it may take, and one test.
+const SUITE_TIMEOUT: &str = "1200";
+const TEST_TIMEOUT_S: &str = "--timeout=60";
+/// How long the engine may take to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Fewer tests than these were not the suite.
+const PASSED_MIN: usize = 180;
+
+/// Files whose tests ask for what is not there on purpose.
+const LEFT_OUT: [&str; 9] = [
+    "api_config_test.py",
+    "api_plugin_test.py",
+    "api_secret_test.py",
+    "api_service_test.py",
+    "api_swarm_test.py",
+    "models_nodes_test.py",
+    "models_services_test.py",
+    "models_swarm_test.py",
+    "credentials",
+];
+
+const HUB: &str = "asks for an image of a registry that cannot be reached";
+const FIELDS: &str = "asks for fields that the API has no more since version 1.45";
+const BUILDER: &str = "there is no builder yet";
+
+/// Tests that fail, by the end of their names or a part of it, and why that is no fault.
+const ARGUED: [(&str, &str); 18] = [
+    ("PullImageTest::", HUB),
+    ("ImportImageTest::test_get_load_image", HUB),
+    ("PruneImagesTest::test_prune_images", HUB),
+    ("InspectDistributionTest::", HUB),
+    ("test_run_with_image_that_does_not_exist", HUB),
+    ("ImageCollectionTest::test_list", HUB),
+    ("ImageCollectionTest::test_pull", HUB),
+    ("ImageTest::test_tag_and_remove", HUB),
+    ("CommitTest::test_commit", FIELDS),
+    (
+        "test_run_container_reading_socket_ws",
+        "the library cannot open a websocket over a unix socket",
+    ),
+    (
+        "test_create_with_runtime",
+        "gives the runtime where no engine has ever read it, and asks for the name of another runtime",
+    ),
+    (
+        "test_exec_run_failed",
+        "asks for the exit code 126 where engines since version 25 say 127: the command is not found",
+    ),
+    ("api_build_test.py", BUILDER),
+    ("ImageCollectionTest::test_build", BUILDER),
+    (
+        "TestRegressions::test_443_handle_nonchunked_response_in_stream",
+        BUILDER,
+    ),
+    ("Network", "there are no networks of people's own yet"),
+    (
+        "test_run_with_network",
+        "there are no networks of people's own yet",
+    ),
+    ("link", "there are no links yet"),
+];
+
+/// Runs the tests.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let place = root.join("target/docker-py");
+    prepare(&place)?;
+    // As the tests build it.
+    shell::run("cargo", &["build", "--workspace"])?;
+    let engine = Engine::start(root, &place)?;
+    engine.make_image()?;
+    let said = engine.test()?;
+    drop(engine);
+    judge(&said)
+}
+
+/// Brings the suite and what it needs, once.
+fn prepare(place: &Path) -> Result<()> {
+    let ready = place.join("ready");
+    if ready.exists() {
+        return Ok(());
+    }
+    shell::say("fetching the integration tests of docker's library for Python");
+    let venv = shell::quiet("python3")
+        .args(["-c", "import ensurepip"])
+        .status();
+    if !venv.is_ok_and(|status| status.success()) {
+        install_missing(&[("python3 with venv", "python3-venv")])?;
+    }
+    // What an interrupted run has left.
+    if place.exists() {
+        std::fs::remove_dir_all(place).map_err(|error| format!("{}: {error}", place.display()))?;
+    }
+    std::fs::create_dir_all(place).map_err(|error| format!("{}: {error}", place.display()))?;
+    let venv = path(place, "venv");
+    shell::run("python3", &["-m", "venv", &venv])?;
+    let pip = path(place, "venv/bin/pip");
+    let quiet = ["-q", "--disable-pip-version-check"];
+    shell::run(&pip, &[&["install"], &quiet[..], &PACKAGES].concat())?;
+    let source = path(place, "source");
+    let download = [
+        "download",
+        SUITE,
+        "--no-binary",
+        ":all:",
+        "--no-deps",
+        "-d",
+        &source,
+    ];
+    shell::run(&pip, &[&quiet[..], &download].concat())?;
+    let archive = path(place, "source/docker-6.1.3.tar.gz");
+    shell::run("tar", &["-C", &path(place, "."), "-xf", &archive])?;
+    std::fs::write(&ready, "").map_err(|error| format!("{}: {error}", ready.display()))
+}
+
+fn path(place: &Path, below: &str) -> String {
+    place.join(below).display().to_string()
+}
+
+/// The engine under test, in a network namespace of its own; ended with its containers when dropped.
+struct Engine {
+    place: PathBuf,
+    program: String,
+    host: String,
+    process: Child,
+}
+
+impl Engine {
+    fn start(root: &Path, place: &Path) -> Result<Self> {
+        let program = crate::conformance::debug_binary(root, "hull")?
+            .display()
+            .to_string();
+        let run = place.join("run");
+        let host = format!("unix://{}/hull.sock", run.display());
+        for old in ["data", "run", "home"] {
+            let old = place.join(old);
+            if old.exists() {
+                std::fs::remove_dir_all(&old)
+                    .map_err(|error| format!("{}: {error}", old.display()))?;
+            }
+        }
+        let script = "ip link set lo up && exec \"$0\" \"$@\"";
+        let log = place.join("engine.log");
+        let log =
+            std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let process = Command::new("unshare")
+            .args(["--net", "sh", "-c", script, &program, "daemon"])
+            .args([
+                "--data-root",
+                &path(place, "data"),
+                "--run-root",
+                &path(place, "run"),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot start {program}: {error}"))?;
+        let engine = Self {
+            place: place.to_owned(),
+            program,
+            host,
+            process,
+        };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !engine.client(&["version"]).is_ok_and(|said| said.0) {
+            if Instant::now() > deadline {
+                return Err(
+                    "the engine does not answer: see target/docker-py/engine.log".to_owned(),
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(engine)
+    }
+
+    /// Whether a command of the client succeeds, and what it prints.
+    fn client(&self, words: &[&str]) -> Result<(bool, String)> {
+        let output = Command::new(&self.program)
+            .args(["-H", &self.host])
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| error.to_string())?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        ))
+    }
+
+    fn does(&self, words: &[&str]) -> Result<()> {
+        match self.client(words)? {
+            (true, _) => Ok(()),
+            (false, said) => Err(format!("{words:?}: {said}")),
+        }
+    }
+
+    /// The image that the tests know as alpine and busybox: busybox, with the users and directories that they ask for.
+    fn make_image(&self) -> Result<()> {
+        let script = "set -e; rm -rf image; mkdir -p image/bin image/etc image/root image/tmp image/var/opt; chmod 1777 image/tmp
+            cp \"$(command -v busybox)\" image/bin/busybox
+            for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox image/bin/$name; done
+            printf '%s\\n' root:x:0:0:root:/root:/bin/sh bin:x:1:1:bin:/bin:/bin/sh postgres:x:70:70::/:/bin/sh > image/etc/passwd
+            printf '%s\\n' root:x:0:root bin:x:1:root,bin postgres:x:70: > image/etc/group
+            tar -C image -cf image.tar .";
+        let made = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(&self.place)
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            return Err("cannot make the image".to_owned());
+        }
+        let archive = path(&self.place, "image.tar");
+        let variables = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        self.does(&[
+            "import",
+            "-c",
+            "CMD [\"/bin/sh\"]",
+            "-c",
+            variables,
+            &archive,
+            "alpine:3.10",
+        ])?;
+        for name in ["alpine:latest", "busybox:latest"] {
+            self.does(&["tag", "alpine:3.10", name])?;
+        }
+        Ok(())
+    }
+
+    /// Runs the suite, and returns what it says.
+    fn test(&self) -> Result<String> {
+        // Without a configuration file there, the library keeps its contexts in the working directory.
+        let home = self.place.join("home/.docker");
+        std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+        std::fs::write(home.join("config.json"), "{}").map_err(|error| error.to_string())?;
+        let namespace = format!("--net=/proc/{}/ns/net", self.process.id());
+        let mut command = Command::new("timeout");
+        command
+            .args(["--kill-after", "10", SUITE_TIMEOUT, "nsenter", &namespace])
+            .arg(self.place.join("venv/bin/python"))
+            .args([
+                "-m",
+                "pytest",
+                "-p",
+                "no:cacheprovider",
+                "-q",
+                "-rA",
+                "--tb=line",
+                TEST_TIMEOUT_S,
+            ])
+            .args(LEFT_OUT.map(|file| format!("--ignore=tests/integration/{file}")))
+            .arg("tests/integration")
+            .current_dir(self.place.join("docker-6.1.3"))
+            .env("HOME", self.place.join("home"))
+            .env("DOCKER_HOST", &self.host)
+            .stdin(Stdio::null());
+        let output = command
+            .output()
+            .map_err(|error| format!("cannot run pytest: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let log = self.place.join("pytest.log");
+        std::fs::write(&log, &said).map_err(|error| format!("{}: {error}", log.display()))?;
+        Ok(said)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Ok((true, ids)) = self.client(&["ps", "-aq"]) {
+            for id in ids.lines() {
+                // What cannot be removed is told of as a process that is left.
+                let _ = self.client(&["rm", "-f", "-v", id]);
+            }
+        }
+        if let Ok(pid) = i32::try_from(self.process.id())
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
+
+/// Compares what failed with what may fail.
+fn judge(said: &str) -> Result<()> {
+    let argued = |name: &str| ARGUED.iter().position(|(part, _)| name.contains(part));
+    let mut passed = 0;
+    let mut failed = Vec::new();
+    let mut excused = [false; ARGUED.len()];
+    for line in said.lines() {
+        let Some((word, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let name = rest.split(" - ").next().unwrap_or(rest);
+        match word {
+            "PASSED" => passed += 1,
+            "FAILED" | "ERROR" if name.starts_with("tests/") => match argued(name) {
+                Some(at) => excused[at] = true,
+                None => failed.push(name),
+            },
+            _ => {}
+        }
+    }
+    shell::print(&format!(
+        "docker-py: {passed} passed, {} failed for no known reason",
+        failed.len()
+    ));
+    if !failed.is_empty() {
+        let failed = failed.join("\n  ");
+        return Err(format!("see target/docker-py/pytest.log:\n  {failed}"));
+    }
+    if passed < PASSED_MIN {
+        return Err(format!(
+            "only {passed} tests passed: see target/docker-py/pytest.log"
+        ));
+    }
+    let idle = ARGUED.iter().zip(excused).filter(|(_, excused)| !excused);
+    let idle: Vec<&str> = idle.map(|((part, _), _)| *part).collect();
+    if idle.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "nothing fails any more of what is excused by {idle:?}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_without_a_reason_is_named() {
+        let line = "FAILED tests/integration/a_test.py::New::test_x - AssertionError\n";
+        assert!(judge(line).unwrap_err().contains("New::test_x"));
+        assert!(judge("PASSED tests/integration/a_test.py::A::b\n").is_err());
+    }
+}
