@@ -126,6 +126,11 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
     {
         registries.trust(domain);
     }
+    let policy = PathBuf::from(text("policy"));
+    // It is read again by each pull, and may be mended until then.
+    if let Err(error) = registry::policy::Policy::read(&policy) {
+        tracing::error!(%error, "nothing can be pulled");
+    }
     let config = Config {
         data_root: PathBuf::from(text("data-root")),
         run_root,
@@ -144,7 +149,7 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
             .map(PathBuf::from)
             .collect(),
         registries,
-        policy: PathBuf::from(text("policy")),
+        policy,
     };
     sys::process::limit_arenas(ARENAS_MAX);
     let workers = std::thread::available_parallelism()

@@ -1,13 +1,18 @@
-//! Compressed streams: which kind it is, and its content, within limits.
+//! Compressed streams: which kind it is, its content, within limits, and how they are made.
 //!
 //! Decompression always happens in this process, never with a program from `PATH`.
 
 use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_RATIO_MAX, ZSTD_WINDOW_LOG_MAX};
 use flate2::bufread::MultiGzDecoder;
-use std::io::{self, BufRead, Read};
+use flate2::write::GzEncoder;
+use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// As good a compression as others make at half of their time.
+const GZIP_LEVEL: u32 = 4;
+/// As the zstd command compresses.
+const ZSTD_LEVEL: i32 = 3;
 /// How many bytes [`Compression::detect`] looks at.
 pub(crate) const MAGIC_BYTES: usize = 6;
 
@@ -112,10 +117,50 @@ impl<R: BufRead> Read for Counted<R> {
     }
 }
 
+/// Compresses what it gets: the same bytes for the same content.
+pub(crate) enum Encoder<W: Write> {
+    Gzip(GzEncoder<W>),
+    Zstd(zstd::Encoder<'static, W>),
+}
+
+impl<W: Write> Encoder<W> {
+    /// What everybody reads.
+    pub(crate) fn gzip(out: W) -> Self {
+        Self::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL)))
+    }
+
+    pub(crate) fn zstd(out: W) -> io::Result<Self> {
+        Ok(Self::Zstd(zstd::Encoder::new(out, ZSTD_LEVEL)?))
+    }
+
+    /// Writes what is left.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish().map(drop),
+            Self::Zstd(encoder) => encoder.finish().map(drop),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn gzip(content: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -4,13 +4,13 @@
 //! by compressing it, which gives the same bytes each time. The registry is asked for the known ones first, then for them in
 //! other repositories of its; only what it has nowhere is made again and sent while it is made.
 
+use crate::compression::Encoder;
 use crate::parallel;
 use crate::platform;
 use crate::pull::wait;
 use crate::records::{ImageId, ImageRecord, LayerRecord, ReferenceRecord};
 use crate::{Error, Images, Result};
 use bytes::{Bytes, BytesMut};
-use flate2::write::GzEncoder;
 use oci::digest::{Algorithm, Hasher};
 use oci::image::{
     CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX, Manifest, Platform, media_type,
@@ -27,10 +27,6 @@ use tokio::sync::{mpsc, watch};
 const LAYERS_AT_ONCE: usize = 3;
 /// How often a layer's upload is begun.
 const UPLOADS_MAX: u32 = 3;
-/// As good a compression as others make at half of their time.
-const GZIP_LEVEL: u32 = 4;
-/// As the zstd command compresses.
-const ZSTD_LEVEL: i32 = 3;
 /// Bytes of one piece of a body.
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces that wait to be sent.
@@ -333,7 +329,11 @@ impl Sender<'_> {
             size: 0,
         };
         let kind = self.kind(&layer.diff_id);
-        let mut encoder = Encoder::new(kind, &mut sink).map_err(Error::Output)?;
+        let encoder = match kind {
+            media_type::OCI_LAYER_ZSTD => Encoder::zstd(&mut sink),
+            _ => Ok(Encoder::gzip(&mut sink)),
+        };
+        let mut encoder = encoder.map_err(Error::Output)?;
         let counted = Counted {
             out: &mut encoder,
             done: 0,
@@ -397,44 +397,6 @@ fn plainly(descriptor: &Descriptor) -> Descriptor {
         other => other,
     };
     Descriptor::new(kind, descriptor.digest, descriptor.size)
-}
-
-/// Compresses what it gets.
-enum Encoder<W: Write> {
-    Gzip(GzEncoder<W>),
-    Zstd(zstd::Encoder<'static, W>),
-}
-
-impl<W: Write> Encoder<W> {
-    fn new(kind: &str, out: W) -> io::Result<Self> {
-        Ok(match kind {
-            media_type::OCI_LAYER_ZSTD => Self::Zstd(zstd::Encoder::new(out, ZSTD_LEVEL)?),
-            _ => Self::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL))),
-        })
-    }
-
-    fn finish(self) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.finish().map(drop),
-            Self::Zstd(encoder) => encoder.finish().map(drop),
-        }
-    }
-}
-
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Gzip(encoder) => encoder.write(bytes),
-            Self::Zstd(encoder) => encoder.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.flush(),
-            Self::Zstd(encoder) => encoder.flush(),
-        }
-    }
 }
 
 /// Hashes what it gets, and passes it on in large pieces.

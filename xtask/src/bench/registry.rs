@@ -54,23 +54,17 @@ impl Bench<'_> {
         format!("{}/{image}", self.registry.address)
     }
 
-    /// Pushes what is pulled later. What is pushed knows of what is there, in every engine.
+    /// Pushes what is pulled later: all of it by one engine, so that what images share is the same to every other.
     fn prepare(&self, archive: &str) -> Result<()> {
-        let name = self.name("bench:latest");
-        for engine in self.engines {
-            engine.docker(&["load", "-q", "-i", archive])?;
-            engine.docker(&["tag", image::NAME, &name])?;
-            engine.docker(&["push", "-q", &name])?;
-        }
-        let maker = self.engines[0];
+        let (maker, name) = (self.engines[0], self.name("bench:latest"));
+        maker.docker(&["load", "-q", "-i", archive])?;
+        maker.docker(&["tag", image::NAME, &name])?;
+        maker.docker(&["push", "-q", &name])?;
         self.push_changed(maker, &self.name("bench:changed"), CHANGED_BYTES)?;
         for number in 0..IMAGES {
             self.push_changed(maker, &self.name(&format!("ten:{number}")), OWN_BYTES)?;
         }
-        for engine in self.engines {
-            engine.docker(&["rmi", image::NAME, &name])?;
-        }
-        Ok(())
+        maker.docker(&["rmi", image::NAME, &name])
     }
 
     /// Pushes the image with another layer, of bytes that nobody can compress.

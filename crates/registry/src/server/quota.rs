@@ -119,14 +119,14 @@ impl Quotas {
         quotas.filter(move |(_, quota)| quota.holds(name.as_str()))
     }
 
-    /// The bytes that may still come into a repository, and the quota that says so.
-    fn left(&self, store: &Store, name: &Name) -> Result<Option<(u64, Quota)>> {
+    /// The bytes that may still come into a repository, of which so many are wanted, and the quota that says so.
+    fn left(&self, store: &Store, name: &Name, wanted: u64) -> Result<Option<(u64, Quota)>> {
         let mut least = None;
         for (index, quota) in self.applying(name) {
             let coming = store.uploads_bytes(&|name| quota.holds(name))?;
             let mut known = self.known();
             let known = believed(&mut known[index], store, quota, |known| {
-                known.bytes + coming < quota.bytes
+                (known.bytes + coming).saturating_add(wanted) <= quota.bytes
             })?;
             let left = quota.bytes.saturating_sub(known.bytes + coming);
             if least.as_ref().is_none_or(|(known, _)| left < *known) {
@@ -189,13 +189,18 @@ fn believed<'a>(
 pub(crate) struct Allowance(Option<(u64, Quota)>);
 
 impl Allowance {
-    /// What is left for a repository.
-    pub(crate) async fn of(shared: &Arc<Shared>, name: &Name) -> Result<Self, Refusal> {
+    /// What is left for a repository into which so many bytes are to come, or nobody knows how many.
+    pub(crate) async fn of(
+        shared: &Arc<Shared>,
+        name: &Name,
+        wanted: Option<u64>,
+    ) -> Result<Self, Refusal> {
         if shared.quotas.applying(name).next().is_none() {
             return Ok(Self(None));
         }
         let (quotas, name) = (shared.quotas.clone(), name.clone());
-        let left = shared.blocking(move |store| quotas.left(store, &name));
+        let wanted = wanted.unwrap_or(u64::MAX);
+        let left = shared.blocking(move |store| quotas.left(store, &name, wanted));
         Ok(Self(left.await?))
     }
 

@@ -38,7 +38,8 @@ pub(crate) async fn begin(
         }
     }
     let announced = request.body_bytes.unwrap_or(0).max(1);
-    Allowance::of(shared, &name).await?.check(announced)?;
+    let allowance = Allowance::of(shared, &name, Some(announced)).await?;
+    allowance.check(announced)?;
     let digest = request.query("digest").map(parse_digest).transpose()?;
     let algorithm = match (&digest, request.query("digest-algorithm")) {
         (Some(digest), _) => digest.algorithm(),
@@ -212,7 +213,8 @@ async fn receive(
     }
     let whole = chunk.map(|(start, end)| end - start);
     let bytes_max = whole.unwrap_or(BLOB_BYTES_MAX - length.min(BLOB_BYTES_MAX));
-    let allowance = match Allowance::of(shared, name).await {
+    let wanted = whole.or(request.body_bytes);
+    let allowance = match Allowance::of(shared, name, wanted).await {
         Ok(allowance) => allowance,
         Err(refusal) => {
             upload.suspend();
