@@ -451,7 +451,7 @@ fn flags_that_are_not_supported_are_refused() {
             "{flags:?}: {said:?}"
         );
     }
-    for command in ["build", "search", "swarm"] {
+    for command in ["build", "swarm"] {
         let said = engine.run(&[command, "x"]);
         assert!(
             said.code != 0 && said.stderr.contains("not supported"),
