@@ -440,7 +440,6 @@ fn a_terminal_is_a_terminal() {
 fn flags_that_are_not_supported_are_refused() {
     let engine = Engine::new();
     for flags in [
-        ["--log-driver", "fluentd"],
         ["--storage-opt", "size=1g"],
         ["--network", "mine"],
         ["--volume-driver", "nfs"],

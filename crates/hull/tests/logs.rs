@@ -173,7 +173,7 @@ fn a_service_that_is_not_there_is_an_error_of_the_start() {
     assert!(
         unknown
             .stderr
-            .contains("there are json-file, local, journald, syslog, none"),
+            .contains("no log driver named"),
         "{unknown:?}"
     );
     engine.ok(&["rm", "cc"]);
