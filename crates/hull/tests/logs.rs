@@ -171,9 +171,7 @@ fn a_service_that_is_not_there_is_an_error_of_the_start() {
     );
     let unknown = engine.run(&["create", "--log-driver", "fluentd", "busybox"]);
     assert!(
-        unknown
-            .stderr
-            .contains("no log driver named"),
+        unknown.stderr.contains("no log driver named"),
         "{unknown:?}"
     );
     engine.ok(&["rm", "cc"]);
