@@ -250,6 +250,16 @@ pub struct DistributionInspect {
     pub platforms: Option<Vec<Platform>>,
 }
 
+/// The answer of `POST /build/prune`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct BuildPruneResponse {
+    /// What is gone.
+    pub caches_deleted: Option<Vec<String>>,
+    /// Bytes.
+    pub space_reclaimed: u64,
+}
+
 /// The answer of `POST /images/prune`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -40,8 +40,8 @@ pub use host_config::{
     RestartPolicy, ThrottleDevice, Ulimit, UpdateRequest, WeightDevice,
 };
 pub use image::{
-    Descriptor, DistributionInspect, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect,
-    ImageMetadata, ImagePruneResponse, ImageSummary, Platform, RootFs, SearchResult,
+    BuildPruneResponse, Descriptor, DistributionInspect, HistoryItem, ImageConfig, ImageDeleteItem,
+    ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, Platform, RootFs, SearchResult,
 };
 pub use lenient::{Error, from_slice, from_value};
 pub use mount::{BindOptions, Mount, MountDriver, MountImageOptions, TmpfsOptions, VolumeOptions};

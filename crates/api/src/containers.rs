@@ -399,10 +399,12 @@ pub(crate) fn changes(call: &Call<'_>, id: &str) -> Reply {
 
 pub(crate) fn export(call: &Call<'_>, id: &str) -> Reply {
     let archive = call.engine.archive(id)?;
+    let (engine, id) = (call.engine.clone(), id.to_owned());
     let (pieces, response) = stream("application/octet-stream");
     tokio::task::spawn_blocking(move || {
         let mut writer = PieceWriter::new(pieces);
         let result = archive.export(&mut writer).map_err(|error| error.chain());
+        engine.archive_event(&id, "export");
         writer.finish(result);
     });
     Ok(response)
@@ -452,6 +454,7 @@ pub(crate) fn archive_get(call: &Call<'_>, id: &str) -> Reply {
     let archive = call.engine.archive(id)?;
     let path = archive_path(call)?.to_owned();
     let stat = tokio::task::block_in_place(|| archive.stat(&path))?;
+    call.engine.archive_event(id, "archive-path");
     let (pieces, response) = stream("application/x-tar");
     tokio::task::spawn_blocking(move || {
         let mut writer = PieceWriter::new(pieces);
@@ -480,6 +483,7 @@ pub(crate) async fn archive_put(call: Call<'_>, id: &str) -> Reply {
         tokio::task::spawn_blocking(move || archive.extract(&path, body, &options)).await;
     extracted
         .map_err(|error| Error::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    call.engine.archive_event(id, "extract-to-dir");
     Ok(empty(StatusCode::OK))
 }
 

@@ -9,7 +9,7 @@ use engine::images::{Image, ListFilter, Removed};
 use engine::{Engine, images::ImageId};
 use http::{Method, StatusCode};
 use oci::Reference;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::block_in_place;
 
 pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) -> Reply {
@@ -240,28 +240,27 @@ pub(crate) fn attributes(name: &str) -> BTreeMap<String, String> {
 /// One step of a removal.
 pub(crate) fn removal_item(step: &Removed) -> types::ImageDeleteItem {
     match step {
-        Removed::Untagged(reference) => types::ImageDeleteItem {
+        Removed::Untagged(reference, _) => types::ImageDeleteItem {
             untagged: reference.familiar(),
             ..types::ImageDeleteItem::default()
         },
-        Removed::Deleted(id) => types::ImageDeleteItem {
+        Removed::Deleted(id) | Removed::DeletedLayer(id) => types::ImageDeleteItem {
             deleted: id.to_string(),
             ..types::ImageDeleteItem::default()
         },
     }
 }
 
-/// Tells what was removed, by `name`.
-pub(crate) fn tell_removal(engine: &Engine, name: &str, removed: &[Removed]) {
+/// Tells what was removed.
+pub(crate) fn tell_removal(engine: &Engine, removed: &[Removed]) {
     for step in removed {
-        match step {
-            Removed::Untagged(reference) => {
-                engine.image_event("untag", name, attributes(&reference.familiar()));
-            }
-            Removed::Deleted(id) => {
-                engine.image_event("delete", &id.to_string(), attributes(&id.to_string()));
-            }
-        }
+        let (action, id) = match step {
+            Removed::Untagged(_, id) => ("untag", id.to_string()),
+            Removed::Deleted(id) => ("delete", id.to_string()),
+            // Layers are nothing that events are about.
+            Removed::DeletedLayer(_) => continue,
+        };
+        engine.image_event(action, &id, attributes(&id));
     }
 }
 
@@ -273,7 +272,7 @@ fn remove(call: &Call<'_>, name: &str) -> Reply {
             .images()
             .remove(name, call.query.flag("force"), &users)
     })?;
-    tell_removal(call.engine, name, &removed);
+    tell_removal(call.engine, &removed);
     json(&removed.iter().map(removal_item).collect::<Vec<_>>())
 }
 
@@ -282,14 +281,21 @@ fn save(call: &Call<'_>, names: Vec<String>) -> Reply {
         return Err(Error::bad_request("no image named: parameter names"));
     }
     // What is not there is told with a status; once the body has begun it is too late.
+    let mut ids = BTreeSet::new();
     for name in &names {
-        block_in_place(|| call.engine.images().get(name))?;
+        let image = block_in_place(|| call.engine.images().get(name))?;
+        ids.insert(image.id.to_string());
     }
     let (pieces, response) = stream("application/x-tar");
     let engine = call.engine.clone();
     tokio::task::spawn_blocking(move || {
         let mut writer = PieceWriter::new(pieces);
         let result = engine.images().save(&names, &mut writer);
+        if result.is_ok() {
+            for id in ids {
+                engine.image_event("save", &id, attributes(&id));
+            }
+        }
         writer.finish(result.map_err(|error| Error::from(error).message));
     });
     Ok(response)
@@ -362,12 +368,11 @@ fn load(call: Call<'_>) -> Reply {
                     let id = image.id.to_string();
                     for reference in &image.references {
                         send(&said(format!("Loaded image: {}\n", reference.familiar())));
-                        engine.image_event("load", &id, attributes(&reference.familiar()));
                     }
                     if image.references.is_empty() {
                         send(&said(format!("Loaded image ID: {id}\n")));
-                        engine.image_event("load", &id, attributes(&id));
                     }
+                    engine.image_event("load", &id, attributes(&id));
                 }
             }
             Err(error) => send(&failed(error.into())),

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use engine::images::registry::Download;
 use engine::images::{ImageId, ImportOptions};
 use engine::{Engine, images};
-use oci::Reference;
 use std::io;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -70,8 +69,10 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
 
 fn imported(engine: &Engine, teller: &Teller, id: &ImageId, options: &ImportOptions) {
     let id = id.to_string();
-    let name = options.reference.as_ref().map(Reference::familiar);
-    engine.image_event("import", &id, attributes(name.as_deref().unwrap_or(&id)));
+    if let Some(reference) = &options.reference {
+        engine.image_event("tag", &id, attributes(&reference.familiar()));
+    }
+    engine.image_event("import", &id, attributes(&id));
     teller.say(types::JsonMessage {
         status: id,
         ..types::JsonMessage::default()

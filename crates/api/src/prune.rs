@@ -7,6 +7,7 @@ use crate::http::{Error, Query, Reply, json};
 use crate::images::{removal_item, tell_removal};
 use crate::server::Call;
 use api_types as types;
+use engine::events::EventKind;
 use engine::{Prune, PruneFilter};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -64,6 +65,9 @@ pub(crate) async fn containers(call: &Call<'_>) -> Reply {
         .engine
         .prune_containers(&wish.filter, wish.prune)
         .await?;
+    if wish.prune == Prune::Remove {
+        call.engine.prune_event(EventKind::Container, pruned.bytes);
+    }
     json(&types::ContainerPruneResponse {
         containers_deleted: Some(pruned.items),
         space_reclaimed: pruned.bytes,
@@ -78,6 +82,9 @@ pub(crate) fn volumes(call: &Call<'_>) -> Reply {
     let pruned =
         call.engine
             .prune_volumes(&wish.filter, wish.is_on("all"), &wish.gone, wish.prune)?;
+    if wish.prune == Prune::Remove {
+        call.engine.prune_event(EventKind::Volume, pruned.bytes);
+    }
     json(&types::VolumePruneResponse {
         volumes_deleted: Some(pruned.items),
         space_reclaimed: pruned.bytes,
@@ -98,7 +105,8 @@ pub(crate) fn images(call: &Call<'_>) -> Reply {
     } = wish;
     let pruned = block_in_place(|| call.engine.prune_images(filter, all, &gone, prune))?;
     if prune == Prune::Remove {
-        tell_removal(call.engine, "prune", &pruned.items);
+        tell_removal(call.engine, &pruned.items);
+        call.engine.prune_event(EventKind::Image, pruned.bytes);
     }
     json(&types::ImagePruneResponse {
         images_deleted: Some(pruned.items.iter().map(removal_item).collect()),

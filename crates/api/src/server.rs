@@ -1,6 +1,6 @@
 //! Serving connections, and which handler serves a request.
 
-use crate::http::{Body, Error, Query, Reply, empty};
+use crate::http::{Body, Error, Query, Reply, empty, json};
 use crate::{containers, distribution, exec, images, system, volumes};
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -227,6 +227,8 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
+        // There is no build cache, so that nothing of it is left; `system prune` asks for that, too.
+        (&Method::POST, ["build", "prune"]) => json(&api_types::BuildPruneResponse::default()),
         (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => {
             Err(Error::unsupported("building images"))
         }

@@ -115,7 +115,7 @@ impl Engine {
         if config.command.iter().all(String::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
-        let action = format!("exec_create: {}", config.command.join(" "));
+        let action = action("exec_create", &config.command);
         let exec = Exec::new(
             ids::random_id()?,
             container.id().to_owned(),
@@ -208,7 +208,9 @@ impl Engine {
         if !claimed {
             return Err(already_started(id));
         }
-        let action = format!("exec_start: {}", config.command.join(" "));
+        let action = action("exec_start", &config.command);
+        // Told before it is so: the end of a short command may be told before the answer is here.
+        self.exec_event(&container, action, &exec, None);
         match link.open(&request).await {
             Ok((Reply::Started { pid }, stream)) => {
                 exec.state.send_if_modified(|state| {
@@ -219,7 +221,6 @@ impl Engine {
                     }
                     running
                 });
-                self.exec_event(&container, action, &exec, None);
                 Ok((!detached && exec.config.streams.any()).then_some(stream))
             }
             Ok((other, _)) => {
@@ -315,6 +316,15 @@ fn already_started(id: &str) -> Error {
     Error::conflict(format!("exec command {id} is already running or has ended"))
 }
 
+/// What is told of an exec, in Docker's form: the program, and its arguments behind a space of their own.
+fn action(what: &str, command: &[String]) -> String {
+    let (program, arguments) = match command {
+        [program, arguments @ ..] => (program.as_str(), arguments),
+        [] => ("", command),
+    };
+    format!("{what}: {program} {}", arguments.join(" "))
+}
+
 /// Keeps an exec, at the cost of an ended one when there are many.
 fn remember(container: &Container, exec: Arc<Exec>) -> Result<()> {
     let mut execs = container.execs();
@@ -333,4 +343,19 @@ fn remember(container: &Container, exec: Arc<Exec>) -> Result<()> {
     }
     execs.insert(exec.id.clone(), exec);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_command_is_in_dockers_form() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(action("exec_start", &words("true")), "exec_start: true ");
+        assert_eq!(
+            action("exec_start", &words("echo a b")),
+            "exec_start: echo a b"
+        );
+    }
 }

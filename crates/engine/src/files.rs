@@ -8,7 +8,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::ImageSource;
 use images::archive::{self, ExtractOptions, Stat};
 use images::{Change, CommitOptions, ImageId};
+use oci::Reference;
 use shim::protocol::Request;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use stopped::Stopped;
@@ -106,6 +108,14 @@ impl Engine {
     pub fn archive(&self, key: &str) -> Result<Archive> {
         let container = self.0.registry.find(key)?;
         block_in_place(|| self.open_root(&container))
+    }
+
+    /// Tells what was done with a container's filesystem: `export`, `archive-path`, `extract-to-dir`.
+    pub fn archive_event(&self, key: &str, action: &str) {
+        // One that is gone meanwhile is nothing to tell of.
+        if let Ok(container) = self.0.registry.find(key) {
+            self.container_event(&container, action, []);
+        }
     }
 
     fn open_root(&self, container: &Container) -> Result<Archive> {
@@ -209,13 +219,22 @@ impl Engine {
             match running.tell(Request::Pause).await {
                 // It has ended meanwhile.
                 Err(error) if error.kind() == Kind::Conflict => link = None,
-                paused => paused?,
+                paused => {
+                    paused?;
+                    self.container_event(&container, "pause", []);
+                }
             }
         }
+        let reference = options.reference.as_ref().map(Reference::familiar);
+        let comment = options.message.clone();
         options.created_by = container.spec.process.command.join(" ");
         options.flatten = matches!(container.spec.image, ImageSource::Directory(_));
         let made = block_in_place(|| self.commit_blocking(&container, &options));
+        if let Ok(id) = &made {
+            self.commit_events(&container, &id.to_string(), reference, comment);
+        }
         if let Some(link) = &link {
+            self.container_event(&container, "unpause", []);
             // The image is made, whether or not the container has ended meanwhile.
             if let Err(error) = link.tell(Request::Resume).await {
                 tracing::warn!(
@@ -225,9 +244,26 @@ impl Engine {
                 );
             }
         }
-        let id = made?;
-        self.container_event(&container, "commit", [("imageID", id.to_string())]);
-        Ok(id)
+        made
+    }
+
+    fn commit_events(
+        &self,
+        container: &Container,
+        id: &str,
+        reference: Option<String>,
+        comment: String,
+    ) {
+        if let Some(name) = &reference {
+            let attributes = BTreeMap::from([("name".to_owned(), name.clone())]);
+            self.image_event("tag", id, attributes);
+        }
+        let told = [
+            ("comment", comment),
+            ("imageID", id.to_owned()),
+            ("imageRef", reference.unwrap_or_default()),
+        ];
+        self.container_event(container, "commit", told);
     }
 
     fn commit_blocking(&self, container: &Container, options: &CommitOptions) -> Result<ImageId> {

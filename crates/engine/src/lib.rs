@@ -186,6 +186,12 @@ impl Engine {
         self.0.events.emit(EventKind::Image, action, id, attributes);
     }
 
+    /// Tells that what nobody used was removed.
+    pub fn prune_event(&self, kind: EventKind, bytes: u64) {
+        let reclaimed = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.0.events.emit(kind, "prune", "", reclaimed);
+    }
+
     /// Whether any container runs or is about to.
     pub fn is_busy(&self) -> bool {
         use model::Phase;

@@ -575,6 +575,8 @@ pub struct State {
     pub restart_count: u32,
     /// Whether it was stopped by hand.
     pub stopped_by_hand: bool,
+    /// Whether everybody was told of the end of its last run.
+    pub told: bool,
     /// How many times it has ended: lets a waiter recognise the next end.
     pub exits: u64,
     /// Its endpoint, while it has one.
@@ -604,6 +606,7 @@ impl State {
             finished_at: None,
             restart_count: 0,
             stopped_by_hand: false,
+            told: true,
             exits: 0,
             endpoint: None,
             user_namespace_base: None,

@@ -75,7 +75,11 @@ impl Engine {
                 {
                     // It has ended meanwhile.
                     Err(error) if error.kind() == Kind::Conflict => {}
-                    result => result?,
+                    result => {
+                        result?;
+                        let signal = crate::stop::SIGKILL.to_string();
+                        self.container_event(container, "kill", [("signal", signal)]);
+                    }
                 }
             }
             self.wait_ended(container, KILL_TIMEOUT).await?;

@@ -102,12 +102,14 @@ impl Engine {
             state.finished_at = Some(record.finished_at);
             state.error = record.error.clone().unwrap_or_default();
             state.exits += 1;
+            state.told = false;
             if let Some(health) = &mut state.health {
                 health.status = Status::Unhealthy;
             }
         });
         self.save_or_log(container);
         self.container_event(container, "die", [("exitCode", record.code.to_string())]);
+        container.change(|state| state.told = true);
         match delay {
             Some(delay) => self.restart_after(container, delay).await,
             None if container.spec.lifecycle.auto_remove => self.auto_remove(container).await,

@@ -217,7 +217,7 @@ impl Engine {
     /// Waits until a container's run is over and cleaned up.
     pub(crate) async fn wait_ended(&self, container: &Container, timeout: Duration) -> Result<()> {
         let mut state = container.watch();
-        let ended = state.wait_for(|state| !state.phase.is_running());
+        let ended = state.wait_for(|state| !state.phase.is_running() && state.told);
         let timed_out = || {
             Error::new(
                 Kind::System,
@@ -300,14 +300,15 @@ impl Engine {
     /// No such container, not running, no terminal.
     pub async fn resize(&self, key: &str, rows: u16, columns: u16) -> Result<()> {
         let container = self.0.registry.find(key)?;
-        container
-            .running_link()?
-            .tell(Request::Resize {
-                exec: None,
-                rows,
-                columns,
-            })
-            .await
+        let request = Request::Resize {
+            exec: None,
+            rows,
+            columns,
+        };
+        container.running_link()?.tell(request).await?;
+        let size = [("height", rows.to_string()), ("width", columns.to_string())];
+        self.container_event(&container, "resize", size);
+        Ok(())
     }
 
     /// The resource usage of a running container.

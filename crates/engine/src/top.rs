@@ -161,6 +161,7 @@ impl Engine {
                 ));
             }
         };
+        self.container_event(&container, "top", []);
         // A process may end while it is looked at.
         let processes = pids.into_iter().filter_map(read);
         let row = |process: Process| columns.iter().map(|(_, value)| value(&process)).collect();

@@ -169,6 +169,8 @@ impl Engine {
     pub(crate) fn release_volumes(&self, spec: &Spec) -> Result<()> {
         let mut users = self.lock_volumes();
         for name in volume_names(spec) {
+            let told = [("container", spec.id.clone())];
+            self.volume_event("unmount", name, told);
             if let Some(of_volume) = users.get_mut(name) {
                 of_volume.remove(&spec.id);
                 if !of_volume.is_empty() {

@@ -117,10 +117,12 @@ pub struct ListFilter {
 /// One thing that a removal did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {
-    /// A name is gone.
-    Untagged(Reference),
-    /// An image or a layer is gone.
-    Deleted(Digest),
+    /// A name of an image is gone.
+    Untagged(Reference, ImageId),
+    /// An image is gone.
+    Deleted(ImageId),
+    /// A layer is gone, by its diff ID.
+    DeletedLayer(Digest),
 }
 
 /// A container that uses an image.

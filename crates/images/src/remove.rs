@@ -79,13 +79,13 @@ impl Images {
         let mut removed = Vec::new();
         for image in &doomed {
             let names = self.references_of(&image.id)?;
-            removed.extend(names.into_iter().map(Removed::Untagged));
+            removed.extend(untagged(names, &image.id));
             removed.push(Removed::Deleted(image.id));
             for layer in distinct(image.layers()) {
                 let users = left.entry(*layer).or_default();
                 *users -= 1;
                 if *users == 0 && !pinned.contains(layer) {
-                    removed.push(Removed::Deleted(*layer));
+                    removed.push(Removed::DeletedLayer(*layer));
                 }
             }
         }
@@ -135,7 +135,7 @@ impl Images {
         }
         let updates: Vec<_> = gone.iter().cloned().map(Update::RemoveReference).collect();
         self.records.update(&updates).map_err(Error::Records)?;
-        Ok(gone.into_iter().map(Removed::Untagged).collect())
+        Ok(untagged(gone, id).collect())
     }
 
     /// Whether containers allow the removal of an image.
@@ -159,11 +159,16 @@ impl Images {
     /// Removes an image with its names, and the layers that only it had.
     fn delete(&self, id: &ImageId, names: Vec<Reference>) -> Result<Vec<Removed>> {
         let layers = self.retire(&[Update::RemoveImage(*id)], &[*id])?;
-        let mut removed: Vec<_> = names.into_iter().map(Removed::Untagged).collect();
+        let mut removed: Vec<_> = untagged(names, id).collect();
         removed.push(Removed::Deleted(*id));
-        removed.extend(layers.into_iter().map(Removed::Deleted));
+        removed.extend(layers.into_iter().map(Removed::DeletedLayer));
         Ok(removed)
     }
+}
+
+fn untagged(names: Vec<Reference>, id: &ImageId) -> impl Iterator<Item = Removed> {
+    let id = *id;
+    { names.into_iter() }.map(move |name| Removed::Untagged(name, id))
 }
 
 /// The layers of an image, each once.
@@ -174,8 +179,8 @@ fn distinct(layers: &[Digest]) -> HashSet<&Digest> {
 /// Bytes of what was removed.
 fn freed(removed: &[Removed], sizes: &HashMap<Digest, u64>) -> u64 {
     let size = |step: &Removed| match step {
-        Removed::Deleted(digest) => sizes.get(digest).copied().unwrap_or(0),
-        Removed::Untagged(_) => 0,
+        Removed::DeletedLayer(layer) => sizes.get(layer).copied().unwrap_or(0),
+        Removed::Untagged(..) | Removed::Deleted(_) => 0,
     };
     removed.iter().map(size).sum()
 }

@@ -544,8 +544,8 @@ fn progress_counts_to_the_size_of_each_layer() {
 /// What a removal did, as Docker prints it.
 fn shown(removed: Vec<Removed>) -> Vec<String> {
     let step = |step| match step {
-        Removed::Untagged(name) => name.familiar(),
-        Removed::Deleted(digest) => digest.to_string(),
+        Removed::Untagged(name, _) => name.familiar(),
+        Removed::Deleted(digest) | Removed::DeletedLayer(digest) => digest.to_string(),
     };
     removed.into_iter().map(step).collect()
 }
