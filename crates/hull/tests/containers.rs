@@ -442,7 +442,6 @@ fn flags_that_are_not_supported_are_refused() {
     for flags in [
         ["--log-driver", "fluentd"],
         ["--storage-opt", "size=1g"],
-        ["--network", "mine"],
         ["--volume-driver", "nfs"],
     ] {
         let said = engine.run(&["run", "--rm", flags[0], flags[1], "busybox", "true"]);
