@@ -78,75 +78,47 @@ pub(crate) fn rules(table: Table<'_>) -> Vec<Message> {
         nft::look_up(PORTS, true),
     ];
     messages.push(table.rule("prerouting", [ours, nft::jump("member")]));
-    let mac_at = |header, offset| nft::payload(KEY + 4, header, offset, 6);
-    let member = [
-        vec![owned(mac_at(LINK_HEADER, 6), MACS, false), nft::drop()],
-        vec![
-            of(ARP),
-            owned(mac_at(NETWORK_HEADER, 8), MACS, false),
-            nft::drop(),
-        ],
-        vec![
-            of(ARP),
-            owned(
-                nft::payload(KEY + 4, NETWORK_HEADER, 14, 4),
-                ADDRESSES4,
-                true,
-            ),
-            nft::accept(),
-        ],
-        // A probe: who asks has no address yet.
-        vec![
-            of(ARP),
-            vec![
-                nft::payload(KEY, NETWORK_HEADER, 14, 4),
-                nft::equals(&[0; 4]),
-            ],
-            nft::accept(),
-        ],
-        vec![
-            of(IPV4),
-            owned(
-                nft::load_address(KEY + 4, End::Source, false),
-                ADDRESSES4,
-                true,
-            ),
-            nft::accept(),
-        ],
+    messages.extend(
+        checks()
+            .into_iter()
+            .map(|parts| table.rule("member", parts)),
+    );
+    messages
+}
+
+/// What a frame of a member has to be, rule by rule, each with its verdict.
+fn checks() -> Vec<Vec<Vec<Expression>>> {
+    let mac_at = |header, offset| owned(nft::payload(KEY + 4, header, offset, 6), MACS, false);
+    let source = |is_ipv6, set| owned(nft::load_address(KEY + 4, End::Source, is_ipv6), set, true);
+    let arp_source = nft::payload(KEY + 4, NETWORK_HEADER, 14, 4);
+    let target = nft::payload(KEY + 4, TRANSPORT_HEADER, 8, 16);
+    // A probe: who asks has no address yet.
+    let no_arp_source = vec![
+        nft::payload(KEY, NETWORK_HEADER, 14, 4),
+        nft::equals(&[0; 4]),
+    ];
+    let no_source = vec![
+        nft::load_address(KEY, End::Source, true),
+        nft::equals(&[0; 16]),
+    ];
+    vec![
+        vec![mac_at(LINK_HEADER, 6), nft::drop()],
+        vec![of(ARP), mac_at(NETWORK_HEADER, 8), nft::drop()],
+        vec![of(ARP), owned(arp_source, ADDRESSES4, true), nft::accept()],
+        vec![of(ARP), no_arp_source, nft::accept()],
+        vec![of(IPV4), source(false, ADDRESSES4), nft::accept()],
         vec![of(IPV6), icmpv6(ROUTER_ADVERTISEMENT), nft::drop()],
         vec![of(IPV6), icmpv6(REDIRECT), nft::drop()],
         vec![
             of(IPV6),
             icmpv6(NEIGHBOUR_ADVERTISEMENT),
-            owned(
-                nft::payload(KEY + 4, TRANSPORT_HEADER, 8, 16),
-                ADDRESSES6,
-                false,
-            ),
+            owned(target, ADDRESSES6, false),
             nft::drop(),
         ],
-        vec![
-            of(IPV6),
-            owned(
-                nft::load_address(KEY + 4, End::Source, true),
-                ADDRESSES6,
-                true,
-            ),
-            nft::accept(),
-        ],
-        // Likewise.
-        vec![
-            of(IPV6),
-            vec![
-                nft::load_address(KEY, End::Source, true),
-                nft::equals(&[0; 16]),
-            ],
-            nft::accept(),
-        ],
+        vec![of(IPV6), source(true, ADDRESSES6), nft::accept()],
+        vec![of(IPV6), no_source, nft::accept()],
         vec![nft::drop()],
-    ];
-    messages.extend(member.map(|parts| table.rule("member", parts)));
-    messages
+    ]
 }
 
 /// The frame carries this.

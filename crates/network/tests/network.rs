@@ -7,20 +7,10 @@ mod support;
 use network::{Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
 use support::{
-    KEY, Member, Namespace, WAIT, add, ask_tcp, links, networks, publish, reaches, request, run,
-    serve_tcp, until,
+    KEY, Member, WAIT, add, ask_tcp, links, networks, on_host, publish, reaches, request, run,
+    serve_tcp, until, world,
 };
-
-/// Runs on a machine of its own, which has its loopback interface.
-fn on_host(test: impl FnOnce() + Send) {
-    let host = Namespace::new();
-    host.inside(|| {
-        network::loopback_up(host.netns.as_fd()).unwrap();
-        test();
-    });
-}
 
 fn bridge() -> BridgeConfig {
     BridgeConfig::new("hull0")
@@ -102,12 +92,7 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
 #[test]
 fn a_client_of_the_world_shows_its_address() {
     on_host(|| {
-        let world = Namespace::new();
-        run(&format!(
-            "ip link add up0 type veth peer name eth0 netns /proc/{}/ns/net; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up",
-            world.pid()
-        ));
-        world.inside(|| run("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1"));
+        let world = world();
         let networks = networks(bridge());
         let mut served = Member::new(&networks, KEY, "vetha");
         served.publish(

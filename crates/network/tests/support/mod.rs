@@ -135,6 +135,28 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Runs on a machine of its own, which has its loopback interface.
+pub fn on_host(test: impl FnOnce() + Send) {
+    let host = Namespace::new();
+    host.inside(|| {
+        network::loopback_up(host.netns.as_fd()).unwrap();
+        test();
+    });
+}
+
+/// Another machine: 192.0.2.2, and the host is 192.0.2.1 to it and its way out.
+pub fn world() -> Namespace {
+    let world = Namespace::new();
+    run(&format!(
+        "ip link add up0 type veth peer name eth0 netns /proc/{}/ns/net; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up",
+        world.pid()
+    ));
+    world.inside(|| {
+        run("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip link set lo up; ip route add default via 192.0.2.1")
+    });
+    world
+}
+
 /// A host with one network.
 pub fn networks(config: BridgeConfig) -> Networks {
     let networks = Networks::open("hull0");
