@@ -591,6 +591,8 @@ pub struct State {
     pub user_namespace_base: Option<u32>,
     /// Its limits, where they were changed since it was created.
     pub limits: Option<Limits>,
+    /// Its published ports, where they were changed since it was created.
+    pub published: Option<Vec<PublishedPort>>,
     /// Its restart policy, where it was changed since it was created.
     pub restart: Option<Restart>,
     /// What its health checks have said, if it has any and was started.
@@ -616,6 +618,7 @@ impl State {
             attachments: Vec::new(),
             user_namespace_base: None,
             limits: None,
+            published: None,
             restart: None,
             health: None,
             removed: false,
@@ -779,6 +782,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Its published ports as they are asked for now.
+    pub fn published(&self) -> &[PublishedPort] {
+        let changed = self.state.published.as_ref();
+        changed.unwrap_or(&self.spec.network.published)
+    }
+
     /// Its limits as they are now.
     pub fn limits(&self) -> &Limits {
         self.state.limits.as_ref().unwrap_or(&self.spec.limits)

@@ -164,6 +164,7 @@ impl Engine {
                 attachments: std::mem::take(&mut state.attachments),
                 user_namespace_base: state.user_namespace_base,
                 limits: state.limits.take(),
+                published: state.published.take(),
                 restart: state.restart,
                 health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()

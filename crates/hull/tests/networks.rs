@@ -255,3 +255,42 @@ fn unused_networks_are_pruned() {
     ];
     assert_eq!(engine.ok(&left), "kept\nused");
 }
+
+#[test]
+fn ports_are_published_and_taken_back_while_a_container_runs() {
+    let mut engine = Engine::new();
+    stay(&engine, "web", "");
+    serve(&engine, "web");
+    engine.words("update --publish-add 127.0.0.1:0:80 web");
+    let first = engine.words("port web 80");
+    engine.until("the port answers", || is_served(&first));
+    let taken = engine.run(&[
+        "update",
+        "--publish-rm",
+        "80",
+        "--publish-add",
+        &format!("{first}:80"),
+        "web",
+    ]);
+    assert!(
+        taken.code != 0 && taken.stderr.contains("already allocated"),
+        "{taken:?}"
+    );
+    assert!(is_served(&first), "nothing has changed");
+    engine.words("update --publish-add 127.0.0.1:0:80 web");
+    engine.ok(&["update", "--publish-rm", &format!("{first}:80"), "web"]);
+    assert!(!is_served(&first));
+    let second = engine.words("port web 80");
+    assert!(is_served(&second) && second != first);
+    engine.refused("update --publish-rm 81 web", "is not published");
+    // It is what the container has from now on.
+    engine.kill();
+    engine.start();
+    assert!(is_served(&second));
+    engine.words("restart -t 0 web");
+    assert!(engine.words("port web").starts_with("80/tcp -> 127.0.0.1:"));
+    engine.words("update --publish-rm 80 web");
+    assert_eq!(engine.words("port web"), "");
+    engine.words("rm -f web");
+    engine.assert_nothing_left();
+}

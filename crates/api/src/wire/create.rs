@@ -452,14 +452,7 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         }
         (name, _) => NetworkMode::Network(name.to_owned()),
     };
-    let bindings = host.port_bindings.iter().flatten();
-    let mut published = Vec::new();
-    for (port, bindings) in bindings {
-        let port = parse_port(port)?;
-        for binding in bindings.iter().flatten() {
-            published.push(publish(port, binding)?);
-        }
-    }
+    let published = published_ports(host.port_bindings.iter().flatten())?;
     let exposed = body.exposed_ports.iter().flat_map(|ports| ports.keys());
     let mut exposed = exposed
         .map(|port| parse_port(port))
@@ -482,6 +475,20 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         dns_options: host.dns_options.clone().unwrap_or_default(),
         mac_address: non_empty(&body.mac_address),
     })
+}
+
+/// Reads ports that are to be published.
+pub(crate) fn published_ports<'a>(
+    bindings: impl Iterator<Item = (&'a String, &'a Option<Vec<wire::PortBinding>>)>,
+) -> Result<Vec<PublishedPort>> {
+    let mut published = Vec::new();
+    for (port, bindings) in bindings {
+        let port = parse_port(port)?;
+        for binding in bindings.iter().flatten() {
+            published.push(publish(port, binding)?);
+        }
+    }
+    Ok(published)
 }
 
 /// What is asked of networks, by their name or id. What is said of a mode that has no endpoint says nothing.

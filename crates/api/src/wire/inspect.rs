@@ -187,7 +187,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         },
         volumes_from: list(&spec.volumes_from),
         network_mode: network_mode(&network.mode),
-        port_bindings: Some(bindings(spec)),
+        port_bindings: Some(bindings(container)),
         restart_policy: restart(container.restart()),
         auto_remove: spec.lifecycle.auto_remove,
         console_size: [rows.into(), columns.into()],
@@ -382,9 +382,9 @@ fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
 }
 
 /// Published ports as requested.
-fn bindings(spec: &Spec) -> wire::PortMap {
+fn bindings(container: &Snapshot) -> wire::PortMap {
     let mut map = wire::PortMap::new();
-    for published in &spec.network.published {
+    for published in container.published() {
         let host_port = match published.host_ports {
             (0, 0) => String::new(),
             (first, last) if first == last => first.to_string(),

@@ -3,8 +3,8 @@
 use crate::error::{Context, Result};
 use crate::health::Health;
 use crate::model::{
-    Attachment, Endpoint, Limits, NetworkMode, Phase, Place, PortMapping, Restart, SPEC_VERSION,
-    Spec, State,
+    Attachment, Endpoint, Limits, NetworkMode, Phase, Place, PortMapping, PublishedPort, Restart,
+    SPEC_VERSION, Spec, State,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ struct StateRecord {
     user_namespace_base: Option<u32>,
     #[serde(default)]
     limits: Option<Limits>,
+    #[serde(default)]
+    published: Option<Vec<PublishedPort>>,
     #[serde(default)]
     restart: Option<Restart>,
     #[serde(default)]
@@ -84,6 +86,7 @@ pub(crate) fn encode_state(state: &State) -> Result<String> {
         endpoint: None,
         user_namespace_base: state.user_namespace_base,
         limits: state.limits,
+        published: state.published,
         restart: state.restart,
         health: state.health,
     };
@@ -116,6 +119,7 @@ pub(crate) fn decode_state(text: &str, mode: &NetworkMode) -> Result<State> {
         attachments,
         user_namespace_base: record.user_namespace_base,
         limits: record.limits,
+        published: record.published,
         restart: record.restart,
         health: record.health,
         ..State::created()

@@ -272,11 +272,12 @@ pub(super) fn check_driver_options(wish: &EndpointWish) -> Result<()> {
 
 /// The ports to publish: those that were asked for, and with `--publish-all` those that are exposed.
 fn wanted_ports(container: &Container) -> Vec<PublishedPort> {
-    let network = &container.spec.network;
-    let mut wanted = network.published.clone();
+    let snapshot = container.snapshot();
+    let network = &snapshot.spec.network;
+    let mut wanted = snapshot.published().to_vec();
     if network.publish_all {
         let exposed = network.exposed.iter();
-        let missing = exposed.filter(|port| network.published.iter().all(|w| w.port != **port));
+        let missing = exposed.filter(|port| snapshot.published().iter().all(|w| w.port != **port));
         wanted.extend(missing.map(|port| PublishedPort {
             port: *port,
             host_ip: None,
@@ -345,7 +346,11 @@ pub(super) fn from_mapping(mapping: &network::PortMapping) -> PortMapping {
     }
 }
 
-fn to_publish(wanted: &PublishedPort, endpoint: &Endpoint, network: &Network) -> network::Publish {
+pub(super) fn to_publish(
+    wanted: &PublishedPort,
+    endpoint: &Endpoint,
+    network: &Network,
+) -> network::Publish {
     // All of the host's, of the families that the container has; the same port of each.
     let any = || {
         let v4 = IpAddr::V4(options::host_binding(&network.options));

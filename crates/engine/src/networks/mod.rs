@@ -6,6 +6,7 @@
 pub(crate) mod attach;
 mod endpoint;
 mod options;
+mod ports;
 
 pub(crate) use endpoint::{network_namespace, parse_mac};
 
