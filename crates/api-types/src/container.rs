@@ -349,6 +349,16 @@ pub struct TopResponse {
     pub titles: Option<Vec<String>>,
 }
 
+/// The body of `POST /containers/{id}/ports`, which Docker has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortsRequest {
+    /// To be published.
+    pub add: PortMap,
+    /// To be taken back; without a port of the host whichever it is.
+    pub remove: PortMap,
+}
+
 /// The answer of `POST /containers/{id}/update`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -30,7 +30,7 @@ pub use config::{Config, Empty, HealthConfig, StrSlice};
 pub use container::{
     ChangeKind, ContainerPruneResponse, ContainerSummary, ContainerSummaryHostConfig,
     CreateRequest, CreateResponse, DriverData, FilesystemChange, Health, HealthcheckResult,
-    InspectResponse, MountPoint, NetworkSettings, PathStat, PortSummary, State,
+    InspectResponse, MountPoint, NetworkSettings, PathStat, PortSummary, PortsRequest, State,
     SummaryNetworkSettings, TopResponse, UpdateResponse, WaitExitError, WaitResponse, go_mode,
 };
 pub use exec::{ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest};

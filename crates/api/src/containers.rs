@@ -91,6 +91,15 @@ pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
     })
 }
 
+/// This engine's own: Docker's has no way to publish ports of a container that exists.
+pub(crate) async fn change_ports(call: Call<'_>, id: &str) -> Reply {
+    let body: types::PortsRequest = read_json(call.request.into_body()).await?;
+    let remove = wire::create::published_ports(body.remove.iter())?;
+    let add = wire::create::published_ports(body.add.iter())?;
+    call.engine.change_ports(id, &remove, &add).await?;
+    Ok(empty(NO_CONTENT))
+}
+
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
     call.engine.start(id).await?;
     Ok(empty(NO_CONTENT))

@@ -115,6 +115,7 @@ impl From<engine::Error> for Error {
             }
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::NotModified => StatusCode::NOT_MODIFIED,
             Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             Kind::System => StatusCode::INTERNAL_SERVER_ERROR,

@@ -9,6 +9,7 @@ mod exec;
 mod http;
 mod images;
 mod import;
+mod networks;
 mod prune;
 mod search;
 mod server;

@@ -91,6 +91,17 @@ pub(crate) fn volumes(call: &Call<'_>) -> Reply {
     })
 }
 
+pub(crate) fn networks(call: &Call<'_>) -> Reply {
+    let wish = Wish::read(&call.query, &[])?;
+    let pruned = block_in_place(|| {
+        call.engine
+            .prune_networks(&wish.filter, &wish.gone, wish.prune)
+    })?;
+    json(&types::NetworkPruneResponse {
+        networks_deleted: Some(pruned.items),
+    })
+}
+
 pub(crate) fn images(call: &Call<'_>) -> Reply {
     let wish = Wish::read(&call.query, &["dangling"])?;
     let all = wish

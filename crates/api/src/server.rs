@@ -1,7 +1,7 @@
 //! Serving connections, and which handler serves a request.
 
 use crate::http::{Body, Error, Query, Reply, empty, json};
-use crate::{containers, distribution, exec, images, system, volumes};
+use crate::{containers, distribution, exec, images, networks, system, volumes};
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -208,7 +208,7 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
         (_, ["exec", id, action]) => exec::route(&method, id, action, call).await,
         (_, ["images", ..]) => images::route(&method, &segments[1..], call).await,
         (_, ["volumes", ..]) => volumes::route(&method, &segments[1..], call).await,
-        (_, ["networks", ..]) => system::networks(&method, &segments[1..], &call),
+        (_, ["networks", ..]) => networks::route(&method, &segments[1..], call).await,
         (&Method::GET, ["version"]) => system::version(),
         (&Method::GET, ["info"]) => system::info(&call),
         (&Method::GET, ["events"]) => system::events(&call),
@@ -253,6 +253,7 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::GET, ["containers", id, "changes"]) => containers::changes(&call, id),
         (&Method::GET, ["containers", id, "export"]) => containers::export(&call, id),
         (&Method::GET, ["containers", id, "stats"]) => containers::stats(&call, id).await,
+        (&Method::POST, ["containers", id, "ports"]) => containers::change_ports(call, id).await,
         (&Method::POST, ["containers", id, "start"]) => containers::start(&call, id).await,
         (&Method::POST, ["containers", id, "stop"]) => containers::stop(&call, id).await,
         (&Method::POST, ["containers", id, "restart"]) => containers::restart(&call, id).await,

@@ -1,17 +1,15 @@
-//! `/_ping`, `/version`, `/info`, `/events`, `/system/df`, and the networks there are.
+//! `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
 
-use crate::http::{Body, Error, Query, Reply, empty, json, send_line, stream};
+use crate::http::{Body, Error, Query, Reply, json, send_line, stream};
 use crate::images::signed;
 use crate::server::Call;
-use crate::wire::inspect::BRIDGE_ID;
-use crate::wire::{mac_name, summary};
+use crate::wire::summary;
 use api_types as types;
 use engine::Engine;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
-use engine::model::LogDriver;
-use engine::model::{NetworkMode, Phase};
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use engine::model::{LogDriver, Phase};
+use http::{HeaderValue, Response, header};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
@@ -398,127 +396,4 @@ pub(crate) fn events(call: &Call<'_>) -> Reply {
         }
     });
     Ok(response)
-}
-
-/// The networks there always are.
-pub(crate) fn networks(method: &Method, segments: &[&str], call: &Call<'_>) -> Reply {
-    match (method, segments) {
-        (&Method::GET, []) => {
-            let filters = call
-                .query
-                .filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-            let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
-                !filters.contains(name) || filters.get(name).any(matches)
-            };
-            let mut networks = builtin(call);
-            networks.retain(|network| {
-                any("name", &|part| network.name.contains(part))
-                    && any("id", &|prefix| network.id.starts_with(prefix))
-                    && any("driver", &|driver| network.driver == driver)
-                    && any("scope", &|scope| network.scope == scope)
-                    && any("type", &|kind| kind == "builtin")
-                    && any("dangling", &|value| matches!(value, "0" | "false"))
-                    && !filters.contains("label")
-            });
-            json(&networks)
-        }
-        (&Method::GET, [name]) => {
-            let found = builtin(call)
-                .into_iter()
-                .find(|network| network.name == *name || network.id.starts_with(name));
-            match found {
-                Some(network) => json(&network),
-                None => Err(Error::not_found(format!("network {name} not found"))),
-            }
-        }
-        (&Method::POST, ["prune"]) => json(&types::NetworkPruneResponse::default()),
-        (&Method::POST, ["create"]) => Err(Error::unsupported("a user-defined network")),
-        (&Method::POST, [_, "connect" | "disconnect"]) => {
-            Err(Error::unsupported("connecting a container that exists"))
-        }
-        (&Method::DELETE, [name]) if builtin(call).iter().any(|network| network.name == *name) => {
-            Err(Error::new(
-                StatusCode::FORBIDDEN,
-                format!("{name} is a pre-defined network and cannot be removed"),
-            ))
-        }
-        (&Method::DELETE, [name]) => Err(Error::not_found(format!("network {name} not found"))),
-        (&Method::OPTIONS, _) => Ok(empty(StatusCode::OK)),
-        _ => Err(Error::not_found("page not found")),
-    }
-}
-
-/// Describes a network that there always is.
-fn describe(
-    containers: &[engine::model::Snapshot],
-    (name, driver): (&str, &str),
-    id: String,
-    mode: &NetworkMode,
-) -> types::Network {
-    let is_member = |container: &&engine::model::Snapshot| {
-        container.state.phase.is_running() && container.spec.network.mode == *mode
-    };
-    let member = |container: &engine::model::Snapshot| {
-        let endpoint = container.state.endpoint.as_ref();
-        let resource = types::EndpointResource {
-            name: container.name.clone(),
-            endpoint_id: endpoint.map(|e| e.id.clone()).unwrap_or_default(),
-            mac_address: endpoint.map(|e| mac_name(e.mac)).unwrap_or_default(),
-            ipv4_address: endpoint
-                .map(|e| format!("{}/{}", e.address, e.prefix))
-                .unwrap_or_default(),
-            ..types::EndpointResource::default()
-        };
-        (container.spec.id.clone(), resource)
-    };
-    types::Network {
-        name: name.to_owned(),
-        id,
-        created: "1970-01-01T00:00:00Z".to_owned(),
-        scope: "local".to_owned(),
-        driver: driver.to_owned(),
-        enable_ipv4: true,
-        ipam: types::Ipam {
-            driver: "default".to_owned(),
-            options: None,
-            config: Some(Vec::new()),
-        },
-        containers: Some(containers.iter().filter(is_member).map(member).collect()),
-        options: Some(BTreeMap::new()),
-        labels: Some(BTreeMap::new()),
-        ..types::Network::default()
-    }
-}
-
-fn builtin(call: &Call<'_>) -> Vec<types::Network> {
-    let containers = call.engine.list();
-    let network = call.engine.network();
-    let mut bridge = describe(
-        &containers,
-        ("bridge", "bridge"),
-        BRIDGE_ID.to_owned(),
-        &NetworkMode::Bridge,
-    );
-    let subnet = network.subnet().map(|subnet| types::IpamConfig {
-        subnet: format!("{}/{}", subnet.network(), subnet.prefix),
-        gateway: subnet.gateway.to_string(),
-        ..types::IpamConfig::default()
-    });
-    bridge.ipam.config = Some(subnet.into_iter().collect());
-    let options = [("default_bridge", "true"), ("name", &network.config().name)];
-    let option = |(name, value): (&str, &str)| {
-        let name = format!("com.docker.network.bridge.{name}");
-        (name, value.to_owned())
-    };
-    bridge.options = Some(options.into_iter().map(option).collect());
-    let (host, none) = (&NetworkMode::Host, &NetworkMode::None);
-    vec![
-        bridge,
-        describe(&containers, ("host", "host"), fixed_id("4057"), host),
-        describe(&containers, ("none", "null"), fixed_id("0e00"), none),
-    ]
-}
-
-fn fixed_id(prefix: &str) -> String {
-    format!("{prefix:0<64}")
 }

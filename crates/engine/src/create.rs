@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::health::Check;
 use crate::model::{
-    CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port, ProcessSpec,
-    Protocol, SPEC_VERSION, Snapshot, Spec, State,
+    Attachment, CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port,
+    ProcessSpec, Protocol, SPEC_VERSION, Snapshot, Spec, State,
 };
 use crate::{Engine, ids};
 use jiff::Timestamp;
@@ -36,13 +36,23 @@ impl Engine {
         let wanted_name = request.name.clone();
         self.take_over_mounts(&mut request)?;
         self.resolve_image_mounts(&mut request.mounts)?;
+        let mode = match &request.network.mode {
+            NetworkMode::Bridge => Some("bridge".to_owned()),
+            NetworkMode::Network(name) => Some(name.clone()),
+            NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => None,
+        };
+        let mut attachments = self.resolve_attachments(mode.as_deref(), request.wishes.clone())?;
+        if let Some(first) = attachments.first_mut() {
+            let given = request.network.mac_address.clone();
+            first.wish.mac_address = first.wish.mac_address.take().or(given);
+        }
         let mut spec = merge(request, image, config)?;
         self.resolve_peers(&mut spec)?;
         let support = crate::update::host_support()?;
         let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;
         self.create_volumes_of(&spec)?;
-        let container = self.insert(spec, wanted_name)?;
+        let container = self.insert(spec, wanted_name, attachments)?;
         self.container_event(&container, "create", []);
         Ok((container.snapshot(), warnings))
     }
@@ -165,8 +175,16 @@ impl Engine {
     }
 
     /// Writes the record under the wanted name, or one that is free.
-    fn insert(&self, spec: Spec, wanted: Option<String>) -> Result<Arc<Container>> {
-        let state = State::created();
+    fn insert(
+        &self,
+        spec: Spec,
+        wanted: Option<String>,
+        attachments: Vec<Attachment>,
+    ) -> Result<Arc<Container>> {
+        let state = State {
+            attachments,
+            ..State::created()
+        };
         let mut row = store::ContainerRow {
             id: spec.id.clone(),
             name: String::new(),
@@ -226,6 +244,7 @@ impl Engine {
             result => result?,
         }
         container.set_name(name.to_owned());
+        block_in_place(|| self.write_names_of(&container.state().attachments))?;
         self.container_event(&container, "rename", [("oldName", format!("/{old}"))]);
         Ok(())
     }
@@ -348,15 +367,11 @@ fn inherit_environment(image: &[String], own: Vec<String>) -> Vec<String> {
 
 fn parse_port(text: &str) -> Result<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        other => {
-            return Err(Error::unsupported(format!(
-                "the image exposes port {text}: protocol {other} is not supported"
-            )));
-        }
-    };
+    let protocol = Protocol::parse(protocol).ok_or_else(|| {
+        Error::invalid(format!(
+            "the image exposes port {text}: there is no protocol {protocol:?}"
+        ))
+    })?;
     let number = number.parse().ok().filter(|number| *number > 0);
     let number = number
         .ok_or_else(|| Error::invalid(format!("the image exposes port {text:?}, which is none")))?;

@@ -14,6 +14,8 @@ pub enum Kind {
     NotFound,
     /// What it names is in no state for it, or a name is taken.
     Conflict,
+    /// Nobody may do that with what it names.
+    Forbidden,
     /// It is so already: nothing was done.
     NotModified,
     /// The command does not exist in the container.
@@ -57,6 +59,11 @@ impl Error {
     /// Something in no state for it.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, message)
+    }
+
+    /// Something that nobody may do.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, message)
     }
 
     /// Something not built yet.

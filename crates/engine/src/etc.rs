@@ -3,7 +3,7 @@
 use crate::error::{Context, Error, Result};
 use crate::model::{NetworkMode, Spec};
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// The files, by their name below `/etc`.
@@ -15,12 +15,17 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What stands in for the host's gateway in `--add-host name:host-gateway`.
 const HOST_GATEWAY: &str = "host-gateway";
 
-/// Writes the files into `dir`. `address`: the container's own, `gateway`: the host's in its network.
+/// The address of the resolver in every network that somebody made.
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// Writes the files into `dir`. `addresses`: the container's own, `gateway`: the host's in its network, `resolver`: whether
+/// the container has one of its own.
 pub(crate) fn write(
     dir: &Path,
     spec: &Spec,
-    address: Option<IpAddr>,
+    addresses: &[IpAddr],
     gateway: Option<IpAddr>,
+    resolver: bool,
 ) -> Result<()> {
     let hostname = crate::spec::hostname(spec);
     let write = |name: &str, text: String| {
@@ -33,13 +38,64 @@ pub(crate) fn write(
     } else {
         LOCAL_HOSTS.to_owned()
     };
-    write(
-        "hosts",
-        self::hosts(hosts, spec, &hostname, address, gateway)?,
-    )?;
+    write("hosts", self::hosts(hosts, spec, addresses, gateway)?)?;
     write("hostname", format!("{hostname}\n"))?;
-    let resolv = read_host("/etc/resolv.conf")?;
-    write("resolv.conf", resolv_conf(&resolv, spec, shares_host))
+    let servers = if shares_host {
+        Servers::Host
+    } else if resolver {
+        Servers::Resolver
+    } else {
+        Servers::Reachable
+    };
+    let settings = Settings::of(spec)?;
+    write("resolv.conf", settings.render(servers))
+}
+
+/// Has a container that runs ask the resolver from now on.
+pub(crate) fn use_resolver(dir: &Path, spec: &Spec) -> Result<()> {
+    // Written in place: the container has the file itself mounted.
+    let text = Settings::of(spec)?.render(Servers::Resolver);
+    std::fs::write(dir.join("resolv.conf"), text)
+        .context(|| "write /etc/resolv.conf of the container")
+}
+
+/// The lines that say which addresses are the container's own.
+fn own_lines(spec: &Spec, addresses: &[IpAddr]) -> String {
+    let hostname = crate::spec::hostname(spec);
+    let domain = &spec.isolation.domainname;
+    let full = if domain.is_empty() {
+        String::new()
+    } else {
+        format!("{hostname}.{domain} ")
+    };
+    let lines = addresses.iter();
+    lines
+        .map(|address| format!("{address}\t{full}{hostname}\n"))
+        .collect()
+}
+
+/// Adds addresses of a container that runs to its hosts file.
+pub(crate) fn add_addresses(dir: &Path, spec: &Spec, addresses: &[IpAddr]) -> Result<()> {
+    let mut text = read(&dir.join("hosts"))?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&own_lines(spec, addresses));
+    std::fs::write(dir.join("hosts"), text).context(|| "write /etc/hosts of the container")
+}
+
+/// Removes the lines of addresses from the hosts file of a container that runs.
+pub(crate) fn remove_addresses(dir: &Path, addresses: &[IpAddr]) -> Result<()> {
+    let text = read(&dir.join("hosts"))?;
+    let is_gone = |line: &&str| {
+        let address = line
+            .split('\t')
+            .next()
+            .and_then(|first| first.parse::<IpAddr>().ok());
+        address.is_none_or(|address| !addresses.contains(&address))
+    };
+    let kept: String = text.split_inclusive('\n').filter(is_gone).collect();
+    std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
 }
 
 /// The loopback names every container has.
@@ -47,16 +103,20 @@ const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip
     fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 fn read_host(path: &str) -> Result<String> {
+    read(Path::new(path))
+}
+
+fn read(path: &Path) -> Result<String> {
     use std::io::Read;
     let mut text = String::new();
     match std::fs::File::open(path) {
         Ok(file) => {
             file.take(FILE_BYTES_MAX)
                 .read_to_string(&mut text)
-                .context(|| format!("read the host's {path}"))?;
+                .context(|| format!("read {path:?}"))?;
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::system(format!("read the host's {path}"), error)),
+        Err(error) => return Err(Error::system(format!("read {path:?}"), error)),
     }
     Ok(text)
 }
@@ -64,8 +124,7 @@ fn read_host(path: &str) -> Result<String> {
 fn hosts(
     mut text: String,
     spec: &Spec,
-    hostname: &str,
-    address: Option<IpAddr>,
+    addresses: &[IpAddr],
     gateway: Option<IpAddr>,
 ) -> Result<String> {
     if !text.is_empty() && !text.ends_with('\n') {
@@ -84,67 +143,96 @@ fn hosts(
         };
         let _ = writeln!(text, "{target}\t{name}");
     }
-    if let Some(address) = address {
-        let domain = &spec.isolation.domainname;
-        let full = if domain.is_empty() {
-            String::new()
-        } else {
-            format!("{hostname}.{domain} ")
-        };
-        let _ = writeln!(text, "{address}\t{full}{hostname}");
-    }
+    text.push_str(&own_lines(spec, addresses));
     Ok(text)
 }
 
-/// The host's resolver settings with what was asked for in their place. A name server on the host's loopback cannot be
-/// reached from a network namespace of its own and is left out.
-fn resolv_conf(host: &str, spec: &Spec, shares_host: bool) -> String {
-    let network = &spec.network;
-    let mut servers = Vec::new();
-    let mut search = Vec::new();
-    let mut options = Vec::new();
-    for line in host.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => servers.extend(words.next().map(str::to_owned)),
-            Some("search" | "domain") => search = words.map(str::to_owned).collect(),
-            Some("options") => options.extend(words.map(str::to_owned)),
-            _ => {}
+/// Which servers a container is told to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Servers {
+    /// The host's, all of them.
+    Host,
+    /// Those of the host's that are reached from another network namespace: not one on the host's loopback.
+    Reachable,
+    /// Its own resolver, which asks the others.
+    Resolver,
+}
+
+/// Resolver settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Servers to ask, in this order.
+    pub(crate) servers: Vec<String>,
+    /// Whether they were asked for, and are not the host's.
+    is_chosen: bool,
+    search: Vec<String>,
+    options: Vec<String>,
+}
+
+impl Settings {
+    /// The host's, with what was asked for in their place.
+    pub(crate) fn of(spec: &Spec) -> Result<Self> {
+        Ok(Self::merge(&read_host("/etc/resolv.conf")?, spec))
+    }
+
+    fn merge(host: &str, spec: &Spec) -> Self {
+        let network = &spec.network;
+        let mut settings = Self {
+            servers: Vec::new(),
+            is_chosen: !network.dns.is_empty(),
+            search: Vec::new(),
+            options: Vec::new(),
+        };
+        for line in host.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => settings.servers.extend(words.next().map(str::to_owned)),
+                Some("search" | "domain") => settings.search = words.map(str::to_owned).collect(),
+                Some("options") => settings.options.extend(words.map(str::to_owned)),
+                _ => {}
+            }
         }
-    }
-    let reachable = |server: &String| {
-        let address = server
-            .split('%')
-            .next()
-            .unwrap_or_default()
-            .parse::<IpAddr>();
-        shares_host || !address.is_ok_and(|address| address.is_loopback())
-    };
-    servers.retain(reachable);
-    if !network.dns.is_empty() {
-        servers = network.dns.iter().map(IpAddr::to_string).collect();
-    }
-    if !network.dns_search.is_empty() {
-        search = network
-            .dns_search
-            .iter()
-            .filter(|domain| *domain != ".")
-            .cloned()
-            .collect();
-    }
-    if !network.dns_options.is_empty() {
-        options.clone_from(&network.dns_options);
-    }
-    let mut text = String::new();
-    for server in servers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    for (word, values) in [("search", search), ("options", options)] {
-        if !values.is_empty() {
-            let _ = writeln!(text, "{word} {}", values.join(" "));
+        if settings.is_chosen {
+            settings.servers = network.dns.iter().map(IpAddr::to_string).collect();
         }
+        if !network.dns_search.is_empty() {
+            let domains = network.dns_search.iter();
+            settings.search = domains.filter(|domain| *domain != ".").cloned().collect();
+        }
+        if !network.dns_options.is_empty() {
+            settings.options.clone_from(&network.dns_options);
+        }
+        settings
     }
-    text
+
+    fn render(&self, servers: Servers) -> String {
+        let is_reachable = |server: &&String| {
+            let address = server.split('%').next().unwrap_or_default();
+            self.is_chosen || !address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        let listed: Vec<String> = match servers {
+            Servers::Host => self.servers.clone(),
+            Servers::Reachable => self.servers.iter().filter(is_reachable).cloned().collect(),
+            Servers::Resolver => vec![RESOLVER.to_string()],
+        };
+        let mut options = self.options.clone();
+        // A name without a dot is a container's, most likely: it is asked for as it is before search domains are tried.
+        if servers == Servers::Resolver
+            && options.iter().all(|option| !option.starts_with("ndots:"))
+        {
+            options.push("ndots:0".to_owned());
+        }
+        let mut text = String::new();
+        for server in listed {
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        for (word, values) in [("search", &self.search), ("options", &options)] {
+            if !values.is_empty() {
+                let _ = writeln!(text, "{word} {}", values.join(" "));
+            }
+        }
+        text
+    }
 }
 
 /// Checks an `--add-host` line when it is asked for, so that the start cannot fail for it.

@@ -22,7 +22,8 @@ mod link;
 mod log_options;
 mod logs;
 mod mounts;
-mod net;
+mod names;
+mod networks;
 mod prune;
 mod pull;
 mod registry;
@@ -45,6 +46,8 @@ pub use files::Archive;
 pub use images;
 pub use link::Stream;
 pub use logs::LogStream;
+pub use names::dns_names;
+pub use networks::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};
 pub use prune::{Prune, PruneFilter, Pruned};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
@@ -61,7 +64,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// Where the engine keeps things.
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ pub struct Config {
     pub data_root: PathBuf,
     /// What lasts until the machine is restarted, on tmpfs. Usually `/run/hull`.
     pub run_root: PathBuf,
-    /// The default bridge.
+    /// The default bridge. Its name is also that of the engine's firewall tables.
     pub bridge: network::BridgeConfig,
     /// Where specifications of devices are, usually [`cdi::DIRECTORIES`]; a later directory wins.
     pub cdi_directories: Vec<PathBuf>,
@@ -90,7 +93,13 @@ struct Inner {
     store: Arc<store::Store>,
     images: images::Images,
     distribution: images::registry::Client,
-    network: network::Network,
+    network: network::Networks,
+    /// Those that somebody made, by id.
+    networks: RwLock<BTreeMap<String, Arc<Network>>>,
+    /// Keeps calls that create or remove networks in a row.
+    network_changes: Mutex<()>,
+    /// Keeps those who write names in a row.
+    names: Mutex<()>,
     events: Events,
     registry: Registry,
     /// First host ids of user namespaces in use.
@@ -130,8 +139,7 @@ impl Engine {
         let records = Arc::new(image_records::ImageRecords::new(Arc::clone(&store)));
         let images =
             images::Images::open(&config.data_root, records).context(|| "open the image store")?;
-        let network = network::Network::open(config.bridge.clone())
-            .context(|| "set up the default network")?;
+        let network = network::Networks::open(&config.bridge.interface);
         let distribution = images::registry::Client::new(config.registries.clone());
         Ok(Self(Arc::new(Inner {
             config,
@@ -139,6 +147,9 @@ impl Engine {
             store,
             images,
             network,
+            networks: RwLock::default(),
+            network_changes: Mutex::default(),
+            names: Mutex::default(),
             events: Events::new(),
             registry: Registry::default(),
             user_namespaces: Mutex::default(),
@@ -164,11 +175,6 @@ impl Engine {
     /// The host has no cgroups.
     pub fn support(&self) -> Result<CgroupSupport> {
         update::host_support()
-    }
-
-    /// The default bridge.
-    pub fn network(&self) -> &network::Network {
-        &self.0.network
     }
 
     /// The remembered events, oldest first, and a receiver of those that come.

@@ -157,7 +157,7 @@ fn is_gone(kind: std::io::ErrorKind) -> bool {
     matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-fn unexpected(reply: &Reply) -> Error {
+pub(crate) fn unexpected(reply: &Reply) -> Error {
     Error::new(
         Kind::System,
         format!("the container's shim answered something else: {reply:?}"),

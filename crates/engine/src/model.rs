@@ -9,7 +9,7 @@ use crate::health::{Check, Health};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// The version of [`Spec`]'s serialisation.
@@ -381,6 +381,8 @@ pub enum NetworkMode {
     Host,
     /// That of another container, by id.
     Container(String),
+    /// One that somebody made, as the request calls it.
+    Network(String),
 }
 
 /// A container's network.
@@ -406,7 +408,7 @@ pub struct NetworkSpec {
     pub mac_address: Option<String>,
 }
 
-/// TCP or UDP.
+/// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
@@ -414,6 +416,26 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// `tcp`, `udp` or `sctp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// The protocol of this name, in any case.
+    pub fn parse(name: &str) -> Option<Self> {
+        let all = [Self::Tcp, Self::Udp, Self::Sctp];
+        all.into_iter()
+            .find(|protocol| protocol.as_str().eq_ignore_ascii_case(name))
+    }
 }
 
 /// A port of a container.
@@ -579,12 +601,14 @@ pub struct State {
     pub told: bool,
     /// How many times it has ended: lets a waiter recognise the next end.
     pub exits: u64,
-    /// Its endpoint, while it has one.
-    pub endpoint: Option<Endpoint>,
+    /// The networks it is connected with, or will be when it runs: the one of its network mode first.
+    pub attachments: Vec<Attachment>,
     /// The first host id of its user namespace, while it has one.
     pub user_namespace_base: Option<u32>,
     /// Its limits, where they were changed since it was created.
     pub limits: Option<Limits>,
+    /// Its published ports, where they were changed since it was created.
+    pub published: Option<Vec<PublishedPort>>,
     /// Its restart policy, where it was changed since it was created.
     pub restart: Option<Restart>,
     /// What its health checks have said, if it has any and was started.
@@ -608,33 +632,109 @@ impl State {
             stopped_by_hand: false,
             told: true,
             exits: 0,
-            endpoint: None,
+            attachments: Vec::new(),
             user_namespace_base: None,
             limits: None,
+            published: None,
             restart: None,
             health: None,
             removed: false,
         }
     }
+
+    /// Its places in networks, as far as they exist.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Attachment, &Endpoint)> {
+        let attachments = self.attachments.iter();
+        attachments.filter_map(|attachment| Some((attachment, attachment.endpoint.as_ref()?)))
+    }
+
+    /// The network by which everything else of a family is reached: of those that lead anywhere the one with the highest
+    /// priority, and of these the first by name.
+    pub fn way_out(&self, is_ipv6: bool) -> Option<(&Attachment, &Endpoint)> {
+        let leading = self.endpoints().filter(|(_, endpoint)| {
+            endpoint
+                .place(is_ipv6)
+                .is_some_and(|place| place.gateway.is_some())
+        });
+        leading.min_by(|(a, _), (b, _)| {
+            let priority = b.wish.gateway_priority.cmp(&a.wish.gateway_priority);
+            priority.then_with(|| a.name.cmp(&b.name))
+        })
+    }
 }
 
-/// A container's place in a bridge network.
+/// A container's connection with a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network's id.
+    pub network: String,
+    /// The network's name.
+    pub name: String,
+    /// What was asked for.
+    #[serde(default)]
+    pub wish: EndpointWish,
+    /// Its place there, while it runs or is being started.
+    #[serde(default)]
+    pub endpoint: Option<Endpoint>,
+}
+
+/// What a container asks of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointWish {
+    /// This IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// This IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Further addresses, for the link alone.
+    pub link_local: Vec<IpAddr>,
+    /// This hardware address, as text.
+    pub mac_address: Option<String>,
+    /// Further names.
+    pub aliases: Vec<String>,
+    /// Names of its own for other containers, as `container:name`.
+    pub links: Vec<String>,
+    /// Options of the driver.
+    pub driver_options: BTreeMap<String, String>,
+    /// The network with the highest is the way out.
+    pub gateway_priority: i64,
+}
+
+/// A container's place in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// 64 hexadecimal digits.
     pub id: String,
     /// The host's end of the veth pair.
     pub host_interface: String,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// The network's prefix length.
-    pub prefix: u8,
-    /// The way out.
-    pub gateway: Ipv4Addr,
+    /// The container's end.
+    pub interface: String,
+    /// Its addresses, one of each family at most.
+    pub places: Vec<Place>,
     /// The hardware address.
     pub mac: [u8; 6],
     /// What is published.
     pub ports: Vec<PortMapping>,
+}
+
+impl Endpoint {
+    /// Its address of a family.
+    pub fn place(&self, is_ipv6: bool) -> Option<&Place> {
+        self.places
+            .iter()
+            .find(|place| place.address.is_ipv6() == is_ipv6)
+    }
+}
+
+/// An address of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The address.
+    pub address: IpAddr,
+    /// The network's prefix length.
+    pub prefix: u8,
+    /// The way out, where the network has one.
+    pub gateway: Option<IpAddr>,
 }
 
 /// A published port.
@@ -644,7 +744,7 @@ pub struct PortMapping {
     pub port: Port,
     /// The host's address; unspecified: all.
     pub host_ip: IpAddr,
-    /// The host's port.
+    /// The host's port; 0 in a network that is routed, where the container's own is reached.
     pub host_port: u16,
 }
 
@@ -671,6 +771,8 @@ pub struct CreateRequest {
     pub volumes: Vec<String>,
     /// Network.
     pub network: NetworkSpec,
+    /// What it asks of networks, by their name or id.
+    pub wishes: Vec<(String, EndpointWish)>,
     /// What happens when it ends.
     pub lifecycle: Lifecycle,
     /// Where output goes.
@@ -699,6 +801,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Its published ports as they are asked for now.
+    pub fn published(&self) -> &[PublishedPort] {
+        let changed = self.state.published.as_ref();
+        changed.unwrap_or(&self.spec.network.published)
+    }
+
     /// Its limits as they are now.
     pub fn limits(&self) -> &Limits {
         self.state.limits.as_ref().unwrap_or(&self.spec.limits)

@@ -20,7 +20,7 @@ pub struct PruneFilter {
 }
 
 impl PruneFilter {
-    fn admits(&self, labels: &BTreeMap<String, String>, created: Timestamp) -> bool {
+    pub(crate) fn admits(&self, labels: &BTreeMap<String, String>, created: Timestamp) -> bool {
         let has = |(name, value): &(String, Option<String>)| {
             labels
                 .get(name)

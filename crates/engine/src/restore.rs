@@ -11,9 +11,11 @@ use tokio::task::block_in_place;
 impl Engine {
     /// Brings the records and the machine into agreement, then does what the restart policies say.
     pub(crate) async fn restore(&self) -> Result<()> {
+        self.restore_networks()?;
         for row in self.0.store.containers()? {
-            let state = record::decode_state(&row.state)?;
-            let container = Container::new(record::decode_spec(&row.spec)?, row.name, state);
+            let spec = record::decode_spec(&row.spec)?;
+            let state = record::decode_state(&row.state, &spec.network.mode)?;
+            let container = Container::new(spec, row.name, state);
             self.0.registry.insert(Arc::new(container));
         }
         let mut containers = self.0.registry.all();
@@ -52,6 +54,13 @@ impl Engine {
             }
         }
         block_in_place(|| self.adopt_endpoints())?;
+        block_in_place(|| self.restore_names())?;
+        for container in containers
+            .iter()
+            .filter(|container| container.phase().is_running())
+        {
+            self.renew_names(container).await;
+        }
         for container in containers
             .iter()
             .filter(|container| !adopted.iter().any(|id| id == container.id()))
@@ -71,6 +80,21 @@ impl Engine {
         Ok(())
     }
 
+    /// A crash may have come between a connection and telling of it. One that cannot be told now has just ended, or keeps
+    /// what it knows.
+    async fn renew_names(&self, container: &Container) {
+        let (Some(link), Some(pid)) = (container.link(), container.state().pid) else {
+            return;
+        };
+        if let Err(error) = self.serve_names(container, &link, pid).await {
+            tracing::error!(
+                container = container.id(),
+                error = error.chain(),
+                "cannot renew a container's names"
+            );
+        }
+    }
+
     /// Concludes what was under way with a container that does not run.
     async fn settle(&self, container: &Arc<Container>) -> Result<()> {
         let phase = container.phase();
@@ -88,7 +112,7 @@ impl Engine {
                 self.run_ended(container, record).await;
             }
             // An interrupted start, or the time between an end and its record.
-            _ if has_bundle || container.state().endpoint.is_some() => {
+            _ if has_bundle || container.state().endpoints().next().is_some() => {
                 self.end_run(container).await;
                 self.save_state(container)?;
             }

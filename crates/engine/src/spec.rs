@@ -108,7 +108,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         crate::stop::parse_signal(signal)?;
     }
     if let Some(mac) = &spec.network.mac_address {
-        crate::net::parse_mac(mac)?;
+        crate::networks::parse_mac(mac)?;
     }
     Ok(())
 }
@@ -202,7 +202,7 @@ fn namespaces(spec: &Spec, prepared: &Prepared) -> Result<Vec<rt::Namespace>> {
     use rt::NamespaceKind as Kind;
     let isolation = &spec.isolation;
     let network = match &spec.network.mode {
-        NetworkMode::Bridge | NetworkMode::None => Namespace::Private,
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Network(_) => Namespace::Private,
         NetworkMode::Host => Namespace::Host,
         NetworkMode::Container(id) => Namespace::Container(id.clone()),
     };

@@ -7,7 +7,8 @@
 //! Bundle   config.json and /etc files on tmpfs  │
 //! Shim     namespaces, mounts, everything up to │   undone by `end_run`, which is also what follows a normal end
 //!          the exec; the init waits             │
-//! Connect  veth pair in the network namespace   │
+//! Connect  veth pairs in the network namespace, │
+//!          names                                │
 //! Ports    published                            │
 //! Attach   waiting clients get their streams    │
 //! Go       the init executes the command       ─┘
@@ -125,7 +126,7 @@ impl Engine {
             step(Step::Mounts)?;
             let mounts = self.prepare_mounts(container, &snapshot)?;
             step(Step::Endpoint)?;
-            self.reserve_endpoint(container)?;
+            self.reserve_endpoints(container)?;
             let user_namespace_base = self.reserve_user_namespace(container)?;
             self.save_state(container)?;
             step(Step::Bundle)?;
@@ -141,6 +142,7 @@ impl Engine {
         block_in_place(|| self.unstage(container.id()))?;
         step(Step::Connect)?;
         block_in_place(|| self.connect(container, status.pid))?;
+        self.serve_names(container, &link, status.pid).await?;
         step(Step::Ports)?;
         block_in_place(|| self.publish(container))?;
         step(Step::Attach)?;
@@ -159,9 +161,10 @@ impl Engine {
                 finished_at: state.finished_at,
                 restart_count: state.restart_count,
                 exits: state.exits,
-                endpoint: state.endpoint.take(),
+                attachments: std::mem::take(&mut state.attachments),
                 user_namespace_base: state.user_namespace_base,
                 limits: state.limits.take(),
+                published: state.published.take(),
                 restart: state.restart,
                 health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()
@@ -289,7 +292,7 @@ impl Engine {
     fn write_bundle(&self, container: &Container, mut prepared: Prepared) -> Result<()> {
         let bundle = self.bundle(container.id());
         let spec = &container.spec;
-        let endpoint = container.state().endpoint;
+        let state = container.state();
         let etc_dir = bundle.join("etc");
         std::fs::create_dir_all(&etc_dir).context(|| format!("make {etc_dir:?}"))?;
         std::fs::create_dir_all(self.container_dir(container.id()))
@@ -301,12 +304,12 @@ impl Engine {
             }
             _ => None,
         };
-        let address = endpoint
-            .as_ref()
-            .map(|endpoint| IpAddr::V4(endpoint.address));
-        let gateway = endpoint
-            .as_ref()
-            .map(|endpoint| IpAddr::V4(endpoint.gateway));
+        let places = state.endpoints().flat_map(|(_, endpoint)| &endpoint.places);
+        let addresses: Vec<IpAddr> = places.map(|place| place.address).collect();
+        let gateway = [false, true].into_iter().find_map(|is_ipv6| {
+            let (_, endpoint) = state.way_out(is_ipv6)?;
+            endpoint.place(is_ipv6)?.gateway
+        });
         if let NetworkMode::Container(peer) = &spec.network.mode {
             // Whoever shares a network shares its names.
             let peer_dir = self.bundle(peer).join("etc");
@@ -315,7 +318,8 @@ impl Engine {
                     .context(|| format!("copy /etc/{name}"))?;
             }
         } else {
-            etc::write(&etc_dir, spec, address, gateway)?;
+            let resolver = crate::names::has_resolver(&state);
+            etc::write(&etc_dir, spec, &addresses, gateway, resolver)?;
         }
         prepared.etc_dir = Some(etc_dir);
         let config = crate::spec::build(spec, &prepared)?;

@@ -135,12 +135,12 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         data_root: PathBuf::from(text("data-root")),
         run_root,
         bridge: network::BridgeConfig {
-            name: text("bridge"),
-            subnet: matches
-                .get_one::<String>("bip")
-                .map(|bip| subnet(bip))
-                .transpose()?,
+            ipv4: match matches.get_one::<String>("bip") {
+                Some(bip) => network::Addressing::Fixed(range(bip)?),
+                None => network::Addressing::Choose,
+            },
             mtu: matches.get_one::<u32>("mtu").copied(),
+            ..network::BridgeConfig::new(text("bridge"))
         },
         cdi_directories: matches
             .get_many::<String>("cdi-spec-dir")
@@ -179,15 +179,20 @@ fn socket_path(host: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn subnet(bip: &str) -> Result<network::Subnet, String> {
+/// The default bridge's address and its network.
+fn range(bip: &str) -> Result<network::Range, String> {
     let bad = || format!("--bip {bip:?}: it reads like 172.17.0.1/16, with a prefix of 8 to 30");
     let (address, prefix) = bip.split_once('/').ok_or_else(bad)?;
-    let (gateway, prefix) = (
-        address.parse().map_err(|_| bad())?,
-        prefix.parse().map_err(|_| bad())?,
-    );
-    let network = network::Subnet::new(gateway, prefix).ok_or_else(bad)?;
-    Ok(network::Subnet { gateway, ..network })
+    let gateway: std::net::Ipv4Addr = address.parse().map_err(|_| bad())?;
+    let prefix = prefix
+        .parse()
+        .ok()
+        .filter(|prefix| (8..=30).contains(prefix));
+    let subnet = network::Subnet::new(gateway.into(), prefix.ok_or_else(bad)?).ok_or_else(bad)?;
+    Ok(network::Range {
+        gateway: Some(gateway.into()),
+        ..network::Range::new(subnet)
+    })
 }
 
 async fn serve(config: Config, socket: PathBuf, idle_exit: bool) -> Result<(), String> {

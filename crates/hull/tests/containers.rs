@@ -439,13 +439,11 @@ fn a_terminal_is_a_terminal() {
 #[test]
 fn flags_that_are_not_supported_are_refused() {
     let engine = Engine::new();
-    for flags in [["--storage-opt", "size=1g"], ["--network", "mine"]] {
-        let said = engine.run(&["run", "--rm", flags[0], flags[1], "busybox", "true"]);
-        assert!(
-            said.code == 125 && said.stderr.contains("not supported"),
-            "{flags:?}: {said:?}"
-        );
-    }
+    let said = engine.run(&["run", "--rm", "--storage-opt", "size=1g", "busybox", "true"]);
+    assert!(
+        said.code == 125 && said.stderr.contains("not supported"),
+        "{said:?}"
+    );
     for command in ["build", "swarm"] {
         let said = engine.run(&[command, "x"]);
         assert!(

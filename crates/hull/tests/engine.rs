@@ -172,12 +172,12 @@ fn killed_at_random_moments_it_leaves_no_orphan() {
     let cgroups = Engine::cgroups(&ids);
     assert!(cgroups.is_empty(), "{cgroups:?}");
     let table = std::process::Command::new("nft")
-        .args(["list", "table", "ip", engine.bridge()])
+        .args(["list", "map", "inet", engine.bridge(), "published4"])
         .output()
         .unwrap();
     let table = String::from_utf8_lossy(&table.stdout);
     assert!(
-        table.contains("published_at") && !table.contains("elements"),
+        table.contains("published4") && !table.contains("elements"),
         "{table}"
     );
 }

@@ -1,8 +1,10 @@
-//! Bridges, veth pairs, addresses and routes: rtnetlink(7).
+//! Bridges and veth pairs, and work in another network namespace: rtnetlink(7), veth(4).
 
+use crate::Failure;
+use crate::address::add_address;
+use crate::ipam::Range;
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use sys::netlink::{
     self, Error, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket, attributes,
@@ -11,10 +13,6 @@ use sys::netlink::{
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
-const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -27,24 +25,13 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_BROADCAST: u16 = 4;
-const RTA_DST: u16 = 1;
-const RTA_GATEWAY: u16 = 5;
 
-const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
-const RT_TABLE_MAIN: u8 = 254;
-const RTPROT_BOOT: u8 = 3;
-const RTN_UNICAST: u8 = 1;
 
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
-
-/// What a container calls its interface.
-pub(crate) const CONTAINER_INTERFACE: &str = "eth0";
 
 /// `struct ifinfomsg`
 fn ifinfo(index: u32, flags: u32) -> [u8; 16] {
@@ -72,18 +59,17 @@ pub(crate) fn index(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
     }
 }
 
-fn up(index: u32, name: &str) -> Message {
+pub(crate) fn up(index: u32, name: &str) -> Message {
     Message::new(RTM_NEWLINK, 0, format!("set link {name} up")).fixed(&ifinfo(index, IFF_UP))
 }
 
-/// Makes a bridge, addressed and up.
+/// Makes a bridge, up and with the addresses of these gateways.
 pub(crate) fn create_bridge(
     socket: &mut Socket,
     name: &str,
-    address: Ipv4Addr,
-    prefix: u8,
+    gateways: &[&Range],
     mtu: Option<u32>,
-) -> Result<(), Error> {
+) -> Result<u32, Error> {
     let mut bridge = Message::new(
         RTM_NEWLINK,
         NLM_F_CREATE | NLM_F_EXCL,
@@ -98,18 +84,13 @@ pub(crate) fn create_bridge(
         bridge = bridge.number(IFLA_MTU, mtu);
     }
     socket.send(vec![bridge])?;
-    let made = index(socket, name)?.ok_or(Errno::NODEV);
-    let configured = made
-        .map_err(|errno| Error {
-            what: format!("index of bridge {name}"),
-            errno,
-        })
-        .and_then(|index| {
-            socket.send(vec![
-                add_address(index, name, address, prefix),
-                up(index, name),
-            ])
-        });
+    let configured = index_of(socket, name).and_then(|index| {
+        let addresses = gateways
+            .iter()
+            .map(|range| add_address(index, name, range.gateway(), range.subnet.prefix()));
+        socket.send(addresses.collect())?;
+        Ok(index)
+    });
     if configured.is_err() {
         // The first error is the one to tell.
         let _ = delete(socket, name);
@@ -117,64 +98,76 @@ pub(crate) fn create_bridge(
     configured
 }
 
-fn add_address(index: u32, name: &str, address: Ipv4Addr, prefix: u8) -> Message {
-    let mut ifaddr = [AF_INET, prefix, 0, 0, 0, 0, 0, 0];
-    ifaddr[4..].copy_from_slice(&index.to_ne_bytes());
-    let mask = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-    Message::new(
-        RTM_NEWADDR,
-        NLM_F_CREATE | NLM_F_EXCL,
-        format!("add address {address}/{prefix} to {name}"),
-    )
-    .fixed(&ifaddr)
-    .attribute(IFA_LOCAL, &address.octets())
-    .attribute(IFA_ADDRESS, &address.octets())
-    .attribute(IFA_BROADCAST, &(address.to_bits() | mask).to_be_bytes())
+/// Brings an interface up.
+pub(crate) fn set_up(socket: &mut Socket, index: u32, name: &str) -> Result<(), Error> {
+    socket.send(vec![up(index, name)])
+}
+
+/// The index of an interface that there is.
+pub(crate) fn index_of(socket: &Socket, name: &str) -> Result<u32, Error> {
+    index(socket, name)?.ok_or_else(|| Error {
+        what: format!("index of link {name}"),
+        errno: Errno::NODEV,
+    })
+}
+
+/// What a veth pair is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Veth<'a> {
+    /// The host's end.
+    pub(crate) host_name: &'a str,
+    /// The other end, in the network namespace.
+    pub(crate) name: &'a str,
+    pub(crate) netns: BorrowedFd<'a>,
+    /// The other end's hardware address.
+    pub(crate) mac: [u8; 6],
+    /// The bridge's index.
+    pub(crate) bridge: u32,
+    pub(crate) mtu: Option<u32>,
+    /// Whether it reaches none of the bridge's other isolated ports.
+    pub(crate) isolated: bool,
 }
 
 /// Makes a veth pair: one end on the bridge and up, the other in the network namespace.
-pub(crate) fn create_veth(
-    socket: &mut Socket,
-    host_name: &str,
-    bridge: u32,
-    netns: BorrowedFd<'_>,
-    mac: [u8; 6],
-    mtu: Option<u32>,
-) -> Result<(), Error> {
-    let with_mtu = |message: Message| match mtu {
+pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Error> {
+    let Veth {
+        host_name, name, ..
+    } = veth;
+    let with_mtu = |message: Message| match veth.mtu {
         Some(mtu) => message.number(IFLA_MTU, mtu),
         None => message,
     };
-    let what = format!("create veth {host_name} with its peer in the container");
+    let what = format!("create veth {host_name} with its peer {name} in the container");
     let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, what)
         .fixed(&ifinfo(0, IFF_UP))
         .text(IFLA_IFNAME, host_name)
-        .number(IFLA_MASTER, bridge);
+        .number(IFLA_MASTER, veth.bridge);
     let message = with_mtu(message).nest(IFLA_LINKINFO, |info| {
         info.attribute(IFLA_INFO_KIND, b"veth")
             .nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |peer| {
                     let peer = peer
                         .fixed(&ifinfo(0, 0))
-                        .text(IFLA_IFNAME, CONTAINER_INTERFACE)
-                        .attribute(IFLA_ADDRESS, &mac)
-                        .attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
+                        .text(IFLA_IFNAME, name)
+                        .attribute(IFLA_ADDRESS, &veth.mac)
+                        .attribute(IFLA_NET_NS_FD, &veth.netns.as_raw_fd().to_ne_bytes());
                     with_mtu(peer)
                 })
             })
     });
     // A container that reaches its own published port by way of the host: where br_netfilter is loaded, the bridge sees
     // the translated packet and would not send it back out of the port it came from.
-    let hairpin = Message::new(RTM_NEWLINK, 0, format!("set hairpin mode of {host_name}"))
+    let port = Message::new(RTM_NEWLINK, 0, format!("set port {host_name} up"))
         .fixed(&ifinfo(0, 0))
         .text(IFLA_IFNAME, host_name)
         .nest(IFLA_LINKINFO, |info| {
             info.attribute(IFLA_INFO_SLAVE_KIND, b"bridge")
                 .nest(IFLA_INFO_SLAVE_DATA, |data| {
                     data.attribute(IFLA_BRPORT_MODE, &[1])
+                        .attribute(IFLA_BRPORT_ISOLATED, &[veth.isolated.into()])
                 })
         });
-    socket.send(vec![message, hairpin])
+    socket.send(vec![message, port])
 }
 
 /// Deletes an interface, and with a veth its peer. That it is gone already is no error.
@@ -186,49 +179,14 @@ pub(crate) fn delete(socket: &mut Socket, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Brings the loopback interface of the socket's namespace up.
-pub(crate) fn loopback_up(socket: &mut Socket) -> Result<(), Error> {
-    socket.send(vec![up(LOOPBACK_INDEX, "lo")])
+/// Brings the loopback interface up.
+pub(crate) fn loopback() -> Message {
+    up(LOOPBACK_INDEX, "lo")
 }
 
-/// In a container's namespace: both interfaces up, the address, and the way out.
-pub(crate) fn configure_container(
-    socket: &mut Socket,
-    address: Ipv4Addr,
-    prefix: u8,
-    gateway: Ipv4Addr,
-) -> Result<(), Error> {
-    let index = index(socket, CONTAINER_INTERFACE)?.ok_or_else(|| Error {
-        what: format!("index of link {CONTAINER_INTERFACE}"),
-        errno: Errno::NODEV,
-    })?;
-    let rtmsg = [
-        AF_INET,
-        0,
-        0,
-        0,
-        RT_TABLE_MAIN,
-        RTPROT_BOOT,
-        0,
-        RTN_UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ];
-    let route = Message::new(
-        RTM_NEWROUTE,
-        NLM_F_CREATE,
-        format!("add the default route by {gateway}"),
-    )
-    .fixed(&rtmsg)
-    .attribute(RTA_GATEWAY, &gateway.octets());
-    socket.send(vec![
-        up(LOOPBACK_INDEX, "lo"),
-        add_address(index, CONTAINER_INTERFACE, address, prefix),
-        up(index, CONTAINER_INTERFACE),
-        route,
-    ])
+/// Brings the loopback interface of the socket's namespace up.
+pub(crate) fn loopback_up(socket: &mut Socket) -> Result<(), Error> {
+    socket.send(vec![loopback()])
 }
 
 /// The names of the interfaces on a bridge.
@@ -261,51 +219,12 @@ pub(crate) fn ports_of(socket: &mut Socket, bridge: u32) -> Result<Vec<String>, 
     Ok(names)
 }
 
-/// The IPv4 addresses of an interface, with their prefix lengths.
-pub(crate) fn addresses_of(socket: &mut Socket, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, Error> {
-    let mut found = Vec::new();
-    let message = Message::unacknowledged(RTM_GETADDR, NLM_F_DUMP, "list addresses")
-        .fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
-    socket.dump(message, |body| {
-        let Some(fixed) = body.first_chunk::<8>() else {
-            return;
-        };
-        if u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]) != index {
-            return;
-        }
-        let local = attributes(&body[8..]).find(|(kind, _)| *kind == IFA_LOCAL);
-        if let Some(octets) = local.and_then(|(_, value)| value.first_chunk::<4>()) {
-            found.push((Ipv4Addr::from(*octets), fixed[1]));
-        }
-    })?;
-    Ok(found)
-}
-
-/// The IPv4 networks the host has routes to, the default route left out.
-pub(crate) fn routed_networks(socket: &mut Socket) -> Result<Vec<(Ipv4Addr, u8)>, Error> {
-    let mut found = Vec::new();
-    let mut rtmsg = [0; 12];
-    rtmsg[0] = AF_INET;
-    let message = Message::unacknowledged(RTM_GETROUTE, NLM_F_DUMP, "list routes").fixed(&rtmsg);
-    socket.dump(message, |body| {
-        let Some(prefix) = body.get(1).copied().filter(|prefix| *prefix > 0) else {
-            return;
-        };
-        let destination =
-            attributes(body.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_DST);
-        if let Some(octets) = destination.and_then(|(_, value)| value.first_chunk::<4>()) {
-            found.push((Ipv4Addr::from(*octets), prefix));
-        }
-    })?;
-    Ok(found)
-}
-
 /// Runs `work` in a network namespace, on a thread of its own that ends with it: a thread that has entered a namespace
 /// is good for nothing else.
 pub(crate) fn inside<T: Send>(
     netns: BorrowedFd<'_>,
-    work: impl FnOnce() -> Result<T, Error> + Send,
-) -> Result<T, Error> {
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {

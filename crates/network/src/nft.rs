@@ -1,43 +1,18 @@
-//! A bridge's firewall table, which has the bridge's name: nf_tables over netlink, one transaction for every change.
+//! nf_tables over netlink: tables, chains, sets, rules and their expressions, in one transaction for every change.
 //!
-//! ```text
-//! table ip BRIDGE {
-//!   map published_at { type inet_proto . inet_service . ipv4_addr : ipv4_addr . inet_service; }
-//!   map published    { type inet_proto . inet_service             : ipv4_addr . inet_service; }
-//!   chain guard       { type filter hook prerouting priority -300;
-//!                       iifname BRIDGE ip daddr 127.0.0.0/8 drop }
-//!   chain prerouting  { type nat hook prerouting priority -100;
-//!                       fib daddr type local dnat to meta l4proto . th dport . ip daddr map @published_at
-//!                       fib daddr type local dnat to meta l4proto . th dport map @published }
-//!   chain output      { type nat hook output priority -100;            the same two }
-//!   chain postrouting { type nat hook postrouting priority 100;
-//!                       oifname != BRIDGE ip saddr SUBNET masquerade   (outwards)
-//!                       oifname BRIDGE ip saddr 127.0.0.0/8 masquerade (from the host's loopback)
-//!                       oifname BRIDGE ip saddr SUBNET ct status dnat masquerade (a container by way of a published port) }
-//!   chain forward     { type filter hook forward priority 0;
-//!                       oifname BRIDGE ct state established,related accept
-//!                       oifname BRIDGE ct status dnat accept
-//!                       oifname BRIDGE iifname != BRIDGE drop }
-//! }
-//! ```
-//! Publishing any number of ports adds map elements, never rules: looking one up costs the same however many there are.
-//! `guard` is there because the bridge routes to the loopback network (`route_localnet`) for ports published to the host
-//! itself: without it a container could reach what listens on 127.0.0.1.
+//! Registers: the key of a look-up is loaded from [`KEY`] on, 32 bits at a time; its result lies from [`RESULT`] on.
 //!
-//! Sources: linux/netfilter/nf_tables.h, nfnetlink.h; nft(8) for the notation above.
+//! Sources: linux/netfilter/nf_tables.h, nfnetlink.h; nft(8).
 
-use crate::{PortMapping, Protocol, Subnet};
-use rustix::io::Errno;
-use std::net::{IpAddr, Ipv4Addr};
-use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket};
+use std::net::IpAddr;
+use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
 
 /// Elements in one message: a nest holds at most 64 KiB.
-const ELEMENTS_PER_MESSAGE: usize = 512;
+const ELEMENTS_PER_MESSAGE: usize = 400;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
-const NFPROTO_IPV4: u8 = 2;
 
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
@@ -53,318 +28,268 @@ const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
+const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
+const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
-const NF_INET_PRE_ROUTING: u32 = 0;
-const NF_INET_FORWARD: u32 = 2;
-const NF_INET_LOCAL_OUT: u32 = 3;
-const NF_INET_POST_ROUTING: u32 = 4;
-
-/// 32-bit registers: the key of a look-up from the first, its result from the fifth on.
-const KEY: u32 = 8;
-const RESULT: u32 = 12;
 const NFT_REG_VERDICT: u32 = 0;
+pub(crate) const KEY: u32 = 8;
+pub(crate) const RESULT: u32 = 16;
 
-const NFT_META_L4PROTO: u32 = 16;
-const NFT_META_IIFNAME: u32 = 6;
-const NFT_META_OIFNAME: u32 = 7;
-const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
-const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
-const NFT_CT_STATE: u32 = 0;
-const NFT_CT_STATUS: u32 = 2;
-const IPS_DST_NAT: u32 = 1 << 5;
-const CT_ESTABLISHED: u32 = 1 << 1;
-const CT_RELATED: u32 = 1 << 2;
-const RTN_LOCAL: u32 = 2;
-const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
-const NFTA_FIB_F_DADDR: u32 = 1 << 1;
 const IFNAME_BYTES: usize = 16;
 
-/// A map, its number in the transaction that makes it, and the length of its key.
-#[derive(Clone, Copy)]
-struct Map {
-    name: &'static str,
-    id: u32,
-    key_bytes: u32,
+/// What a table sees: nf_tables' numbers of families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// IPv4 and IPv6.
+    Inet = 1,
+    /// Frames on bridges.
+    Bridge = 7,
 }
 
-const PUBLISHED_AT: Map = Map {
-    name: "published_at",
-    id: 1,
-    key_bytes: 12,
-};
-const PUBLISHED: Map = Map {
-    name: "published",
-    id: 2,
-    key_bytes: 8,
-};
-
-/// A mapping and the container it leads to.
-pub(crate) type Element<'a> = (&'a PortMapping, Ipv4Addr);
-
-/// The firewall.
-#[derive(Debug)]
-pub(crate) struct Firewall {
-    socket: Socket,
-    /// The bridge's name, and the table's.
-    bridge: String,
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        }
+    }
 }
 
-impl Firewall {
-    pub(crate) fn open(bridge: &str) -> Result<Self, Error> {
-        let socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
-        Ok(Self {
-            socket,
-            bridge: bridge.to_owned(),
+/// nft's own numbers of types, for its listing.
+pub(crate) mod types {
+    pub(crate) const IPV4: u32 = 7;
+    pub(crate) const IPV6: u32 = 8;
+    pub(crate) const ETHER: u32 = 9;
+    pub(crate) const PROTOCOL: u32 = 12;
+    pub(crate) const SERVICE: u32 = 13;
+    pub(crate) const IFNAME: u32 = 41;
+    pub(crate) const VERDICT: u32 = 0xffff_ff00;
+
+    /// Several in a row: six bits each.
+    pub(crate) fn concatenated(parts: &[u32]) -> u32 {
+        parts.iter().fold(0, |sum, part| (sum << 6) | part)
+    }
+}
+
+/// A set, or a map where it has data.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    /// Its number in the transaction that makes it.
+    pub(crate) id: u32,
+    /// The parts of its key.
+    pub(crate) key: &'static [u32],
+    /// The parts of its data; none: it is a set.
+    pub(crate) data: &'static [u32],
+}
+
+impl Set {
+    fn bytes(parts: &[u32]) -> u32 {
+        let bytes = |part: &u32| match *part {
+            types::IPV6 | types::IFNAME => 16,
+            types::ETHER => 8,
+            _ => 4,
+        };
+        parts.iter().map(bytes).sum()
+    }
+
+    fn is_verdict_map(&self) -> bool {
+        self.data == [types::VERDICT]
+    }
+}
+
+/// What an element leads to.
+#[derive(Debug, Clone)]
+pub(crate) enum Data {
+    /// Nothing: the set has none.
+    None,
+    /// Bytes, as the map's type says.
+    Bytes(Vec<u8>),
+    /// A chain.
+    Jump(String),
+}
+
+/// A key and what it leads to.
+pub(crate) type Element = (Vec<u8>, Data);
+
+/// Where in the kernel a chain is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hook {
+    pub(crate) kind: &'static str,
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+}
+
+/// The hooks' numbers, which those of bridges share.
+pub(crate) const PREROUTING: u32 = 0;
+pub(crate) const FORWARD: u32 = 2;
+pub(crate) const OUTPUT: u32 = 3;
+pub(crate) const POSTROUTING: u32 = 4;
+
+/// Sends messages as one transaction.
+pub(crate) fn transaction(socket: &mut Socket, messages: Vec<Message>) -> Result<(), Error> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    // The resource id, in network order, is the subsystem.
+    let boundary =
+        |kind| Message::unacknowledged(kind, 0, "nf_tables transaction").fixed(&[0, 0, 0, 10]);
+    let mut batch = vec![boundary(NFNL_MSG_BATCH_BEGIN)];
+    batch.extend(messages);
+    batch.push(boundary(NFNL_MSG_BATCH_END));
+    socket.send(batch)
+}
+
+/// A table, to make messages about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table<'a> {
+    pub(crate) family: Family,
+    pub(crate) name: &'a str,
+}
+
+impl Table<'_> {
+    /// A message about something in the table, whose name is the first attribute of every kind.
+    fn message(self, kind: u16, flags: u16, what: &str) -> Message {
+        const NFTA_TABLE: u16 = 1;
+        let what = format!("{what} in table {} {}", self.family.name(), self.name);
+        Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what)
+            .fixed(&[self.family as u8, 0, 0, 0])
+            .text(NFTA_TABLE, self.name)
+    }
+
+    /// The table without anything in it, whether there was one or not.
+    pub(crate) fn anew(self) -> Vec<Message> {
+        let mut messages = self.removal();
+        messages.push(self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table"));
+        messages
+    }
+
+    /// The table gone, whether there was one or not: made first, so that deleting it cannot fail.
+    pub(crate) fn removal(self) -> Vec<Message> {
+        vec![
+            self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table"),
+            self.message(NFT_MSG_DELTABLE, 0, "delete table"),
+        ]
+    }
+
+    /// A chain; without a hook, one that others jump to.
+    pub(crate) fn chain(self, name: &str, hook: Option<Hook>) -> Message {
+        let what = format!("add chain {name}");
+        let message = self
+            .message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, &what)
+            .text(3, name);
+        let Some(hook) = hook else { return message };
+        let message = message.nest(4, |nest| {
+            nest.be32(1, hook.number)
+                .attribute(2, &hook.priority.to_be_bytes())
+        });
+        message.be32(5, NF_ACCEPT).text(7, hook.kind)
+    }
+
+    pub(crate) fn set(self, set: Set) -> Message {
+        const NFT_SET_MAP: u32 = 8;
+        let what = format!("add set {}", set.name);
+        let message = self.message(NFT_MSG_NEWSET, NLM_F_CREATE, &what);
+        let flags = if set.data.is_empty() { 0 } else { NFT_SET_MAP };
+        let message = message
+            .text(2, set.name)
+            .be32(3, flags)
+            .be32(4, types::concatenated(set.key))
+            .be32(5, Set::bytes(set.key));
+        let message = match set.data {
+            [] => message,
+            [types::VERDICT] => message.be32(6, types::VERDICT),
+            data => message
+                .be32(6, types::concatenated(data))
+                .be32(7, Set::bytes(data)),
+        };
+        let message = message.be32(10, set.id);
+        if set.key[0] == types::IFNAME {
+            // nft's own note on how to list the key, as type, length, value: names are in the machine's order.
+            const KEY_BYTE_ORDER: u8 = 0;
+            const HOST_ENDIAN: u32 = 1;
+            let [a, b, c, d] = HOST_ENDIAN.to_ne_bytes();
+            return message.attribute(13, &[KEY_BYTE_ORDER, 4, a, b, c, d]);
+        }
+        message
+    }
+
+    /// A rule after those that the chain has.
+    pub(crate) fn rule(
+        self,
+        chain: &str,
+        parts: impl IntoIterator<Item = Vec<Expression>>,
+    ) -> Message {
+        let what = format!("add rule to chain {chain}");
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        let message = self.message(NFT_MSG_NEWRULE, flags, &what);
+        message.text(2, chain).nest(4, |list| {
+            parts
+                .into_iter()
+                .flatten()
+                .fold(list, |list, (name, data)| {
+                    list.nest(NFTA_LIST_ELEM, |element| {
+                        element
+                            .text(NFTA_EXPR_NAME, name)
+                            .nest(NFTA_EXPR_DATA, |nest| data.into_iter().fold(nest, append))
+                    })
+                })
         })
     }
 
-    /// Makes the table anew with exactly these elements: in one transaction, so that there is no moment without it.
-    pub(crate) fn rebuild(
-        &mut self,
-        subnet: Subnet,
-        elements: &[Element<'_>],
-    ) -> Result<(), Error> {
-        let bridge = self.bridge.clone();
-        let mut messages = vec![
-            // Made first, so that deleting it cannot fail, whether it was there or not.
-            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, &bridge, "add table"),
-            message(NFT_MSG_DELTABLE, 0, &bridge, "delete table"),
-            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, &bridge, "add table"),
-            map(&bridge, PUBLISHED_AT),
-            map(&bridge, PUBLISHED),
-        ];
-        messages.extend(chains(&bridge, subnet));
-        messages.extend(element_messages(
-            &self.bridge,
-            NFT_MSG_NEWSETELEM,
-            NLM_F_CREATE | NLM_F_EXCL,
-            elements,
-        ));
-        self.transaction(messages)
+    /// Elements that are to be there. With `flags` of NLM_F_EXCL one that is there already is an error.
+    pub(crate) fn add_elements(self, set: Set, elements: &[Element], flags: u16) -> Vec<Message> {
+        self.elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE | flags, set, elements)
     }
 
-    /// Publishes.
-    pub(crate) fn add(&mut self, elements: &[Element<'_>]) -> Result<(), Error> {
-        self.transaction(element_messages(
-            &self.bridge,
-            NFT_MSG_NEWSETELEM,
-            NLM_F_CREATE | NLM_F_EXCL,
-            elements,
-        ))
+    /// Elements that are there and are to go.
+    pub(crate) fn remove_elements(self, set: Set, elements: &[Element]) -> Vec<Message> {
+        self.elements(NFT_MSG_DELSETELEM, 0, set, elements)
     }
 
-    /// Takes back what was published. What is not there any more is no error.
-    pub(crate) fn remove(&mut self, elements: &[Element<'_>]) -> Result<(), Error> {
-        match self.transaction(element_messages(
-            &self.bridge,
-            NFT_MSG_DELSETELEM,
-            0,
-            elements,
-        )) {
-            Err(error) if error.errno == Errno::NOENT && elements.len() > 1 => {
-                // One that is missing fails them all: each by itself, then.
-                elements
-                    .iter()
-                    .try_for_each(|element| self.remove(&[*element]))
-            }
-            Err(error) if error.errno == Errno::NOENT => Ok(()),
-            result => result,
-        }
-    }
-
-    fn transaction(&mut self, messages: Vec<Message>) -> Result<(), Error> {
-        let mut batch = vec![boundary(NFNL_MSG_BATCH_BEGIN)];
-        batch.extend(messages);
-        batch.push(boundary(NFNL_MSG_BATCH_END));
-        self.socket.send(batch)
+    fn elements(self, kind: u16, flags: u16, set: Set, elements: &[Element]) -> Vec<Message> {
+        let with_data = kind == NFT_MSG_NEWSETELEM;
+        let chunks = elements.chunks(ELEMENTS_PER_MESSAGE).map(|chunk| {
+            let what = format!("change {} elements of {}", chunk.len(), set.name);
+            let message = self.message(kind, flags, &what);
+            message.text(2, set.name).nest(3, |list| {
+                chunk.iter().fold(list, |list, (key, data)| {
+                    list.nest(NFTA_LIST_ELEM, |nest| {
+                        let nest = nest.nest(1, |nest| nest.attribute(NFTA_DATA_VALUE, key));
+                        match data {
+                            Data::Bytes(bytes) if with_data => {
+                                nest.nest(2, |nest| nest.attribute(NFTA_DATA_VALUE, bytes))
+                            }
+                            Data::Jump(chain) if with_data => {
+                                nest.nest(2, |nest| verdict_data(nest, NFT_JUMP, Some(chain)))
+                            }
+                            _ => nest,
+                        }
+                    })
+                })
+            })
+        });
+        chunks.collect()
     }
 }
 
-fn boundary(kind: u16) -> Message {
-    // The resource id, in network order, is the subsystem.
-    Message::unacknowledged(kind, 0, "nf_tables transaction").fixed(&[0, 0, 0, 10])
-}
-
-/// A message about something in a table, whose name is the first attribute of every kind.
-fn message(kind: u16, flags: u16, table: &str, what: &str) -> Message {
-    const NFTA_TABLE: u16 = 1;
-    let what = format!("{what} in table ip {table}");
-    Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what)
-        .fixed(&[NFPROTO_IPV4, 0, 0, 0])
-        .text(NFTA_TABLE, table)
-}
-
-fn map(table: &str, map: Map) -> Message {
-    const NFT_SET_MAP: u32 = 8;
-    const DATA_BYTES: u32 = 8;
-    /// nft's own numbers of types, six bits each, are only for its listing: inet_proto 12, inet_service 13, ipv4_addr 7.
-    const SERVICE_TYPES: u32 = (12 << 6) | 13;
-    let key_type = if map.key_bytes == PUBLISHED.key_bytes {
-        SERVICE_TYPES
-    } else {
-        (SERVICE_TYPES << 6) | 7
-    };
-    message(
-        NFT_MSG_NEWSET,
-        NLM_F_CREATE,
-        table,
-        &format!("add map {}", map.name),
-    )
-    .text(2, map.name)
-    .be32(3, NFT_SET_MAP)
-    .be32(4, key_type)
-    .be32(5, map.key_bytes)
-    .be32(6, (7 << 6) | 13)
-    .be32(7, DATA_BYTES)
-    .be32(10, map.id)
-}
-
-fn chains(bridge: &str, subnet: Subnet) -> Vec<Message> {
-    let mut messages = vec![
-        chain(bridge, "guard", ("filter", NF_INET_PRE_ROUTING), -300),
-        chain(bridge, "prerouting", ("nat", NF_INET_PRE_ROUTING), -100),
-        chain(bridge, "output", ("nat", NF_INET_LOCAL_OUT), -100),
-        chain(bridge, "postrouting", ("nat", NF_INET_POST_ROUTING), 100),
-        chain(bridge, "forward", ("filter", NF_INET_FORWARD), 0),
-    ];
-    messages.extend(translations(bridge, subnet));
-    messages.extend(filters(bridge));
-    messages
-}
-
-/// The rules that drop and accept.
-fn filters(bridge: &str) -> [Message; 4] {
-    let accept = || vec![verdict(NF_ACCEPT)];
-    let drop = || vec![verdict(NF_DROP)];
-    let known = conntrack(NFT_CT_STATE, CT_ESTABLISHED | CT_RELATED);
-    let published = conntrack(NFT_CT_STATUS, IPS_DST_NAT);
-    let to_loopback = address_in(DADDR, LOOPBACK, LOOPBACK_PREFIX);
-    let rule = |chain, expressions: [Vec<Expression>; 3]| rule(bridge, chain, expressions);
-    [
-        rule("guard", [from(bridge), to_loopback, drop()]),
-        rule("forward", [into(bridge), known, accept()]),
-        rule("forward", [into(bridge), published, accept()]),
-        rule("forward", [into(bridge), not_from(bridge), drop()]),
-    ]
-}
-
-/// The rules that translate addresses.
-fn translations(bridge: &str, subnet: Subnet) -> Vec<Message> {
-    let masquerade = || vec![expression("masq", |data| data)];
-    let ours = || address_in(SADDR, subnet.network(), subnet.prefix);
-    let from_loopback = address_in(SADDR, LOOPBACK, LOOPBACK_PREFIX);
-    let ours_by_port = [ours(), conntrack(NFT_CT_STATUS, IPS_DST_NAT)].concat();
-    let mut rules = Vec::new();
-    for chain in ["prerouting", "output"] {
-        for map in [PUBLISHED_AT, PUBLISHED] {
-            let expressions = [to_local(), look_up(map), vec![dnat()]];
-            rules.push(rule(bridge, chain, expressions));
-        }
-    }
-    for expressions in [
-        [not_into(bridge), ours(), masquerade()],
-        [into(bridge), from_loopback, masquerade()],
-        [into(bridge), ours_by_port, masquerade()],
-    ] {
-        rules.push(rule(bridge, "postrouting", expressions));
-    }
-    rules
-}
-
-/// 127.0.0.0/8
-const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 0);
-const LOOPBACK_PREFIX: u8 = 8;
-
-fn into(bridge: &str) -> Vec<Expression> {
-    through(NFT_META_OIFNAME, NFT_CMP_EQ, bridge)
-}
-
-fn not_into(bridge: &str) -> Vec<Expression> {
-    through(NFT_META_OIFNAME, NFT_CMP_NEQ, bridge)
-}
-
-fn from(bridge: &str) -> Vec<Expression> {
-    through(NFT_META_IIFNAME, NFT_CMP_EQ, bridge)
-}
-
-fn not_from(bridge: &str) -> Vec<Expression> {
-    through(NFT_META_IIFNAME, NFT_CMP_NEQ, bridge)
-}
-
-fn through(which: u32, operator: u32, bridge: &str) -> Vec<Expression> {
-    vec![interface(which), compare_name(operator, bridge)]
-}
-
-fn chain(table: &str, name: &str, (kind, hook): (&str, u32), priority: i32) -> Message {
-    message(
-        NFT_MSG_NEWCHAIN,
-        NLM_F_CREATE,
-        table,
-        &format!("add chain {name}"),
-    )
-    .text(3, name)
-    .nest(4, |nest| {
-        nest.be32(1, hook).attribute(2, &priority.to_be_bytes())
-    })
-    .be32(5, NF_ACCEPT)
-    .text(7, kind)
-}
-
-/// One expression of a rule, yet to be appended.
-type Expression = (&'static str, Vec<(u16, Value)>);
+/// An expression of a rule: its name and its attributes.
+pub(crate) type Expression = (&'static str, Vec<(u16, Value)>);
 
 /// What an expression's attribute holds.
-#[derive(Clone)]
-enum Value {
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    /// In network order.
     Number(u32),
     Text(&'static str),
     /// Compared or masked bytes.
     Bytes(Vec<u8>),
-    Verdict(u32),
-}
-
-struct Data(Vec<(u16, Value)>);
-
-impl Data {
-    fn number(mut self, kind: u16, value: u32) -> Self {
-        self.0.push((kind, Value::Number(value)));
-        self
-    }
-
-    fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.push((kind, Value::Bytes(value.to_vec())));
-        self
-    }
-}
-
-fn expression(name: &'static str, fill: impl FnOnce(Data) -> Data) -> Expression {
-    (name, fill(Data(Vec::new())).0)
-}
-
-fn rule<const N: usize>(table: &str, chain: &str, expressions: [Vec<Expression>; N]) -> Message {
-    let flags = NLM_F_CREATE | NLM_F_APPEND;
-    let message = message(
-        NFT_MSG_NEWRULE,
-        flags,
-        table,
-        &format!("add rule to chain {chain}"),
-    );
-    message.text(2, chain).nest(4, |list| {
-        expressions
-            .into_iter()
-            .flatten()
-            .fold(list, |list, (name, data)| {
-                list.nest(NFTA_LIST_ELEM, |element| {
-                    element
-                        .text(NFTA_EXPR_NAME, name)
-                        .nest(NFTA_EXPR_DATA, |nest| data.into_iter().fold(nest, append))
-                })
-            })
-    })
+    Verdict(u32, Option<String>),
 }
 
 fn append(message: Message, (kind, value): (u16, Value)) -> Message {
@@ -372,169 +297,263 @@ fn append(message: Message, (kind, value): (u16, Value)) -> Message {
         Value::Number(number) => message.be32(kind, number),
         Value::Text(text) => message.text(kind, text),
         Value::Bytes(bytes) => message.nest(kind, |nest| nest.attribute(NFTA_DATA_VALUE, &bytes)),
-        Value::Verdict(code) => message.nest(kind, |nest| {
-            nest.nest(NFTA_DATA_VERDICT, |v| v.be32(NFTA_VERDICT_CODE, code))
-        }),
+        Value::Verdict(code, chain) => {
+            message.nest(kind, |nest| verdict_data(nest, code, chain.as_deref()))
+        }
     }
 }
 
-/// Offsets in the IPv4 header.
-const SADDR: u32 = 12;
-const DADDR: u32 = 16;
-
-fn interface(which: u32) -> Expression {
-    expression("meta", |data| data.number(1, KEY).number(2, which))
-}
-
-fn compare_name(operator: u32, name: &str) -> Expression {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(IFNAME_BYTES, 0);
-    expression("cmp", |data| {
-        data.number(1, KEY).number(2, operator).bytes(3, &bytes)
+fn verdict_data(nest: Message, code: u32, chain: Option<&str>) -> Message {
+    nest.nest(NFTA_DATA_VERDICT, |verdict| {
+        let verdict = verdict.be32(NFTA_VERDICT_CODE, code);
+        match chain {
+            Some(chain) => verdict.text(NFTA_VERDICT_CHAIN, chain),
+            None => verdict,
+        }
     })
 }
 
-fn compare(operator: u32, value: &[u8]) -> Expression {
-    expression("cmp", |data| {
-        data.number(1, KEY).number(2, operator).bytes(3, value)
-    })
+fn numbers(name: &'static str, attributes: &[(u16, u32)]) -> Expression {
+    let attributes = attributes
+        .iter()
+        .map(|(kind, number)| (*kind, Value::Number(*number)));
+    (name, attributes.collect())
 }
 
-fn bitwise(mask: &[u8]) -> Expression {
-    let length = u32::try_from(mask.len()).expect("a register is 16 bytes");
-    let zero = vec![0; mask.len()];
-    expression("bitwise", |data| {
-        data.number(1, KEY)
-            .number(2, KEY)
-            .number(3, length)
-            .bytes(4, mask)
-            .bytes(5, &zero)
-    })
+/// Kinds of metadata.
+pub(crate) mod meta {
+    pub(crate) const PROTOCOL: u32 = 1;
+    pub(crate) const IIFNAME: u32 = 6;
+    pub(crate) const OIFNAME: u32 = 7;
+    pub(crate) const NFPROTO: u32 = 15;
+    pub(crate) const L4PROTO: u32 = 16;
 }
 
-fn payload(register: u32, base: u32, offset: u32, length: u32) -> Expression {
-    expression("payload", |data| {
-        data.number(1, register)
-            .number(2, base)
-            .number(3, offset)
-            .number(4, length)
-    })
+/// Loads metadata.
+pub(crate) fn load_meta(register: u32, what: u32) -> Expression {
+    numbers("meta", &[(1, register), (2, what)])
 }
 
-fn address_in(offset: u32, network: Ipv4Addr, prefix: u8) -> Vec<Expression> {
-    let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-    let load = payload(KEY, NFT_PAYLOAD_NETWORK_HEADER, offset, 4);
-    vec![
-        load,
-        bitwise(&mask.to_be_bytes()),
-        compare(NFT_CMP_EQ, &network.octets()),
-    ]
-}
+/// Headers that [`payload`] counts from.
+pub(crate) const LINK_HEADER: u32 = 0;
+pub(crate) const NETWORK_HEADER: u32 = 1;
+pub(crate) const TRANSPORT_HEADER: u32 = 2;
 
-/// Any of the bits is set in what connection tracking knows.
-fn conntrack(what: u32, bits: u32) -> Vec<Expression> {
-    let load = expression("ct", |data| data.number(1, KEY).number(2, what));
-    vec![
-        load,
-        bitwise(&bits.to_ne_bytes()),
-        compare(NFT_CMP_NEQ, &[0; 4]),
-    ]
-}
-
-/// The destination is an address of this host.
-fn to_local() -> Vec<Expression> {
-    let fib = expression("fib", |data| {
-        data.number(1, KEY)
-            .number(2, NFT_FIB_RESULT_ADDRTYPE)
-            .number(3, NFTA_FIB_F_DADDR)
-    });
-    vec![fib, compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes())]
-}
-
-fn look_up(map: Map) -> Vec<Expression> {
-    let mut key = vec![
-        expression("meta", |data| {
-            data.number(1, KEY).number(2, NFT_META_L4PROTO)
-        }),
-        payload(KEY + 1, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
-    ];
-    if map.key_bytes == PUBLISHED_AT.key_bytes {
-        key.push(payload(KEY + 2, NFT_PAYLOAD_NETWORK_HEADER, DADDR, 4));
-    }
-    let (name, mut data) = expression("lookup", |data| {
-        data.number(2, KEY).number(3, RESULT).number(4, map.id)
-    });
-    data.insert(0, (1, Value::Text(map.name)));
-    key.push((name, data));
-    key
-}
-
-fn dnat() -> Expression {
-    const NFT_NAT_DNAT: u32 = 1;
-    expression("nat", |data| {
-        data.number(1, NFT_NAT_DNAT)
-            .number(2, NFPROTO_IPV4.into())
-            .number(3, RESULT)
-            .number(5, RESULT + 1)
-    })
-}
-
-fn verdict(code: u32) -> Expression {
-    (
-        "immediate",
-        vec![
-            (1, Value::Number(NFT_REG_VERDICT)),
-            (2, Value::Verdict(code)),
-        ],
+/// Loads bytes of the packet.
+pub(crate) fn payload(register: u32, header: u32, offset: u32, bytes: u32) -> Expression {
+    numbers(
+        "payload",
+        &[(1, register), (2, header), (3, offset), (4, bytes)],
     )
 }
 
-fn element_messages(bridge: &str, kind: u16, flags: u16, elements: &[Element<'_>]) -> Vec<Message> {
-    let specific = |element: &&Element<'_>| !element.0.host_ip.is_unspecified();
-    let (at, any): (Vec<_>, Vec<_>) = elements.iter().partition(specific);
-    let with_data = kind == NFT_MSG_NEWSETELEM;
-    let mut messages = Vec::new();
-    for (map, elements) in [(PUBLISHED_AT, at), (PUBLISHED, any)] {
-        for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            let what = match chunk {
-                [(mapping, _)] => format!("publish {}:{}", mapping.host_ip, mapping.host_port),
-                _ => format!("publish {} ports", chunk.len()),
-            };
-            messages.push(
-                message(kind, flags, bridge, &what)
-                    .text(2, map.name)
-                    .nest(3, |list| {
-                        chunk.iter().fold(list, |list, element| {
-                            list.nest(NFTA_LIST_ELEM, |nest| {
-                                push_element(nest, element, with_data)
-                            })
-                        })
-                    }),
-            );
-        }
-    }
-    messages
+fn compare(operator: u32, bytes: &[u8]) -> Expression {
+    let attributes = vec![
+        (1, Value::Number(KEY)),
+        (2, Value::Number(operator)),
+        (3, Value::Bytes(bytes.to_vec())),
+    ];
+    ("cmp", attributes)
 }
 
-fn push_element(nest: Message, (mapping, address): &Element<'_>, with_data: bool) -> Message {
-    let protocol = match mapping.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
+/// What is in [`KEY`] is this.
+pub(crate) fn equals(bytes: &[u8]) -> Expression {
+    compare(NFT_CMP_EQ, bytes)
+}
+
+/// What is in [`KEY`] is something else.
+pub(crate) fn differs(bytes: &[u8]) -> Expression {
+    compare(NFT_CMP_NEQ, bytes)
+}
+
+fn bitwise(mask: &[u8]) -> Expression {
+    let length = u32::try_from(mask.len()).expect("an address is 16 bytes at most");
+    let attributes = vec![
+        (1, Value::Number(KEY)),
+        (2, Value::Number(KEY)),
+        (3, Value::Number(length)),
+        (4, Value::Bytes(mask.to_vec())),
+        (5, Value::Bytes(vec![0; mask.len()])),
+    ];
+    ("bitwise", attributes)
+}
+
+/// An interface's name in a register.
+pub(crate) fn interface_bytes(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(IFNAME_BYTES, 0);
+    bytes
+}
+
+/// The packet comes in by this interface.
+pub(crate) fn from(interface: &str) -> Vec<Expression> {
+    vec![
+        load_meta(KEY, meta::IIFNAME),
+        equals(&interface_bytes(interface)),
+    ]
+}
+
+/// The packet comes in by another interface.
+pub(crate) fn not_from(interface: &str) -> Vec<Expression> {
+    vec![
+        load_meta(KEY, meta::IIFNAME),
+        differs(&interface_bytes(interface)),
+    ]
+}
+
+/// The packet goes out by this interface.
+pub(crate) fn into(interface: &str) -> Vec<Expression> {
+    vec![
+        load_meta(KEY, meta::OIFNAME),
+        equals(&interface_bytes(interface)),
+    ]
+}
+
+/// The packet goes out by another interface.
+pub(crate) fn not_into(interface: &str) -> Vec<Expression> {
+    vec![
+        load_meta(KEY, meta::OIFNAME),
+        differs(&interface_bytes(interface)),
+    ]
+}
+
+/// The packet is of this family of addresses.
+pub(crate) fn family(is_ipv6: bool) -> Vec<Expression> {
+    let number = if is_ipv6 { 10 } else { 2 };
+    vec![load_meta(KEY, meta::NFPROTO), equals(&[number])]
+}
+
+/// Which address of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Source,
+    Destination,
+}
+
+/// Loads an address of the packet.
+pub(crate) fn load_address(register: u32, end: End, is_ipv6: bool) -> Expression {
+    let (offset, bytes) = match (is_ipv6, end) {
+        (false, End::Source) => (12, 4),
+        (false, End::Destination) => (16, 4),
+        (true, End::Source) => (8, 16),
+        (true, End::Destination) => (24, 16),
     };
-    let [high, low] = mapping.host_port.to_be_bytes();
-    let mut key = vec![protocol, 0, 0, 0, high, low, 0, 0];
-    if let IpAddr::V4(host_ip) = mapping.host_ip
-        && !host_ip.is_unspecified()
-    {
-        key.extend(host_ip.octets());
+    payload(register, NETWORK_HEADER, offset, bytes)
+}
+
+/// The packet's address is in this network; says nothing of the family.
+pub(crate) fn address_in(end: End, network: IpAddr, prefix: u8) -> Vec<Expression> {
+    let load = load_address(KEY, end, network.is_ipv6());
+    match network {
+        IpAddr::V4(v4) => {
+            let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            vec![load, bitwise(&mask.to_be_bytes()), equals(&v4.octets())]
+        }
+        IpAddr::V6(v6) => {
+            let mask = !u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            vec![load, bitwise(&mask.to_be_bytes()), equals(&v6.octets())]
+        }
     }
-    let nest = nest.nest(1, |nest| nest.attribute(NFTA_DATA_VALUE, &key));
-    if !with_data {
-        return nest;
+}
+
+/// What connection tracking knows.
+pub(crate) mod ct {
+    pub(crate) const STATE: u32 = 0;
+    pub(crate) const STATUS: u32 = 2;
+    pub(crate) const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
+    /// The destination was translated.
+    pub(crate) const DNAT: u32 = 1 << 5;
+}
+
+/// Any of the bits is set in what connection tracking knows.
+pub(crate) fn conntrack(what: u32, bits: u32) -> Vec<Expression> {
+    let load = numbers("ct", &[(1, KEY), (2, what)]);
+    vec![load, bitwise(&bits.to_ne_bytes()), differs(&[0; 4])]
+}
+
+/// The destination is an address of this host.
+pub(crate) fn to_local() -> Vec<Expression> {
+    const RTN_LOCAL: u32 = 2;
+    const RESULT_ADDRTYPE: u32 = 3;
+    const OF_DESTINATION: u32 = 1 << 1;
+    let fib = numbers(
+        "fib",
+        &[(1, KEY), (2, RESULT_ADDRTYPE), (3, OF_DESTINATION)],
+    );
+    vec![fib, equals(&RTN_LOCAL.to_ne_bytes())]
+}
+
+/// What is in [`KEY`] is in the set, or not; a map gives its data.
+pub(crate) fn look_up(set: Set, is_in: bool) -> Expression {
+    const INVERTED: u32 = 1;
+    let mut attributes = vec![(1, Value::Text(set.name)), (2, Value::Number(KEY))];
+    if set.is_verdict_map() {
+        attributes.push((3, Value::Number(NFT_REG_VERDICT)));
+    } else if !set.data.is_empty() {
+        attributes.push((3, Value::Number(RESULT)));
     }
-    let [a, b, c, d] = address.octets();
-    let [high, low] = mapping.container_port.to_be_bytes();
-    nest.nest(2, |nest| {
-        nest.attribute(NFTA_DATA_VALUE, &[a, b, c, d, high, low, 0, 0])
-    })
+    attributes.push((4, Value::Number(set.id)));
+    if !is_in {
+        attributes.push((5, Value::Number(INVERTED)));
+    }
+    ("lookup", attributes)
+}
+
+/// The destination becomes what a map has given: an address and a port.
+pub(crate) fn dnat(is_ipv6: bool) -> Expression {
+    const NFT_NAT_DNAT: u32 = 1;
+    let (family, port) = if is_ipv6 {
+        (10, RESULT + 4)
+    } else {
+        (2, RESULT + 1)
+    };
+    numbers(
+        "nat",
+        &[(1, NFT_NAT_DNAT), (2, family), (3, RESULT), (5, port)],
+    )
+}
+
+/// The destination becomes this port of this IPv4 address.
+pub(crate) fn dnat_to(address: [u8; 4], port: u16) -> Vec<Expression> {
+    let load = |register, bytes: Vec<u8>| {
+        (
+            "immediate",
+            vec![(1, Value::Number(register)), (2, Value::Bytes(bytes))],
+        )
+    };
+    vec![
+        load(RESULT, address.to_vec()),
+        load(RESULT + 1, port.to_be_bytes().to_vec()),
+        dnat(false),
+    ]
+}
+
+/// The source becomes the address of the interface that the packet leaves by.
+pub(crate) fn masquerade() -> Vec<Expression> {
+    vec![("masq", Vec::new())]
+}
+
+fn verdict(code: u32, chain: Option<&str>) -> Vec<Expression> {
+    let attributes = vec![
+        (1, Value::Number(NFT_REG_VERDICT)),
+        (2, Value::Verdict(code, chain.map(str::to_owned))),
+    ];
+    vec![("immediate", attributes)]
+}
+
+pub(crate) fn accept() -> Vec<Expression> {
+    verdict(NF_ACCEPT, None)
+}
+
+pub(crate) fn drop() -> Vec<Expression> {
+    verdict(NF_DROP, None)
+}
+
+/// Ends the chain, and goes on where it was called.
+pub(crate) fn go_back() -> Vec<Expression> {
+    verdict(NFT_RETURN, None)
+}
+
+pub(crate) fn jump(chain: &str) -> Vec<Expression> {
+    verdict(NFT_JUMP, Some(chain))
 }

@@ -2,7 +2,7 @@
 
 use crate::{Failure, PortMapping, Protocol, Publish};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,8 +26,11 @@ impl Ports {
     }
 
     pub(crate) fn mark(&mut self, mapping: &PortMapping) {
-        self.taken
-            .insert((mapping.protocol, mapping.host_port, mapping.host_ip));
+        // What is reached at the container's own address takes no port of the host.
+        if mapping.host_port != 0 {
+            self.taken
+                .insert((mapping.protocol, mapping.host_port, mapping.host_ip));
+        }
     }
 
     pub(crate) fn give_back(&mut self, mapping: &PortMapping) {
@@ -40,9 +43,9 @@ impl Ports {
         let mut chosen: Vec<PortMapping> = Vec::new();
         for request in requests {
             match self.choose_one(request) {
-                Ok(mapping) => {
-                    self.mark(&mapping);
-                    chosen.push(mapping);
+                Ok(mappings) => {
+                    mappings.iter().for_each(|mapping| self.mark(mapping));
+                    chosen.extend(mappings);
                 }
                 Err(failure) => {
                     chosen.iter().for_each(|mapping| self.give_back(mapping));
@@ -53,13 +56,8 @@ impl Ports {
         Ok(chosen)
     }
 
-    fn choose_one(&mut self, request: &Publish) -> Result<PortMapping, Failure> {
-        let IpAddr::V4(_) = request.host_ip else {
-            return Err(Failure::Invalid(format!(
-                "cannot publish port {} on {}: IPv6 addresses of the host are not supported yet",
-                request.container_port, request.host_ip
-            )));
-        };
+    /// The same port of every address that was asked for.
+    fn choose_one(&mut self, request: &Publish) -> Result<Vec<PortMapping>, Failure> {
         let (first, last) = request.host_ports;
         if first == last && first > 0 {
             return self.check(request, first);
@@ -72,29 +70,43 @@ impl Ports {
         };
         let found = (start..=last)
             .chain(first..start)
-            .find_map(|port| self.check(request, port).ok());
-        let found = found.ok_or_else(|| {
+            .find_map(|port| self.check(request, port).ok().map(|found| (port, found)));
+        let (port, found) = found.ok_or_else(|| {
+            let addresses: Vec<_> = request.host_ips.iter().map(IpAddr::to_string).collect();
             Failure::PortTaken(format!(
                 "all ports from {first} to {last} of {} are taken",
-                request.host_ip
+                addresses.join(" and ")
             ))
         })?;
         if request.host_ports.0 == 0 {
-            self.last = found.host_port;
+            self.last = port;
         }
         Ok(found)
     }
 
-    fn check(&self, request: &Publish, port: u16) -> Result<PortMapping, Failure> {
-        let ip = request.host_ip;
+    fn check(&self, request: &Publish, port: u16) -> Result<Vec<PortMapping>, Failure> {
+        let addresses = request.host_ips.iter();
+        addresses
+            .map(|ip| self.check_address(request, *ip, port))
+            .collect()
+    }
+
+    fn check_address(
+        &self,
+        request: &Publish,
+        ip: IpAddr,
+        port: u16,
+    ) -> Result<PortMapping, Failure> {
         let here = self
             .taken
             .range((request.protocol, port, IpAddr::from([0, 0, 0, 0]))..);
-        let mut here = here
+        let here = here
             .take_while(|(protocol, number, _)| (*protocol, *number) == (request.protocol, port));
+        let mut here = here.filter(|(_, _, other)| other.is_ipv4() == ip.is_ipv4());
         if here.any(|(_, _, other)| *other == ip || other.is_unspecified() || ip.is_unspecified()) {
             return Err(Failure::PortTaken(format!(
-                "Bind for {ip}:{port} failed: port is already allocated"
+                "Bind for {} failed: port is already allocated",
+                SocketAddr::new(ip, port)
             )));
         }
         is_free(request.protocol, SocketAddr::new(ip, port)).map_err(|errno| {
@@ -104,7 +116,8 @@ impl Ports {
                 other => other.to_string(),
             };
             Failure::PortTaken(format!(
-                "failed to bind host port for {ip}:{port}/{}: {text}",
+                "failed to bind host port for {}/{}: {text}",
+                SocketAddr::new(ip, port),
                 request.protocol
             ))
         })?;
@@ -119,11 +132,23 @@ impl Ports {
 
 /// Whether a program of the host could listen there: then none does.
 fn is_free(protocol: Protocol, address: SocketAddr) -> Result<(), Errno> {
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, None),
+        Protocol::Udp => (SocketType::DGRAM, None),
+        Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = match socket_with(family, kind, SocketFlags::CLOEXEC, number) {
+        // A kernel without the protocol has nobody who listens.
+        Err(Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) => return Ok(()),
+        socket => socket?,
+    };
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     if protocol == Protocol::Tcp {
         // Connections that linger in TIME_WAIT do not count.
         rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -140,9 +165,24 @@ mod tests {
         Publish {
             protocol: Protocol::Tcp,
             container_port: 80,
-            host_ip: host_ip.into(),
+            host_ips: vec![host_ip.into()],
             host_ports,
         }
+    }
+
+    #[test]
+    fn both_families_get_the_same_port() {
+        let mut ports = Ports::new();
+        let both = Publish {
+            host_ips: vec![
+                Ipv4Addr::UNSPECIFIED.into(),
+                std::net::Ipv6Addr::UNSPECIFIED.into(),
+            ],
+            ..publish(Ipv4Addr::UNSPECIFIED, (0, 0))
+        };
+        let chosen = ports.choose(&[both]).unwrap();
+        assert_eq!(chosen.len(), 2);
+        assert_eq!(chosen[0].host_port, chosen[1].host_port);
     }
 
     #[test]

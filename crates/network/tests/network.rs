@@ -1,237 +1,165 @@
-//! The default bridge against a real kernel: every test has network namespaces of its own, one that plays the host and
-//! one for each container. Needs root and util-linux's unshare.
+//! Bridge networks against a real kernel: every test has network namespaces of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use network::{BridgeConfig, Endpoint, Network, Protocol, Publish};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+mod support;
 
-/// A network namespace that lasts as long as the value.
-struct Namespace {
-    holder: Child,
-    netns: File,
+use network::{Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
+use support::{
+    KEY, Member, WAIT, add, ask_tcp, links, networks, on_host, publish, reaches, request, run,
+    serve_tcp, until, world,
+};
+
+fn bridge() -> BridgeConfig {
+    BridgeConfig::new("hull0")
 }
 
-impl Namespace {
-    fn new() -> Self {
-        let mut command = Command::new("unshare");
-        command
-            .args(["--net", "sh", "-c", "echo ready; exec sleep 60"])
-            .stdout(Stdio::piped());
-        let mut holder = command.spawn().expect("unshare, as root");
-        let mut ready = [0; 6];
-        holder
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut ready)
-            .expect("a network namespace, as root");
-        let netns = File::open(format!("/proc/{}/ns/net", holder.id())).unwrap();
-        Self { holder, netns }
+/// IPv4 and IPv6.
+fn dual(interface: &str) -> BridgeConfig {
+    BridgeConfig {
+        ipv6: Addressing::Choose,
+        ..BridgeConfig::new(interface)
     }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(self.netns.as_fd(), Some(LinkNameSpaceType::Network))
-                    .unwrap();
-                work()
-            });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.holder.kill().unwrap();
-        self.holder.wait().unwrap();
-    }
-}
-
-fn network() -> Network {
-    Network::open(BridgeConfig {
-        name: "hull0".to_owned(),
-        subnet: None,
-        mtu: None,
-    })
-    .unwrap()
-}
-
-fn endpoint(network: &Network, name: &str) -> Endpoint {
-    let lease = network.reserve(None).unwrap();
-    Endpoint {
-        host_interface: name.to_owned(),
-        address: lease.address,
-        prefix: lease.prefix,
-        gateway: lease.gateway,
-        mac: lease.mac,
-        ports: Vec::new(),
-    }
-}
-
-fn publish(protocol: Protocol, container_port: u16, host_ip: Ipv4Addr, host_port: u16) -> Publish {
-    Publish {
-        protocol,
-        container_port,
-        host_ip: host_ip.into(),
-        host_ports: (host_port, host_port),
-    }
-}
-
-/// Serves one connection: tells the client its address.
-fn serve_tcp(listener: TcpListener) {
-    let (mut stream, peer) = listener.accept().unwrap();
-    stream.write_all(peer.ip().to_string().as_bytes()).unwrap();
-}
-
-fn ask_tcp(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-fn links() -> String {
-    let output = Command::new("ip").args(["-o", "link"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn ruleset() -> String {
-    String::from_utf8(
-        Command::new("nft")
-            .args(["list", "ruleset"])
-            .output()
-            .unwrap()
-            .stdout,
-    )
-    .unwrap()
-}
-
-fn listen(container: &Namespace, port: u16) -> TcpListener {
-    container.inside(|| TcpListener::bind(("0.0.0.0", port)).unwrap())
 }
 
 #[test]
 fn a_container_reaches_the_host_and_others() {
-    let (host, a, b) = (Namespace::new(), Namespace::new(), Namespace::new());
-    host.inside(|| {
-        let network = network();
-        let (first, second) = (endpoint(&network, "vetha"), endpoint(&network, "vethb"));
-        network.connect(a.netns.as_fd(), &first).unwrap();
-        network.connect(b.netns.as_fd(), &second).unwrap();
-        let listener = listen(&b, 80);
-        let server = std::thread::spawn(move || serve_tcp(listener));
-        let seen = a.inside(|| ask_tcp((second.address, 80).into()).unwrap());
-        assert_eq!(seen, first.address.to_string());
-        server.join().unwrap();
-        let listener = TcpListener::bind((first.gateway, 81)).unwrap();
-        let server = std::thread::spawn(move || serve_tcp(listener));
-        a.inside(|| ask_tcp((first.gateway, 81).into()).unwrap());
-        server.join().unwrap();
-        assert!(network.disconnect(&first).is_empty() && network.disconnect(&second).is_empty());
-        let gone = (0..200).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
-            !links().contains("veth")
-        });
-        assert!(gone, "{}", links());
+    on_host(|| {
+        let networks = networks(dual("hull0"));
+        let (a, b) = (
+            Member::new(&networks, KEY, "vetha"),
+            Member::new(&networks, KEY, "vethb"),
+        );
+        for is_ipv6 in [false, true] {
+            let seen = b.serves(80, || a.ask((b.address(is_ipv6), 80).into()));
+            assert_eq!(seen, a.address(is_ipv6).to_string());
+            let listener = TcpListener::bind((a.gateway(is_ipv6), 81)).unwrap();
+            let server = std::thread::spawn(move || serve_tcp(listener));
+            a.ask((a.gateway(is_ipv6), 81).into()).unwrap();
+            server.join().unwrap();
+        }
+        assert!(networks.disconnect(KEY, &a.endpoint, false).is_empty());
+        assert!(networks.disconnect(KEY, &b.endpoint, true).is_empty());
+        until("no veth is left", || !links().contains("veth"));
+        networks.remove(KEY).unwrap();
+        assert!(!links().contains("hull0"), "{}", links());
+        assert!(
+            !support::ruleset().contains("hull0_"),
+            "{}",
+            support::ruleset()
+        );
     });
 }
 
 #[test]
 fn a_published_port_is_reached_from_everywhere_it_should() {
-    let (host, container, other) = (Namespace::new(), Namespace::new(), Namespace::new());
-    host.inside(|| {
-        network::loopback_up(host.netns.as_fd()).unwrap();
-        let network = network();
-        let (served, client) = (endpoint(&network, "vetha"), endpoint(&network, "vethb"));
-        network.connect(container.netns.as_fd(), &served).unwrap();
-        network.connect(other.netns.as_fd(), &client).unwrap();
-        let requests = [publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8080)];
-        let ports = network.publish(served.address, &requests).unwrap();
-        let addresses = [Ipv4Addr::LOCALHOST, served.gateway];
-        for address in addresses {
-            let listener = listen(&container, 80);
-            let server = std::thread::spawn(move || serve_tcp(listener));
-            ask_tcp((address, 8080).into()).unwrap();
-            server.join().unwrap();
+    on_host(|| {
+        let networks = networks(dual("hull0"));
+        add(&networks, "other", dual("hull1"));
+        let mut served = Member::new(&networks, KEY, "vetha");
+        let (near, far) = (
+            Member::new(&networks, KEY, "vethb"),
+            Member::new(&networks, "other", "vethc"),
+        );
+        let requests = [
+            publish(Protocol::Tcp, 80, "0.0.0.0", 8080),
+            publish(Protocol::Tcp, 80, "::", 8080),
+        ];
+        served.publish(&networks, KEY, &requests);
+        let (v4, v6) = (served.gateway(false), served.gateway(true));
+        for address in [Ipv4Addr::LOCALHOST.into(), v4, v6] {
+            served.serves(80, || ask_tcp((address, 8080).into()));
         }
-        // Another container, and the container itself, by way of the host.
-        for (who, from) in [("itself", &container), ("other", &other)] {
-            let listener = listen(&container, 80);
-            let server = std::thread::spawn(move || serve_tcp(listener));
-            let asked = from.inside(|| ask_tcp((served.gateway, 8080).into()));
-            assert!(asked.is_ok(), "{who}: {asked:?} {}", ruleset());
-            server.join().unwrap();
+        // Another container of the network and the container itself, by way of the host.
+        for gateway in [v4, v6] {
+            served.serves(80, || near.ask((gateway, 8080).into()));
+            served.serves(80, || served.ask((gateway, 8080).into()));
         }
-        let gone = Endpoint {
-            ports,
-            ..served.clone()
-        };
-        assert!(network.disconnect(&gone).is_empty());
-        assert!(ask_tcp((Ipv4Addr::LOCALHOST, 8080).into()).is_err());
-        // The port is free again.
-        network.publish(client.address, &requests).unwrap();
+        // One of another network shows its own address.
+        for is_ipv6 in [false, true] {
+            let seen = served.serves(80, || far.ask((far.gateway(is_ipv6), 8080).into()));
+            assert_eq!(seen, far.address(is_ipv6).to_string());
+        }
+        assert!(networks.disconnect(KEY, &served.endpoint, true).is_empty());
+        assert!(!reaches((Ipv4Addr::LOCALHOST, 8080).into()));
+        // The ports are free again.
+        networks.publish(KEY, &near.endpoint, &requests).unwrap();
     });
 }
 
 #[test]
-fn a_port_published_on_the_loopback_address_is_not_for_containers() {
-    let (host, container, other) = (Namespace::new(), Namespace::new(), Namespace::new());
-    host.inside(|| {
-        network::loopback_up(host.netns.as_fd()).unwrap();
-        let network = network();
-        let (served, client) = (endpoint(&network, "vetha"), endpoint(&network, "vethb"));
-        network.connect(container.netns.as_fd(), &served).unwrap();
-        network.connect(other.netns.as_fd(), &client).unwrap();
-        network.publish(served.address, &[publish(Protocol::Tcp, 80, Ipv4Addr::LOCALHOST, 8081)]).unwrap();
-        let listener = listen(&container, 80);
+fn a_client_of_the_world_shows_its_address() {
+    on_host(|| {
+        let world = world();
+        let networks = networks(bridge());
+        let mut served = Member::new(&networks, KEY, "vetha");
+        served.publish(
+            &networks,
+            KEY,
+            &[publish(Protocol::Tcp, 80, "0.0.0.0", 8080)],
+        );
+        let asked = || world.inside(|| ask_tcp("192.0.2.1:8080".parse().unwrap()));
+        assert_eq!(served.serves(80, asked), "192.0.2.2");
+        // What was not published is not reached, though there is a route to it.
+        let listener = support::listen(&served.namespace, 81);
+        let direct: SocketAddr = (served.address(false), 81).into();
+        assert!(!world.inside(|| reaches(direct)));
+        drop(listener);
+        // And outwards the host's address is shown.
+        let listener = support::listen(&world, 90);
         let server = std::thread::spawn(move || serve_tcp(listener));
-        assert!(other.inside(|| ask_tcp((served.gateway, 8081).into())).is_err());
-        // A route to the loopback network by way of the gateway is dropped at the door.
-        other.inside(|| {
-            let route = format!("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via {}; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet", served.gateway);
-            Command::new("sh").args(["-c", &route]).status().unwrap();
-            assert!(ask_tcp((Ipv4Addr::LOCALHOST, 8081).into()).is_err());
-        });
-        ask_tcp((Ipv4Addr::LOCALHOST, 8081).into()).unwrap();
+        let seen = served.ask("192.0.2.2:90".parse().unwrap()).unwrap();
+        assert!(seen.ends_with("192.0.2.1"), "{seen}");
         server.join().unwrap();
     });
 }
 
 #[test]
+fn a_port_published_on_the_loopback_address_is_not_for_containers() {
+    on_host(|| {
+        let networks = networks(bridge());
+        let mut served = Member::new(&networks, KEY, "vetha");
+        let other = Member::new(&networks, KEY, "vethb");
+        served.publish(
+            &networks,
+            KEY,
+            &[publish(Protocol::Tcp, 80, "127.0.0.1", 8081)],
+        );
+        let gateway = served.gateway(false);
+        served.serves(80, || {
+            assert!(!other.reaches((gateway, 8081).into()));
+            // A route to the loopback network by way of the gateway is dropped at the door.
+            other.namespace.inside(|| {
+                run(&format!("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via {gateway}; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"));
+                assert!(!reaches((Ipv4Addr::LOCALHOST, 8081).into()));
+            });
+            ask_tcp((Ipv4Addr::LOCALHOST, 8081).into())
+        });
+    });
+}
+
+#[test]
 fn udp_is_published_and_answers_come_back() {
-    let (host, container) = (Namespace::new(), Namespace::new());
-    host.inside(|| {
-        network::loopback_up(host.netns.as_fd()).unwrap();
-        let network = network();
-        let served = endpoint(&network, "vetha");
-        network.connect(container.netns.as_fd(), &served).unwrap();
-        network
-            .publish(
-                served.address,
-                &[publish(Protocol::Udp, 53, Ipv4Addr::UNSPECIFIED, 5353)],
-            )
-            .unwrap();
-        let server = container.inside(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+    on_host(|| {
+        let networks = networks(bridge());
+        let mut served = Member::new(&networks, KEY, "vetha");
+        served.publish(
+            &networks,
+            KEY,
+            &[publish(Protocol::Udp, 53, "0.0.0.0", 5353)],
+        );
+        let server = served
+            .namespace
+            .inside(|| UdpSocket::bind("0.0.0.0:53").unwrap());
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 16];
             let (count, peer) = server.recv_from(&mut buffer).unwrap();
             server.send_to(&buffer[..count], peer).unwrap();
         });
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .unwrap();
+        client.set_read_timeout(Some(WAIT)).unwrap();
         client.send_to(b"ping", "127.0.0.1:5353").unwrap();
         let mut buffer = [0; 16];
         let (count, _) = client.recv_from(&mut buffer).unwrap();
@@ -242,91 +170,110 @@ fn udp_is_published_and_answers_come_back() {
 
 #[test]
 fn a_new_engine_restores_what_is_recorded_and_sweeps_the_rest() {
-    let (host, container, orphan) = (Namespace::new(), Namespace::new(), Namespace::new());
-    host.inside(|| {
-        network::loopback_up(host.netns.as_fd()).unwrap();
-        let first = network();
-        let mut served = endpoint(&first, "vetha");
-        first.connect(container.netns.as_fd(), &served).unwrap();
-        served.ports = first
-            .publish(
-                served.address,
-                &[publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8082)],
-            )
-            .unwrap();
-        let lost = endpoint(&first, "vethb");
-        first.connect(orphan.netns.as_fd(), &lost).unwrap();
-        first
-            .publish(
-                lost.address,
-                &[publish(Protocol::Tcp, 80, Ipv4Addr::UNSPECIFIED, 8083)],
-            )
-            .unwrap();
+    on_host(|| {
+        let first = networks(bridge());
+        let mut served = Member::new(&first, KEY, "vetha");
+        served.publish(&first, KEY, &[publish(Protocol::Tcp, 80, "0.0.0.0", 8082)]);
+        let mut lost = Member::new(&first, KEY, "vethb");
+        lost.publish(&first, KEY, &[publish(Protocol::Tcp, 80, "0.0.0.0", 8083)]);
+        let config = first.config(KEY).unwrap();
         drop(first);
-        let second = network();
-        second.adopt(std::slice::from_ref(&served)).unwrap();
+        let second = Networks::open("hull0");
+        second.declare(KEY, config).unwrap();
+        let recorded: [(String, Endpoint); 1] = [(KEY.to_owned(), served.endpoint.clone())];
+        second.adopt(&[], &recorded).unwrap();
         assert!(
             links().contains("vetha") && !links().contains("vethb"),
             "{}",
             links()
         );
-        let listener = listen(&container, 80);
-        let server = std::thread::spawn(move || serve_tcp(listener));
-        ask_tcp((Ipv4Addr::LOCALHOST, 8082).into()).unwrap();
-        server.join().unwrap();
-        assert_ne!(second.reserve(None).unwrap().address, served.address);
+        served.serves(80, || ask_tcp((Ipv4Addr::LOCALHOST, 8082).into()));
+        let next = second.reserve(KEY, request("vethc")).unwrap();
+        assert_ne!(next.addresses, served.endpoint.addresses);
         // The lost one's port can be had again, the kept one's cannot.
-        let unspecified = Ipv4Addr::UNSPECIFIED;
-        second
-            .publish(
-                lost.address,
-                &[publish(Protocol::Tcp, 80, unspecified, 8083)],
-            )
-            .unwrap();
-        assert!(
-            second
-                .publish(
-                    lost.address,
-                    &[publish(Protocol::Tcp, 80, unspecified, 8082)]
-                )
-                .is_err()
-        );
+        let wanted = |port| [publish(Protocol::Tcp, 80, "0.0.0.0", port)];
+        second.publish(KEY, &next, &wanted(8083)).unwrap();
+        let refused = second.publish(KEY, &next, &wanted(8082));
+        assert!(matches!(refused, Err(Failure::PortTaken(_))), "{refused:?}");
+        assert!(matches!(second.remove(KEY), Err(Failure::InUse)));
     });
 }
 
 #[test]
-fn ten_thousand_ports_are_two_map_operations() {
-    let (host, container) = (Namespace::new(), Namespace::new());
-    host.inside(|| {
-        network::loopback_up(host.netns.as_fd()).unwrap();
-        let network = network();
-        let mut served = endpoint(&network, "vetha");
-        network.connect(container.netns.as_fd(), &served).unwrap();
+fn ten_thousand_ports_are_map_operations() {
+    on_host(|| {
+        let networks = networks(bridge());
+        let mut served = Member::new(&networks, KEY, "vetha");
         let requests: Vec<_> = (20000..30000)
-            .map(|port| publish(Protocol::Tcp, port, Ipv4Addr::UNSPECIFIED, port))
+            .map(|port| publish(Protocol::Tcp, port, "0.0.0.0", port))
             .collect();
-        served.ports = network.publish(served.address, &requests).unwrap();
-        let listener = listen(&container, 29999);
-        let server = std::thread::spawn(move || serve_tcp(listener));
-        ask_tcp((Ipv4Addr::LOCALHOST, 29999).into()).unwrap();
-        server.join().unwrap();
-        assert!(network.disconnect(&served).is_empty());
+        served.publish(&networks, KEY, &requests);
+        served.serves(29999, || ask_tcp((Ipv4Addr::LOCALHOST, 29999).into()));
+        assert!(networks.disconnect(KEY, &served.endpoint, false).is_empty());
     });
 }
 
 #[test]
-fn ipv6_host_addresses_are_an_error_that_says_so() {
-    let host = Namespace::new();
-    host.inside(|| {
-        let network = network();
-        let served = endpoint(&network, "vetha");
-        let request = Publish {
-            protocol: Protocol::Tcp,
-            container_port: 80,
-            host_ip: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-            host_ports: (8084, 8084),
+fn addresses_are_asked_for_and_chosen_beside_what_there_is() {
+    on_host(|| {
+        run("ip link add up0 type veth; ip addr add 172.17.9.9/24 dev up0; ip link set up0 up");
+        let networks = networks(bridge());
+        let config = networks.config(KEY).unwrap();
+        let subnet = |config: &BridgeConfig| match &config.ipv4 {
+            Addressing::Fixed(range) => range.subnet.to_string(),
+            other => panic!("{other:?}"),
         };
-        let failure = network.publish(served.address, &[request]).unwrap_err();
-        assert!(failure.to_string().contains("not supported"), "{failure}");
+        assert_eq!(subnet(&config), "172.18.0.0/16");
+        let wanted = network::EndpointRequest {
+            addresses: vec!["172.18.7.7".parse().unwrap()],
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            ..request("vetha")
+        };
+        let endpoint = networks.reserve(KEY, wanted.clone()).unwrap();
+        assert_eq!(
+            (endpoint.addresses[0].address, endpoint.mac),
+            (wanted.addresses[0], [2, 0, 0, 0, 0, 1])
+        );
+        assert!(matches!(
+            networks.reserve(KEY, wanted),
+            Err(Failure::AddressTaken(_))
+        ));
+        // Neither the same network nor the same interface again.
+        let overlapping = BridgeConfig {
+            ipv4: Addressing::Fixed(Range::new("172.18.5.0/24".parse().unwrap())),
+            ..BridgeConfig::new("hull1")
+        };
+        assert!(matches!(
+            networks.plan("b", overlapping),
+            Err(Failure::Invalid(_))
+        ));
+        for taken in ["hull0", "up0", "a/b", ""] {
+            assert!(
+                matches!(
+                    networks.plan("c", BridgeConfig::new(taken)),
+                    Err(Failure::Invalid(_))
+                ),
+                "{taken}"
+            );
+        }
+    });
+}
+
+#[test]
+fn ipv6_ports_need_an_ipv6_address_of_the_container() {
+    on_host(|| {
+        let networks = networks(bridge());
+        let served = Member::new(&networks, KEY, "vetha");
+        let failure = networks.publish(
+            KEY,
+            &served.endpoint,
+            &[publish(Protocol::Tcp, 80, "::1", 8084)],
+        );
+        assert!(
+            failure
+                .unwrap_err()
+                .to_string()
+                .contains("no address of its family")
+        );
     });
 }

@@ -7,6 +7,7 @@
 
 mod connection;
 pub mod log;
+mod names;
 pub mod orphan;
 mod process;
 pub mod protocol;

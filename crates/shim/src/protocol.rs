@@ -15,7 +15,7 @@
 use oci::runtime::{Process, Resources};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The protocol's version, told in [`Launch`] and [`Status`].
@@ -183,6 +183,31 @@ pub enum Request {
     Attach(Streams),
     /// Send events on this connection from now on.
     Subscribe,
+    /// Answer the container's questions for names from now on, by these. The container's network has to be up.
+    Names(Names),
+}
+
+/// What a container is told when it asks for names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The files of its networks' names: docs/formats/run.md.
+    pub files: Vec<PathBuf>,
+    /// Names of its own for other containers, and their ids.
+    pub links: Vec<(String, String)>,
+    /// Who is asked about everything else.
+    pub upstream: Upstream,
+}
+
+/// Who is asked about names that no network knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upstream {
+    /// Nobody: no network of the container leads anywhere else.
+    Nobody,
+    /// The servers of the host's resolv.conf, as it is then.
+    Host,
+    /// These.
+    Servers(Vec<IpAddr>),
 }
 
 /// Whom a signal is for.
@@ -257,6 +282,13 @@ pub enum Reply {
     Processes {
         /// Process ids on the host.
         pids: Vec<i32>,
+    },
+    /// To [`Request::Names`]: the ports of 127.0.0.11 in the container's network namespace that questions are to come to.
+    Names {
+        /// By datagrams.
+        udp: u16,
+        /// By streams.
+        tcp: u16,
     },
 }
 

@@ -11,10 +11,11 @@
 
 use crate::connection::{Connection, Mode, ProcessKey};
 use crate::log::{Recorder, Stream};
+use crate::names::Resolver;
 use crate::process::{self, Process};
 use crate::protocol::{
-    Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Reply, Request, Status,
-    Streams, Target, VERSION, decode,
+    Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Names, Reply, Request,
+    Status, Streams, Target, VERSION, decode,
 };
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};
@@ -57,6 +58,8 @@ pub(crate) struct Supervisor {
     next_process: ProcessKey,
     ended_execs: VecDeque<ExecStatus>,
     connections: Vec<Connection>,
+    /// Once the engine has asked for it: a container without a network of its own has none. Boxed, as most have none.
+    resolver: Option<Box<Resolver>>,
     launcher: Token,
     started: bool,
     paused: bool,
@@ -93,6 +96,7 @@ impl Supervisor {
             processes: BTreeMap::from([(INIT, init)]),
             next_process: INIT + 1,
             ended_execs: VecDeque::new(),
+            resolver: None,
             started: false,
             paused: false,
             oom: false,
@@ -145,6 +149,9 @@ impl Supervisor {
             .map(|p| p.key)
         {
             self.process_ready(key, token);
+        } else if let Some(resolver) = &mut self.resolver {
+            // One that was just forgotten is nobody's.
+            let _ = resolver.ready(&mut self.poll, token, flags);
         }
     }
 
@@ -231,6 +238,7 @@ impl Supervisor {
                     pids: pids.into_iter().map(Pid::as_raw_pid).collect(),
                 })
             }
+            Request::Names(names) => self.serve_names(names),
             Request::Exec(exec) => return self.exec(at, &exec),
             Request::Attach(streams) => {
                 self.connections[at].reply(Reply::Done);
@@ -284,6 +292,26 @@ impl Supervisor {
             .map_err(|error| runtime_failure(&error))?;
         self.started = true;
         Ok(Reply::Done)
+    }
+
+    fn serve_names(&mut self, names: Names) -> Result<Reply, Failure> {
+        let resolver = match &mut self.resolver {
+            Some(resolver) => {
+                resolver.set_names(names);
+                resolver
+            }
+            none => {
+                let path = format!("/proc/{}/ns/net", self.container.pid().as_raw_pid());
+                let opened = std::fs::File::open(&path)
+                    .and_then(|netns| Resolver::open(&mut self.poll, netns.as_fd(), names));
+                let opened = opened.map_err(|error| system("listen for names", &error))?;
+                none.insert(Box::new(opened))
+            }
+        };
+        let (udp, tcp) = resolver
+            .ports()
+            .map_err(|error| system("getsockname", &error))?;
+        Ok(Reply::Names { udp, tcp })
     }
 
     fn signal(&mut self, number: i32, to: &Target) -> Result<Reply, Failure> {
@@ -481,6 +509,9 @@ impl Supervisor {
 
     /// Brings everything that follows from what has happened to its conclusion.
     fn settle(&mut self) -> io::Result<()> {
+        if let Some(resolver) = &mut self.resolver {
+            resolver.expire(&mut self.poll);
+        }
         self.reap();
         self.finish_execs();
         self.finish_init();
@@ -609,10 +640,14 @@ impl Supervisor {
             return Some(left(at, FLUSH_TIMEOUT)).into_iter().chain(log).min();
         }
         let ended = self.processes.values().filter_map(|process| process.exit);
-        ended
-            .map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1))
-            .chain(log)
-            .min()
+        let ended = ended.map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1));
+        let names = self
+            .resolver
+            .as_ref()
+            .and_then(|resolver| resolver.deadline());
+        let names =
+            names.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        ended.chain(names).chain(log).min()
     }
 
     fn set_interests(&mut self) -> io::Result<()> {
@@ -641,7 +676,10 @@ impl Supervisor {
             let interest = connection.interest(blocked);
             connection.socket.set(&self.poll, Some(interest))?;
         }
-        Ok(())
+        match &mut self.resolver {
+            Some(resolver) => resolver.set_interests(&self.poll),
+            None => Ok(()),
+        }
     }
 }
 

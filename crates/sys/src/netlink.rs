@@ -4,6 +4,7 @@
 //! with the message's own name for it, so that it reads like a line of strace.
 
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -170,6 +171,22 @@ impl Socket {
         &self.fd
     }
 
+    /// The number by which the kernel knows the socket, and tells others who has changed something.
+    pub fn port_id(&self) -> Result<u32, Error> {
+        let failed = |errno| Error {
+            what: "getsockname(AF_NETLINK)".to_owned(),
+            errno,
+        };
+        let address = rustix::net::getsockname(&self.fd).map_err(failed)?;
+        let address = SocketAddrNetlink::try_from(address).map_err(failed)?;
+        if address.pid() != 0 {
+            return Ok(address.pid());
+        }
+        // It gets one when it is bound, or with the first message.
+        rustix::net::bind(&self.fd, &SocketAddrNetlink::new(0, 0)).map_err(failed)?;
+        self.port_id()
+    }
+
     /// Sends all messages at once and waits for all answers. Gives the first error. Unless the family makes a batch a
     /// transaction, the messages that did not fail have had their effect.
     pub fn send(&mut self, mut messages: Vec<Message>) -> Result<(), Error> {
@@ -266,28 +283,72 @@ impl Socket {
     }
 
     fn receive(&self, mut each: impl FnMut(u16, u32, &[u8])) -> Result<(), Errno> {
-        let mut buffer = vec![0; RECEIVE_BYTES];
-        let count = loop {
-            match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                result => break result?.1,
-            }
-        };
-        let mut rest = &buffer[..count];
-        while let Some((header, length)) = rest.first_chunk::<HEADER_BYTES>().and_then(|header| {
-            let length = u32::from_ne_bytes(*header.first_chunk::<4>()?) as usize;
-            (HEADER_BYTES..=rest.len())
-                .contains(&length)
-                .then_some((header, length))
-        }) {
-            let kind = u16::from_ne_bytes([header[4], header[5]]);
-            let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-            each(kind, sequence, &rest[HEADER_BYTES..length]);
-            rest = rest
-                .get(length.next_multiple_of(ALIGN)..)
-                .unwrap_or_default();
+        receive(&self.fd, |header, body| {
+            each(header.kind, header.sequence, body);
+        })
+    }
+}
+
+/// What precedes a message's body: `struct nlmsghdr`.
+struct Header {
+    kind: u16,
+    sequence: u32,
+    port_id: u32,
+}
+
+/// Waits for the next messages.
+fn receive(socket: &OwnedFd, mut each: impl FnMut(Header, &[u8])) -> Result<(), Errno> {
+    let mut buffer = vec![0; RECEIVE_BYTES];
+    let count = loop {
+        match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            result => break result?.1,
         }
-        Ok(())
+    };
+    let mut rest = &buffer[..count];
+    while let Some((header, length)) = rest.first_chunk::<HEADER_BYTES>().and_then(|header| {
+        let length = u32::from_ne_bytes(*header.first_chunk::<4>()?) as usize;
+        (HEADER_BYTES..=rest.len())
+            .contains(&length)
+            .then_some((header, length))
+    }) {
+        let number = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let parsed = Header {
+            kind: u16::from_ne_bytes([header[4], header[5]]),
+            sequence: number(8),
+            port_id: number(12),
+        };
+        each(parsed, &rest[HEADER_BYTES..length]);
+        rest = rest
+            .get(length.next_multiple_of(ALIGN)..)
+            .unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// A socket on which the kernel tells of changes.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    /// Hears of a group's changes in the calling thread's network namespace, from now on. `group`: 1 to 32.
+    pub fn join(protocol: Protocol, group: u32) -> Result<Self, Error> {
+        let socket = Socket::open(Some(protocol))?;
+        let address = SocketAddrNetlink::new(0, 1 << (group - 1));
+        rustix::net::bind(&socket.fd, &address).map_err(|errno| Error {
+            what: format!("bind(AF_NETLINK, group {group})"),
+            errno,
+        })?;
+        Ok(Self(socket.fd))
+    }
+
+    /// Waits for the next changes and hands to `each` their kind, the number of the socket whose they are, and their body.
+    pub fn receive(&self, mut each: impl FnMut(u16, u32, &[u8])) -> Result<(), Errno> {
+        receive(&self.0, |header, body| {
+            each(header.kind, header.port_id, body)
+        })
     }
 }
 

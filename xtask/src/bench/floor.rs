@@ -2,7 +2,7 @@
 //! with all namespaces, an overlay, cgroups, `/bin/true`; and with a network, a veth pair on a bridge.
 
 use crate::Result;
-use network::{BridgeConfig, Endpoint, Network};
+use network::{BridgeConfig, Endpoint, EndpointRequest, Networks};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, WaitOptions};
@@ -13,22 +13,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sys::process::{Namespaces, Spawn};
 
+/// The bridge, its network and its firewall.
+const NETWORK: &str = "hullfloor0";
+
 /// What one run needs that is not its own work.
 pub(crate) struct Floor {
     work: PathBuf,
     rootfs: PathBuf,
-    network: Network,
+    network: Networks,
     runs: u32,
 }
 
 impl Floor {
     pub(crate) fn new(work: &Path, rootfs: &Path) -> Result<Self> {
-        let bridge = BridgeConfig {
-            name: "hullfloor0".to_owned(),
-            subnet: None,
-            mtu: None,
-        };
-        let network = Network::open(bridge).map_err(|error| error.to_string())?;
+        let network = Networks::open(NETWORK);
+        network
+            .declare(NETWORK, BridgeConfig::new(NETWORK))
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             work: work.to_owned(),
             rootfs: rootfs.to_owned(),
@@ -81,7 +82,7 @@ impl Floor {
         }
         let took = start.elapsed();
         if let Some(endpoint) = endpoint {
-            self.network.disconnect(&endpoint);
+            self.network.disconnect(NETWORK, &endpoint, false);
         }
         for layer in &layers {
             std::fs::remove_dir_all(layer)
@@ -94,22 +95,21 @@ impl Floor {
     }
 
     fn connect(&self, pid: Pid, run: u32) -> Result<Endpoint> {
-        let lease = self
-            .network
-            .reserve(None)
-            .map_err(|error| error.to_string())?;
-        let endpoint = Endpoint {
+        let request = EndpointRequest {
             host_interface: format!("vethfl{run}"),
-            address: lease.address,
-            prefix: lease.prefix,
-            gateway: lease.gateway,
-            mac: lease.mac,
-            ports: Vec::new(),
+            interface: "eth0".to_owned(),
+            addresses: Vec::new(),
+            link_local: Vec::new(),
+            mac: None,
         };
+        let endpoint = self
+            .network
+            .reserve(NETWORK, request)
+            .map_err(|error| error.to_string())?;
         let path = format!("/proc/{}/ns/net", pid.as_raw_pid());
         let netns = std::fs::File::open(path).map_err(|error| error.to_string())?;
         self.network
-            .connect(netns.as_fd(), &endpoint)
+            .connect(NETWORK, netns.as_fd(), &endpoint, true)
             .map_err(|error| error.to_string())?;
         Ok(endpoint)
     }
@@ -117,7 +117,11 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        for command in ["ip link del hullfloor0", "nft delete table ip hullfloor0"] {
+        for command in [
+            "ip link del hullfloor0",
+            "nft delete table inet hullfloor0",
+            "nft delete table bridge hullfloor0",
+        ] {
             let mut words = command.split(' ');
             let program = words.next().unwrap_or_default();
             // Neither is there when no run had a network.

@@ -7,9 +7,9 @@ use engine::Update;
 use engine::cdi::DeviceRequest;
 use engine::health::{Check, ON_FAILURE_LABEL, OnUnhealthy};
 use engine::model::{
-    AttachFlags, CreateRequest, Device, Echo, Ipc, Isolation, Lifecycle, Limits, LogSpec,
-    Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort, Restart,
-    Seccomp, Throttle, Ulimit, WeightDevice,
+    AttachFlags, CreateRequest, Device, Echo, EndpointWish, Ipc, Isolation, Lifecycle, Limits,
+    LogSpec, Namespace, NetworkMode, NetworkSpec, Port, ProcessSpec, Protocol, PublishedPort,
+    Restart, Seccomp, Throttle, Ulimit, WeightDevice,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -65,6 +65,7 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         mounts: mounts::read(&host)?,
         volumes: keys(&body.volumes),
         network: network(&body, &host)?,
+        wishes: wishes(&body)?,
         lifecycle: Lifecycle {
             restart: restart(&host.restart_policy, host.auto_remove)?,
             auto_remove: host.auto_remove,
@@ -465,37 +466,15 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         (_, Some(("container", name))) if !name.is_empty() => {
             NetworkMode::Container(name.to_owned())
         }
-        (other, _) => {
-            return Err(Error::unsupported(&format!(
-                "the network {other:?}: there are bridge, none, host and container:NAME; a user-defined network"
-            )));
-        }
+        (name, _) => NetworkMode::Network(name.to_owned()),
     };
-    let bindings = host.port_bindings.iter().flatten();
-    let mut published = Vec::new();
-    for (port, bindings) in bindings {
-        let port = parse_port(port)?;
-        for binding in bindings.iter().flatten() {
-            published.push(publish(port, binding)?);
-        }
-    }
+    let published = published_ports(host.port_bindings.iter().flatten())?;
     let exposed = body.exposed_ports.iter().flat_map(|ports| ports.keys());
     let mut exposed = exposed
         .map(|port| parse_port(port))
         .collect::<Result<Vec<_>>>()?;
     exposed.extend(published.iter().map(|published| published.port));
     check_modes(&mode, host, &published)?;
-    let endpoints = body
-        .networking_config
-        .iter()
-        .flat_map(|config| config.endpoints_config.iter().flatten());
-    let mut mac_address = non_empty(&body.mac_address);
-    for (name, settings) in endpoints {
-        if let Some(settings) = settings {
-            refuse_endpoint_settings(name, settings)?;
-            mac_address = mac_address.or(non_empty(&settings.mac_address));
-        }
-    }
     let dns = host.dns.iter().flatten().map(|server| {
         server
             .parse::<IpAddr>()
@@ -510,7 +489,62 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         dns: dns.collect::<Result<_>>()?,
         dns_search: host.dns_search.clone().unwrap_or_default(),
         dns_options: host.dns_options.clone().unwrap_or_default(),
-        mac_address,
+        mac_address: non_empty(&body.mac_address),
+    })
+}
+
+/// Reads ports that are to be published.
+pub(crate) fn published_ports<'a>(
+    bindings: impl Iterator<Item = (&'a String, &'a Option<Vec<wire::PortBinding>>)>,
+) -> Result<Vec<PublishedPort>> {
+    let mut published = Vec::new();
+    for (port, bindings) in bindings {
+        let port = parse_port(port)?;
+        for binding in bindings.iter().flatten() {
+            published.push(publish(port, binding)?);
+        }
+    }
+    Ok(published)
+}
+
+/// What is asked of networks, by their name or id. What is said of a mode that has no endpoint says nothing.
+fn wishes(body: &wire::CreateRequest) -> Result<Vec<(String, EndpointWish)>> {
+    let endpoints = body.networking_config.iter();
+    let endpoints = endpoints.flat_map(|config| config.endpoints_config.iter().flatten());
+    let mut wishes = Vec::new();
+    for (name, settings) in endpoints {
+        let wish = endpoint_wish(&settings.clone().unwrap_or_default())?;
+        let is_mode = matches!(name.as_str(), "host" | "none") || name.starts_with("container:");
+        if is_mode && wish == EndpointWish::default() {
+            continue;
+        }
+        wishes.push((name.clone(), wish));
+    }
+    Ok(wishes)
+}
+
+/// Reads what is asked of one network.
+pub(crate) fn endpoint_wish(settings: &wire::EndpointSettings) -> Result<EndpointWish> {
+    fn address<T: std::str::FromStr>(text: &str) -> Result<Option<T>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = text.parse().map(Some);
+        parsed.map_err(|_| Error::bad_request(format!("invalid IP address: {text:?}")))
+    }
+    let addresses = settings.ipam_config.clone().unwrap_or_default();
+    let link_local = addresses.link_local_ips.iter().map(|text| address(text));
+    let link_local = link_local.collect::<Result<Vec<_>>>()?;
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    Ok(EndpointWish {
+        ipv4: address(&addresses.ipv4_address)?,
+        ipv6: address(&addresses.ipv6_address)?,
+        link_local: link_local.into_iter().flatten().collect(),
+        mac_address: non_empty(&settings.mac_address),
+        aliases: list(&settings.aliases),
+        links: list(&settings.links),
+        driver_options: settings.driver_opts.clone().unwrap_or_default(),
+        gateway_priority: settings.gw_priority,
     })
 }
 
@@ -539,43 +573,12 @@ fn check_modes(
     }
 }
 
-fn refuse_endpoint_settings(name: &str, settings: &wire::EndpointSettings) -> Result<()> {
-    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let fixed = settings.ipam_config.as_ref().is_some_and(|config| {
-        !config.ipv4_address.is_empty()
-            || !config.ipv6_address.is_empty()
-            || !config.link_local_ips.is_empty()
-    });
-    let asked = [
-        (fixed, "a fixed address (--ip)"),
-        (has(&settings.links), "a link"),
-        (has(&settings.aliases), "an alias (--network-alias)"),
-        (
-            settings
-                .driver_opts
-                .as_ref()
-                .is_some_and(|options| !options.is_empty()),
-            "a driver option",
-        ),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(Error::unsupported(&format!("{what} on network {name:?}"))),
-        None => Ok(()),
-    }
-}
-
 /// Reads `80/tcp`.
 fn parse_port(text: &str) -> Result<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        other => {
-            return Err(Error::unsupported(&format!(
-                "the protocol {other:?} of port {text:?}"
-            )));
-        }
-    };
+    let protocol = Protocol::parse(protocol).ok_or_else(|| {
+        Error::bad_request(format!("invalid protocol {protocol:?} of port {text:?}"))
+    })?;
     let number = number.parse().ok().filter(|number| *number > 0);
     let number = number
         .ok_or_else(|| Error::bad_request(format!("invalid port specification: {text:?}")))?;
@@ -624,14 +627,9 @@ mod tests {
                 "--storage-opt",
             ),
             (r#"{"HostConfig":{"Runtime":"kata"}}"#, "runtime name: kata"),
-            (r#"{"HostConfig":{"NetworkMode":"mine"}}"#, "mine"),
             (
                 r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#,
                 "fluentd",
-            ),
-            (
-                r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}"#,
-                "--ip",
             ),
         ];
         for (json, named) in asked {
@@ -656,5 +654,20 @@ mod tests {
         ] {
             assert!(read(bad).is_err());
         }
+    }
+
+    #[test]
+    fn wishes_are_read() {
+        let json = r#"{"NetworkingConfig":{"EndpointsConfig":{"a":{"IPAMConfig":{"IPv4Address":"10.0.0.7","LinkLocalIPs":["169.254.1.1"]},"Aliases":["db"],"GwPriority":3},"b":null,"host":{}}}}"#;
+        let wishes = read(json).unwrap().wishes;
+        assert_eq!(wishes.len(), 2);
+        assert_eq!(wishes[0].1.ipv4, Some([10, 0, 0, 7].into()));
+        assert_eq!(
+            (wishes[0].1.aliases.len(), wishes[0].1.gateway_priority),
+            (1, 3)
+        );
+        assert_eq!(wishes[1], ("b".to_owned(), EndpointWish::default()));
+        let bad = r#"{"NetworkingConfig":{"EndpointsConfig":{"a":{"IPAMConfig":{"IPv4Address":"fd00::1"}}}}}"#;
+        assert!(read(bad).is_err());
     }
 }

@@ -5,14 +5,10 @@ use api_types as wire;
 use engine::Engine;
 use engine::health::{Check, Health};
 use engine::model::{
-    Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec,
-    Throttle,
+    Attachment, Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp,
+    Snapshot, Spec, Throttle,
 };
 use std::collections::BTreeMap;
-
-/// The default bridge's id: a name that never changes needs none that does.
-pub(crate) const BRIDGE_ID: &str =
-    "b21d9e0000000000000000000000000000000000000000000000000000000000";
 
 /// The answer of `GET /containers/{id}/json`.
 pub(crate) fn inspect(
@@ -191,7 +187,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         },
         volumes_from: list(&spec.volumes_from),
         network_mode: network_mode(&network.mode),
-        port_bindings: Some(bindings(spec)),
+        port_bindings: Some(bindings(container)),
         restart_policy: restart(container.restart()),
         auto_remove: spec.lifecycle.auto_remove,
         console_size: [rows.into(), columns.into()],
@@ -338,6 +334,7 @@ pub(crate) fn network_mode(mode: &NetworkMode) -> String {
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Network(name) => name.clone(),
     }
 }
 
@@ -390,9 +387,9 @@ fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
 }
 
 /// Published ports as requested.
-fn bindings(spec: &Spec) -> wire::PortMap {
+fn bindings(container: &Snapshot) -> wire::PortMap {
     let mut map = wire::PortMap::new();
-    for published in &spec.network.published {
+    for published in container.published() {
         let host_port = match published.host_ports {
             (0, 0) => String::new(),
             (first, last) if first == last => first.to_string(),
@@ -413,17 +410,22 @@ fn bindings(spec: &Spec) -> wire::PortMap {
 /// Ports as they are: published with the host's real ports, exposed with null.
 fn ports(container: &Snapshot) -> wire::PortMap {
     let mut map = wire::PortMap::new();
-    let Some(endpoint) = &container.state.endpoint else {
+    if container.state.endpoints().next().is_none() {
         return map;
-    };
+    }
     for port in &container.spec.network.exposed {
         map.insert(port_name(*port), None);
     }
-    for mapping in &endpoint.ports {
+    let endpoints = container.state.endpoints();
+    for mapping in endpoints.flat_map(|(_, endpoint)| &endpoint.ports) {
         let entry = map.entry(port_name(mapping.port)).or_default();
         entry.get_or_insert_default().push(wire::PortBinding {
             host_ip: mapping.host_ip.to_string(),
-            host_port: mapping.host_port.to_string(),
+            // None in a network that is routed.
+            host_port: match mapping.host_port {
+                0 => String::new(),
+                port => port.to_string(),
+            },
         });
     }
     map
@@ -431,23 +433,68 @@ fn ports(container: &Snapshot) -> wire::PortMap {
 
 /// The networks of a container, by name.
 pub(crate) fn endpoints(container: &Snapshot) -> BTreeMap<String, wire::EndpointSettings> {
-    let name = match &container.spec.network.mode {
-        NetworkMode::Container(_) => return BTreeMap::new(),
-        mode => network_mode(mode),
-    };
-    let settings = match &container.state.endpoint {
-        Some(endpoint) => wire::EndpointSettings {
-            network_id: BRIDGE_ID.to_owned(),
-            endpoint_id: endpoint.id.clone(),
-            gateway: endpoint.gateway.to_string(),
-            ip_address: endpoint.address.to_string(),
-            ip_prefix_len: endpoint.prefix,
-            mac_address: mac_name(endpoint.mac),
+    let mode_alone = |id: &str, mode: &NetworkMode| {
+        let settings = wire::EndpointSettings {
+            network_id: id.to_owned(),
             ..wire::EndpointSettings::default()
-        },
-        None => wire::EndpointSettings::default(),
+        };
+        BTreeMap::from([(network_mode(mode), settings)])
     };
-    BTreeMap::from([(name, settings)])
+    match &container.spec.network.mode {
+        NetworkMode::Host => return mode_alone(engine::HOST_ID, &NetworkMode::Host),
+        NetworkMode::None => return mode_alone(engine::NONE_ID, &NetworkMode::None),
+        _ => {}
+    }
+    let attachments = container.state.attachments.iter();
+    attachments
+        .map(|attachment| (attachment.name.clone(), endpoint(container, attachment)))
+        .collect()
+}
+
+fn endpoint(container: &Snapshot, attachment: &Attachment) -> wire::EndpointSettings {
+    let wish = &attachment.wish;
+    let text = |address: Option<String>| address.unwrap_or_default();
+    let addresses = wire::EndpointIpamConfig {
+        ipv4_address: text(wish.ipv4.map(|ip| ip.to_string())),
+        ipv6_address: text(wish.ipv6.map(|ip| ip.to_string())),
+        link_local_ips: wish.link_local.iter().map(ToString::to_string).collect(),
+    };
+    let settings = wire::EndpointSettings {
+        ipam_config: Some(addresses)
+            .filter(|config| *config != wire::EndpointIpamConfig::default()),
+        links: list(&wish.links),
+        aliases: list(&wish.aliases),
+        mac_address: wish.mac_address.clone().unwrap_or_default(),
+        driver_opts: Some(wish.driver_options.clone()).filter(|options| !options.is_empty()),
+        gw_priority: wish.gateway_priority,
+        network_id: attachment.network.clone(),
+        dns_names: list(&engine::dns_names(container, attachment)),
+        ..wire::EndpointSettings::default()
+    };
+    let Some(endpoint) = &attachment.endpoint else {
+        return settings;
+    };
+    let address = |is_ipv6| {
+        endpoint
+            .place(is_ipv6)
+            .map(|place| place.address.to_string())
+    };
+    let gateway = |is_ipv6| {
+        let gateway = endpoint.place(is_ipv6).and_then(|place| place.gateway);
+        gateway.map(|gateway| gateway.to_string())
+    };
+    let prefix = |is_ipv6| endpoint.place(is_ipv6).map_or(0, |place| place.prefix);
+    wire::EndpointSettings {
+        endpoint_id: endpoint.id.clone(),
+        mac_address: mac_name(endpoint.mac),
+        gateway: text(gateway(false)),
+        ip_address: text(address(false)),
+        ip_prefix_len: prefix(false),
+        ipv6_gateway: text(gateway(true)),
+        global_ipv6_address: text(address(true)),
+        global_ipv6_prefix_len: prefix(true),
+        ..settings
+    }
 }
 
 fn network_settings(container: &Snapshot) -> wire::NetworkSettings {

@@ -6,21 +6,14 @@ pub(crate) mod mounts;
 pub(crate) mod stats;
 pub(crate) mod summary;
 
-use engine::model::{Port, Protocol};
+use engine::model::Port;
 
 /// The time Docker shows for "never".
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// `80/tcp`
 pub(crate) fn port_name(port: Port) -> String {
-    format!("{}/{}", port.number, protocol_name(port.protocol))
-}
-
-pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
+    format!("{}/{}", port.number, port.protocol.as_str())
 }
 
 /// `02:42:ac:11:00:02`

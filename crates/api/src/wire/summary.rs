@@ -1,6 +1,6 @@
 //! A container in a list.
 
-use super::{mounts, protocol_name};
+use super::mounts;
 use api_types as wire;
 use engine::Engine;
 use engine::health::Status;
@@ -56,22 +56,19 @@ pub(crate) fn image_id(image: &ImageSource) -> String {
 }
 
 fn ports(container: &Snapshot) -> Vec<wire::PortSummary> {
-    let published = container
-        .state
-        .endpoint
-        .iter()
-        .flat_map(|endpoint| &endpoint.ports);
-    let mut ports: Vec<wire::PortSummary> = published
+    let endpoints = || container.state.endpoints();
+    let mut ports: Vec<wire::PortSummary> = endpoints()
+        .flat_map(|(_, endpoint)| &endpoint.ports)
         .map(|mapping| wire::PortSummary {
             ip: mapping.host_ip.to_string(),
             private_port: mapping.port.number,
             public_port: mapping.host_port,
-            protocol: protocol_name(mapping.port.protocol).to_owned(),
+            protocol: mapping.port.protocol.as_str().to_owned(),
         })
         .collect();
-    if container.state.endpoint.is_some() {
+    if endpoints().next().is_some() {
         for port in &container.spec.network.exposed {
-            let protocol = protocol_name(port.protocol);
+            let protocol = port.protocol.as_str();
             if !ports
                 .iter()
                 .any(|known| known.private_port == port.number && known.protocol == protocol)

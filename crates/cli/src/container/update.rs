@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
 use crate::objects;
 use crate::output;
+use crate::parse::ports::Ports;
 use crate::parse::{check, security};
 use crate::session::Session;
-use api_types::{UpdateRequest, UpdateResponse};
+use api_types::{PortMap, PortsRequest, UpdateRequest, UpdateResponse};
 use client::Request;
 
 const FLAGS: &[Flag] = &[
@@ -52,6 +53,14 @@ const FLAGS: &[Flag] = &[
         Kind::Int,
         "Limit of processes; -1 for unlimited",
     ),
+    Flag::list(
+        "publish-add",
+        "Publish a port of a container that exists, as run -p does",
+    ),
+    Flag::list(
+        "publish-rm",
+        "Take a published port back ([[address:]host-port:]port[/protocol])",
+    ),
     Flag::text(
         "restart",
         "When to start again: no, always, unless-stopped, on-failure[:retries]",
@@ -60,7 +69,7 @@ const FLAGS: &[Flag] = &[
 
 pub(crate) const UPDATE: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
-    about: "Change the limits of one or more containers",
+    about: "Change the limits or the published ports of one or more containers",
     aliases: &["container update", "update"],
     flags: &[FLAGS],
     arity: Arity::AtLeast(1),
@@ -75,12 +84,25 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         ));
     }
     let body = request(matches).map_err(Error::Message)?;
+    let ports = PortsRequest {
+        add: bindings(matches, "publish-add")?,
+        remove: bindings(matches, "publish-rm")?,
+    };
     let client = session.client().await?;
     let mut warnings = Vec::new();
     let mut failed = false;
     for name in &matches.args {
-        let request = Request::post(&["containers", name, "update"]).json(&body);
-        let update = async { Ok(client.json::<UpdateResponse>(&request).await?) };
+        let update = async {
+            if ports != PortsRequest::default() {
+                let request = Request::post(&["containers", name, "ports"]).json(&ports);
+                client.call(&request).await?;
+            }
+            if body == UpdateRequest::default() {
+                return Ok(UpdateResponse::default());
+            }
+            let request = Request::post(&["containers", name, "update"]).json(&body);
+            Ok(client.json::<UpdateResponse>(&request).await?)
+        };
         match objects::named(name, update).await {
             Ok(response) => {
                 output::line(name)?;
@@ -99,6 +121,11 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             .collect::<String>(),
     )?;
     if failed { Err(Error::Exit(1)) } else { Ok(()) }
+}
+
+fn bindings(matches: &Matches, flag: &str) -> Result<PortMap> {
+    let ports = Ports::parse(matches.list(flag), &[]);
+    Ok(ports.map_err(Error::Message)?.bindings)
 }
 
 fn request(matches: &Matches) -> Result<UpdateRequest, String> {

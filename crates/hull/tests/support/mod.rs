@@ -32,6 +32,7 @@ pub struct Engine {
     root: tempfile::TempDir,
     bridge: String,
     bip: String,
+    subnets: String,
     child: Option<Child>,
     /// The step of a start that the engine's process is to fail.
     pub fail_at: Option<String>,
@@ -61,6 +62,8 @@ impl Engine {
                 .unwrap(),
             bridge: format!("ht{:x}x{n}", std::process::id()),
             bip: format!("10.{}.{n}.1/24", unique + 1),
+            // Sixteen small networks for each engine, of the upper half.
+            subnets: format!("10.{}.{}", unique + 1, 128 + n % 128),
             child: None,
             fail_at: None,
         };
@@ -140,6 +143,16 @@ impl Engine {
         &self.bridge
     }
 
+    /// A network of sixteen addresses that no other engine has, by a number below 16, and the beginning of its addresses.
+    pub fn subnet(&self, number: u8) -> String {
+        format!("{}.{}/28", self.subnets, number * 16)
+    }
+
+    /// An address of [`Engine::subnet`].
+    pub fn address(&self, number: u8, host: u8) -> String {
+        format!("{}.{}", self.subnets, number * 16 + host)
+    }
+
     /// What the engine has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
@@ -182,6 +195,20 @@ impl Engine {
             self.log()
         );
         said.stdout.trim_end().to_owned()
+    }
+
+    /// As [`Engine::ok`], of a line whose words are separated by spaces.
+    pub fn words(&self, line: &str) -> String {
+        self.ok(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// A command that has to fail, and to say why.
+    pub fn refused(&self, line: &str, why: &str) {
+        let said = self.run(&line.split_whitespace().collect::<Vec<_>>());
+        assert!(
+            said.code != 0 && said.stderr.contains(why),
+            "hull {line}: {said:?}"
+        );
     }
 
     /// As [`Engine::ok`], by Docker's client.
@@ -306,15 +333,23 @@ impl Drop for Engine {
         if arguments.len() > 3 {
             self.run(&arguments);
         }
+        let made = self
+            .run(&["network", "ls", "-q", "--filter", "type=custom"])
+            .stdout;
+        for network in made.lines() {
+            self.run(&["network", "rm", network]);
+        }
         self.kill();
         let _ = Command::new("ip")
             .args(["link", "del", &self.bridge])
             .stderr(Stdio::null())
             .status();
-        let _ = Command::new("nft")
-            .args(["delete", "table", "ip", &self.bridge])
-            .stderr(Stdio::null())
-            .status();
+        for family in ["inet", "bridge"] {
+            let _ = Command::new("nft")
+                .args(["delete", "table", family, &self.bridge])
+                .stderr(Stdio::null())
+                .status();
+        }
     }
 }
 

@@ -1,0 +1,388 @@
+//! A container's endpoints: reserved, connected, published, and taken away.
+
+use super::{Network, failed, options};
+use crate::Engine;
+use crate::container::Container;
+use crate::error::{Context, Error, Result};
+use crate::ids;
+use crate::model::{
+    Attachment, Endpoint, EndpointWish, NetworkMode, Place, PortMapping, Protocol, PublishedPort,
+};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+
+/// The name of the interface in the container, of a connection's driver options.
+const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
+
+impl Engine {
+    /// Chooses the addresses and the names of a container's endpoints. Nothing of them exists yet.
+    pub(crate) fn reserve_endpoints(&self, container: &Container) -> Result<()> {
+        for attachment in container.state().attachments {
+            self.reserve_endpoint(container, &attachment)?;
+        }
+        Ok(())
+    }
+
+    /// Likewise of one, which the container's state has then.
+    pub(super) fn reserve_endpoint(
+        &self,
+        container: &Container,
+        attachment: &Attachment,
+    ) -> Result<Endpoint> {
+        let network = self.network(&attachment.network)?;
+        let id = ids::random_id()?;
+        let wish = &attachment.wish;
+        let mac = wish.mac_address.as_deref().map(parse_mac).transpose()?;
+        let addresses = wish.ipv4.map(IpAddr::V4).into_iter();
+        let request = network::EndpointRequest {
+            host_interface: format!("veth{}", &id[..10]),
+            interface: interface_name(container, &network, wish)?,
+            addresses: addresses.chain(wish.ipv6.map(IpAddr::V6)).collect(),
+            link_local: wish.link_local.clone(),
+            mac,
+        };
+        let reserved = self.0.network.reserve(&network.id, request);
+        let reserved =
+            reserved.map_err(|failure| failed("reserve an address for the container", failure))?;
+        let endpoint = Endpoint {
+            id,
+            host_interface: reserved.host_interface,
+            interface: reserved.interface,
+            places: reserved.addresses.iter().map(to_place).collect(),
+            mac: reserved.mac,
+            ports: Vec::new(),
+        };
+        set_endpoint(container, &network.id, Some(endpoint.clone()));
+        Ok(endpoint)
+    }
+
+    /// Brings the interfaces in the network namespace of the process up.
+    pub(crate) fn connect(&self, container: &Container, pid: i32) -> Result<()> {
+        let mode = &container.spec.network.mode;
+        if matches!(mode, NetworkMode::Host | NetworkMode::Container(_)) {
+            return Ok(());
+        }
+        let netns = network_namespace(pid)?;
+        let state = container.state();
+        let mut ways_out: Vec<&str> = Vec::new();
+        for is_ipv6 in [false, true] {
+            ways_out.extend(state.way_out(is_ipv6).map(|(way, _)| way.network.as_str()));
+        }
+        // With one way out for everything it is set with the interface.
+        let single = ways_out.iter().all(|way| *way == ways_out[0]);
+        for (attachment, endpoint) in state.endpoints() {
+            let routes = single && ways_out.first() == Some(&attachment.network.as_str());
+            let endpoint = to_network(attachment, endpoint);
+            let network = &attachment.network;
+            let connected = self
+                .0
+                .network
+                .connect(network, netns.as_fd(), &endpoint, routes);
+            connected.map_err(|failure| {
+                failed(
+                    &format!("connect the container to {}", attachment.name),
+                    failure,
+                )
+            })?;
+            self.network_event(&*self.network(network)?, "connect", Some(container.id()));
+        }
+        if state.endpoints().next().is_none() {
+            network::loopback_up(netns.as_fd()).context(|| "bring the loopback interface up")?;
+        }
+        if !single {
+            self.route(container, &netns)?;
+        }
+        self.write_names_of(&state.attachments)
+    }
+
+    /// Has everything else leave by the networks that lead there.
+    pub(super) fn route(&self, container: &Container, netns: &File) -> Result<()> {
+        let state = container.state();
+        let gateways = [false, true].into_iter().filter_map(|is_ipv6| {
+            let (_, endpoint) = state.way_out(is_ipv6)?;
+            Some((
+                endpoint.interface.clone(),
+                endpoint.place(is_ipv6)?.gateway?,
+            ))
+        });
+        let gateways: Vec<_> = gateways.collect();
+        network::set_default_routes(netns.as_fd(), &gateways)
+            .context(|| "set the container's default routes")
+    }
+
+    /// Publishes the ports that the container asks for, on the network by which it is reached from everywhere else.
+    pub(crate) fn publish(&self, container: &Container) -> Result<()> {
+        let wanted = wanted_ports(container);
+        let state = container.state();
+        if wanted.is_empty() || state.attachments.is_empty() {
+            return Ok(());
+        }
+        let (attachment, endpoint) = publishing(&state).ok_or_else(|| {
+            Error::invalid("cannot publish ports: no network of the container leads anywhere else")
+        })?;
+        let network = self.network(&attachment.network)?;
+        let requests: Vec<_> = wanted
+            .iter()
+            .map(|wanted| to_publish(wanted, endpoint, &network))
+            .collect();
+        let known = to_network(attachment, endpoint);
+        let published = self.0.network.publish(&network.id, &known, &requests);
+        let ports = published.map_err(|error| match error.kind() {
+            network::ErrorKind::Taken => Error::conflict(format!(
+                "driver failed programming external connectivity on endpoint {}: {error}",
+                container.name()
+            )),
+            _ => failed("publish the container's ports", error),
+        })?;
+        let ports = ports.iter().map(from_mapping).collect();
+        change_endpoint(container, &network.id, |endpoint| endpoint.ports = ports);
+        // Recorded before the container runs: a new engine publishes what is recorded, and nothing else.
+        self.save_state(container)
+    }
+
+    /// Takes a container's endpoints away, as far as they exist. What fails is logged: the engine's next start sweeps it.
+    pub(crate) fn disconnect(&self, container: &Container) {
+        for attachment in container.state().attachments {
+            if let Some(endpoint) = &attachment.endpoint {
+                self.take_away(container, &attachment, endpoint, false);
+            }
+        }
+        if let Err(error) = self.write_names_of(&container.state().attachments) {
+            tracing::error!(
+                container = container.id(),
+                error = error.chain(),
+                "cannot take a container's names away"
+            );
+        }
+    }
+
+    pub(super) fn take_away(
+        &self,
+        container: &Container,
+        attachment: &Attachment,
+        endpoint: &Endpoint,
+        waited: bool,
+    ) {
+        let network = &attachment.network;
+        let known = to_network(attachment, endpoint);
+        for error in self.0.network.disconnect(network, &known, waited) {
+            tracing::error!(container = container.id(), %error, "cannot take a container's endpoint away");
+        }
+        set_endpoint(container, network, None);
+        if let Ok(network) = self.network(network) {
+            self.network_event(&network, "disconnect", Some(container.id()));
+        }
+    }
+
+    /// Tells the network of the endpoints that exist, and has it remove everything else that looks like one.
+    pub(crate) fn adopt_endpoints(&self) -> Result<()> {
+        let mut endpoints = Vec::new();
+        for container in self.0.registry.all() {
+            for (attachment, endpoint) in container.state().endpoints() {
+                endpoints.push((attachment.network.clone(), to_network(attachment, endpoint)));
+            }
+        }
+        let made: Vec<String> = self.made_networks().into_keys().collect();
+        self.0
+            .network
+            .adopt(&made, &endpoints)
+            .context(|| "restore the networks")
+    }
+}
+
+/// The network namespace of a process.
+pub(crate) fn network_namespace(pid: i32) -> Result<File> {
+    let path = format!("/proc/{pid}/ns/net");
+    File::open(&path).context(|| format!("open {path}"))
+}
+
+/// Changes a container's endpoint on a network, where it has one.
+pub(super) fn change_endpoint(
+    container: &Container,
+    network: &str,
+    change: impl FnOnce(&mut Endpoint),
+) {
+    container.change(|state| {
+        let mut attachments = state.attachments.iter_mut();
+        let attachment = attachments.find(|attachment| attachment.network == network);
+        if let Some(endpoint) = attachment.and_then(|attachment| attachment.endpoint.as_mut()) {
+            change(endpoint);
+        }
+    });
+}
+
+fn set_endpoint(container: &Container, network: &str, endpoint: Option<Endpoint>) {
+    container.change(|state| {
+        let mut attachments = state.attachments.iter_mut();
+        if let Some(attachment) = attachments.find(|attachment| attachment.network == network) {
+            attachment.endpoint = endpoint;
+        }
+    });
+}
+
+/// The endpoint that a container's ports are published on.
+pub(super) fn publishing(state: &crate::model::State) -> Option<(&Attachment, &Endpoint)> {
+    state.way_out(false).or_else(|| state.way_out(true))
+}
+
+/// What a container calls the interface: as was asked for, or the first number that is free.
+fn interface_name(container: &Container, network: &Network, wish: &EndpointWish) -> Result<String> {
+    let state = container.state();
+    let is_free = |name: &str| {
+        state
+            .endpoints()
+            .all(|(_, endpoint)| endpoint.interface != name)
+    };
+    match wish.driver_options.get(INTERFACE_NAME) {
+        Some(name) if is_free(name) => Ok(name.clone()),
+        Some(name) => Err(Error::conflict(format!(
+            "the container has an interface {name} already"
+        ))),
+        None => {
+            let prefix = options::interface_prefix(&network.options);
+            let mut names = (0..=state.attachments.len()).map(|n| format!("{prefix}{n}"));
+            let name = names.find(|name| is_free(name));
+            Ok(name.expect("there is one name more than interfaces"))
+        }
+    }
+}
+
+/// Checks the options of a connection.
+pub(super) fn check_driver_options(wish: &EndpointWish) -> Result<()> {
+    for (name, value) in &wish.driver_options {
+        let is_name = (1..=15).contains(&value.len())
+            && value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        match name.as_str() {
+            INTERFACE_NAME if is_name && value != "lo" => {}
+            INTERFACE_NAME => {
+                return Err(Error::invalid(format!("invalid interface name {value:?}")));
+            }
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the driver option {name:?} of a connection is not supported"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ports to publish: those that were asked for, and with `--publish-all` those that are exposed.
+fn wanted_ports(container: &Container) -> Vec<PublishedPort> {
+    let snapshot = container.snapshot();
+    let network = &snapshot.spec.network;
+    let mut wanted = snapshot.published().to_vec();
+    if network.publish_all {
+        let exposed = network.exposed.iter();
+        let missing = exposed.filter(|port| snapshot.published().iter().all(|w| w.port != **port));
+        wanted.extend(missing.map(|port| PublishedPort {
+            port: *port,
+            host_ip: None,
+            host_ports: (0, 0),
+        }));
+    }
+    wanted
+}
+
+/// As the network crate has it.
+pub(super) fn to_network(attachment: &Attachment, endpoint: &Endpoint) -> network::Endpoint {
+    let addresses = endpoint.places.iter().map(|place| network::Address {
+        address: place.address,
+        prefix: place.prefix,
+        gateway: place.gateway,
+    });
+    network::Endpoint {
+        host_interface: endpoint.host_interface.clone(),
+        interface: endpoint.interface.clone(),
+        addresses: addresses.collect(),
+        link_local: attachment.wish.link_local.clone(),
+        mac: endpoint.mac,
+        ports: endpoint.ports.iter().map(to_mapping).collect(),
+    }
+}
+
+fn to_place(address: &network::Address) -> Place {
+    Place {
+        address: address.address,
+        prefix: address.prefix,
+        gateway: address.gateway,
+    }
+}
+
+fn to_protocol(protocol: Protocol) -> network::Protocol {
+    match protocol {
+        Protocol::Tcp => network::Protocol::Tcp,
+        Protocol::Udp => network::Protocol::Udp,
+        Protocol::Sctp => network::Protocol::Sctp,
+    }
+}
+
+fn to_mapping(mapping: &PortMapping) -> network::PortMapping {
+    network::PortMapping {
+        protocol: to_protocol(mapping.port.protocol),
+        container_port: mapping.port.number,
+        host_ip: mapping.host_ip,
+        host_port: mapping.host_port,
+    }
+}
+
+pub(super) fn from_mapping(mapping: &network::PortMapping) -> PortMapping {
+    let protocol = match mapping.protocol {
+        network::Protocol::Tcp => Protocol::Tcp,
+        network::Protocol::Udp => Protocol::Udp,
+        network::Protocol::Sctp => Protocol::Sctp,
+    };
+    let port = crate::model::Port {
+        number: mapping.container_port,
+        protocol,
+    };
+    PortMapping {
+        port,
+        host_ip: mapping.host_ip,
+        host_port: mapping.host_port,
+    }
+}
+
+pub(super) fn to_publish(
+    wanted: &PublishedPort,
+    endpoint: &Endpoint,
+    network: &Network,
+) -> network::Publish {
+    // All of the host's, of the families that the container has; the same port of each.
+    let any = || {
+        let v4 = IpAddr::V4(options::host_binding(&network.options));
+        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        // Who binds to one address of the host does not mean all of the other family.
+        let has_v6 = endpoint.place(true).is_some() && v4 == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let v4 = endpoint.place(false).map(|_| v4);
+        v4.into_iter().chain(has_v6.then_some(v6)).collect()
+    };
+    network::Publish {
+        protocol: to_protocol(wanted.port.protocol),
+        container_port: wanted.port.number,
+        host_ips: wanted.host_ip.map_or_else(any, |ip| vec![ip]),
+        host_ports: wanted.host_ports,
+    }
+}
+
+/// Reads `02:42:ac:11:00:02`.
+pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6]> {
+    let invalid = || Error::invalid(format!("{text:?} is not a valid mac address"));
+    let mut mac = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut mac {
+        let part = parts
+            .next()
+            .filter(|part| part.len() == 2)
+            .ok_or_else(invalid)?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
+    }
+    if parts.next().is_some() || mac[0] & 1 == 1 {
+        Err(invalid())
+    } else {
+        Ok(mac)
+    }
+}

@@ -1,0 +1,161 @@
+//! The bridge driver's options, in Docker's words: docs.docker.com/engine/network/drivers/bridge.
+
+use crate::error::{Error, Result};
+use network::{BridgeConfig, GatewayMode};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+const PREFIX: &str = "com.docker.network.";
+
+/// Of interfaces in containers: `eth` before their number.
+const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
+
+/// The host's address that ports are published on when none was asked for.
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+
+/// This engine's own: whether containers can send in their own name only.
+const CHECK_SENDERS: &str = "hull.network.bridge.check_senders";
+
+/// The longest prefix of an interface's name, which leaves room for a number.
+const INTERFACE_PREFIX_BYTES_MAX: usize = 11;
+
+/// Reads options into a configuration. An option that is not known is an error.
+pub(super) fn apply(options: &BTreeMap<String, String>, config: &mut BridgeConfig) -> Result<()> {
+    for (name, value) in options {
+        let invalid = || Error::invalid(format!("invalid value for option {name}: {value:?}"));
+        let flag = || match value.to_ascii_lowercase().as_str() {
+            "" | "1" | "t" | "true" => Ok(true),
+            "0" | "f" | "false" => Ok(false),
+            _ => Err(invalid()),
+        };
+        match name.as_str() {
+            HOST_BINDING => {
+                value.parse::<Ipv4Addr>().map_err(|_| invalid())?;
+                continue;
+            }
+            INTERFACE_PREFIX => {
+                let is_name = (1..=INTERFACE_PREFIX_BYTES_MAX).contains(&value.len())
+                    && value.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                if !is_name {
+                    return Err(invalid());
+                }
+                continue;
+            }
+            CHECK_SENDERS => {
+                config.checks_senders = flag()?;
+                continue;
+            }
+            _ => {}
+        }
+        match name.strip_prefix(PREFIX).unwrap_or_default() {
+            "bridge.name" => config.interface.clone_from(value),
+            "bridge.enable_icc" => config.icc = flag()?,
+            "bridge.enable_ip_masquerade" => config.masquerade = flag()?,
+            "bridge.inhibit_ipv4" => config.inhibit_ipv4 = flag()?,
+            "bridge.gateway_mode_ipv4" => {
+                config.gateway_mode4 = gateway_mode(value, config.internal).ok_or_else(invalid)?;
+            }
+            "bridge.gateway_mode_ipv6" => {
+                config.gateway_mode6 = gateway_mode(value, config.internal).ok_or_else(invalid)?;
+            }
+            "driver.mtu" => {
+                let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+                config.mtu = Some(mtu.ok_or_else(invalid)?);
+            }
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the option {name:?} of the bridge driver is not supported"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn gateway_mode(text: &str, internal: bool) -> Option<GatewayMode> {
+    match text {
+        "" | "nat" => Some(GatewayMode::Nat),
+        "nat-unprotected" => Some(GatewayMode::NatUnprotected),
+        "routed" => Some(GatewayMode::Routed),
+        "isolated" if internal => Some(GatewayMode::Isolated),
+        _ => None,
+    }
+}
+
+/// What stands before the number of an interface in a container.
+pub(super) fn interface_prefix(options: &BTreeMap<String, String>) -> &str {
+    options.get(INTERFACE_PREFIX).map_or("eth", String::as_str)
+}
+
+/// The host's address that ports are published on when none was asked for.
+pub(super) fn host_binding(options: &BTreeMap<String, String>) -> Ipv4Addr {
+    let binding = options
+        .get(HOST_BINDING)
+        .and_then(|value| value.parse().ok());
+    binding.unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// The default bridge's, for those who look for them.
+pub(super) fn of_default_bridge(interface: &str) -> BTreeMap<String, String> {
+    let options = [
+        ("bridge.default_bridge", "true"),
+        ("bridge.enable_icc", "true"),
+        ("bridge.enable_ip_masquerade", "true"),
+        ("bridge.host_binding_ipv4", "0.0.0.0"),
+        ("bridge.name", interface),
+    ];
+    let option = |(name, value): (&str, &str)| (format!("{PREFIX}{name}"), value.to_owned());
+    options.into_iter().map(option).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<BridgeConfig> {
+        let options = pairs.iter().map(|(name, value)| {
+            let name = match name.strip_prefix("hull.") {
+                Some(_) => (*name).to_owned(),
+                None => format!("{PREFIX}{name}"),
+            };
+            (name, (*value).to_owned())
+        });
+        let mut config = BridgeConfig::new("br0");
+        apply(&options.collect(), &mut config)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn options_are_dockers_and_unknown_ones_are_named() {
+        let config = read(&[
+            ("bridge.name", "mine0"),
+            ("bridge.enable_icc", "false"),
+            ("bridge.enable_ip_masquerade", "0"),
+            ("bridge.gateway_mode_ipv6", "routed"),
+            ("driver.mtu", "1400"),
+            ("bridge.host_binding_ipv4", "127.0.0.1"),
+            ("container_iface_prefix", "net"),
+            ("hull.network.bridge.check_senders", "false"),
+        ]);
+        let expected = BridgeConfig {
+            icc: false,
+            masquerade: false,
+            gateway_mode6: GatewayMode::Routed,
+            mtu: Some(1400),
+            checks_senders: false,
+            ..BridgeConfig::new("mine0")
+        };
+        assert_eq!(config.unwrap(), expected);
+        let unknown = read(&[("bridge.colour", "red")]).unwrap_err();
+        assert!(unknown.chain().contains("bridge.colour"), "{unknown:?}");
+        for bad in [
+            ("driver.mtu", "1"),
+            ("bridge.enable_icc", "perhaps"),
+            ("bridge.gateway_mode_ipv4", "isolated"),
+            ("bridge.host_binding_ipv4", "::1"),
+            ("container_iface_prefix", "a/b"),
+        ] {
+            assert!(read(&[bad]).is_err(), "{bad:?}");
+        }
+    }
+}

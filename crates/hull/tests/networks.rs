@@ -1,0 +1,296 @@
+//! Networks through the command line and Docker's client.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+use support::Engine;
+
+/// Makes a network of IPv4 addresses of its own.
+fn create(engine: &Engine, name: &str, number: u8, more: &str) {
+    let subnet = engine.subnet(number);
+    let id = engine.words(&format!("network create --subnet {subnet} {more} {name}"));
+    assert_eq!(id.len(), 64);
+}
+
+/// Runs a container that stays.
+fn stay(engine: &Engine, name: &str, more: &str) -> String {
+    engine.words(&format!("run -d --name {name} {more} busybox sleep 600"))
+}
+
+/// What a web server answers at an address; nothing when there is none.
+fn fetch(address: &str) -> String {
+    let address = address.parse().unwrap();
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else {
+        return String::new();
+    };
+    let mut answer = String::new();
+    let asked = stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n");
+    // What breaks off is tried again.
+    let _ = asked.and_then(|()| stream.read_to_string(&mut answer));
+    answer
+}
+
+/// Has a container serve a page.
+fn serve(engine: &Engine, name: &str) {
+    let script = "echo hello > /tmp/index.html; httpd -h /tmp";
+    engine.ok(&["exec", "-d", name, "sh", "-c", script]);
+}
+
+fn is_served(address: &str) -> bool {
+    fetch(address).ends_with("\r\n\r\nhello\n")
+}
+
+fn inspect(engine: &Engine, format: &str, name: &str) -> String {
+    engine.ok(&["inspect", "-f", format, name])
+}
+
+/// A container's address on a network.
+fn address(engine: &Engine, name: &str, network: &str) -> String {
+    let format = format!("{{{{(index .NetworkSettings.Networks {network:?}).IPAddress}}}}");
+    inspect(engine, &format, name)
+}
+
+fn pings(engine: &Engine, who: &str, whom: &str) -> bool {
+    let command = format!("exec {who} ping -c 1 -W 1 {whom}");
+    engine.run(&command.split(' ').collect::<Vec<_>>()).code == 0
+}
+
+#[test]
+fn a_network_is_created_used_and_removed() {
+    let engine = Engine::new();
+    let at = |host| engine.address(0, host);
+    let range = format!(
+        "--label a=b --ip-range {}/29 --aux-address x={}",
+        at(8),
+        at(8)
+    );
+    create(&engine, "back", 0, &range);
+    let listed = [
+        "network",
+        "ls",
+        "--format",
+        "{{.Name}} {{.Driver}}",
+        "--filter",
+        "label=a=b",
+    ];
+    assert_eq!(engine.ok(&listed), "back bridge");
+    engine.refused(
+        "network create back",
+        "network with name back already exists",
+    );
+    stay(&engine, "one", "--network back");
+    let fixed = format!(
+        "--network back --ip {} --mac-address 02:00:00:00:00:05",
+        at(5)
+    );
+    stay(&engine, "two", &fixed);
+    assert_eq!(address(&engine, "one", "back"), at(9));
+    assert_eq!(address(&engine, "two", "back"), at(5));
+    let format = "{{.HostConfig.NetworkMode}} {{.NetworkSettings.Networks.back.MacAddress}}";
+    assert_eq!(inspect(&engine, format, "two"), "back 02:00:00:00:00:05");
+    assert!(pings(&engine, "one", &at(5)));
+    // Docker's client sees the same.
+    let format = "{{range .Containers}}{{.Name}} {{.IPv4Address}};{{end}}";
+    let members = engine.docker(&["network", "inspect", "-f", format, "back"]);
+    assert!(members.contains(&format!("one {}/28;", at(9))), "{members}");
+    engine.refused("network rm back", "has active endpoints");
+    engine.words("rm -f one two");
+    let id = engine.ok(&["network", "inspect", "-f", "{{.Id}}", "back"]);
+    assert_eq!(engine.words("network rm back"), "back");
+    let links = Command::new("ip").args(["-o", "link"]).output().unwrap();
+    let links = String::from_utf8_lossy(&links.stdout).into_owned();
+    assert!(!links.contains(&id[..12]), "a bridge is left: {links}");
+    engine.refused("network inspect back", "network back not found");
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let engine = Engine::new();
+    create(&engine, "one", 0, "");
+    let subnet = engine.subnet(0);
+    let outside = engine.address(1, 1);
+    for (words, expected) in [
+        (format!("network create --subnet {subnet} two"), "overlaps"),
+        ("network create -d overlay two".to_owned(), "overlay"),
+        (
+            "network create -o com.docker.network.colour=red two".to_owned(),
+            "colour",
+        ),
+        (
+            "network create --ipv4=false two".to_owned(),
+            "must be enabled",
+        ),
+        ("network create host".to_owned(), "already exists"),
+        ("network rm bridge".to_owned(), "pre-defined network"),
+        ("network connect one nobody".to_owned(), "No such container"),
+        (
+            "run --rm --network nowhere busybox true".to_owned(),
+            "network nowhere not found",
+        ),
+        (
+            format!("run --rm --network one --ip {outside} busybox true"),
+            "no configured subnet contains",
+        ),
+        (
+            "run --rm --network one --ip6 fd00::5 busybox true".to_owned(),
+            "no addresses of its family",
+        ),
+        (
+            format!("run --rm --ip {outside} busybox true"),
+            "user defined networks only",
+        ),
+        (
+            "run --rm --network name=one,driver-opt=a=b busybox true".to_owned(),
+            "driver option",
+        ),
+    ] {
+        engine.refused(&words, expected);
+    }
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn a_container_joins_and_leaves_networks_while_it_runs() {
+    let engine = Engine::new();
+    create(&engine, "front", 0, "");
+    create(&engine, "back", 1, "--internal");
+    stay(&engine, "web", "--network front");
+    stay(&engine, "db", "--network back");
+    let db = address(&engine, "db", "back");
+    assert!(!pings(&engine, "web", &db));
+    let own = engine.address(1, 9);
+    engine.words(&format!("network connect --alias www --ip {own} back web"));
+    assert!(pings(&engine, "web", &db));
+    let interface = engine.words("exec web ip -o -4 addr show eth1");
+    assert!(interface.contains(&own), "{interface}");
+    // The way out stays the network that leads out.
+    let way_out = format!("default via {}", engine.address(0, 1));
+    assert!(engine.words("exec web ip route").contains(&way_out));
+    assert!(engine.words("exec web cat /etc/hosts").contains(&own));
+    engine.docker(&["network", "disconnect", "back", "web"]);
+    assert!(!pings(&engine, "web", &db));
+    assert!(!engine.words("exec web cat /etc/hosts").contains(&own));
+    engine.refused("network disconnect back web", "is not connected");
+    // One that does not run is connected when it does.
+    engine.words("create --name late --network front busybox ip -o -4 addr");
+    engine.words("network connect back late");
+    let said = engine.words("start -a late");
+    assert!(said.contains("eth0") && said.contains("eth1"), "{said}");
+    engine.words("rm -f web db late");
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn published_ports_follow_the_way_out() {
+    let engine = Engine::new();
+    create(&engine, "front", 0, "");
+    create(&engine, "third", 1, "");
+    stay(&engine, "web", "--network front -p 127.0.0.1:0:80");
+    engine.words("network connect --gw-priority 5 third web");
+    let way_out = format!("default via {}", engine.address(1, 1));
+    assert!(engine.words("exec web ip route").contains(&way_out));
+    let port = engine.words("port web 80");
+    serve(&engine, "web");
+    engine.until("the published port answers", || is_served(&port));
+    engine.words("network disconnect third web");
+    engine.until("it answers by the other network", || is_served(&port));
+    assert_eq!(engine.words("port web 80"), port);
+    engine.words("rm -f web");
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_engine_is_followed_by_one_that_knows_its_networks() {
+    let mut engine = Engine::new();
+    create(&engine, "front", 0, "--ipv6 --subnet fd5d:1::/64");
+    create(&engine, "back", 1, "");
+    stay(
+        &engine,
+        "web",
+        "--network front --network back -p 127.0.0.1:0:80",
+    );
+    serve(&engine, "web");
+    let networks = "{{json .NetworkSettings.Networks}}";
+    let before = inspect(&engine, networks, "web");
+    let port = engine.words("port web 80");
+    engine.kill();
+    assert!(is_served(&port));
+    engine.start();
+    assert_eq!(inspect(&engine, networks, "web"), before);
+    assert!(is_served(&port));
+    stay(&engine, "more", "--network back");
+    assert_ne!(
+        address(&engine, "more", "back"),
+        address(&engine, "web", "back")
+    );
+    engine.words("rm -f web more");
+    engine.words("network rm front back");
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn unused_networks_are_pruned() {
+    let engine = Engine::new();
+    create(&engine, "used", 0, "");
+    create(&engine, "kept", 1, "--label keep");
+    create(&engine, "gone", 2, "");
+    engine.words("create --name stopped --network used busybox");
+    let plan = engine.words("network prune --dry-run --filter label!=keep");
+    let planned = ["gone", "kept", "used"].map(|name| plan.contains(name));
+    assert_eq!(planned, [true, false, false], "{plan}");
+    engine.words("network prune -f --filter label!=keep");
+    let left = [
+        "network",
+        "ls",
+        "--format",
+        "{{.Name}}",
+        "--filter",
+        "type=custom",
+    ];
+    assert_eq!(engine.ok(&left), "kept\nused");
+}
+
+#[test]
+fn ports_are_published_and_taken_back_while_a_container_runs() {
+    let mut engine = Engine::new();
+    stay(&engine, "web", "");
+    serve(&engine, "web");
+    engine.words("update --publish-add 127.0.0.1:0:80 web");
+    let first = engine.words("port web 80");
+    engine.until("the port answers", || is_served(&first));
+    let taken = engine.run(&[
+        "update",
+        "--publish-rm",
+        "80",
+        "--publish-add",
+        &format!("{first}:80"),
+        "web",
+    ]);
+    assert!(
+        taken.code != 0 && taken.stderr.contains("already allocated"),
+        "{taken:?}"
+    );
+    assert!(is_served(&first), "nothing has changed");
+    engine.words("update --publish-add 127.0.0.1:0:80 web");
+    engine.ok(&["update", "--publish-rm", &format!("{first}:80"), "web"]);
+    assert!(!is_served(&first));
+    let second = engine.words("port web 80");
+    assert!(is_served(&second) && second != first);
+    engine.refused("update --publish-rm 81 web", "is not published");
+    // It is what the container has from now on.
+    engine.kill();
+    engine.start();
+    assert!(is_served(&second));
+    engine.words("restart -t 0 web");
+    assert!(engine.words("port web").starts_with("80/tcp -> 127.0.0.1:"));
+    engine.words("update --publish-rm 80 web");
+    assert_eq!(engine.words("port web"), "");
+    engine.words("rm -f web");
+    engine.assert_nothing_left();
+}

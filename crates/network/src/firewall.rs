@@ -1,0 +1,446 @@
+//! The engine's firewall: one table for packets and one for frames, both with the default bridge's name, and everything that is
+//! said about networks and published ports in them. Every change is one transaction, so that there is no moment without.
+//!
+//! docs/networks shows the whole ruleset of each scenario as nft(8) prints it. In short, of packets that are forwarded:
+//!
+//! - from an internal network: only within it (`from`);
+//! - into a network of ours: what belongs to a connection, what comes from the network itself, what was published; nothing else
+//!   (`into`).
+//!
+//! Publishing any number of ports adds map elements, never rules, and so does a network to what every packet passes: looking
+//! one up costs the same however many there are. `guard` is there because bridges route to the loopback network
+//! (`route_localnet`) for ports published to the host itself: without it a container could reach what listens on 127.0.0.1.
+
+use crate::nft::{self, Data, End, Expression, Family, Hook, KEY, Set, Table, ct, types};
+use crate::spoofing::{self, Member};
+use crate::subnet::Subnet;
+use crate::{GatewayMode, PortMapping, Protocol};
+use rustix::io::Errno;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use sys::netlink::{Error, Message, NLM_F_EXCL, Socket};
+
+/// The bridges of the engine.
+const BRIDGES: Set = Set {
+    name: "bridges",
+    id: 1,
+    key: &[types::IFNAME],
+    data: &[],
+};
+
+/// From an internal bridge to its chain.
+const FROM: Set = Set {
+    name: "from",
+    id: 2,
+    data: &[types::VERDICT],
+    ..BRIDGES
+};
+
+/// Into a bridge to its chain.
+const INTO: Set = Set {
+    name: "into",
+    id: 3,
+    ..FROM
+};
+
+/// What is published on one address of the host.
+const PUBLISHED_AT: [Set; 2] = [
+    Set {
+        name: "published4_at",
+        id: 4,
+        key: &[types::PROTOCOL, types::SERVICE, types::IPV4],
+        data: &[types::IPV4, types::SERVICE],
+    },
+    Set {
+        name: "published6_at",
+        id: 5,
+        key: &[types::PROTOCOL, types::SERVICE, types::IPV6],
+        data: &[types::IPV6, types::SERVICE],
+    },
+];
+
+/// What is published on all of them.
+const PUBLISHED: [Set; 2] = [
+    Set {
+        name: "published4",
+        id: 6,
+        key: &[types::PROTOCOL, types::SERVICE],
+        ..PUBLISHED_AT[0]
+    },
+    Set {
+        name: "published6",
+        id: 7,
+        key: &[types::PROTOCOL, types::SERVICE],
+        ..PUBLISHED_AT[1]
+    },
+];
+
+/// What of containers in routed networks is open.
+const OPEN: [Set; 2] = [
+    Set {
+        name: "open4",
+        id: 8,
+        data: &[],
+        ..PUBLISHED_AT[0]
+    },
+    Set {
+        name: "open6",
+        id: 9,
+        data: &[],
+        ..PUBLISHED_AT[1]
+    },
+];
+
+const SETS: [Set; 9] = [
+    BRIDGES,
+    FROM,
+    INTO,
+    PUBLISHED_AT[0],
+    PUBLISHED_AT[1],
+    PUBLISHED[0],
+    PUBLISHED[1],
+    OPEN[0],
+    OPEN[1],
+];
+
+/// What the firewall has to know of a network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) interface: &'a str,
+    /// Of each family the network and how the world reaches it.
+    pub(crate) subnets: [Option<(Subnet, GatewayMode)>; 2],
+    pub(crate) internal: bool,
+    pub(crate) icc: bool,
+    pub(crate) masquerade: bool,
+}
+
+/// A mapping, and the address of the container it leads to.
+pub(crate) type Published<'a> = (&'a PortMapping, IpAddr);
+
+/// The firewall.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    socket: Socket,
+    name: String,
+}
+
+impl Firewall {
+    pub(crate) fn open(name: &str) -> Result<Self, Error> {
+        let socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
+        Ok(Self {
+            socket,
+            name: name.to_owned(),
+        })
+    }
+
+    fn table(&self) -> Table<'_> {
+        Table {
+            family: Family::Inet,
+            name: &self.name,
+        }
+    }
+
+    fn frames(&self) -> Table<'_> {
+        Table {
+            family: Family::Bridge,
+            name: &self.name,
+        }
+    }
+
+    /// The number by which the kernel tells others who has changed something.
+    pub(crate) fn port_id(&self) -> Result<u32, Error> {
+        self.socket.port_id()
+    }
+
+    /// Makes the tables anew with exactly this.
+    pub(crate) fn rebuild(
+        &mut self,
+        networks: &[Rules<'_>],
+        published: &[Published<'_>],
+        members: &[Member],
+    ) -> Result<(), Error> {
+        let table = self.table();
+        let mut messages = table.anew();
+        messages.extend(SETS.map(|set| table.set(set)));
+        messages.extend(chains(table, networks));
+        messages.extend(bridge_elements(table, networks));
+        for (set, elements) in by_set(published) {
+            messages.extend(table.add_elements(set, &elements, NLM_F_EXCL));
+        }
+        messages.extend(spoofing::rules(self.frames()));
+        messages.extend(spoofing::admission(self.frames(), members));
+        nft::transaction(&mut self.socket, messages)
+    }
+
+    /// Publishes.
+    pub(crate) fn publish(&mut self, published: &[Published<'_>]) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        for (set, elements) in by_set(published) {
+            messages.extend(self.table().add_elements(set, &elements, NLM_F_EXCL));
+        }
+        nft::transaction(&mut self.socket, messages)
+    }
+
+    /// Takes back what was published. What is not there any more is no error.
+    pub(crate) fn take_back(&mut self, published: &[Published<'_>]) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        for (set, elements) in by_set(published) {
+            messages.extend(self.table().remove_elements(set, &elements));
+        }
+        match nft::transaction(&mut self.socket, messages) {
+            Err(error) if error.errno == Errno::NOENT && published.len() > 1 => {
+                // One that is missing fails them all: each by itself, then.
+                published
+                    .iter()
+                    .try_for_each(|element| self.take_back(&[*element]))
+            }
+            Err(error) if error.errno == Errno::NOENT => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Lets a container send what is its own.
+    pub(crate) fn admit(&mut self, member: Member) -> Result<(), Error> {
+        let messages = spoofing::admission(self.frames(), &[member]);
+        nft::transaction(&mut self.socket, messages)
+    }
+
+    /// Forgets a container. What is not there any more is no error.
+    pub(crate) fn expel(&mut self, member: &Member) -> Result<(), Error> {
+        // Each by itself: one that is missing would fail them all.
+        for message in spoofing::expulsion(self.frames(), member) {
+            match nft::transaction(&mut self.socket, vec![message]) {
+                Err(error) if error.errno == Errno::NOENT => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of the chain for what goes into a bridge, or comes from an internal one.
+fn chain_of(set: Set, interface: &str) -> String {
+    format!("{}_{interface}", set.name)
+}
+
+/// The elements that know the bridges.
+fn bridge_elements(table: Table<'_>, networks: &[Rules<'_>]) -> Vec<Message> {
+    let key = |network: &Rules<'_>| nft::interface_bytes(network.interface);
+    let to = |set: Set, network: &Rules<'_>| {
+        (key(network), Data::Jump(chain_of(set, network.interface)))
+    };
+    let bridges: Vec<_> = networks.iter().map(|n| (key(n), Data::None)).collect();
+    let into: Vec<_> = networks.iter().map(|n| to(INTO, n)).collect();
+    let internal = networks.iter().filter(|network| network.internal);
+    let from: Vec<_> = internal.map(|n| to(FROM, n)).collect();
+    [(BRIDGES, bridges), (INTO, into), (FROM, from)]
+        .into_iter()
+        .flat_map(|(set, elements)| table.add_elements(set, &elements, NLM_F_EXCL))
+        .collect()
+}
+
+fn chains(table: Table<'_>, networks: &[Rules<'_>]) -> Vec<Message> {
+    let hook = |kind, number, priority| {
+        Some(Hook {
+            kind,
+            number,
+            priority,
+        })
+    };
+    let mut messages = vec![
+        table.chain("guard", hook("filter", nft::PREROUTING, -300)),
+        table.chain("prerouting", hook("nat", nft::PREROUTING, -100)),
+        table.chain("output", hook("nat", nft::OUTPUT, -100)),
+        table.chain("postrouting", hook("nat", nft::POSTROUTING, 100)),
+        table.chain("forward", hook("filter", nft::FORWARD, 0)),
+    ];
+    let loopback = [
+        nft::not_from("lo"),
+        nft::family(false),
+        nft::address_in(End::Destination, LOOPBACK.into(), LOOPBACK_PREFIX),
+        nft::drop(),
+    ];
+    messages.push(table.rule("guard", loopback));
+    for (set, interface) in [(FROM, nft::meta::IIFNAME), (INTO, nft::meta::OIFNAME)] {
+        let look = vec![nft::load_meta(KEY, interface), nft::look_up(set, true)];
+        messages.push(table.rule("forward", [look]));
+    }
+    messages.extend(translations(table, networks));
+    for network in networks {
+        messages.extend(filters(table, network));
+    }
+    messages
+}
+
+/// The rules that accept and drop what goes into a network, or comes from an internal one.
+fn filters(table: Table<'_>, network: &Rules<'_>) -> Vec<Message> {
+    let bridge = network.interface;
+    let into = chain_of(INTO, bridge);
+    let mut messages = vec![table.chain(&into, None)];
+    let mut add = |chain: &str, parts: Vec<Vec<Expression>>| {
+        messages.push(table.rule(chain, parts));
+    };
+    let published = || nft::conntrack(ct::STATUS, ct::DNAT);
+    if !network.internal {
+        let known = nft::conntrack(ct::STATE, ct::ESTABLISHED_OR_RELATED);
+        add(&into, vec![known, nft::accept()]);
+    }
+    if !network.icc && !network.internal {
+        add(&into, vec![nft::from(bridge), published(), nft::accept()]);
+    }
+    let verdict = if network.icc {
+        nft::accept()
+    } else {
+        nft::drop()
+    };
+    add(&into, vec![nft::from(bridge), verdict]);
+    if !network.internal {
+        add(&into, vec![published(), nft::accept()]);
+        for (is_ipv6, subnet) in [false, true].into_iter().zip(network.subnets) {
+            let family = nft::family(is_ipv6);
+            match subnet {
+                Some((_, GatewayMode::NatUnprotected)) => add(&into, vec![family, nft::accept()]),
+                Some((_, GatewayMode::Routed)) => {
+                    let open = look_up(OPEN[usize::from(is_ipv6)], is_ipv6);
+                    add(&into, vec![family.clone(), open, nft::accept()]);
+                    add(&into, vec![family, icmp(is_ipv6), nft::accept()]);
+                }
+                _ => {}
+            }
+        }
+    }
+    add(&into, vec![nft::drop()]);
+    if network.internal {
+        let from = chain_of(FROM, bridge);
+        messages.push(table.chain(&from, None));
+        messages.push(table.rule(&from, [nft::not_into(bridge), nft::drop()]));
+    }
+    messages
+}
+
+fn icmp(is_ipv6: bool) -> Vec<Expression> {
+    let number = if is_ipv6 { 58 } else { 1 };
+    vec![
+        nft::load_meta(KEY, nft::meta::L4PROTO),
+        nft::equals(&[number]),
+    ]
+}
+
+/// The rules that translate addresses.
+fn translations(table: Table<'_>, networks: &[Rules<'_>]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for chain in ["prerouting", "output"] {
+        for is_ipv6 in [false, true] {
+            for sets in [PUBLISHED_AT, PUBLISHED] {
+                let found = look_up(sets[usize::from(is_ipv6)], is_ipv6);
+                let translate = vec![nft::dnat(is_ipv6)];
+                let parts = [nft::family(is_ipv6), nft::to_local(), found, translate];
+                messages.push(table.rule(chain, parts));
+            }
+        }
+    }
+    let each = || {
+        networks.iter().flat_map(|network| {
+            let subnets = network.subnets.into_iter().flatten();
+            subnets.map(move |(subnet, mode)| (network, subnet, mode))
+        })
+    };
+    let mut add = |parts: Vec<Vec<Expression>>| messages.push(table.rule("postrouting", parts));
+    for (network, subnet, _) in each().filter(|(network, ..)| !network.internal) {
+        let family = || nft::family(subnet.is_ipv6());
+        let into = || nft::into(network.interface);
+        let (loopback, prefix) = match subnet.is_ipv6() {
+            false => (IpAddr::V4(LOOPBACK), LOOPBACK_PREFIX),
+            true => (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        };
+        // From the host itself; and a container by way of a published port of its own network.
+        let loopback = nft::address_in(End::Source, loopback, prefix);
+        add(vec![into(), family(), loopback, nft::masquerade()]);
+        let ours = nft::address_in(End::Source, subnet.network(), subnet.prefix());
+        let published = nft::conntrack(ct::STATUS, ct::DNAT);
+        add(vec![into(), family(), ours, published, nft::masquerade()]);
+    }
+    // Between networks of ours everybody keeps their address.
+    let to_ours = vec![
+        nft::load_meta(KEY, nft::meta::OIFNAME),
+        nft::look_up(BRIDGES, true),
+    ];
+    add(vec![to_ours, nft::go_back()]);
+    for (network, subnet, mode) in each() {
+        let translated = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
+        if translated && network.masquerade && !network.internal {
+            let ours = nft::address_in(End::Source, subnet.network(), subnet.prefix());
+            add(vec![nft::family(subnet.is_ipv6()), ours, nft::masquerade()]);
+        }
+    }
+    messages
+}
+
+/// 127.0.0.0/8
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 0);
+const LOOPBACK_PREFIX: u8 = 8;
+
+/// Looks protocol, port, and where the key has it the destination up.
+fn look_up(set: Set, is_ipv6: bool) -> Vec<Expression> {
+    let mut key = vec![
+        nft::load_meta(KEY, nft::meta::L4PROTO),
+        nft::payload(KEY + 1, nft::TRANSPORT_HEADER, 2, 2),
+    ];
+    if set.key.len() == 3 {
+        key.push(nft::load_address(KEY + 2, End::Destination, is_ipv6));
+    }
+    key.push(nft::look_up(set, true));
+    key
+}
+
+/// The elements for mappings, each with the set it belongs to.
+fn by_set(published: &[Published<'_>]) -> Vec<(Set, Vec<nft::Element>)> {
+    let sets = [PUBLISHED_AT, PUBLISHED, OPEN].concat();
+    let of = |set: Set| {
+        let own = published
+            .iter()
+            .filter(|element| set_of(element).name == set.name);
+        (set, own.map(element).collect::<Vec<_>>())
+    };
+    sets.into_iter().map(of).collect()
+}
+
+fn set_of((mapping, address): &Published<'_>) -> Set {
+    let family = usize::from(address.is_ipv6());
+    match mapping {
+        PortMapping { host_port: 0, .. } => OPEN[family],
+        mapping if mapping.host_ip.is_unspecified() => PUBLISHED[family],
+        _ => PUBLISHED_AT[family],
+    }
+}
+
+fn element((mapping, address): &Published<'_>) -> nft::Element {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let service = |port: u16| {
+        let [high, low] = port.to_be_bytes();
+        [high, low, 0, 0]
+    };
+    let key = |port, address: Option<IpAddr>| {
+        let mut key = vec![protocol_number(mapping.protocol), 0, 0, 0];
+        key.extend(service(port));
+        key.extend(address.map(octets).unwrap_or_default());
+        key
+    };
+    if mapping.host_port == 0 {
+        return (key(mapping.container_port, Some(*address)), Data::None);
+    }
+    let specific = Some(mapping.host_ip).filter(|ip| !ip.is_unspecified());
+    let mut data = octets(*address);
+    data.extend(service(mapping.container_port));
+    (key(mapping.host_port, specific), Data::Bytes(data))
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}

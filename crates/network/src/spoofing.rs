@@ -1,0 +1,231 @@
+//! Nobody on a bridge speaks in another's name: the rules for frames that containers send.
+//!
+//! A port of a container carries frames from its own hardware address only, in ARP and IP with its own addresses only, and no
+//! router advertisements, redirects or neighbour advertisements for others (CVE-2020-13401, CVE-2020-10749). Everything that is
+//! not ARP, IPv4 or IPv6 is dropped: what nobody checks nobody sends. A network can turn that off for containers that give
+//! themselves further addresses.
+//!
+//! Sources: RFC 826, RFC 4861 section 4; linux/netfilter/nf_tables.h.
+
+use crate::nft::{
+    self, Data, End, Expression, Hook, KEY, LINK_HEADER, NETWORK_HEADER, Set, TRANSPORT_HEADER,
+    Table, meta, types,
+};
+use std::net::{IpAddr, Ipv6Addr};
+use sys::netlink::Message;
+
+/// The hosts' ends of containers' interfaces.
+const PORTS: Set = Set {
+    name: "ports",
+    id: 20,
+    key: &[types::IFNAME],
+    data: &[],
+};
+
+/// Their hardware addresses.
+const MACS: Set = Set {
+    name: "macs",
+    id: 21,
+    key: &[types::IFNAME, types::ETHER],
+    data: &[],
+};
+
+const ADDRESSES4: Set = Set {
+    name: "addresses4",
+    id: 22,
+    key: &[types::IFNAME, types::IPV4],
+    data: &[],
+};
+
+const ADDRESSES6: Set = Set {
+    name: "addresses6",
+    id: 23,
+    key: &[types::IFNAME, types::IPV6],
+    data: &[],
+};
+
+const ARP: u16 = 0x0806;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
+const ICMPV6: u8 = 58;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+
+/// A container's place on a bridge.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    /// The host's end.
+    pub(crate) interface: String,
+    pub(crate) mac: [u8; 6],
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// The table and its rules, without members.
+pub(crate) fn rules(table: Table<'_>) -> Vec<Message> {
+    let mut messages = table.anew();
+    messages.extend([PORTS, MACS, ADDRESSES4, ADDRESSES6].map(|set| table.set(set)));
+    let hook = Hook {
+        kind: "filter",
+        number: nft::PREROUTING,
+        priority: -200,
+    };
+    messages.push(table.chain("prerouting", Some(hook)));
+    messages.push(table.chain("member", None));
+    let ours = vec![
+        nft::load_meta(KEY, meta::IIFNAME),
+        nft::look_up(PORTS, true),
+    ];
+    messages.push(table.rule("prerouting", [ours, nft::jump("member")]));
+    messages.extend(
+        checks()
+            .into_iter()
+            .map(|parts| table.rule("member", parts)),
+    );
+    messages
+}
+
+/// What a frame of a member has to be, rule by rule, each with its verdict.
+fn checks() -> Vec<Vec<Vec<Expression>>> {
+    let mac_at = |header, offset| owned(nft::payload(KEY + 4, header, offset, 6), MACS, false);
+    let source = |is_ipv6, set| owned(nft::load_address(KEY + 4, End::Source, is_ipv6), set, true);
+    let arp_source = nft::payload(KEY + 4, NETWORK_HEADER, 14, 4);
+    let target = nft::payload(KEY + 4, TRANSPORT_HEADER, 8, 16);
+    // A probe: who asks has no address yet.
+    let no_arp_source = vec![
+        nft::payload(KEY, NETWORK_HEADER, 14, 4),
+        nft::equals(&[0; 4]),
+    ];
+    let no_source = vec![
+        nft::load_address(KEY, End::Source, true),
+        nft::equals(&[0; 16]),
+    ];
+    vec![
+        vec![mac_at(LINK_HEADER, 6), nft::drop()],
+        vec![of(ARP), mac_at(NETWORK_HEADER, 8), nft::drop()],
+        vec![of(ARP), owned(arp_source, ADDRESSES4, true), nft::accept()],
+        vec![of(ARP), no_arp_source, nft::accept()],
+        vec![of(IPV4), source(false, ADDRESSES4), nft::accept()],
+        vec![of(IPV6), icmpv6(ROUTER_ADVERTISEMENT), nft::drop()],
+        vec![of(IPV6), icmpv6(REDIRECT), nft::drop()],
+        vec![
+            of(IPV6),
+            icmpv6(NEIGHBOUR_ADVERTISEMENT),
+            owned(target, ADDRESSES6, false),
+            nft::drop(),
+        ],
+        vec![of(IPV6), source(true, ADDRESSES6), nft::accept()],
+        vec![of(IPV6), no_source, nft::accept()],
+        vec![nft::drop()],
+    ]
+}
+
+/// The frame carries this.
+fn of(protocol: u16) -> Vec<Expression> {
+    vec![
+        nft::load_meta(KEY, meta::PROTOCOL),
+        nft::equals(&protocol.to_be_bytes()),
+    ]
+}
+
+fn icmpv6(kind: u8) -> Vec<Expression> {
+    vec![
+        nft::load_meta(KEY, meta::L4PROTO),
+        nft::equals(&[ICMPV6]),
+        nft::payload(KEY, TRANSPORT_HEADER, 0, 1),
+        nft::equals(&[kind]),
+    ]
+}
+
+/// The port has what is loaded behind its name, or has not.
+fn owned(load: Expression, set: Set, is_in: bool) -> Vec<Expression> {
+    vec![
+        nft::load_meta(KEY, meta::IIFNAME),
+        load,
+        nft::look_up(set, is_in),
+    ]
+}
+
+/// Lets members send what is their own.
+pub(crate) fn admission(table: Table<'_>, members: &[Member]) -> Vec<Message> {
+    let sets = [PORTS, MACS, ADDRESSES4, ADDRESSES6];
+    let messages = sets.into_iter().flat_map(|set| {
+        let elements: Vec<_> = members.iter().flat_map(|m| elements(m, set)).collect();
+        table.add_elements(set, &elements, 0)
+    });
+    messages.collect()
+}
+
+/// Forgets a member; the port itself last, so that nothing is open in between.
+pub(crate) fn expulsion(table: Table<'_>, member: &Member) -> Vec<Message> {
+    let sets = [ADDRESSES6, ADDRESSES4, MACS, PORTS];
+    let messages = sets
+        .into_iter()
+        .flat_map(|set| table.remove_elements(set, &elements(member, set)));
+    messages.collect()
+}
+
+fn elements(member: &Member, set: Set) -> Vec<nft::Element> {
+    let name = nft::interface_bytes(&member.interface);
+    let keyed = |bytes: Vec<u8>| ([name.clone(), bytes].concat(), Data::None);
+    let own_ipv6 = || {
+        let has_ipv6 = member.addresses.iter().any(IpAddr::is_ipv6);
+        has_ipv6.then(|| link_local(member.mac))
+    };
+    match set.name {
+        "ports" => vec![keyed(Vec::new())],
+        "macs" => vec![keyed([&member.mac[..], &[0; 2]].concat())],
+        "addresses4" => {
+            let own = member.addresses.iter().filter_map(|address| match address {
+                IpAddr::V4(v4) => Some(keyed(v4.octets().to_vec())),
+                IpAddr::V6(_) => None,
+            });
+            own.collect()
+        }
+        _ => {
+            let own = member.addresses.iter().filter_map(|address| match address {
+                IpAddr::V6(v6) => Some(*v6),
+                IpAddr::V4(_) => None,
+            });
+            own.chain(own_ipv6())
+                .map(|v6| keyed(v6.octets().to_vec()))
+                .collect()
+        }
+    }
+}
+
+/// The address that an interface gives itself: RFC 4291 appendix A.
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ]
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_names_itself_by_its_hardware_address() {
+        let own = link_local([0x02, 0x42, 0xac, 0x11, 0x00, 0x02]);
+        assert_eq!(own.to_string(), "fe80::42:acff:fe11:2");
+    }
+}
