@@ -48,7 +48,7 @@ const FIELDS: &str = "asks for fields that the API has no more since version 1.4
 const BUILDER: &str = "there is no builder yet";
 
 /// Tests that fail, by the end of their names or a part of it, and why that is no fault.
-const ARGUED: [(&str, &str); 18] = [
+const ARGUED: [(&str, &str); 15] = [
     ("PullImageTest::", HUB),
     ("ImportImageTest::test_get_load_image", HUB),
     ("PruneImagesTest::test_prune_images", HUB),
@@ -76,12 +76,6 @@ const ARGUED: [(&str, &str); 18] = [
         "TestRegressions::test_443_handle_nonchunked_response_in_stream",
         BUILDER,
     ),
-    ("Network", "there are no networks of people's own yet"),
-    (
-        "test_run_with_network",
-        "there are no networks of people's own yet",
-    ),
-    ("link", "there are no links yet"),
 ];
 
 /// Runs the tests.

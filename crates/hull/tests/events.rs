@@ -57,6 +57,7 @@ image import
 volume create
 container create
 volume mount destination=/v read/write=false
+network connect
 container start
 container exec_create: echo x
 container exec_start: echo x
@@ -75,12 +76,15 @@ container unpause
 container export
 container kill signal=15
 container kill signal=9
+network disconnect
 volume unmount
 container die exitCode=137
 container stop
 volume mount destination=/v read/write=false
+network connect
 container start
 container kill signal=9
+network disconnect
 volume unmount
 container die exitCode=137
 container destroy
