@@ -26,6 +26,8 @@ const TAGS_MAX: usize = 100_000;
 const TAGS_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of what a token issuer answers.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
+/// The number of no endpoint.
+const NONE_YET: usize = usize::MAX;
 /// Who asks, towards token issuers.
 const CLIENT_ID: &str = "hull";
 /// Parts of blobs that are fetched or wait to be read, of all blobs of one client.
@@ -61,7 +63,7 @@ pub struct Repository {
     endpoints: Vec<Arc<Endpoint>>,
     credentials: Credentials,
     purpose: Purpose,
-    /// The endpoint that answered last.
+    /// The endpoint that answered last, [`NONE_YET`] before any has.
     preferred: AtomicUsize,
 }
 
@@ -128,7 +130,7 @@ impl Client {
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
             credentials,
             purpose,
-            preferred: AtomicUsize::new(0),
+            preferred: AtomicUsize::new(NONE_YET),
         }))
     }
 
@@ -337,12 +339,23 @@ impl Repository {
                 }
                 Err(error) => (error, None),
             };
-            if attempt >= ATTEMPTS_MAX || !error.is_passing() {
+            let unreached = matches!(error, Error::Transport { .. } | Error::Timeout { .. });
+            let elsewhere = unreached && self.is_guess(authorizer.endpoint);
+            if attempt >= ATTEMPTS_MAX || !error.is_passing() || elsewhere {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, "asking a registry again");
             self.rest(attempt, wait).await;
         }
+    }
+
+    /// Whether nobody knows yet that an endpoint speaks TLS, and the same place is tried without next.
+    fn is_guess(&self, endpoint: &Endpoint) -> bool {
+        let known = self.endpoints.get(self.preferred.load(Ordering::Relaxed));
+        let has_answered = known.is_some_and(|known| **known == *endpoint);
+        let mut plain = endpoint.clone();
+        plain.address.tls = false;
+        endpoint.address.tls && !has_answered && self.endpoints.iter().any(|other| **other == plain)
     }
 
     /// Waits before the next attempt: as long as the registry wants, within limits, or else longer each time.
@@ -377,7 +390,10 @@ impl Repository {
         &self,
         act: impl Fn(Arc<Endpoint>) -> F,
     ) -> Result<T> {
-        let preferred = self.preferred.load(Ordering::Relaxed);
+        let preferred = match self.preferred.load(Ordering::Relaxed) {
+            NONE_YET => 0,
+            known => known,
+        };
         let others = (0..self.endpoints.len()).filter(|index| *index != preferred);
         let mut last: Option<(u8, Error)> = None;
         for index in std::iter::once(preferred).chain(others) {
