@@ -137,12 +137,12 @@ fn du(path: &Path) -> u64 {
     text.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// What `/system/df` answers, by `type=` where one is given.
-fn df(engine: &Engine, kind: &str) -> serde_json::Value {
+/// What the API answers.
+fn get(engine: &Engine, path: &str) -> serde_json::Value {
     let output = Command::new("curl")
         .args(["-sS", "--max-time", "100", "--unix-socket"])
         .arg(engine.path("run/hull.sock"))
-        .arg(format!("http://localhost/v1.51/system/df{kind}"))
+        .arg(format!("http://localhost/v1.51/{path}"))
         .output()
         .unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
@@ -190,7 +190,7 @@ fn there(engine: &Engine) -> u64 {
 fn what_df_says_is_what_du_says() {
     let engine = Engine::new();
     let check = || {
-        let usage = df(&engine, "");
+        let usage = get(&engine, "system/df");
         assert_eq!(told(&usage), there(&engine), "{usage:#}");
         usage
     };
@@ -246,7 +246,7 @@ fn what_df_says_is_what_du_says() {
         ("volume", "Volumes"),
         ("build-cache", "BuildCache"),
     ] {
-        let only = df(&engine, &format!("?type={kind}"));
+        let only = get(&engine, &format!("system/df?type={kind}"));
         assert_eq!(only[there], usage[there]);
         let others = ["Images", "Containers", "Volumes", "BuildCache"];
         let others = others.iter().filter(|other| **other != there);
@@ -271,11 +271,30 @@ fn nothing_is_told_of_what_was_pruned() {
         "/data/x",
         "/y",
     ]);
-    assert!(told(&df(&engine, "")) > 0);
+    assert!(told(&get(&engine, "system/df")) > 0);
     for kind in ["container", "volume", "image"] {
         let all: &[&str] = if kind == "container" { &[] } else { &["-a"] };
         engine.ok(&[&[kind, "prune", "-f"], all].concat());
     }
-    let usage = df(&engine, "");
+    let usage = get(&engine, "system/df");
     assert_eq!((told(&usage), there(&engine)), (0, 0), "{usage:#}");
+}
+
+#[test]
+fn a_list_of_images_tells_what_they_share_when_it_is_asked() {
+    let engine = Engine::new();
+    engine.ok(&["run", "--name", "one", "busybox", "touch", "/own"]);
+    engine.ok(&["commit", "one", "second"]);
+    let shared = |query: &str| {
+        let list = get(&engine, &format!("images/json{query}"));
+        let list = list.as_array().unwrap().iter();
+        list.map(|image| image["SharedSize"].as_i64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shared(""), [-1, -1]);
+    let base: i64 = engine
+        .ok(&["inspect", "-f", "{{.Size}}", "busybox"])
+        .parse()
+        .unwrap();
+    assert_eq!(shared("?shared-size=1"), [base, base]);
 }

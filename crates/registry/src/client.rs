@@ -2,14 +2,15 @@
 //!
 //! Source: the OCI distribution specification 1.1, "Endpoints" (the numbers `end-…` below are its).
 
-use crate::auth::{Challenge, Credentials, TokenAnswer, TokenKey, Tokens};
+use crate::auth::{Credentials, Tokens};
+use crate::authorizer::Authorizer;
 use crate::blob::BlobStream;
-use crate::config::{Address, Endpoint, Registries};
+use crate::config::{Endpoint, Registries};
 use crate::error::{Error, Result};
-use crate::transport::{Answer, Call, Transport, bytes_body, protocol};
+use crate::transport::{Answer, Call, Transport, protocol};
 use crate::waits::Waits;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
 use oci::digest::Hasher;
 use oci::image::{CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX, media_type};
@@ -24,10 +25,8 @@ pub(crate) const ATTEMPTS_MAX: u32 = 5;
 /// Tags of one repository, and bytes of one page of them.
 const TAGS_MAX: usize = 100_000;
 const TAGS_BYTES_MAX: u64 = 16 << 20;
-/// Bytes of what a token issuer answers.
-const TOKEN_BYTES_MAX: u64 = 1 << 20;
-/// Who asks, towards token issuers.
-const CLIENT_ID: &str = "hull";
+/// The number of no endpoint.
+const NONE_YET: usize = usize::MAX;
 /// Parts of blobs that are fetched or wait to be read, of all blobs of one client.
 const PARTS_AT_ONCE: usize = 4;
 
@@ -49,7 +48,7 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) transport: Arc<Transport>,
-    tokens: Tokens,
+    pub(crate) tokens: Tokens,
     pub(crate) parts: Arc<Semaphore>,
 }
 
@@ -61,7 +60,7 @@ pub struct Repository {
     endpoints: Vec<Arc<Endpoint>>,
     credentials: Credentials,
     purpose: Purpose,
-    /// The endpoint that answered last.
+    /// The endpoint that answered last, [`NONE_YET`] before any has.
     preferred: AtomicUsize,
 }
 
@@ -128,7 +127,7 @@ impl Client {
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
             credentials,
             purpose,
-            preferred: AtomicUsize::new(0),
+            preferred: AtomicUsize::new(NONE_YET),
         }))
     }
 
@@ -337,12 +336,23 @@ impl Repository {
                 }
                 Err(error) => (error, None),
             };
-            if attempt >= ATTEMPTS_MAX || !error.is_passing() {
+            let unreached = matches!(error, Error::Transport { .. } | Error::Timeout { .. });
+            let elsewhere = unreached && self.is_guess(authorizer.endpoint);
+            if attempt >= ATTEMPTS_MAX || !error.is_passing() || elsewhere {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, "asking a registry again");
             self.rest(attempt, wait).await;
         }
+    }
+
+    /// Whether nobody knows yet that an endpoint speaks TLS, and the same place is tried without next.
+    fn is_guess(&self, endpoint: &Endpoint) -> bool {
+        let known = self.endpoints.get(self.preferred.load(Ordering::Relaxed));
+        let has_answered = known.is_some_and(|known| **known == *endpoint);
+        let mut plain = endpoint.clone();
+        plain.address.tls = false;
+        endpoint.address.tls && !has_answered && self.endpoints.iter().any(|other| **other == plain)
     }
 
     /// Waits before the next attempt: as long as the registry wants, within limits, or else longer each time.
@@ -377,7 +387,10 @@ impl Repository {
         &self,
         act: impl Fn(Arc<Endpoint>) -> F,
     ) -> Result<T> {
-        let preferred = self.preferred.load(Ordering::Relaxed);
+        let preferred = match self.preferred.load(Ordering::Relaxed) {
+            NONE_YET => 0,
+            known => known,
+        };
         let others = (0..self.endpoints.len()).filter(|index| *index != preferred);
         let mut last: Option<(u8, Error)> = None;
         for index in std::iter::once(preferred).chain(others) {
@@ -403,207 +416,6 @@ impl Repository {
             }
         }
         Err(last.expect("a registry has an endpoint").1)
-    }
-}
-
-/// Sends requests to one endpoint with the authorisation it asks for.
-pub(crate) struct Authorizer<'a> {
-    shared: &'a Arc<Shared>,
-    endpoint: &'a Endpoint,
-    credentials: &'a Credentials,
-    scope: String,
-    /// What access is wanted to.
-    what: &'a str,
-}
-
-impl Authorizer<'_> {
-    fn key(&self) -> TokenKey {
-        (
-            self.endpoint.address.to_string(),
-            self.credentials.clone(),
-            self.scope.clone(),
-        )
-    }
-
-    /// Adds what is known to be needed.
-    pub(crate) fn authorize(&self, call: &Call) -> Call {
-        match self.shared.tokens.get(&self.key()) {
-            Some(header) => call.clone().header(AUTHORIZATION, &header),
-            None => call.clone(),
-        }
-    }
-
-    /// Sends a request, and again when the registry has said what it wants. Returns an identity token when one was given.
-    async fn send(&self, call: &Call, body: &Bytes) -> Result<(Answer, Option<String>)> {
-        let transport = &self.shared.transport;
-        let answer = transport
-            .send(self.endpoint, self.authorize(call), body)
-            .await?;
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            return Ok((self.allowed(answer).await?, None));
-        }
-        // What was known has expired.
-        self.shared.tokens.forget(&self.key());
-        let identity = self.meet(answer).await?;
-        let answer = transport
-            .send(self.endpoint, self.authorize(call), body)
-            .await?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            self.shared.tokens.forget(&self.key());
-            return Err(self.denied(answer).await);
-        }
-        Ok((self.allowed(answer).await?, identity))
-    }
-
-    async fn allowed(&self, answer: Answer) -> Result<Answer> {
-        if answer.status() == StatusCode::FORBIDDEN {
-            return Err(self.denied(answer).await);
-        }
-        Ok(answer)
-    }
-
-    async fn denied(&self, answer: Answer) -> Error {
-        // An answer to HEAD says nothing.
-        let default = match answer.status() {
-            StatusCode::UNAUTHORIZED => "unauthorized: authentication required",
-            _ => "denied: requested access to the resource is denied",
-        };
-        self.refused(answer.message_or(default).await)
-    }
-
-    fn refused(&self, message: String) -> Error {
-        Error::Denied {
-            repository: self.what.to_owned(),
-            message,
-        }
-    }
-
-    /// Gets the authorisation that a 401 asks for.
-    async fn meet(&self, answer: Answer) -> Result<Option<String>> {
-        let values = answer
-            .response
-            .headers()
-            .get_all(http::header::WWW_AUTHENTICATE);
-        let challenge = Challenge::parse(values.iter().filter_map(|value| value.to_str().ok()));
-        let (header, lifetime, identity) = match (challenge, self.credentials) {
-            (Some(Challenge::Basic), Credentials::Anonymous) => {
-                return Err(self.refused("no basic auth credentials".to_owned()));
-            }
-            (_, Credentials::Bearer(_)) | (Some(Challenge::Basic), Credentials::Basic { .. }) => (
-                self.credentials.header(),
-                Duration::from_secs(u64::from(u32::MAX)),
-                None,
-            ),
-            (
-                Some(Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                }),
-                _,
-            ) => {
-                let token = self.token(&realm, &service, &scope).await?;
-                let identity = Some(token.refresh_token.clone()).filter(|token| !token.is_empty());
-                (
-                    Some(format!("Bearer {}", token.token())),
-                    token.lifetime(),
-                    identity,
-                )
-            }
-            _ => (None, Duration::ZERO, None),
-        };
-        let Some(header) = header else {
-            return Err(self.denied(answer).await);
-        };
-        answer.discard().await;
-        self.shared.tokens.put(self.key(), header, lifetime);
-        Ok(identity)
-    }
-
-    /// Asks a token issuer.
-    async fn token(&self, realm: &str, service: &str, scope: &str) -> Result<TokenAnswer> {
-        // The issuer gets the password: it has to be somebody, and where the registry is safe, too.
-        let issuer: Address = { realm.split(['?', '#']).next().unwrap_or_default() }.parse()?;
-        let endpoint = Endpoint {
-            mirror: false,
-            ..self.endpoint.clone()
-        };
-        if self.endpoint.address.tls && self.endpoint.verified && !issuer.tls {
-            let call = Call::new(Method::GET, realm.to_owned());
-            return Err(protocol(
-                &call,
-                "wants credentials sent without encryption".to_owned(),
-            ));
-        }
-        let (call, body) = self.token_call(realm, service, scope);
-        let transport = &self.shared.transport;
-        let answer = match body {
-            Some(form) => {
-                transport
-                    .send_body(&endpoint, &call, bytes_body(form))
-                    .await?
-            }
-            None => transport.send(&endpoint, call, &Bytes::new()).await?,
-        };
-        if matches!(
-            answer.status(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-        ) {
-            return Err(self.denied(answer).await);
-        }
-        if !answer.status().is_success() {
-            return Err(answer.into_error().await);
-        }
-        let call = answer.call.clone();
-        let body = answer.bytes(TOKEN_BYTES_MAX).await?;
-        let token: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|error| protocol(&call, format!("sends no token: {error}")))?;
-        if token.token().is_empty() {
-            return Err(protocol(&call, "sends no token".to_owned()));
-        }
-        Ok(token)
-    }
-
-    /// The request for a token, and the form in its body: an identity token is exchanged by a form, all else is a query.
-    fn token_call(&self, realm: &str, service: &str, scope: &str) -> (Call, Option<Bytes>) {
-        let logging_in = self.scope.is_empty();
-        let scope = if scope.is_empty() {
-            self.scope.as_str()
-        } else {
-            scope
-        };
-        let mut fields = form_urlencoded::Serializer::new(String::new());
-        if !service.is_empty() {
-            fields.append_pair("service", service);
-        }
-        if let Credentials::Identity(token) = self.credentials {
-            fields.append_pair("scope", scope);
-            fields.append_pair("grant_type", "refresh_token");
-            fields.append_pair("client_id", CLIENT_ID);
-            fields.append_pair("refresh_token", token);
-            let call = Call::new(Method::POST, realm.to_owned())
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-            return (call, Some(fields.finish().into()));
-        }
-        for one in scope.split(' ').filter(|one| !one.is_empty()) {
-            fields.append_pair("scope", one);
-        }
-        if let Credentials::Basic { user, .. } = self.credentials {
-            fields.append_pair("account", user);
-            fields.append_pair("client_id", CLIENT_ID);
-            if logging_in {
-                fields.append_pair("offline_token", "true");
-            }
-        }
-        let separator = if realm.contains('?') { '&' } else { '?' };
-        let mut call = Call::new(
-            Method::GET,
-            format!("{realm}{separator}{}", fields.finish()),
-        );
-        if let Some(header) = self.credentials.header() {
-            call = call.header(AUTHORIZATION, &header);
-        }
-        (call, None)
     }
 }
 

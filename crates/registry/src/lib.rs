@@ -9,6 +9,7 @@ pub mod policy;
 pub mod server;
 
 mod auth;
+mod authorizer;
 mod blob;
 mod client;
 mod download;

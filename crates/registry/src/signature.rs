@@ -309,6 +309,14 @@ mod tests {
         for name in ["a.example/b", "a.example/b:1"] {
             told(payload(name, &digest, CRITICAL_TYPE, "")).unwrap();
         }
+        // Docker Hub has two names, and a short one.
+        let hub = payload(
+            "index.docker.io/library/busybox",
+            &digest,
+            CRITICAL_TYPE,
+            "",
+        );
+        says(hub.as_bytes(), &"busybox".parse().unwrap(), &digest).unwrap();
         let other = Digest::sha256(b"y");
         for (payload, words) in [
             (

@@ -160,3 +160,27 @@ fn an_import_fetches_a_url() {
         Vec::<std::path::PathBuf>::new()
     );
 }
+
+#[test]
+fn an_import_that_is_stopped_leaves_nothing() {
+    let engine = Engine::empty();
+    let tar = tar_of("x");
+    let (half, length) = (tar[..tar.len() / 2].to_vec(), tar.len());
+    let server = Server::start(move |_| Answer::Stall {
+        length,
+        sent: half.clone(),
+    });
+    let url = format!("http://{}/x.tar", server.address);
+    let client = engine.hull(&["import", &url, "x"]).spawn().unwrap();
+    let stored = || crate::hostile::stored(&engine);
+    engine.until("the import has begun", || !stored().is_empty());
+    // `timeout`, which stands before the client, gives it on.
+    let pid = client.id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(kill.unwrap().success());
+    assert!(!client.wait_with_output().unwrap().status.success());
+    engine.until("what came is gone", || stored().is_empty());
+    assert_eq!(engine.ok(&["images", "-q"]), "");
+}

@@ -1,6 +1,6 @@
 //! What a registry that is reached by TLS may not do: lead to where there is none.
 
-use crate::server::{Answer, Request, Server, Stream};
+use crate::server::{Answer, Request, Server, Stream, TLS_HANDSHAKE, plain};
 use crate::{blob, locked, repository_with};
 use oci::Reference;
 use registry::config::Registries;
@@ -8,6 +8,7 @@ use registry::{Error, Repository};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -137,4 +138,22 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
     assert!(server.requests().is_empty());
     let (known, _certificates) = repository(&server, true);
     assert_eq!(fetch(&known).await.unwrap(), b"content");
+}
+
+#[tokio::test]
+async fn whoever_closes_at_a_handshake_is_asked_without_at_once() {
+    let handshakes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&handshakes);
+    let open = move |socket: TcpStream| {
+        let mut first = [0];
+        if socket.peek(&mut first)? == 1 && first[0] == TLS_HANDSHAKE {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+        plain(socket)
+    };
+    let server = Server::start_on(open, |_| Answer::ok("content"));
+    let known = crate::repository(&server);
+    assert_eq!(fetch(&known).await.unwrap(), b"content");
+    assert_eq!(handshakes.load(Ordering::Relaxed), 1);
 }

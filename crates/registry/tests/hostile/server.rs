@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// How a client begins that wants TLS: it is told in plain text that there is none.
-const TLS_HANDSHAKE: u8 = 22;
+pub(crate) const TLS_HANDSHAKE: u8 = 22;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ pub(crate) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// A connection without TLS.
-fn plain(mut socket: TcpStream) -> std::io::Result<Box<dyn Stream>> {
+pub(crate) fn plain(mut socket: TcpStream) -> std::io::Result<Box<dyn Stream>> {
     let mut first = [0];
     if socket.peek(&mut first)? == 1 && first[0] == TLS_HANDSHAKE {
         socket.write_all(b"HTTP/1.0 400 X\r\n\r\n")?;
