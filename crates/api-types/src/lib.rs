@@ -44,7 +44,9 @@ pub use image::{
     ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, Platform, RootFs, SearchResult,
 };
 pub use lenient::{Error, from_slice, from_value};
-pub use mount::{BindOptions, Mount, MountDriver, MountImageOptions, TmpfsOptions, VolumeOptions};
+pub use mount::{
+    BindOptions, Mount, MountDriver, MountImageOptions, SecretOptions, TmpfsOptions, VolumeOptions,
+};
 pub use network::{
     Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam,
     IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse,

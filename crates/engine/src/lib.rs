@@ -45,6 +45,7 @@ pub use files::Archive;
 pub use images;
 pub use link::Stream;
 pub use logs::LogStream;
+pub use mounts::Secret;
 pub use prune::{Prune, PruneFilter, Pruned};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;

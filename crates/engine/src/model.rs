@@ -6,6 +6,7 @@
 
 use crate::cdi::DeviceRequest;
 use crate::health::{Check, Health};
+use crate::mounts::Secret;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -361,6 +362,8 @@ pub enum MountSource {
         /// Only this path of it; empty: all.
         subpath: String,
     },
+    /// A file of the host in memory of its own, read-only.
+    Secret(Secret),
     /// Memory.
     Tmpfs {
         /// Options as mount(8), `size=64m`.
