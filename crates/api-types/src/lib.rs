@@ -55,7 +55,7 @@ pub use network::{
 pub use progress::{JsonError, JsonMessage, JsonProgress};
 pub use stats::{
     BlkioStatEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
-    StatsResponse, StorageStats, ThrottlingData,
+    PressureStats, StallStats, StatsResponse, StorageStats, ThrottlingData,
 };
 pub use system::{
     Actor, AddressPool, CacheRecord, Commit, ComponentVersion, ContainerdInfo,

@@ -177,10 +177,16 @@ pub struct Isolation {
     pub seccomp: Seccomp,
     /// Whether set-uid programs gain nothing.
     pub no_new_privileges: bool,
-    /// An AppArmor profile, where the host has AppArmor.
+    /// An AppArmor profile, or `unconfined`; None: the engine's, where the host has AppArmor.
     pub apparmor: Option<String>,
     /// Whether no path of `/proc` and `/sys` is masked or read-only.
     pub unmasked_paths: bool,
+    /// Paths to mask, instead of the default.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<PathBuf>>,
+    /// Paths to make read-only, instead of the default.
+    #[serde(default)]
+    pub read_only_paths: Option<Vec<PathBuf>>,
     /// Devices of the host.
     pub devices: Vec<Device>,
     /// Devices of drivers.
