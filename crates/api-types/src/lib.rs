@@ -44,7 +44,9 @@ pub use image::{
     ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, Platform, RootFs, SearchResult,
 };
 pub use lenient::{Error, from_slice, from_value};
-pub use mount::{BindOptions, Mount, MountDriver, MountImageOptions, TmpfsOptions, VolumeOptions};
+pub use mount::{
+    BindOptions, Mount, MountDriver, MountImageOptions, SecretOptions, TmpfsOptions, VolumeOptions,
+};
 pub use network::{
     Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam,
     IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse,
@@ -53,7 +55,7 @@ pub use network::{
 pub use progress::{JsonError, JsonMessage, JsonProgress};
 pub use stats::{
     BlkioStatEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
-    StatsResponse, StorageStats, ThrottlingData,
+    PressureStats, StallStats, StatsResponse, StorageStats, ThrottlingData,
 };
 pub use system::{
     Actor, AddressPool, CacheRecord, Commit, ComponentVersion, ContainerdInfo,

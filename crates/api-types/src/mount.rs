@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Mount {
-    /// `bind`, `volume`, `tmpfs`, `image`, `npipe`, `cluster`.
+    /// `bind`, `volume`, `tmpfs`, `image`, `npipe`, `cluster`; of this engine alone: `secret`.
     #[serde(rename = "Type", skip_serializing_if = "is_default")]
     pub kind: String,
     /// A host path, a volume's name, or an image.
@@ -35,6 +35,24 @@ pub struct Mount {
     /// For `tmpfs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
+    /// For `secret`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_options: Option<SecretOptions>,
+}
+
+/// Options of a secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SecretOptions {
+    /// Whose it is.
+    #[serde(rename = "UID", skip_serializing_if = "is_default")]
+    pub uid: u32,
+    /// Of which group.
+    #[serde(rename = "GID", skip_serializing_if = "is_default")]
+    pub gid: u32,
+    /// Permission bits; `None` for 0444.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
 }
 
 /// Options of a bind mount.

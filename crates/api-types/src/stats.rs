@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One reading, with the CPU times of the reading before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatsResponse {
     /// The container's name, with a leading slash.
@@ -35,6 +35,33 @@ pub struct StatsResponse {
     /// Interface name to counters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: BTreeMap<String, NetworkStats>,
+    /// Time spent waiting, by `cpu`, `memory`, `io`: of this engine alone, where the kernel keeps account of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pressure_stats: BTreeMap<String, PressureStats>,
+}
+
+/// How much time was spent waiting for a resource.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PressureStats {
+    /// When at least one task waited.
+    pub some: StallStats,
+    /// When all waited.
+    pub full: StallStats,
+}
+
+/// Shares of time in percent, and all of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StallStats {
+    /// Over the last 10 seconds.
+    pub avg10: f64,
+    /// Over the last 60 seconds.
+    pub avg60: f64,
+    /// Over the last 300 seconds.
+    pub avg300: f64,
+    /// Microseconds.
+    pub total: u64,
 }
 
 impl Default for StatsResponse {
@@ -53,6 +80,7 @@ impl Default for StatsResponse {
             precpu_stats: CpuStats::default(),
             memory_stats: MemoryStats::default(),
             networks: BTreeMap::new(),
+            pressure_stats: BTreeMap::new(),
         }
     }
 }

@@ -94,6 +94,10 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     let sysinfo = rustix::system::sysinfo();
     let support = call.engine.support()?;
     let config = call.engine.config();
+    let mut security_options = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
+    if call.engine.default_apparmor_profile().is_some() {
+        security_options.insert(0, "name=apparmor");
+    }
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     json(&types::Info {
         containers: count(&|_| true),
@@ -147,7 +151,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         // Containers always outlive the engine here.
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
-        security_options: names(&["name=seccomp,profile=builtin", "name=cgroupns"]),
+        security_options: names(&security_options),
         ..types::Info::default()
     })
 }

@@ -51,6 +51,12 @@ impl Engine {
         let support = crate::update::host_support()?;
         let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;
+        let secret = |mount: &Mount| matches!(mount.source, MountSource::Secret(_));
+        if spec.isolation.user_namespace && spec.mounts.iter().any(secret) {
+            return Err(Error::unsupported(
+                "a secret in a container with a user namespace of its own is not supported",
+            ));
+        }
         self.create_volumes_of(&spec)?;
         let container = self.insert(spec, wanted_name, attachments)?;
         self.container_event(&container, "create", []);
@@ -405,6 +411,14 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
         if !target.is_absolute() {
             return Err(Error::invalid(format!(
                 "invalid mount path: '{}' mount path must be absolute",
+                mount.target
+            )));
+        }
+        if let MountSource::Secret(secret) = &mount.source
+            && (!secret.path.is_absolute() || secret.mode & !0o777 != 0)
+        {
+            return Err(Error::invalid(format!(
+                "invalid secret at {}: its source is an absolute path, its mode at most 0777",
                 mount.target
             )));
         }

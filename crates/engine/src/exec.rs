@@ -187,7 +187,11 @@ impl Engine {
         config.console_size = console_size.or(config.console_size);
         let request = Request::Exec(Box::new(protocol::Exec {
             id: exec.id.clone(),
-            process: crate::spec::exec_process(&container.spec, &config)?,
+            process: crate::spec::exec_process(
+                &container.spec,
+                &config,
+                self.apparmor_profile(&container.spec),
+            )?,
             user: Some(config.user.clone())
                 .filter(|user| !user.is_empty())
                 .or_else(|| Some(container.spec.process.user.clone())),

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod health;
 pub mod model;
 
+mod apparmor;
 mod attach;
 mod container;
 mod create;
@@ -46,12 +47,13 @@ pub use files::Archive;
 pub use images;
 pub use link::Stream;
 pub use logs::LogStream;
+pub use mounts::Secret;
 pub use names::dns_names;
 pub use networks::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};
 pub use prune::{Prune, PruneFilter, Pruned};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
-pub use shim::{CgroupSupport, Stats};
+pub use shim::{CgroupSupport, Pressure, Stall, Stats};
 pub use top::Table;
 pub use update::Update;
 pub use volumes::{NewVolume, Volume};
@@ -109,6 +111,8 @@ struct Inner {
     /// The binary this engine was started from, sealed, even when another has taken its place on disk meanwhile: what
     /// shims are executed from.
     executable: OwnedFd,
+    /// The AppArmor profile of containers that ask for none, where it is loaded.
+    apparmor: Option<&'static str>,
     /// Held for the engine's life: two engines on one root would destroy each other's containers.
     _lock: std::fs::File,
 }
@@ -120,12 +124,13 @@ impl Engine {
     /// # Errors
     /// Directories that cannot be used, another engine on them, a database of a newer release.
     pub async fn open(config: Config) -> Result<Self> {
-        let engine = tokio::task::block_in_place(|| Self::open_stores(config))?;
+        let apparmor = apparmor::load().await;
+        let engine = tokio::task::block_in_place(|| Self::open_stores(config, apparmor))?;
         engine.restore().await?;
         Ok(engine)
     }
 
-    fn open_stores(config: Config) -> Result<Self> {
+    fn open_stores(config: Config, apparmor: Option<&'static str>) -> Result<Self> {
         let containers = config.run_root.join("containers");
         for dir in [&config.data_root, &config.run_root, &containers] {
             private_dir(dir)?;
@@ -155,6 +160,7 @@ impl Engine {
             user_namespaces: Mutex::default(),
             volumes: Mutex::default(),
             executable: shim::executable().context(|| "seal the engine's executable")?,
+            apparmor,
             _lock: lock,
         })))
     }
@@ -167,6 +173,21 @@ impl Engine {
     /// The image store. Its calls block; make them in `block_in_place` or a blocking task.
     pub fn images(&self) -> &images::Images {
         &self.0.images
+    }
+
+    /// The AppArmor profile of containers that ask for none. None: the host has no AppArmor, or cannot load it.
+    pub fn default_apparmor_profile(&self) -> Option<&'static str> {
+        self.0.apparmor
+    }
+
+    /// The AppArmor profile of a container's processes.
+    pub fn apparmor_profile<'a>(&self, spec: &'a model::Spec) -> Option<&'a str> {
+        let isolation = &spec.isolation;
+        apparmor::of(
+            isolation.apparmor.as_deref(),
+            isolation.privileged,
+            self.0.apparmor,
+        )
     }
 
     /// What the host's cgroups can limit.

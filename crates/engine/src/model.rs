@@ -6,6 +6,7 @@
 
 use crate::cdi::DeviceRequest;
 use crate::health::{Check, Health};
+use crate::mounts::Secret;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -176,10 +177,16 @@ pub struct Isolation {
     pub seccomp: Seccomp,
     /// Whether set-uid programs gain nothing.
     pub no_new_privileges: bool,
-    /// An AppArmor profile, where the host has AppArmor.
+    /// An AppArmor profile, or `unconfined`; None: the engine's, where the host has AppArmor.
     pub apparmor: Option<String>,
     /// Whether no path of `/proc` and `/sys` is masked or read-only.
     pub unmasked_paths: bool,
+    /// Paths to mask, instead of the default.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<PathBuf>>,
+    /// Paths to make read-only, instead of the default.
+    #[serde(default)]
+    pub read_only_paths: Option<Vec<PathBuf>>,
     /// Devices of the host.
     pub devices: Vec<Device>,
     /// Devices of drivers.
@@ -361,6 +368,8 @@ pub enum MountSource {
         /// Only this path of it; empty: all.
         subpath: String,
     },
+    /// A file of the host in memory of its own, read-only.
+    Secret(Secret),
     /// Memory.
     Tmpfs {
         /// Options as mount(8), `size=64m`.

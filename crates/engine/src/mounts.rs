@@ -4,6 +4,10 @@
 //! writes to, it is resolved here, to a descriptor, and that is mounted in the bundle ([`STAGE`]) until the container has its own copy
 //! of the mount (CVE-2023-2253 and its kin: a symlink put there in between leads nowhere).
 
+mod secret;
+
+pub use secret::Secret;
+
 use crate::Engine;
 use crate::container::Container;
 use crate::error::{Context, Error, Kind, Result};
@@ -77,6 +81,15 @@ impl Engine {
             }
             MountSource::Image { id, subpath, .. } => {
                 let source = self.prepare_image(at, id, subpath, spec)?;
+                let options = ["rbind", "ro", "rprivate"];
+                Ok(crate::spec::bind(&source, &mount.target, &options))
+            }
+            MountSource::Secret(secret) => {
+                let whole = self.stage(&spec.id, at, secret.mount()?)?;
+                let root = Root::open(&whole).context(|| "open a secret's memory")?;
+                let file = root.resolve(Path::new(secret::FILE));
+                let file = file.context(|| "find a secret in its memory")?;
+                let source = self.stage(&spec.id, at, clone_tree(file)?)?;
                 let options = ["rbind", "ro", "rprivate"];
                 Ok(crate::spec::bind(&source, &mount.target, &options))
             }

@@ -29,6 +29,8 @@ pub(crate) struct Prepared {
     pub(crate) hidden: Vec<PathBuf>,
     /// The limits as they are now.
     pub(crate) limits: Limits,
+    /// The AppArmor profile.
+    pub(crate) apparmor: Option<String>,
     /// What devices of drivers take.
     pub(crate) devices: Injection,
     /// The first host id of the container's own user namespace.
@@ -64,6 +66,7 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
         device_rules.extend(prepared.devices.rules.iter().cloned());
     }
     let mut process = process(spec)?;
+    process.apparmor_profile.clone_from(&prepared.apparmor);
     process.env = merge_environment(&process.env, &prepared.devices.env);
     let parent = isolation.cgroup_parent.as_deref().unwrap_or(CGROUP_PARENT);
     Ok(rt::Spec {
@@ -114,8 +117,13 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
 }
 
 /// The process of an exec: the container's own, with another command.
-pub(crate) fn exec_process(spec: &Spec, exec: &crate::exec::ExecConfig) -> Result<rt::Process> {
+pub(crate) fn exec_process(
+    spec: &Spec,
+    exec: &crate::exec::ExecConfig,
+    apparmor: Option<&str>,
+) -> Result<rt::Process> {
     let mut process = process(spec)?;
+    process.apparmor_profile = apparmor.filter(|_| !exec.privileged).map(str::to_owned);
     process.args.clone_from(&exec.command);
     process.terminal = exec.terminal;
     process.console_size = console_size(exec.console_size);
@@ -161,7 +169,6 @@ fn process(spec: &Spec) -> Result<rt::Process> {
         capabilities: Some(security::capabilities(&spec.isolation)?),
         rlimits: limits::rlimits(&spec.limits)?,
         no_new_privileges: spec.isolation.no_new_privileges,
-        apparmor_profile: spec.isolation.apparmor.clone(),
         oom_score_adj: Some(spec.isolation.oom_score_adj),
         ..rt::Process::default()
     })

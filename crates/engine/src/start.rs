@@ -195,6 +195,7 @@ impl Engine {
             shared_memory: None,
             hidden: self.hidden_paths(spec),
             limits: container.snapshot().limits().clone(),
+            apparmor: self.apparmor_profile(spec).map(str::to_owned),
             devices,
             user_namespace_base,
         };

@@ -143,3 +143,93 @@ fn what_the_host_cannot_limit_is_a_warning() {
         );
     }
 }
+
+#[test]
+fn statistics_are_whole() {
+    let engine = Engine::new();
+    engine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "cc",
+        "-m",
+        "64m",
+        "--pids-limit",
+        "20",
+        "busybox",
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/x bs=1M count=4 conv=fsync 2>/dev/null; sleep 1000",
+    ]);
+    let socket = engine.path("run/hull.sock");
+    let get = |query: &str| -> serde_json::Value {
+        let output = std::process::Command::new("curl")
+            .args(["-s", "--max-time", "100", "--unix-socket"])
+            .arg(&socket)
+            .arg(format!("http://hull/containers/cc/stats?{query}"))
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let once = get("stream=0&one-shot=1");
+    assert_eq!(once["preread"], "0001-01-01T00:00:00Z");
+    assert_eq!(
+        (&once["pids_stats"]["limit"], &once["memory_stats"]["limit"]),
+        (&20.into(), &(64 << 20).into())
+    );
+    assert!(
+        once["cpu_stats"]["cpu_usage"]["total_usage"]
+            .as_u64()
+            .unwrap()
+            > 0
+    );
+    assert!(once["networks"]["eth0"]["rx_bytes"].is_u64());
+    let twice = get("stream=0");
+    assert_ne!(twice["preread"], "0001-01-01T00:00:00Z");
+    // The kernel keeps account of stalls where this is; then every container is told of its own.
+    if std::path::Path::new("/proc/pressure/cpu").exists() {
+        assert!(
+            once["pressure_stats"]["memory"]["some"]["total"].is_u64(),
+            "{once}"
+        );
+    }
+}
+
+#[test]
+fn paths_are_masked_as_the_request_says() {
+    let engine = Engine::new();
+    engine.ok(&["create", "--name", "plain", "busybox", "true"]);
+    assert_eq!(
+        engine.docker(&["inspect", "-f", "{{json .HostConfig.MaskedPaths}}", "plain"]),
+        "null"
+    );
+    let body = r#"{"Image":"busybox","Cmd":["sh","-c","cat /proc/uptime | wc -c; echo x >/proc/sys/kernel/hostname; cat /proc/sysrq-trigger 2>&1 | wc -c"],"HostConfig":{"MaskedPaths":["/proc/uptime"],"ReadonlyPaths":["/tmp"]}}"#;
+    let output = std::process::Command::new("curl")
+        .args([
+            "-s",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            body,
+            "--unix-socket",
+        ])
+        .arg(engine.path("run/hull.sock"))
+        .arg("http://hull/containers/create?name=own")
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("\"Id\""),
+        "{output:?}"
+    );
+    let said = engine.run(&["start", "-a", "own"]);
+    assert!(said.stdout.starts_with("0\n"), "{said:?}");
+    assert_eq!(
+        engine.docker(&[
+            "inspect",
+            "-f",
+            "{{.HostConfig.MaskedPaths}} {{.HostConfig.ReadonlyPaths}}",
+            "own"
+        ]),
+        "[/proc/uptime] [/tmp]"
+    );
+}

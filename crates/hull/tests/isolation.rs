@@ -365,3 +365,65 @@ fn attack_3_the_engines_binary_cannot_be_overwritten_from_inside() {
         before
     );
 }
+
+#[test]
+#[ignore = "needs a host with AppArmor"]
+fn containers_have_a_profile_of_the_engines_unless_asked_otherwise() {
+    let engine = Engine::new();
+    let current = "cat /proc/self/attr/current";
+    let confined = "hull-default (enforce)";
+    assert_eq!(inside(&engine, &[], current), confined);
+    for flags in [
+        &["--privileged"][..],
+        &["--security-opt", "apparmor=unconfined"],
+    ] {
+        assert_eq!(inside(&engine, flags, current), "unconfined");
+    }
+    // With the right to mount, and no mount that hides anything, it is the profile that denies.
+    let open = [
+        "--cap-add",
+        "SYS_ADMIN",
+        "--security-opt",
+        "seccomp=unconfined",
+        "--security-opt",
+        "systempaths=unconfined",
+    ];
+    let denied = inside(
+        &engine,
+        &open,
+        "mount -t tmpfs none /tmp 2>/dev/null || echo mount; echo 1 2>/dev/null >/proc/sys/vm/drop_caches || echo write; head -c 1 /proc/kcore 2>/dev/null || echo read",
+    );
+    assert_eq!(denied, "mount\nwrite\nread");
+    engine.ok(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]);
+    assert_eq!(
+        engine.ok(&["exec", "cc", "cat", "/proc/self/attr/current"]),
+        confined
+    );
+    assert_eq!(
+        engine.ok(&[
+            "exec",
+            "--privileged",
+            "cc",
+            "cat",
+            "/proc/self/attr/current"
+        ]),
+        "unconfined"
+    );
+    assert_eq!(
+        engine.ok(&["inspect", "-f", "{{.AppArmorProfile}}", "cc"]),
+        "hull-default"
+    );
+    engine.ok(&[
+        "exec",
+        "cc",
+        "sh",
+        "-c",
+        "kill -0 1 && ls /proc/1/fd >/dev/null",
+    ]);
+    engine.ok(&["stop", "-t", "1", "cc"]);
+    assert!(
+        engine
+            .ok(&["info", "-f", "{{.SecurityOptions}}"])
+            .contains("name=apparmor")
+    );
+}

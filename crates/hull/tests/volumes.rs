@@ -343,9 +343,73 @@ fn volumes_are_filtered_pruned_and_not_updated() {
     for (options, reason) in [
         (&["-o", "size=1g"][..], "project quotas"),
         (&["-o", "color=red"], "invalid option"),
-        (&["-d", "nfs"], "not supported"),
+        (&["-d", "nfs"], "plugin \"nfs\" not found"),
     ] {
         let said = engine.run(&[&["volume", "create"], options, &["bad"]].concat());
         assert!(said.code == 1 && said.stderr.contains(reason), "{said:?}");
     }
+}
+
+#[test]
+fn attack_a_secret_is_in_memory_alone() {
+    let engine = Engine::new();
+    let host = engine.path("token");
+    std::fs::write(&host, "very-secret-token\n").unwrap();
+    let secret = format!("id=token,src={},uid=1000,mode=0400", host.display());
+    engine.ok(&[
+        "run", "-d", "--name", "cc", "--secret", &secret, "busybox", "sleep", "1000",
+    ]);
+    let read = ["exec", "-u", "user", "cc", "cat", "/run/secrets/token"];
+    assert_eq!(engine.ok(&read), "very-secret-token");
+    let shown = engine.ok(&["exec", "cc", "stat", "-c", "%a %u %g", "/run/secrets/token"]);
+    assert_eq!(shown, "400 1000 0");
+    let said = engine.run(&["exec", "cc", "sh", "-c", "echo x >/run/secrets/token"]);
+    assert!(said.stderr.contains("Read-only file system"), "{said:?}");
+    // Nothing that is kept has it: no record, no layer, no file of the run, no copy in an image.
+    engine.ok(&["commit", "cc", "copy"]);
+    for place in ["data", "run"] {
+        let found = std::process::Command::new("grep")
+            .args(["-rl", "very-secret-token"])
+            .arg(engine.path(place))
+            .output()
+            .unwrap();
+        assert!(
+            found.stdout.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&found.stdout)
+        );
+    }
+    assert!(!engine.ok(&["inspect", "cc"]).contains("very-secret"));
+    assert_eq!(mounts_below(&engine, "run"), 0);
+    // The next start has what the file says then; Docker's client can ask for it as well.
+    std::fs::write(&host, "newer\n").unwrap();
+    engine.ok(&["restart", "-t", "0", "cc"]);
+    assert_eq!(engine.ok(&read), "newer");
+    let mount = format!("type=secret,source={},target=/s", host.display());
+    assert_eq!(
+        engine.docker(&["run", "--rm", "--mount", &mount, "busybox", "cat", "/s"]),
+        "newer"
+    );
+    let huge = engine.path("huge");
+    std::fs::write(&huge, vec![b'x'; 600 << 10]).unwrap();
+    for (source, reason) in [
+        ("/etc", "is no file"),
+        ("/no/such", "open the secret"),
+        (huge.to_str().unwrap(), "larger than"),
+    ] {
+        let said = engine.run(&[
+            "run",
+            "--rm",
+            "--secret",
+            &format!("id=s,src={source}"),
+            "busybox",
+            "true",
+        ]);
+        assert!(
+            said.code == 125 && said.stderr.contains(reason),
+            "{source}: {said:?}"
+        );
+    }
+    engine.ok(&["rm", "-f", "cc"]);
+    engine.assert_nothing_left();
 }

@@ -15,7 +15,7 @@ mod state;
 mod supervisor;
 mod watch;
 
-pub use runtime::cgroup::{Stats, Support as CgroupSupport};
+pub use runtime::cgroup::{Pressure, Stall, Stats, Support as CgroupSupport};
 
 use crate::protocol::{Failure, Launch, Message, Reply};
 use crate::supervisor::Supervisor;

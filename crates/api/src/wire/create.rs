@@ -131,7 +131,6 @@ fn runtime(name: &str) -> Result<String> {
 /// Names the first thing that is asked for and not supported.
 fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let paths = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let unsupported = [
         (
             body.network_disabled,
@@ -150,10 +149,6 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
             "--isolation (Windows)",
         ),
         (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
-        (
-            paths(&host.masked_paths) || paths(&host.readonly_paths),
-            "a list of masked or read-only paths",
-        ),
     ];
     match unsupported.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(Error::unsupported(what)),
@@ -182,7 +177,8 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
         },
         cap_add: host.cap_add.clone().unwrap_or_default().0,
         cap_drop: host.cap_drop.clone().unwrap_or_default().0,
-        unmasked_paths: host.masked_paths.is_some() || host.readonly_paths.is_some(),
+        masked_paths: paths(&host.masked_paths),
+        read_only_paths: paths(&host.readonly_paths),
         devices: host
             .devices
             .iter()
@@ -226,6 +222,11 @@ fn isolation(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Isol
     Ok(isolation)
 }
 
+fn paths(list: &Option<Vec<String>>) -> Option<Vec<PathBuf>> {
+    let list = list.as_ref()?;
+    Some(list.iter().map(PathBuf::from).collect())
+}
+
 fn security_option(option: &str, isolation: &mut Isolation) -> Result<()> {
     let (name, value) = option
         .split_once('=')
@@ -238,7 +239,6 @@ fn security_option(option: &str, isolation: &mut Isolation) -> Result<()> {
         ("seccomp", "builtin") => isolation.seccomp = Seccomp::Default,
         ("seccomp", profile) => isolation.seccomp = Seccomp::Profile(profile.to_owned()),
         ("systempaths", "unconfined") => isolation.unmasked_paths = true,
-        ("apparmor", "unconfined") => isolation.apparmor = None,
         ("apparmor", profile) => isolation.apparmor = non_empty(profile),
         ("label", "disable") => {}
         ("label", _) => {

@@ -9,6 +9,7 @@ use engine::model::{
     Snapshot, Spec, Throttle,
 };
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The answer of `GET /containers/{id}/json`.
 pub(crate) fn inspect(
@@ -60,7 +61,7 @@ pub(crate) fn inspect(
         restart_count: container.state.restart_count.into(),
         driver: "overlayfs".to_owned(),
         platform: "linux".to_owned(),
-        apparmor_profile: spec.isolation.apparmor.clone().unwrap_or_default(),
+        apparmor_profile: engine.apparmor_profile(spec).unwrap_or_default().to_owned(),
         host_config: Box::new(host_config(container)),
         graph_driver: wire::DriverData {
             name: "overlayfs".to_owned(),
@@ -222,8 +223,8 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         },
         isolation: spec.echo.isolation.clone(),
         volume_driver: spec.echo.volume_driver.clone(),
-        masked_paths: isolation.unmasked_paths.then(Vec::new),
-        readonly_paths: isolation.unmasked_paths.then(Vec::new),
+        masked_paths: paths(isolation.unmasked_paths, &isolation.masked_paths),
+        readonly_paths: paths(isolation.unmasked_paths, &isolation.read_only_paths),
         init: isolation.init.then_some(true),
         cgroup_parent: isolation.cgroup_parent.clone().unwrap_or_default(),
         devices: Some(isolation.devices.iter().map(device).collect()),
@@ -240,6 +241,20 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
     };
     set_limits(&mut host, container.limits());
     host
+}
+
+fn paths(none: bool, own: &Option<Vec<PathBuf>>) -> Option<Vec<String>> {
+    let named = |paths: &Vec<PathBuf>| {
+        paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
+    };
+    if none {
+        Some(Vec::new())
+    } else {
+        own.as_ref().map(named)
+    }
 }
 
 fn device_request(request: &engine::cdi::DeviceRequest) -> wire::DeviceRequest {

@@ -2,6 +2,7 @@
 
 use crate::http::Error;
 use api_types as wire;
+use engine::Secret;
 use engine::model::{Mount, MountSource, Snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,7 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         ("volume", mount.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", mount.tmpfs_options.is_some(), "TmpfsOptions"),
         ("image", mount.image_options.is_some(), "ImageOptions"),
+        ("secret", mount.secret_options.is_some(), "SecretOptions"),
     ];
     if let Some((_, _, field)) = foreign
         .iter()
@@ -132,6 +134,7 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
             id: String::new(),
             subpath: mount.image_options.clone().unwrap_or_default().subpath,
         },
+        "secret" => secret(mount),
         "npipe" | "cluster" => {
             return Err(Error::unsupported(&format!(
                 "a mount of type {}",
@@ -143,7 +146,7 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
     Ok(Mount {
         target: mount.target.clone(),
         source,
-        read_only: mount.read_only || mount.kind == "image",
+        read_only: mount.read_only || matches!(mount.kind.as_str(), "image" | "secret"),
     })
 }
 
@@ -202,6 +205,19 @@ pub(crate) fn check_driver(name: &str) -> Result<()> {
     )))
 }
 
+/// The permissions of a secret unless asked otherwise, as Swarm's.
+const SECRET_MODE: u32 = 0o444;
+
+fn secret(mount: &wire::Mount) -> MountSource {
+    let options = mount.secret_options.clone().unwrap_or_default();
+    MountSource::Secret(Secret {
+        path: PathBuf::from(&mount.source),
+        uid: options.uid,
+        gid: options.gid,
+        mode: options.mode.unwrap_or(SECRET_MODE),
+    })
+}
+
 fn anonymous_name() -> Result<String> {
     engine::random_id().map_err(Error::from)
 }
@@ -252,6 +268,13 @@ pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire:
             kind: "image".to_owned(),
             name: reference.clone(),
             source: reference.clone(),
+            destination: mount.target.clone(),
+            rw: false,
+            ..wire::MountPoint::default()
+        },
+        MountSource::Secret(secret) => wire::MountPoint {
+            kind: "secret".to_owned(),
+            source: secret.path.display().to_string(),
             destination: mount.target.clone(),
             rw: false,
             ..wire::MountPoint::default()

@@ -1,7 +1,7 @@
 //! A container's resource usage.
 
 use api_types as wire;
-use engine::Stats;
+use engine::{Pressure, Stall, Stats};
 use std::collections::BTreeMap;
 
 /// Fills in what the container's cgroups and its network namespace tell.
@@ -40,6 +40,30 @@ pub(crate) fn fill(response: &mut wire::StatsResponse, stats: &Stats, pid: Optio
     };
     response.blkio_stats = block_io(stats);
     response.networks = pid.map(networks).unwrap_or_default();
+    let pressure = &stats.pressure;
+    let kinds = [
+        ("cpu", &pressure.cpu),
+        ("memory", &pressure.memory),
+        ("io", &pressure.io),
+    ];
+    let known = kinds
+        .into_iter()
+        .filter_map(|(name, found)| Some((name.to_owned(), self::pressure(found.as_ref()?))));
+    response.pressure_stats = known.collect();
+}
+
+fn pressure(pressure: &Pressure) -> wire::PressureStats {
+    let percent = |hundredths: u32| f64::from(hundredths) / 100.0;
+    let stall = |stall: Stall| wire::StallStats {
+        avg10: percent(stall.average_10s),
+        avg60: percent(stall.average_60s),
+        avg300: percent(stall.average_300s),
+        total: stall.total_us,
+    };
+    wire::PressureStats {
+        some: stall(pressure.some),
+        full: stall(pressure.full),
+    }
 }
 
 fn block_io(stats: &Stats) -> wire::BlkioStats {

@@ -1,7 +1,7 @@
 //! The flags of `run` and `create`: all of Docker's.
 
 use crate::flags::{Flag, Kind};
-use crate::parse::{address, device, keyvalue, mount, network};
+use crate::parse::{address, device, keyvalue, mount, network, secret};
 
 /// Flags that `run` and `create` share.
 pub(crate) const CONTAINER_FLAGS: &[Flag] = &[
@@ -222,6 +222,11 @@ pub(crate) const CONTAINER_FLAGS: &[Flag] = &[
         "Remove the container and its anonymous volumes when it exits",
     ),
     Flag::text("runtime", "OCI runtime"),
+    Flag::list(
+        "secret",
+        "Give a file of the host in memory of its own (id=…,src=…,target=…,uid=…,gid=…,mode=…)",
+    )
+    .check(|text| secret::parse(text).map(drop)),
     Flag::list("security-opt", "Security option"),
     Flag::of("shm-size", Kind::Bytes, "Size of /dev/shm"),
     Flag::text("stop-signal", "Signal that asks the container to stop"),

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::flags::Matches;
 use crate::parse::{
-    address, check, device, keyvalue, mount, network, ports::Ports, security, volume::Volumes,
+    address, check, device, keyvalue, mount, network, ports::Ports, secret, security,
+    volume::Volumes,
 };
 use crate::session::Session;
 use api_types::{CreateRequest, HealthConfig, HostConfig, LogConfig, NetworkingConfig, StrSlice};
@@ -223,6 +224,12 @@ fn host(matches: &Matches, network_mode: String) -> Result<HostConfig> {
             .list("mount")
             .iter()
             .map(|text| mount::parse(text))
+            .chain(
+                matches
+                    .list("secret")
+                    .iter()
+                    .map(|text| secret::parse(text)),
+            )
             .collect::<Result<_, _>>()
             .map_err(Error::Message)?,
         masked_paths: unmasked.clone(),

@@ -11,5 +11,6 @@ pub(crate) mod network;
 pub(crate) mod platform;
 pub(crate) mod ports;
 pub(crate) mod reference;
+pub(crate) mod secret;
 pub(crate) mod security;
 pub(crate) mod volume;

@@ -99,9 +99,11 @@ pub(super) fn paths(isolation: &Isolation) -> (Vec<PathBuf>, Vec<PathBuf>) {
     if isolation.privileged || isolation.unmasked_paths {
         return (Vec::new(), Vec::new());
     }
+    let masked = isolation.masked_paths.clone();
+    let read_only = isolation.read_only_paths.clone();
     (
-        MASKED.map(PathBuf::from).to_vec(),
-        READ_ONLY.map(PathBuf::from).to_vec(),
+        masked.unwrap_or_else(|| MASKED.map(PathBuf::from).to_vec()),
+        read_only.unwrap_or_else(|| READ_ONLY.map(PathBuf::from).to_vec()),
     )
 }
 

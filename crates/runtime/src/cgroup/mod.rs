@@ -16,6 +16,7 @@ mod layout;
 mod limits;
 mod oom;
 mod ownership;
+mod pressure;
 mod properties;
 mod stats;
 mod support;
@@ -25,6 +26,7 @@ mod v2;
 
 pub use entry::SubCgroup;
 pub use oom::OomEvents;
+pub use pressure::{Pressure, PressureStats, Stall};
 pub use stats::{BlockIoStats, CpuStats, HugepageStats, MemoryStats, PidsStats, Stats};
 pub use support::Support;
 
@@ -188,6 +190,9 @@ impl Cgroup {
         let mut stats = Stats::default();
         for Group { hierarchy, dir } in &self.groups {
             let v1 = hierarchy.version == Version::V1;
+            if !v1 {
+                stats.pressure = pressure::pressure(dir).doing("reading the pressure")?;
+            }
             for controller in &hierarchy.controllers {
                 match (controller.as_str(), v1) {
                     ("cpu", true) => stats::cpu_v1(dir, &mut stats.cpu),

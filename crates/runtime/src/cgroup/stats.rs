@@ -2,6 +2,7 @@
 //!
 //! A controller or file that the host lacks leaves its numbers at zero or unset: statistics are an account, not a demand.
 
+use super::PressureStats;
 use super::dir::Dir;
 use super::v1::UNLIMITED;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct Stats {
     pub block_io: Vec<BlockIoStats>,
     /// Huge pages by size as the files name it: `2MB`.
     pub hugepages: BTreeMap<String, HugepageStats>,
+    /// Time spent waiting for resources.
+    #[serde(default)]
+    pub pressure: PressureStats,
 }
 
 /// CPU time.

@@ -256,6 +256,8 @@ fn usage(known: &Known, cgroup: &Cgroup) -> Result<Value> {
         pids,
         block_io,
         hugepages,
+        // runc tells of it since 1.2, in another place for each resource; nobody reads it from here yet.
+        pressure: _,
     } = cgroup.stats()?;
     let with_swap = memory.usage.saturating_add(memory.swap_usage);
     let unlimited = u64::MAX;
