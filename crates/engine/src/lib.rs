@@ -19,6 +19,7 @@ mod files;
 mod ids;
 mod image_records;
 mod link;
+mod links;
 mod log_options;
 mod logs;
 mod mounts;

@@ -294,3 +294,53 @@ fn ports_are_published_and_taken_back_while_a_container_runs() {
     engine.words("rm -f web");
     engine.assert_nothing_left();
 }
+
+/// Its wire is a veth pair, whose other end is put on the engine's bridge.
+#[test]
+fn a_container_has_an_interface_on_one_of_the_hosts() {
+    let engine = Engine::new();
+    // The names of interfaces are the machine's; the engine's bridge has one that is nobody else's.
+    let (parent, other) = (
+        format!("{}p", engine.bridge()),
+        format!("{}q", engine.bridge()),
+    );
+    stay(&engine, "far", "");
+    let far = inspect(&engine, "{{.NetworkSettings.IPAddress}}", "far");
+    let ip = |line: &str| {
+        let status = Command::new("ip").args(line.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {line}");
+    };
+    ip(&format!("link add {parent} type veth peer name {other}"));
+    for (name, rest) in [(&parent, "up"), (&other, "up")] {
+        ip(&format!("link set {name} {rest}"));
+    }
+    ip(&format!("link set {other} master {}", engine.bridge()));
+    engine.refused("network create -d macvlan wire", "--opt parent");
+    engine.refused(
+        "network create -d macvlan -o parent=nowhere0 wire",
+        "no interface",
+    );
+    let subnet = engine.subnet(0);
+    engine.words(&format!(
+        "network create -d macvlan -o parent={parent} --subnet {subnet} wire"
+    ));
+    // Another address on the same wire is reached by a route to it.
+    stay(&engine, "near", "--network wire --cap-add NET_ADMIN");
+    engine.words(&format!("exec near ip route add {far} dev eth0"));
+    let near = address(&engine, "near", "wire");
+    engine
+        .words("run -d --name back --cap-add NET_ADMIN --network container:far busybox sleep 600");
+    engine.words(&format!("exec back ip route add {near} dev eth0"));
+    assert!(pings(&engine, "near", &far));
+    assert!(engine.docker(&["network", "inspect", "-f", "{{.Driver}}", "wire"]) == "macvlan");
+    engine.words("network disconnect wire near");
+    assert!(!engine.words("exec near ip link").contains("eth0"));
+    engine.refused(
+        "run --rm --network wire -p 80:80 busybox true",
+        "cannot publish ports",
+    );
+    engine.words("rm -f near back far");
+    engine.words("network rm wire");
+    ip(&format!("link del {parent}"));
+    engine.assert_nothing_left();
+}
