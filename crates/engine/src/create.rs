@@ -48,6 +48,7 @@ impl Engine {
         }
         let mut spec = merge(request, image, config)?;
         self.resolve_peers(&mut spec)?;
+        self.resolve_links(&spec.network.mode.clone(), &mut spec.network.links)?;
         let support = crate::update::host_support()?;
         let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;

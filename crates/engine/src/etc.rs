@@ -18,15 +18,34 @@ const HOST_GATEWAY: &str = "host-gateway";
 /// The address of the resolver in every network that somebody made.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// Writes the files into `dir`. `addresses`: the container's own, `gateway`: the host's in its network, `resolver`: whether
-/// the container has one of its own.
-pub(crate) fn write(
-    dir: &Path,
-    spec: &Spec,
-    addresses: &[IpAddr],
-    gateway: Option<IpAddr>,
-    resolver: bool,
-) -> Result<()> {
+/// A line of a hosts file.
+#[derive(Debug, Clone)]
+pub(crate) struct HostLine {
+    pub(crate) address: IpAddr,
+    pub(crate) names: Vec<String>,
+}
+
+impl HostLine {
+    fn text(&self) -> String {
+        format!("{}\t{}\n", self.address, self.names.join(" "))
+    }
+}
+
+/// What a container's files say of its network.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// The container's own addresses.
+    pub(crate) addresses: &'a [IpAddr],
+    /// The host's address in its network.
+    pub(crate) gateway: Option<IpAddr>,
+    /// Whether the container has a resolver of its own.
+    pub(crate) resolver: bool,
+    /// Further lines of its hosts file.
+    pub(crate) hosts: &'a [HostLine],
+}
+
+/// Writes the files into `dir`.
+pub(crate) fn write(dir: &Path, spec: &Spec, surroundings: &Surroundings<'_>) -> Result<()> {
     let hostname = crate::spec::hostname(spec);
     let write = |name: &str, text: String| {
         std::fs::write(dir.join(name), text)
@@ -38,11 +57,11 @@ pub(crate) fn write(
     } else {
         LOCAL_HOSTS.to_owned()
     };
-    write("hosts", self::hosts(hosts, spec, addresses, gateway)?)?;
+    write("hosts", self::hosts(hosts, spec, surroundings)?)?;
     write("hostname", format!("{hostname}\n"))?;
     let servers = if shares_host {
         Servers::Host
-    } else if resolver {
+    } else if surroundings.resolver {
         Servers::Resolver
     } else {
         Servers::Reachable
@@ -84,6 +103,20 @@ pub(crate) fn add_addresses(dir: &Path, spec: &Spec, addresses: &[IpAddr]) -> Re
     std::fs::write(dir.join("hosts"), text).context(|| "write /etc/hosts of the container")
 }
 
+/// Gives names another address in the hosts file of a container that runs.
+pub(crate) fn replace_line(dir: &Path, line: &HostLine) -> Result<()> {
+    let text = read(&dir.join("hosts"))?;
+    let names = line.names.join(" ");
+    let is_other = |present: &&str| {
+        present
+            .split_once('\t')
+            .is_none_or(|(_, present)| present.trim_end() != names)
+    };
+    let mut kept: String = text.split_inclusive('\n').filter(is_other).collect();
+    kept.push_str(&line.text());
+    std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
+}
+
 /// Removes the lines of addresses from the hosts file of a container that runs.
 pub(crate) fn remove_addresses(dir: &Path, addresses: &[IpAddr]) -> Result<()> {
     let text = read(&dir.join("hosts"))?;
@@ -121,18 +154,13 @@ fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn hosts(
-    mut text: String,
-    spec: &Spec,
-    addresses: &[IpAddr],
-    gateway: Option<IpAddr>,
-) -> Result<String> {
+fn hosts(mut text: String, spec: &Spec, surroundings: &Surroundings<'_>) -> Result<String> {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     for line in &spec.network.extra_hosts {
         let (name, target) = line.split_once([':', '=']).unwrap_or((line, ""));
-        let target = match (target, gateway) {
+        let target = match (target, surroundings.gateway) {
             (HOST_GATEWAY, Some(gateway)) => gateway.to_string(),
             (HOST_GATEWAY, None) => {
                 return Err(Error::invalid(format!(
@@ -143,7 +171,8 @@ fn hosts(
         };
         let _ = writeln!(text, "{target}\t{name}");
     }
-    text.push_str(&own_lines(spec, addresses));
+    text.extend(surroundings.hosts.iter().map(HostLine::text));
+    text.push_str(&own_lines(spec, surroundings.addresses));
     Ok(text)
 }
 

@@ -20,6 +20,7 @@ mod files;
 mod ids;
 mod image_records;
 mod link;
+mod links;
 mod log_options;
 mod logs;
 mod mounts;

@@ -415,6 +415,9 @@ pub struct NetworkSpec {
     pub dns_options: Vec<String>,
     /// The interface's hardware address instead of a derived one.
     pub mac_address: Option<String>,
+    /// Other containers of the default bridge under names of its own, as `container:name`; the ids of containers once it exists.
+    #[serde(default)]
+    pub links: Vec<String>,
 }
 
 /// A transport protocol.

@@ -33,6 +33,8 @@ pub(crate) struct Prepared {
     pub(crate) apparmor: Option<String>,
     /// What devices of drivers take.
     pub(crate) devices: Injection,
+    /// What linked containers add to the environment; what was asked for comes before it.
+    pub(crate) environment: Vec<String>,
     /// The first host id of the container's own user namespace.
     pub(crate) user_namespace_base: Option<u32>,
 }
@@ -68,6 +70,7 @@ pub(crate) fn build(spec: &Spec, prepared: &Prepared) -> Result<rt::Spec> {
     let mut process = process(spec)?;
     process.apparmor_profile.clone_from(&prepared.apparmor);
     process.env = merge_environment(&process.env, &prepared.devices.env);
+    process.env = merge_environment(&prepared.environment, &process.env);
     let parent = isolation.cgroup_parent.as_deref().unwrap_or(CGROUP_PARENT);
     Ok(rt::Spec {
         oci_version: rt::VERSION.to_owned(),

@@ -145,6 +145,7 @@ impl Engine {
         self.serve_names(container, &link, status.pid).await?;
         step(Step::Ports)?;
         block_in_place(|| self.publish(container))?;
+        block_in_place(|| self.update_links_to(&container.snapshot()))?;
         step(Step::Attach)?;
         for Attaching { streams, ready } in container.take_attaching() {
             let (_, stream) = link.open(&Request::Attach(streams)).await?;
@@ -197,6 +198,7 @@ impl Engine {
             limits: container.snapshot().limits().clone(),
             apparmor: self.apparmor_profile(spec).map(str::to_owned),
             devices,
+            environment: Vec::new(),
             user_namespace_base,
         };
         self.write_bundle(container, prepared)?;
@@ -319,8 +321,15 @@ impl Engine {
                     .context(|| format!("copy /etc/{name}"))?;
             }
         } else {
-            let resolver = crate::names::has_resolver(&state);
-            etc::write(&etc_dir, spec, &addresses, gateway, resolver)?;
+            let linked = self.follow_links(container)?;
+            prepared.environment = linked.environment;
+            let surroundings = etc::Surroundings {
+                addresses: &addresses,
+                gateway,
+                resolver: crate::names::has_resolver(&state),
+                hosts: &linked.hosts,
+            };
+            etc::write(&etc_dir, spec, &surroundings)?;
         }
         prepared.etc_dir = Some(etc_dir);
         let config = crate::spec::build(spec, &prepared)?;

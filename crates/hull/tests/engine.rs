@@ -213,12 +213,16 @@ fn a_start_that_fails_at_any_step_leaves_nothing() {
     let steps = [
         "Layer", "Mounts", "Endpoint", "Bundle", "Shim", "Connect", "Ports", "Attach", "Go",
     ];
+    let subnet = engine.subnet(0);
+    engine.words(&format!("network create --subnet {subnet} other"));
     for step in steps {
         engine.kill();
         engine.fail_at = Some(step.to_owned());
         engine.start();
         let flags = [
             "--rm",
+            "--network",
+            "other",
             "--ipc",
             "shareable",
             "-p",
@@ -241,5 +245,6 @@ fn a_start_that_fails_at_any_step_leaves_nothing() {
         engine.start();
         engine.ok(&command);
     }
+    engine.words("network rm other");
     engine.assert_nothing_left();
 }

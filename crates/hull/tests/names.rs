@@ -211,3 +211,68 @@ fn attack_34_an_internal_network_leaks_no_questions() {
     engine.words("rm -f spy");
     engine.assert_nothing_left();
 }
+
+#[test]
+fn a_link_gives_a_container_of_the_default_bridge_a_name_and_an_environment() {
+    let engine = Engine::new();
+    stay(&engine, "db", "-e COLOUR=red --expose 5432");
+    engine.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--link",
+        "db:my-store",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    let address =
+        |name: &str| engine.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]);
+    let db = address("db");
+    let id = engine.words("ps -q --filter name=db");
+    let hosts = engine.words("exec web cat /etc/hosts");
+    assert!(
+        hosts.contains(&format!("{db}\tmy-store {id} db\n")),
+        "{hosts}"
+    );
+    let environment = engine.words("inspect -f {{.Config.Env}} web");
+    assert!(!environment.contains("MY_STORE"), "{environment}");
+    let environment = engine
+        .ok(&["exec", "web", "cat", "/proc/1/environ"])
+        .replace('\0', "\n");
+    for line in [
+        "MY_STORE_NAME=/web/my-store".to_owned(),
+        format!("MY_STORE_PORT=tcp://{db}:5432"),
+        format!("MY_STORE_PORT_5432_TCP_ADDR={db}"),
+        "MY_STORE_ENV_COLOUR=red".to_owned(),
+    ] {
+        assert!(
+            environment.lines().any(|present| present == line),
+            "{line}: {environment}"
+        );
+    }
+    // It follows to another address.
+    engine.words("stop -t 0 db");
+    engine.words("run -d --name other busybox sleep 600");
+    engine.words("start db");
+    let moved = address("db");
+    assert_ne!(moved, db);
+    let hosts = engine.words("exec web cat /etc/hosts");
+    assert!(
+        hosts.contains(&format!("{moved}\tmy-store {id} db"))
+            && !hosts.contains(&format!("{db}\tmy-store")),
+        "{hosts}"
+    );
+    engine.words("stop -t 0 db");
+    engine.refused(
+        "run --rm --link db busybox true",
+        "Cannot link to a non running container",
+    );
+    engine.refused(
+        "run --rm --link nobody busybox true",
+        "could not get container",
+    );
+    engine.words("rm -f web db other");
+    engine.assert_nothing_left();
+}

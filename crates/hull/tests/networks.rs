@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::Engine;
 
 /// Makes a network of IPv4 addresses of its own.
@@ -292,5 +292,152 @@ fn ports_are_published_and_taken_back_while_a_container_runs() {
     engine.words("update --publish-rm 80 web");
     assert_eq!(engine.words("port web"), "");
     engine.words("rm -f web");
+    engine.assert_nothing_left();
+}
+
+/// Its wire is a veth pair, whose other end is put on the engine's bridge.
+#[test]
+fn a_container_has_an_interface_on_one_of_the_hosts() {
+    let engine = Engine::new();
+    // The names of interfaces are the machine's; the engine's bridge has one that is nobody else's.
+    let (parent, other) = (
+        format!("{}p", engine.bridge()),
+        format!("{}q", engine.bridge()),
+    );
+    stay(&engine, "far", "");
+    let far = inspect(&engine, "{{.NetworkSettings.IPAddress}}", "far");
+    let ip = |line: &str| {
+        let status = Command::new("ip").args(line.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {line}");
+    };
+    ip(&format!("link add {parent} type veth peer name {other}"));
+    for (name, rest) in [(&parent, "up"), (&other, "up")] {
+        ip(&format!("link set {name} {rest}"));
+    }
+    ip(&format!("link set {other} master {}", engine.bridge()));
+    engine.refused("network create -d macvlan wire", "--opt parent");
+    engine.refused(
+        "network create -d macvlan -o parent=nowhere0 wire",
+        "no interface",
+    );
+    let subnet = engine.subnet(0);
+    engine.words(&format!(
+        "network create -d macvlan -o parent={parent} --subnet {subnet} wire"
+    ));
+    // Another address on the same wire is reached by a route to it.
+    stay(&engine, "near", "--network wire --cap-add NET_ADMIN");
+    engine.words(&format!("exec near ip route add {far} dev eth0"));
+    let near = address(&engine, "near", "wire");
+    engine
+        .words("run -d --name back --cap-add NET_ADMIN --network container:far busybox sleep 600");
+    engine.words(&format!("exec back ip route add {near} dev eth0"));
+    assert!(pings(&engine, "near", &far));
+    assert!(engine.docker(&["network", "inspect", "-f", "{{.Driver}}", "wire"]) == "macvlan");
+    engine.words("network disconnect wire near");
+    assert!(!engine.words("exec near ip link").contains("eth0"));
+    engine.refused(
+        "run --rm --network wire -p 80:80 busybox true",
+        "cannot publish ports",
+    );
+    engine.words("rm -f near back far");
+    engine.words("network rm wire");
+    ip(&format!("link del {parent}"));
+    engine.assert_nothing_left();
+}
+
+/// The interfaces of the machine that belong to a network of this engine, whose ids begin the names of bridges.
+fn bridges_of(ids: &[String]) -> Vec<String> {
+    let output = Command::new("ip").args(["-o", "link"]).output().unwrap();
+    let links = String::from_utf8(output.stdout).unwrap();
+    let is_ours = |line: &&str| ids.iter().any(|id| line.contains(&id[..12]));
+    links.lines().filter(is_ours).map(str::to_owned).collect()
+}
+
+#[test]
+fn killed_at_random_moments_it_knows_its_networks() {
+    const ROUNDS: u32 = 40;
+    let mut engine = Engine::new();
+    create(&engine, "kept", 0, "");
+    let mut ids = vec![engine.ok(&["network", "inspect", "-f", "{{.Id}}", "kept"])];
+    let mut undisturbed = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let subnet = engine.subnet(1);
+        let commands = [
+            format!("network create --subnet {subnet} passing"),
+            "run -d --name web --network kept -p 127.0.0.1:0:80 busybox sleep 600".to_owned(),
+            "network connect passing web".to_owned(),
+            "network disconnect kept web".to_owned(),
+            "rm -f web".to_owned(),
+            "network rm passing".to_owned(),
+        ];
+        // In the midst of every round but the first, which tells how long one takes.
+        let pid = engine.pid().to_string();
+        let after = undisturbed * (round * 7919 % 1000) / 1000;
+        let killer = (round > 0).then(|| {
+            std::thread::spawn(move || {
+                std::thread::sleep(after);
+                let killed = Command::new("kill").args(["-9", &pid]).status();
+                assert!(killed.unwrap().success());
+            })
+        });
+        let began = Instant::now();
+        for line in &commands {
+            let words: Vec<_> = line.split(' ').collect();
+            let said = engine.run(&words);
+            if said.stdout.len() == 65 && line.starts_with("network create") {
+                ids.push(said.stdout.trim().to_owned());
+            }
+        }
+        match killer {
+            Some(killer) => killer.join().unwrap(),
+            None => undisturbed = began.elapsed(),
+        }
+        engine.kill();
+        engine.start();
+        // What is there can be used and removed, whatever it is.
+        let known = engine.ok(&[
+            "network",
+            "ls",
+            "-q",
+            "--no-trunc",
+            "--filter",
+            "type=custom",
+        ]);
+        ids.extend(known.lines().map(str::to_owned));
+        let made: Vec<String> = known.lines().map(str::to_owned).collect();
+        assert_eq!(bridges_of(&ids).len(), bridges_of(&made).len(), "{known}");
+        engine.words("run --rm --network kept busybox true");
+        if !engine.words("ps -aq").is_empty() {
+            engine.words("rm -f web");
+        }
+        if made.len() > 1 {
+            engine.words("network rm passing");
+        }
+        engine.assert_nothing_left();
+    }
+    engine.words("network rm kept");
+    assert_eq!(bridges_of(&ids), Vec::<String>::new());
+}
+
+#[test]
+fn many_containers_come_and_go_on_one_network_at_once() {
+    let engine = Engine::new();
+    create(&engine, "busy", 0, "");
+    std::thread::scope(|scope| {
+        for worker in 0..6 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for round in 0..4 {
+                    let name = format!("c{worker}-{round}");
+                    stay(engine, &name, "--network busy");
+                    let own = address(engine, &name, "busy");
+                    let found = engine.run(&["exec", &name, "nslookup", &name]);
+                    assert!(found.stdout.contains(&own), "{found:?}");
+                    engine.words(&format!("rm -f {name}"));
+                }
+            });
+        }
+    });
+    engine.words("network rm busy");
     engine.assert_nothing_left();
 }

@@ -8,6 +8,7 @@
 //! starts: the kernel is then brought to exactly that. When somebody else empties the firewall it is brought to that again.
 
 mod address;
+mod configure;
 mod firewall;
 mod ipam;
 mod link;
@@ -16,7 +17,9 @@ mod nft;
 mod ports;
 mod redirect;
 mod spoofing;
+mod state;
 mod subnet;
+mod uplink;
 mod watch;
 
 pub use ipam::Range;
@@ -24,6 +27,7 @@ pub use networks::{EndpointRequest, Networks};
 pub use redirect::redirect_names;
 pub use subnet::Subnet;
 pub use sys::netlink::Error as NetlinkError;
+pub use uplink::{Uplink, UplinkMode};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -55,11 +59,13 @@ pub enum GatewayMode {
     Isolated,
 }
 
-/// How a bridge is to be.
+/// How a network is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeConfig {
-    /// The interface's name, at most 15 bytes.
+    /// The bridge's name, at most 15 bytes.
     pub interface: String,
+    /// Some: there is no bridge, and containers are on an interface of the host.
+    pub uplink: Option<Uplink>,
     /// Its IPv4 addresses.
     pub ipv4: Addressing,
     /// Its IPv6 addresses.
@@ -87,6 +93,7 @@ impl BridgeConfig {
     pub fn new(interface: impl Into<String>) -> Self {
         Self {
             interface: interface.into(),
+            uplink: None,
             ipv4: Addressing::Choose,
             ipv6: Addressing::None,
             mtu: None,

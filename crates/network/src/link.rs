@@ -17,6 +17,7 @@ const RTM_GETLINK: u16 = 18;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -168,6 +169,44 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Err
                 })
         });
     socket.send(vec![message, port])
+}
+
+/// What an interface on another one is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewLink<'a> {
+    pub(crate) name: &'a str,
+    /// The index of the interface that it is on.
+    pub(crate) parent: u32,
+    /// Where it is to be.
+    pub(crate) netns: BorrowedFd<'a>,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) kind: &'static str,
+}
+
+/// Makes an interface on another one. `data`: what its kind has to know.
+pub(crate) fn create_on(
+    socket: &mut Socket,
+    new: NewLink<'_>,
+    data: impl FnOnce(Message) -> Message,
+) -> Result<(), Error> {
+    let what = format!("create {} {} in the container", new.kind, new.name);
+    let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, what)
+        .fixed(&ifinfo(0, 0))
+        .text(IFLA_IFNAME, new.name)
+        .number(IFLA_LINK, new.parent)
+        .attribute(IFLA_NET_NS_FD, &new.netns.as_raw_fd().to_ne_bytes());
+    if let Some(mac) = new.mac {
+        message = message.attribute(IFLA_ADDRESS, &mac);
+    }
+    if let Some(mtu) = new.mtu {
+        message = message.number(IFLA_MTU, mtu);
+    }
+    let message = message.nest(IFLA_LINKINFO, |info| {
+        info.attribute(IFLA_INFO_KIND, new.kind.as_bytes())
+            .nest(IFLA_INFO_DATA, data)
+    });
+    socket.send(vec![message])
 }
 
 /// Deletes an interface, and with a veth its peer. That it is gone already is no error.

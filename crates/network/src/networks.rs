@@ -6,21 +6,17 @@
 //! ```
 //! The firewall knows a network before its bridge is there, so that there is no moment in which it is open.
 
-use crate::firewall::{Firewall, Published, Rules};
-use crate::ipam::{self, Pool};
+use crate::configure::{check_interface, configure, derived_mac, random_mac};
+use crate::ipam::Pool;
 use crate::link::{self, Veth};
 use crate::ports::Ports;
-use crate::spoofing::Member;
+use crate::state::{Network, State, lock};
 use crate::subnet::Subnet;
-use crate::{
-    Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Publish, Range, Result,
-    address, optional_setting, setting, watch,
-};
+use crate::{Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Publish, Result};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use sys::netlink::Socket;
 
 /// What an endpoint is to be.
 #[derive(Debug, Clone)]
@@ -51,279 +47,6 @@ pub struct Networks {
 struct Dead {
     network: String,
     endpoint: Endpoint,
-}
-
-#[derive(Debug)]
-struct State {
-    /// The name of the firewall's tables.
-    table: String,
-    networks: BTreeMap<String, Network>,
-    ports: Ports,
-    /// Some once any bridge exists.
-    kernel: Option<Kernel>,
-    /// Of links that could not be deleted, for the next call that can tell of them.
-    late_errors: Vec<Failure>,
-}
-
-#[derive(Debug)]
-struct Kernel {
-    links: Socket,
-    firewall: Firewall,
-}
-
-#[derive(Debug)]
-struct Network {
-    config: BridgeConfig,
-    /// Of the families that have been chosen or were fixed.
-    pools: [Option<Pool>; 2],
-    /// The bridge's index, once it exists.
-    index: Option<u32>,
-    /// By the host's end.
-    endpoints: BTreeMap<String, Endpoint>,
-}
-
-impl Network {
-    fn rules(&self) -> Rules<'_> {
-        let subnet = |is_ipv6: bool, mode| {
-            let pool = self.pools[usize::from(is_ipv6)].as_ref();
-            pool.map(|pool| (pool.range().subnet, mode))
-        };
-        Rules {
-            interface: &self.config.interface,
-            subnets: [
-                subnet(false, self.config.gateway_mode4),
-                subnet(true, self.config.gateway_mode6),
-            ],
-            internal: self.config.internal,
-            icc: self.config.icc,
-            masquerade: self.config.masquerade,
-        }
-    }
-
-    fn gateways(&self) -> Vec<&Range> {
-        let pools = self.pools.iter().flatten();
-        pools
-            .map(Pool::range)
-            .filter(|range| self.config.has_gateway(range.subnet.is_ipv6()))
-            .collect()
-    }
-
-    fn member(&self, endpoint: &Endpoint) -> Option<Member> {
-        let addresses = endpoint.addresses.iter().map(|address| address.address);
-        self.config.checks_senders.then(|| Member {
-            interface: endpoint.host_interface.clone(),
-            mac: endpoint.mac,
-            addresses: addresses
-                .chain(endpoint.link_local.iter().copied())
-                .collect(),
-        })
-    }
-
-    fn give_back(&mut self, addresses: &[Address]) {
-        for address in addresses {
-            if let Some(pool) = &mut self.pools[usize::from(address.address.is_ipv6())] {
-                pool.give_back(address.address);
-            }
-        }
-    }
-}
-
-impl State {
-    fn kernel(&mut self, shared: &Arc<Mutex<Self>>) -> Result<&mut Kernel> {
-        if self.kernel.is_none() {
-            let firewall = Firewall::open(&self.table)?;
-            let shared = Arc::downgrade(shared);
-            let restored = move || match shared.upgrade() {
-                Some(state) => {
-                    let mut state = lock(&state);
-                    if let Err(error) = state.rebuild() {
-                        state.late_errors.push(error);
-                    }
-                    true
-                }
-                None => false,
-            };
-            watch::start(self.table.clone(), firewall.port_id()?, restored)?;
-            self.kernel = Some(Kernel {
-                links: link::open()?,
-                firewall,
-            });
-        }
-        Ok(self.kernel.as_mut().expect("it was made above"))
-    }
-
-    fn network(&mut self, key: &str) -> Result<&mut Network> {
-        self.networks.get_mut(key).ok_or(Failure::Gone)
-    }
-
-    /// Brings the firewall to what is known here.
-    fn rebuild(&mut self) -> Result<()> {
-        let Some(kernel) = &mut self.kernel else {
-            return Ok(());
-        };
-        let up = self
-            .networks
-            .values()
-            .filter(|network| network.pools.iter().any(Option::is_some));
-        let rules: Vec<Rules<'_>> = up.clone().map(Network::rules).collect();
-        let endpoints = || {
-            up.clone()
-                .flat_map(|n| n.endpoints.values().map(move |e| (n, e)))
-        };
-        let published: Vec<Published<'_>> = endpoints()
-            .flat_map(|(_, endpoint)| published(endpoint, &endpoint.ports))
-            .collect();
-        let members: Vec<Member> = endpoints().filter_map(|(n, e)| n.member(e)).collect();
-        Ok(kernel.firewall.rebuild(&rules, &published, &members)?)
-    }
-
-    /// Every network that anybody has.
-    fn taken_subnets(&mut self) -> Result<Vec<Subnet>> {
-        let mut taken = address::routed_networks(&mut link::open()?)?;
-        let pools = self
-            .networks
-            .values()
-            .flat_map(|network| network.pools.iter().flatten());
-        taken.extend(pools.map(|pool| pool.range().subnet));
-        Ok(taken)
-    }
-
-    /// Gives a network the addresses that it asks for, or free ones.
-    fn choose(&mut self, config: &BridgeConfig) -> Result<[Option<Pool>; 2]> {
-        let mut pools = [None, None];
-        for (at, addressing) in [&config.ipv4, &config.ipv6].into_iter().enumerate() {
-            let range = match addressing {
-                Addressing::None => continue,
-                Addressing::Fixed(range) => {
-                    if range.subnet.is_ipv6() != (at == 1) {
-                        return Err(Failure::Invalid(format!(
-                            "{} is of the other family",
-                            range.subnet
-                        )));
-                    }
-                    self.check_overlap(range.subnet)?;
-                    range.clone()
-                }
-                Addressing::Choose => {
-                    let taken = self.taken_subnets()?;
-                    let choose = if at == 0 {
-                        ipam::choose_ipv4
-                    } else {
-                        ipam::choose_ipv6
-                    };
-                    Range::new(choose(&taken)?)
-                }
-            };
-            pools[at] = Some(Pool::new(range)?);
-        }
-        if pools.iter().all(Option::is_none) {
-            return Err(Failure::Invalid("IPv4 or IPv6 must be enabled".to_owned()));
-        }
-        Ok(pools)
-    }
-
-    /// A network that was asked for by hand may overlap a route of the host, as Docker's may, but no other network.
-    fn check_overlap(&self, subnet: Subnet) -> Result<()> {
-        let mut pools = self
-            .networks
-            .values()
-            .flat_map(|network| network.pools.iter().flatten());
-        match pools.find(|pool| pool.range().subnet.overlaps(&subnet)) {
-            None => Ok(()),
-            Some(_) => Err(Failure::Invalid(
-                "invalid pool request: Pool overlaps with other one on this address space"
-                    .to_owned(),
-            )),
-        }
-    }
-
-    /// Makes a network's bridge unless it is there, and everything the kernel needs for it.
-    fn raise(&mut self, shared: &Arc<Mutex<Self>>, key: &str) -> Result<()> {
-        if self.network(key)?.index.is_some() {
-            return Ok(());
-        }
-        self.find_pools(shared, key)?;
-        self.rebuild()?;
-        self.make_bridge(key)
-    }
-
-    /// Needs the network's pools, and the rules for it.
-    fn make_bridge(&mut self, key: &str) -> Result<()> {
-        let kernel = self.kernel.as_mut().expect("the pools were found with it");
-        let network = self.networks.get_mut(key).ok_or(Failure::Gone)?;
-        let config = &network.config;
-        let interface = &config.interface;
-        let gateways = network.gateways();
-        let present = link::index(&kernel.links, interface)?;
-        let is_whole = match present {
-            Some(index) => {
-                let found = address::addresses_of(&mut kernel.links, index)?;
-                let has =
-                    |range: &&Range| found.iter().any(|(address, _)| *address == range.gateway());
-                gateways.iter().all(has)
-            }
-            None => false,
-        };
-        let index = match present {
-            Some(index) if is_whole => index,
-            _ => {
-                // One without its address is the rest of a crash.
-                link::delete(&mut kernel.links, interface)?;
-                link::create_bridge(&mut kernel.links, interface, &gateways, config.mtu)?
-            }
-        };
-        prepare_host(interface, network.pools[1].is_some())?;
-        link::set_up(&mut kernel.links, index, interface)?;
-        network.index = Some(index);
-        Ok(())
-    }
-
-    /// Settles which addresses a network has. A bridge that is there already has chosen.
-    fn find_pools(&mut self, shared: &Arc<Mutex<Self>>, key: &str) -> Result<()> {
-        self.kernel(shared)?;
-        let network = self.network(key)?;
-        if network.pools.iter().any(Option::is_some) {
-            return Ok(());
-        }
-        let mut config = network.config.clone();
-        let kernel = self.kernel(shared)?;
-        if config.ipv4 != Addressing::None
-            && let Some(index) = link::index(&kernel.links, &config.interface)?
-        {
-            let found = address::addresses_of(&mut kernel.links, index)?;
-            let found = found.into_iter().find(|(address, _)| address.is_ipv4());
-            let found = found.and_then(|(ip, prefix)| Some((ip, Subnet::new(ip, prefix)?)));
-            match (&config.ipv4, found) {
-                (Addressing::Fixed(range), Some((_, subnet))) if range.subnet == subnet => {}
-                // Containers may use it, whatever is asked for now.
-                (_, Some((gateway, subnet))) => {
-                    let gateway = Some(gateway);
-                    config.ipv4 = Addressing::Fixed(Range {
-                        gateway,
-                        ..Range::new(subnet)
-                    });
-                }
-                _ => {}
-            }
-        }
-        let pools = self.choose(&config)?;
-        self.network(key)?.pools = pools;
-        Ok(())
-    }
-}
-
-/// The mappings of an endpoint with the addresses they lead to.
-fn published<'a>(endpoint: &'a Endpoint, ports: &'a [PortMapping]) -> Vec<Published<'a>> {
-    let lead = |mapping: &'a PortMapping| {
-        let address = endpoint.address(mapping.host_ip.is_ipv6())?;
-        Some((mapping, address.address))
-    };
-    ports.iter().filter_map(lead).collect()
-}
-
-/// A panic in between leaves at most an address or port marked that nobody has.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Networks {
@@ -552,7 +275,12 @@ impl Networks {
             }
         }
         let endpoint = Endpoint {
-            mac: request.mac.unwrap_or_else(|| derived_mac(&addresses)),
+            mac: match request.mac {
+                Some(mac) => mac,
+                // Of the last owner's interface the kernel may not be rid yet, and it allows an address only once on a wire.
+                None if network.config.uplink.is_some() => random_mac()?,
+                None => derived_mac(&addresses),
+            },
             host_interface: request.host_interface,
             interface: request.interface,
             addresses,
@@ -583,6 +311,12 @@ impl Networks {
         let (Some(network), Some(kernel)) = (networks.get(key), kernel) else {
             return Err(Failure::Gone);
         };
+        if let Some(uplink) = &network.config.uplink {
+            uplink.connect(&mut kernel.links, netns, endpoint, network.config.mtu)?;
+            drop(state);
+            return link::inside(netns, || configure(endpoint, routes, true))
+                .inspect_err(|_| drop(self.withdraw(netns, endpoint)));
+        }
         if let Some(member) = network.member(endpoint) {
             kernel.firewall.admit(member)?;
         }
@@ -597,7 +331,7 @@ impl Networks {
         };
         link::create_veth(&mut kernel.links, veth)?;
         drop(state);
-        let result = link::inside(netns, || configure(endpoint, routes));
+        let result = link::inside(netns, || configure(endpoint, routes, false));
         if result.is_err()
             && let Some(kernel) = &mut self.lock().kernel
         {
@@ -605,6 +339,15 @@ impl Networks {
             let _ = link::delete(&mut kernel.links, &endpoint.host_interface);
         }
         result
+    }
+
+    /// Takes an endpoint's interface out of the network namespace of a container that goes on: where it is on an interface of the
+    /// host that is the only end it has.
+    ///
+    /// # Errors
+    /// As the kernel.
+    pub fn withdraw(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+        crate::uplink::withdraw(netns, endpoint)
     }
 
     /// Publishes ports of an endpoint, all or none.
@@ -619,6 +362,12 @@ impl Networks {
     ) -> Result<Vec<PortMapping>> {
         let mut state = self.lock();
         let network = state.network(key)?;
+        if let Some(uplink) = &network.config.uplink {
+            return Err(Failure::Invalid(format!(
+                "cannot publish ports: containers on the host's interface {} are reached at their own addresses",
+                uplink.parent
+            )));
+        }
         let routed = |is_ipv6: bool| {
             let config = &network.config;
             let mode = if is_ipv6 {
@@ -719,38 +468,6 @@ impl Networks {
     }
 }
 
-impl State {
-    /// Has ports of the host lead to an endpoint.
-    fn lead(&mut self, key: &str, endpoint: &Endpoint, ports: &[PortMapping]) -> Result<()> {
-        let State {
-            networks, kernel, ..
-        } = self;
-        let (Some(network), Some(kernel)) = (networks.get_mut(key), kernel) else {
-            return Err(Failure::Gone);
-        };
-        kernel.firewall.publish(&published(endpoint, ports))?;
-        if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
-            known.ports.extend(ports);
-        }
-        Ok(())
-    }
-
-    /// Has them lead nowhere.
-    fn unlead(&mut self, key: &str, endpoint: &Endpoint, ports: &[PortMapping]) -> Result<()> {
-        let State {
-            networks, kernel, ..
-        } = self;
-        let (Some(network), Some(kernel)) = (networks.get_mut(key), kernel) else {
-            return Err(Failure::Gone);
-        };
-        kernel.firewall.take_back(&published(endpoint, ports))?;
-        if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
-            known.ports.retain(|mapping| !ports.contains(mapping));
-        }
-        Ok(())
-    }
-}
-
 /// Deletes a link and frees its addresses.
 fn bury(Dead { network, endpoint }: &Dead, state: &Mutex<State>) {
     let deleted =
@@ -812,116 +529,4 @@ fn split(
         }
     }
     Ok((open, translated))
-}
-
-/// In a container's namespace: both interfaces up, the addresses, and the way out.
-fn configure(endpoint: &Endpoint, routes: bool) -> Result<()> {
-    let name = &endpoint.interface;
-    let has_ipv6 =
-        endpoint.address(true).is_some() || endpoint.link_local.iter().any(IpAddr::is_ipv6);
-    // An IPv4-only network has no IPv6 (CVE-2024-32473), and no network listens to routers that nobody has asked for
-    // (CVE-2020-13401). Without IPv6 in the kernel there is nothing to disable.
-    optional_setting(
-        &format!("ipv6/conf/{name}/disable_ipv6"),
-        if has_ipv6 { "0" } else { "1" },
-    )?;
-    optional_setting(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-    let mut links = link::open()?;
-    let index = link::index_of(&links, name)?;
-    let mut messages = vec![link::loopback()];
-    for address in &endpoint.addresses {
-        messages.push(address::add_address(
-            index,
-            name,
-            address.address,
-            address.prefix,
-        ));
-    }
-    for address in &endpoint.link_local {
-        let prefix = if address.is_ipv4() { 16 } else { 64 };
-        messages.push(address::add_address(index, name, *address, prefix));
-    }
-    messages.push(link::up(index, name));
-    if routes {
-        let gateways = endpoint
-            .addresses
-            .iter()
-            .filter_map(|address| address.gateway);
-        messages.extend(gateways.map(|gateway| address::add_default_route(index, gateway)));
-    }
-    Ok(links.send(messages)?)
-}
-
-/// A hardware address derived from the address: what neighbours remember of it stays true for the next owner.
-fn derived_mac(addresses: &[Address]) -> [u8; 6] {
-    let octets = match addresses.first().map(|address| address.address) {
-        Some(IpAddr::V4(v4)) => v4.octets(),
-        Some(IpAddr::V6(v6)) => {
-            let [.., a, b, c, d] = v6.octets();
-            [a, b, c, d]
-        }
-        None => [0; 4],
-    };
-    let [a, b, c, d] = octets;
-    [0x02, 0x42, a, b, c, d]
-}
-
-fn check_interface(name: &str) -> Result<()> {
-    let is_name = !name.is_empty()
-        && name.len() <= 15
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && !matches!(name, "." | "..");
-    if is_name {
-        return Ok(());
-    }
-    Err(Failure::Invalid(format!(
-        "{name:?} is no name for an interface: it has 1 to 15 letters, digits, '-', '_' or '.'"
-    )))
-}
-
-/// Sets the host's network up for a bridge.
-fn prepare_host(interface: &str, has_ipv6: bool) -> Result<()> {
-    // Packets are forwarded; published ports are reached from the loopback network, too; and no router advertisement
-    // of a container is listened to (CVE-2020-13401).
-    setting("ipv4/ip_forward", "1")?;
-    setting(&format!("ipv4/conf/{interface}/route_localnet"), "1")?;
-    optional_setting(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
-    let disabled = if has_ipv6 { "0" } else { "1" };
-    optional_setting(&format!("ipv6/conf/{interface}/disable_ipv6"), disabled)?;
-    if !has_ipv6 {
-        return Ok(());
-    }
-    keep_router_advertisements()?;
-    setting("ipv6/conf/all/forwarding", "1")
-}
-
-/// A host that forwards does not listen to its own routers any more, unless it is told to: those that it has listened to go on
-/// being heard.
-fn keep_router_advertisements() -> Result<()> {
-    let forwarding = "/proc/sys/net/ipv6/conf/all/forwarding";
-    if std::fs::read_to_string(forwarding).is_ok_and(|value| value.trim_end() == "1") {
-        return Ok(());
-    }
-    let dir = "/proc/sys/net/ipv6/conf";
-    let failed = |source| Failure::Setting {
-        path: dir.to_owned(),
-        source,
-    };
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name
-            .to_str()
-            .filter(|name| !matches!(*name, "all" | "default" | "lo"))
-        else {
-            continue;
-        };
-        let path = format!("{dir}/{name}/accept_ra");
-        // An interface that goes away meanwhile needs nothing.
-        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim_end() == "1") {
-            optional_setting(&format!("ipv6/conf/{name}/accept_ra"), "2")?;
-        }
-    }
-    Ok(())
 }

@@ -4,9 +4,12 @@
 
 mod support;
 
-use network::{Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range};
+use network::{
+    Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range, Uplink, UplinkMode,
+};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use support::{
     KEY, Member, WAIT, add, ask_tcp, links, networks, on_host, publish, reaches, request, run,
     serve_tcp, until, world,
@@ -275,5 +278,71 @@ fn ipv6_ports_need_an_ipv6_address_of_the_container() {
                 .to_string()
                 .contains("no address of its family")
         );
+    });
+}
+
+#[test]
+fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
+    on_host(|| {
+        let world = world();
+        let uplink = |mode| BridgeConfig {
+            uplink: Some(Uplink {
+                parent: "up0".to_owned(),
+                mode,
+            }),
+            ipv4: Addressing::Fixed(Range {
+                gateway: Some("192.0.2.2".parse().unwrap()),
+                pool: Some("192.0.2.128/25".parse().unwrap()),
+                ..Range::new("192.0.2.0/24".parse().unwrap())
+            }),
+            ..BridgeConfig::new("br-unused")
+        };
+        for (mode, each_other) in [(UplinkMode::Bridge, true), (UplinkMode::Private, false)] {
+            let networks = networks(uplink(mode));
+            let a = Member::new(&networks, KEY, "vetha");
+            let b = Member::new(&networks, KEY, "vethb");
+            let listener = support::listen(&a.namespace, 80);
+            assert_eq!(
+                b.reaches((a.address(false), 80).into()),
+                each_other,
+                "{mode:?}"
+            );
+            drop(listener);
+            let asked = || world.inside(|| ask_tcp((a.address(false), 80).into()));
+            assert_eq!(a.serves(80, asked), "192.0.2.2");
+            let refused = networks.publish(
+                KEY,
+                &a.endpoint,
+                &[publish(Protocol::Tcp, 80, "0.0.0.0", 8080)],
+            );
+            assert!(matches!(refused, Err(Failure::Invalid(_))), "{refused:?}");
+            networks
+                .withdraw(a.namespace.netns.as_fd(), &a.endpoint)
+                .unwrap();
+            assert!(!a.namespace.inside(links).contains("eth0"));
+            for member in [&a, &b] {
+                assert!(networks.disconnect(KEY, &member.endpoint, true).is_empty());
+            }
+            networks.remove(KEY).unwrap();
+        }
+        // Where the kernel has no ipvlan, that is said.
+        let networks = networks(uplink(UplinkMode::Ipvlan));
+        let endpoint = networks.reserve(KEY, request("vetha")).unwrap();
+        let container = support::Namespace::new();
+        match networks.connect(KEY, container.netns.as_fd(), &endpoint, true) {
+            Ok(()) => assert!(container.inside(links).contains("eth0")),
+            Err(error) => assert!(error.to_string().contains("no ipvlan"), "{error}"),
+        }
+        let networks = Networks::open("hull0");
+        let nowhere = BridgeConfig {
+            uplink: Some(Uplink {
+                parent: "nowhere0".to_owned(),
+                mode: UplinkMode::Bridge,
+            }),
+            ..BridgeConfig::new("br-unused")
+        };
+        networks.plan(KEY, nowhere).unwrap();
+        let refused = networks.raise(KEY).unwrap_err();
+        assert!(refused.to_string().contains("no interface"), "{refused}");
     });
 }

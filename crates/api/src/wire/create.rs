@@ -130,13 +130,11 @@ fn runtime(name: &str) -> Result<String> {
 
 /// Names the first thing that is asked for and not supported.
 fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
-    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let unsupported = [
         (
             body.network_disabled,
             "NetworkDisabled: use --network none, which",
         ),
-        (has(&host.links), "--link"),
         (
             host.storage_opt
                 .as_ref()
@@ -490,6 +488,7 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
         dns_search: host.dns_search.clone().unwrap_or_default(),
         dns_options: host.dns_options.clone().unwrap_or_default(),
         mac_address: non_empty(&body.mac_address),
+        links: host.links.clone().unwrap_or_default(),
     })
 }
 

@@ -62,7 +62,10 @@ pub(crate) fn inspect(
         driver: "overlayfs".to_owned(),
         platform: "linux".to_owned(),
         apparmor_profile: engine.apparmor_profile(spec).unwrap_or_default().to_owned(),
-        host_config: Box::new(host_config(container)),
+        host_config: Box::new(wire::HostConfig {
+            links: list(&links(engine, container)),
+            ..host_config(container)
+        }),
         graph_driver: wire::DriverData {
             name: "overlayfs".to_owned(),
             data: None,
@@ -399,6 +402,19 @@ fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
     });
     let tmpfs: BTreeMap<_, _> = mounts.collect();
     (!tmpfs.is_empty()).then_some(tmpfs)
+}
+
+/// Links as Docker shows them: who is linked, and as what.
+fn links(engine: &Engine, container: &Snapshot) -> Vec<String> {
+    let links = container.spec.network.links.iter();
+    let shown = links.filter_map(|link| {
+        let (id, name) = link.split_once(':')?;
+        let target = engine
+            .inspect(id)
+            .map_or_else(|_| id.to_owned(), |target| target.name);
+        Some(format!("/{target}:/{}/{name}", container.name))
+    });
+    shown.collect()
 }
 
 /// Published ports as requested.

@@ -19,7 +19,7 @@ const ATTACHMENTS_MAX: usize = 64;
 /// Checks what a container asks of a network.
 pub(super) fn attachment(network: &Network, wish: EndpointWish) -> Result<Attachment> {
     let refuse = |text: &str| Err(Error::invalid(text));
-    if network.driver != Driver::Bridge {
+    if matches!(network.driver, Driver::Host | Driver::Null) {
         return Err(Error::forbidden(format!(
             "container cannot be connected to network {}: it is a network mode (--network {})",
             network.name, network.name
@@ -247,6 +247,9 @@ impl Engine {
                 Err(error) => log(error),
             }
         }
+        if let Err(error) = self.withdraw(attachment, &endpoint, pid) {
+            log(error);
+        }
         self.take_away(container, attachment, &endpoint, true);
         let Some(pid) = pid else { return };
         if let Err(error) = network_namespace(pid).and_then(|netns| self.route(container, &netns)) {
@@ -256,6 +259,28 @@ impl Engine {
         if let Err(error) = etc::remove_addresses(&dir, &addresses(&endpoint)) {
             log(error);
         }
+    }
+}
+
+impl Engine {
+    /// Takes an interface away that has no end outside of the container.
+    fn withdraw(
+        &self,
+        attachment: &Attachment,
+        endpoint: &Endpoint,
+        pid: Option<i32>,
+    ) -> Result<()> {
+        let network = self.network(&attachment.network)?;
+        let (Some(pid), Driver::Macvlan | Driver::Ipvlan) = (pid, network.driver) else {
+            return Ok(());
+        };
+        let netns = network_namespace(pid)?;
+        let known = to_network(attachment, endpoint);
+        let withdrawn = self
+            .0
+            .network
+            .withdraw(std::os::fd::AsFd::as_fd(&netns), &known);
+        withdrawn.map_err(|failure| failed("take the container's interface away", failure))
     }
 }
 

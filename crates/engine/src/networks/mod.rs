@@ -39,6 +39,10 @@ pub const NONE_ID: &str = "0e000000000000000000000000000000000000000000000000000
 pub enum Driver {
     /// A bridge of the host.
     Bridge,
+    /// Interfaces on one of the host's, with hardware addresses of their own.
+    Macvlan,
+    /// Interfaces on one of the host's, with its hardware address.
+    Ipvlan,
     /// The host's own network.
     Host,
     /// None.
@@ -50,6 +54,8 @@ impl Driver {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
             Self::Host => "host",
             Self::Null => "null",
         }
@@ -152,7 +158,17 @@ impl Network {
             }
             *place = Addressing::Fixed(range);
         }
-        options::apply(&self.options, &mut config)?;
+        match self.driver {
+            Driver::Macvlan | Driver::Ipvlan => {
+                if self.internal {
+                    return Err(Error::unsupported(
+                        "an internal network on an interface of the host (--internal) is not supported",
+                    ));
+                }
+                options::apply_uplink(&self.options, self.driver, &mut config)?;
+            }
+            _ => options::apply(&self.options, &mut config)?,
+        }
         Ok(config)
     }
 }
@@ -162,7 +178,7 @@ impl Network {
 pub struct NetworkRequest {
     /// Its name.
     pub name: String,
-    /// Empty, or `bridge`.
+    /// Empty for `bridge`, or another driver's name.
     pub driver: String,
     /// Whether it has IPv4.
     pub ipv4: bool,
@@ -311,18 +327,22 @@ impl Engine {
 
     /// Checks a request, and chooses what it leaves open.
     fn plan_network(&self, request: NetworkRequest) -> Result<Network> {
-        if !matches!(request.driver.as_str(), "" | "default" | "bridge") {
-            return Err(Error::unsupported(format!(
-                "the network driver {:?} is not supported: there is bridge",
-                request.driver
-            )));
-        }
+        let driver = match request.driver.as_str() {
+            "" | "default" | "bridge" => Driver::Bridge,
+            "macvlan" => Driver::Macvlan,
+            "ipvlan" => Driver::Ipvlan,
+            other => {
+                return Err(Error::unsupported(format!(
+                    "the network driver {other:?} is not supported: there are bridge, macvlan and ipvlan"
+                )));
+            }
+        };
         let mut network = Network {
             version: RECORD_VERSION,
             id: ids::random_id()?,
             name: request.name,
             created: Timestamp::now(),
-            driver: Driver::Bridge,
+            driver,
             ranges: request.ranges,
             internal: request.internal,
             attachable: request.attachable,

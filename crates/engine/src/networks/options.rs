@@ -1,7 +1,8 @@
-//! The bridge driver's options, in Docker's words: docs.docker.com/engine/network/drivers/bridge.
+//! The drivers' options, in Docker's words: docs.docker.com/engine/network/drivers.
 
+use super::Driver;
 use crate::error::{Error, Result};
-use network::{BridgeConfig, GatewayMode};
+use network::{BridgeConfig, GatewayMode, Uplink, UplinkMode};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -70,6 +71,57 @@ pub(super) fn apply(options: &BTreeMap<String, String>, config: &mut BridgeConfi
         }
     }
     Ok(())
+}
+
+/// Reads the options of the drivers without a bridge.
+pub(super) fn apply_uplink(
+    options: &BTreeMap<String, String>,
+    driver: Driver,
+    config: &mut BridgeConfig,
+) -> Result<()> {
+    let mut parent = None;
+    let mut mode = match driver {
+        Driver::Ipvlan => UplinkMode::Ipvlan,
+        _ => UplinkMode::Bridge,
+    };
+    let mut others = BTreeMap::new();
+    for (name, value) in options {
+        match (driver, name.as_str()) {
+            (_, "parent") => parent = Some(value.clone()),
+            (Driver::Macvlan, "macvlan_mode") => {
+                mode = match value.as_str() {
+                    "" | "bridge" => UplinkMode::Bridge,
+                    "private" => UplinkMode::Private,
+                    "vepa" => UplinkMode::Vepa,
+                    "passthru" => UplinkMode::Passthru,
+                    _ => return Err(Error::invalid(format!("unknown macvlan_mode {value:?}"))),
+                };
+            }
+            (Driver::Ipvlan, "ipvlan_mode") if matches!(value.as_str(), "" | "l2") => {}
+            (Driver::Ipvlan, "ipvlan_mode") => {
+                return Err(Error::unsupported(format!(
+                    "the ipvlan_mode {value:?} is not supported: there is l2"
+                )));
+            }
+            (_, INTERFACE_PREFIX | "com.docker.network.driver.mtu") => {
+                others.insert(name.clone(), value.clone());
+            }
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the option {name:?} of the {} driver is not supported",
+                    driver.as_str()
+                )));
+            }
+        }
+    }
+    let parent = parent.filter(|parent| !parent.is_empty()).ok_or_else(|| {
+        Error::invalid(format!(
+            "a {} network needs an interface of the host: --opt parent=eth0",
+            driver.as_str()
+        ))
+    })?;
+    config.uplink = Some(Uplink { parent, mode });
+    apply(&others, config)
 }
 
 fn gateway_mode(text: &str, internal: bool) -> Option<GatewayMode> {

@@ -1,0 +1,344 @@
+//! What is known of the networks of an engine, and how the kernel is brought to it.
+
+use crate::configure::prepare_host;
+use crate::firewall::{Firewall, Published, Rules};
+use crate::ipam::{self, Pool};
+use crate::link;
+use crate::ports::Ports;
+use crate::spoofing::Member;
+use crate::subnet::Subnet;
+use crate::{
+    Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Range, Result, address,
+    watch,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use sys::netlink::Socket;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The name of the firewall's tables.
+    pub(crate) table: String,
+    pub(crate) networks: BTreeMap<String, Network>,
+    pub(crate) ports: Ports,
+    /// Some once any bridge exists.
+    pub(crate) kernel: Option<Kernel>,
+    /// Of links that could not be deleted, for the next call that can tell of them.
+    pub(crate) late_errors: Vec<Failure>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) links: Socket,
+    pub(crate) firewall: Firewall,
+}
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) config: BridgeConfig,
+    /// Of the families that have been chosen or were fixed.
+    pub(crate) pools: [Option<Pool>; 2],
+    /// The bridge's index, once it exists.
+    pub(crate) index: Option<u32>,
+    /// By the host's end.
+    pub(crate) endpoints: BTreeMap<String, Endpoint>,
+}
+
+impl Network {
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        let subnet = |is_ipv6: bool, mode| {
+            let pool = self.pools[usize::from(is_ipv6)].as_ref();
+            pool.map(|pool| (pool.range().subnet, mode))
+        };
+        Rules {
+            interface: &self.config.interface,
+            subnets: [
+                subnet(false, self.config.gateway_mode4),
+                subnet(true, self.config.gateway_mode6),
+            ],
+            internal: self.config.internal,
+            icc: self.config.icc,
+            masquerade: self.config.masquerade,
+        }
+    }
+
+    pub(crate) fn gateways(&self) -> Vec<&Range> {
+        let pools = self.pools.iter().flatten();
+        pools
+            .map(Pool::range)
+            .filter(|range| self.config.has_gateway(range.subnet.is_ipv6()))
+            .collect()
+    }
+
+    pub(crate) fn member(&self, endpoint: &Endpoint) -> Option<Member> {
+        let addresses = endpoint.addresses.iter().map(|address| address.address);
+        let checked = self.config.checks_senders && self.config.uplink.is_none();
+        checked.then(|| Member {
+            interface: endpoint.host_interface.clone(),
+            mac: endpoint.mac,
+            addresses: addresses
+                .chain(endpoint.link_local.iter().copied())
+                .collect(),
+        })
+    }
+
+    pub(crate) fn give_back(&mut self, addresses: &[Address]) {
+        for address in addresses {
+            if let Some(pool) = &mut self.pools[usize::from(address.address.is_ipv6())] {
+                pool.give_back(address.address);
+            }
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn kernel(&mut self, shared: &Arc<Mutex<Self>>) -> Result<&mut Kernel> {
+        if self.kernel.is_none() {
+            let firewall = Firewall::open(&self.table)?;
+            let shared = Arc::downgrade(shared);
+            let restored = move || match shared.upgrade() {
+                Some(state) => {
+                    let mut state = lock(&state);
+                    if let Err(error) = state.rebuild() {
+                        state.late_errors.push(error);
+                    }
+                    true
+                }
+                None => false,
+            };
+            watch::start(self.table.clone(), firewall.port_id()?, restored)?;
+            self.kernel = Some(Kernel {
+                links: link::open()?,
+                firewall,
+            });
+        }
+        Ok(self.kernel.as_mut().expect("it was made above"))
+    }
+
+    pub(crate) fn network(&mut self, key: &str) -> Result<&mut Network> {
+        self.networks.get_mut(key).ok_or(Failure::Gone)
+    }
+
+    /// Brings the firewall to what is known here.
+    pub(crate) fn rebuild(&mut self) -> Result<()> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let up = self
+            .networks
+            .values()
+            .filter(|network| network.config.uplink.is_none())
+            .filter(|network| network.pools.iter().any(Option::is_some));
+        let rules: Vec<Rules<'_>> = up.clone().map(Network::rules).collect();
+        let endpoints = || {
+            up.clone()
+                .flat_map(|n| n.endpoints.values().map(move |e| (n, e)))
+        };
+        let published: Vec<Published<'_>> = endpoints()
+            .flat_map(|(_, endpoint)| published(endpoint, &endpoint.ports))
+            .collect();
+        let members: Vec<Member> = endpoints().filter_map(|(n, e)| n.member(e)).collect();
+        Ok(kernel.firewall.rebuild(&rules, &published, &members)?)
+    }
+
+    /// Every network that anybody has.
+    pub(crate) fn taken_subnets(&mut self) -> Result<Vec<Subnet>> {
+        let mut taken = address::routed_networks(&mut link::open()?)?;
+        let pools = self
+            .networks
+            .values()
+            .flat_map(|network| network.pools.iter().flatten());
+        taken.extend(pools.map(|pool| pool.range().subnet));
+        Ok(taken)
+    }
+
+    /// Gives a network the addresses that it asks for, or free ones.
+    pub(crate) fn choose(&mut self, config: &BridgeConfig) -> Result<[Option<Pool>; 2]> {
+        let mut pools = [None, None];
+        for (at, addressing) in [&config.ipv4, &config.ipv6].into_iter().enumerate() {
+            let range = match addressing {
+                Addressing::None => continue,
+                Addressing::Fixed(range) => {
+                    if range.subnet.is_ipv6() != (at == 1) {
+                        return Err(Failure::Invalid(format!(
+                            "{} is of the other family",
+                            range.subnet
+                        )));
+                    }
+                    self.check_overlap(range.subnet)?;
+                    range.clone()
+                }
+                Addressing::Choose => {
+                    let taken = self.taken_subnets()?;
+                    let choose = if at == 0 {
+                        ipam::choose_ipv4
+                    } else {
+                        ipam::choose_ipv6
+                    };
+                    Range::new(choose(&taken)?)
+                }
+            };
+            pools[at] = Some(Pool::new(range)?);
+        }
+        if pools.iter().all(Option::is_none) {
+            return Err(Failure::Invalid("IPv4 or IPv6 must be enabled".to_owned()));
+        }
+        Ok(pools)
+    }
+
+    /// A network that was asked for by hand may overlap a route of the host, as Docker's may, but no other network.
+    pub(crate) fn check_overlap(&self, subnet: Subnet) -> Result<()> {
+        let mut pools = self
+            .networks
+            .values()
+            .flat_map(|network| network.pools.iter().flatten());
+        match pools.find(|pool| pool.range().subnet.overlaps(&subnet)) {
+            None => Ok(()),
+            Some(_) => Err(Failure::Invalid(
+                "invalid pool request: Pool overlaps with other one on this address space"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Makes a network's bridge unless it is there, and everything the kernel needs for it.
+    pub(crate) fn raise(&mut self, shared: &Arc<Mutex<Self>>, key: &str) -> Result<()> {
+        if self.network(key)?.index.is_some() {
+            return Ok(());
+        }
+        self.find_pools(shared, key)?;
+        if let Some(uplink) = self.network(key)?.config.uplink.clone() {
+            uplink.parent_index(&self.kernel(shared)?.links)?;
+            return Ok(());
+        }
+        self.rebuild()?;
+        self.make_bridge(key)
+    }
+
+    /// Needs the network's pools, and the rules for it.
+    pub(crate) fn make_bridge(&mut self, key: &str) -> Result<()> {
+        let kernel = self.kernel.as_mut().expect("the pools were found with it");
+        let network = self.networks.get_mut(key).ok_or(Failure::Gone)?;
+        let config = &network.config;
+        if config.uplink.is_some() {
+            return Ok(());
+        }
+        let interface = &config.interface;
+        let gateways = network.gateways();
+        let present = link::index(&kernel.links, interface)?;
+        let is_whole = match present {
+            Some(index) => {
+                let found = address::addresses_of(&mut kernel.links, index)?;
+                let has =
+                    |range: &&Range| found.iter().any(|(address, _)| *address == range.gateway());
+                gateways.iter().all(has)
+            }
+            None => false,
+        };
+        let index = match present {
+            Some(index) if is_whole => index,
+            _ => {
+                // One without its address is the rest of a crash.
+                link::delete(&mut kernel.links, interface)?;
+                link::create_bridge(&mut kernel.links, interface, &gateways, config.mtu)?
+            }
+        };
+        prepare_host(interface, network.pools[1].is_some())?;
+        link::set_up(&mut kernel.links, index, interface)?;
+        network.index = Some(index);
+        Ok(())
+    }
+
+    /// Settles which addresses a network has. A bridge that is there already has chosen.
+    pub(crate) fn find_pools(&mut self, shared: &Arc<Mutex<Self>>, key: &str) -> Result<()> {
+        self.kernel(shared)?;
+        let network = self.network(key)?;
+        if network.pools.iter().any(Option::is_some) {
+            return Ok(());
+        }
+        let mut config = network.config.clone();
+        let kernel = self.kernel(shared)?;
+        if config.uplink.is_none()
+            && config.ipv4 != Addressing::None
+            && let Some(index) = link::index(&kernel.links, &config.interface)?
+        {
+            let found = address::addresses_of(&mut kernel.links, index)?;
+            let found = found.into_iter().find(|(address, _)| address.is_ipv4());
+            let found = found.and_then(|(ip, prefix)| Some((ip, Subnet::new(ip, prefix)?)));
+            match (&config.ipv4, found) {
+                (Addressing::Fixed(range), Some((_, subnet))) if range.subnet == subnet => {}
+                // Containers may use it, whatever is asked for now.
+                (_, Some((gateway, subnet))) => {
+                    let gateway = Some(gateway);
+                    config.ipv4 = Addressing::Fixed(Range {
+                        gateway,
+                        ..Range::new(subnet)
+                    });
+                }
+                _ => {}
+            }
+        }
+        let pools = self.choose(&config)?;
+        self.network(key)?.pools = pools;
+        Ok(())
+    }
+}
+
+/// The mappings of an endpoint with the addresses they lead to.
+pub(crate) fn published<'a>(
+    endpoint: &'a Endpoint,
+    ports: &'a [PortMapping],
+) -> Vec<Published<'a>> {
+    let lead = |mapping: &'a PortMapping| {
+        let address = endpoint.address(mapping.host_ip.is_ipv6())?;
+        Some((mapping, address.address))
+    };
+    ports.iter().filter_map(lead).collect()
+}
+
+/// A panic in between leaves at most an address or port marked that nobody has.
+pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Has ports of the host lead to an endpoint.
+    pub(crate) fn lead(
+        &mut self,
+        key: &str,
+        endpoint: &Endpoint,
+        ports: &[PortMapping],
+    ) -> Result<()> {
+        let State {
+            networks, kernel, ..
+        } = self;
+        let (Some(network), Some(kernel)) = (networks.get_mut(key), kernel) else {
+            return Err(Failure::Gone);
+        };
+        kernel.firewall.publish(&published(endpoint, ports))?;
+        if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
+            known.ports.extend(ports);
+        }
+        Ok(())
+    }
+
+    /// Has them lead nowhere.
+    pub(crate) fn unlead(
+        &mut self,
+        key: &str,
+        endpoint: &Endpoint,
+        ports: &[PortMapping],
+    ) -> Result<()> {
+        let State {
+            networks, kernel, ..
+        } = self;
+        let (Some(network), Some(kernel)) = (networks.get_mut(key), kernel) else {
+            return Err(Failure::Gone);
+        };
+        kernel.firewall.take_back(&published(endpoint, ports))?;
+        if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
+            known.ports.retain(|mapping| !ports.contains(mapping));
+        }
+        Ok(())
+    }
+}
