@@ -16,7 +16,7 @@ pub mod limits;
 pub mod records;
 pub mod tar;
 
-mod changes;
+pub mod changes;
 mod compression;
 mod diff;
 mod error;
