@@ -1,8 +1,8 @@
 //! What fuzzers feed: Dockerfiles and ignore files, and the words in them.
 
 use crate::language::expand::Expander;
-use crate::language::ignore::Ignore;
 use crate::language::{self, Mount};
+use patterns::Ignore;
 
 /// Reads bytes as everything that the language has, and renders every mistake.
 pub fn language(bytes: &[u8]) {

@@ -4,7 +4,7 @@
 //! Dockerfile reference, "Environment replacement"; POSIX.1-2024 XCU 2.6.2.
 
 use super::WORD_BYTES_MAX;
-use super::glob::Shell;
+use patterns::Shell;
 
 /// Variables within the words of variables.
 const DEPTH_MAX: usize = 32;

@@ -9,8 +9,6 @@
 //! Source: the Dockerfile reference of docker/dockerfile 1.20.
 
 pub mod expand;
-pub mod glob;
-pub mod ignore;
 
 mod diagnostic;
 mod directives;

@@ -170,12 +170,14 @@ fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Part> {
 const SHELL_STEPS_MAX: usize = 1 << 28;
 
 /// A pattern of the shell's, of which only `*` and `?` are special.
-pub(crate) struct Shell {
+#[derive(Debug)]
+pub struct Shell {
     parts: Vec<Part>,
 }
 
 impl Shell {
-    pub(crate) fn new(text: &str, escape: char) -> Self {
+    /// Reads a pattern. `escape` takes the meaning of the next character away.
+    pub fn new(text: &str, escape: char) -> Self {
         let mut chars = text.chars();
         let mut parts = Vec::new();
         while let Some(c) = chars.next() {
@@ -191,14 +193,14 @@ impl Shell {
     }
 
     /// The value without what matches at its beginning. `None`: it is too long.
-    pub(crate) fn without_prefix(&self, value: &str, longest: bool) -> Option<String> {
+    pub fn without_prefix(&self, value: &str, longest: bool) -> Option<String> {
         let text = self.bounded(value)?;
         let end = self.end(&text, longest).unwrap_or(0);
         Some(text[end..].iter().collect())
     }
 
     /// The value without what matches at its end. `None`: it is too long.
-    pub(crate) fn without_suffix(&self, value: &str, longest: bool) -> Option<String> {
+    pub fn without_suffix(&self, value: &str, longest: bool) -> Option<String> {
         let mut text = self.bounded(value)?;
         text.reverse();
         let reversed = Self {
@@ -209,7 +211,7 @@ impl Shell {
     }
 
     /// The value with what matches replaced, the longest at each place. `None`: it is too long.
-    pub(crate) fn replace(&self, value: &str, by: &str, all: bool) -> Option<String> {
+    pub fn replace(&self, value: &str, by: &str, all: bool) -> Option<String> {
         let text = self.bounded(value)?;
         let mut replaced = String::new();
         let (mut at, mut done) = (0, self.parts.is_empty());

@@ -3,7 +3,7 @@
 //! Rules are read in their order; the last that matches a path, or a directory it is in, decides. Sources: the reference of
 //! `docker build`, "Dockerignore files"; Go's `filepath.Match`.
 
-use super::glob::Pattern;
+use crate::Pattern;
 
 /// Rules of one file.
 pub const RULES_MAX: usize = 16384;
