@@ -29,6 +29,7 @@ mod run;
 mod scope;
 mod select;
 mod stage;
+mod sweep;
 mod transfer;
 
 pub use build::{Built, build};
@@ -37,6 +38,7 @@ pub use error::{Error, Result};
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
 pub use request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
+pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.
 #[cfg(feature = "fuzz")]

@@ -209,7 +209,7 @@ fn inputs(
     }
     for selected in &selection.sources {
         for found in &selected.found {
-            let path = selected.source.join(&found.path);
+            let path = clean(&selected.source.join(&found.path));
             let Entry {
                 kind,
                 mode,
@@ -225,7 +225,7 @@ fn inputs(
             };
             let content = match kind {
                 Kind::File => {
-                    let digest = copy::digest(source.root(), &clean(&path));
+                    let digest = copy::digest(source.root(), &path);
                     digest.doing(|| format!("read {path:?}"))?.to_string()
                 }
                 kind => format!("{kind:?}"),
@@ -349,6 +349,12 @@ impl Filler<'_> {
             let to = clean(&target.join(&found.path));
             // A directory stands for what is in it; a target that is there keeps its own attributes.
             if is_start && selected.is_directory && self.to.resolve(&to).is_ok() {
+                if !self.is_directory(&to) {
+                    return Err(Error::Invalid(format!(
+                        "cannot copy to non-directory: {}",
+                        to.display()
+                    )));
+                }
                 continue;
             }
             let mut entry = found.entry.clone();
@@ -367,15 +373,20 @@ impl Filler<'_> {
             return target.join(kept);
         }
         let name = selected.source.file_name().unwrap_or(OsStr::new(""));
-        match !selected.is_directory && self.is_directory(target) {
+        match !selected.is_directory && self.means_directory() {
             true => target.join(name),
             false => target.to_owned(),
         }
     }
 
-    fn is_directory(&self, target: &Path) -> bool {
+    /// Whether the target is a directory, by its slash or because there is one.
+    fn means_directory(&self) -> bool {
+        self.order.target.ends_with('/') || self.is_directory(Path::new(&self.order.target))
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        self.order.target.ends_with('/') || self.to.open_at(target, flags, Mode::empty()).is_ok()
+        self.to.open_at(path, flags, Mode::empty()).is_ok()
     }
 
     fn adjust(&mut self, entry: &mut Entry) {
@@ -420,7 +431,7 @@ impl Filler<'_> {
 
     fn document(&mut self, name: &str, body: &str) -> Result<()> {
         let target = Path::new(&self.order.target);
-        let to = match self.is_directory(target) {
+        let to = match self.means_directory() {
             true => target.join(name),
             false => target.to_owned(),
         };
