@@ -11,6 +11,7 @@
 //! Source: moby's `api/swagger.yaml` v1.51 and the JSON tags of `api/types` at v28.5.
 
 mod auth;
+mod build;
 mod config;
 mod container;
 mod exec;
@@ -26,6 +27,10 @@ mod system;
 mod volume;
 
 pub use auth::{AuthConfig, AuthResponse};
+pub use build::{
+    BuildEvent, COMPONENT_DETAIL as BUILD_EVENTS, EVENT_ID, HEADER_SECRETS, PART_CONTEXT,
+    PART_DOCKERFILE, PART_NAMED, SECRETS_BYTES_MAX,
+};
 pub use config::{Config, Empty, HealthConfig, StrSlice};
 pub use container::{
     ChangeKind, ContainerPruneResponse, ContainerSummary, ContainerSummaryHostConfig,

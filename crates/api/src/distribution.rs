@@ -24,7 +24,7 @@ const HEADER_AUTH: &str = "X-Registry-Auth";
 /// Bytes of that header.
 const AUTH_BYTES_MAX: usize = 64 << 10;
 
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -38,7 +38,7 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Result<Credentials, Error> {
     if value.len() > AUTH_BYTES_MAX {
         return Err(bad(format!("more than {AUTH_BYTES_MAX} bytes")));
     }
-    let document = BASE64
+    let document = BASE64_URL
         .decode(value)
         .map_err(|error| bad(error.to_string()))?;
     let auth: types::AuthConfig =
@@ -46,7 +46,8 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Result<Credentials, Error> {
     Ok(known(auth))
 }
 
-fn known(auth: types::AuthConfig) -> Credentials {
+/// Credentials as a client sends them.
+pub(crate) fn known(auth: types::AuthConfig) -> Credentials {
     Credentials::known(
         auth.username,
         auth.password,
@@ -74,7 +75,7 @@ pub(crate) async fn log_in(call: Call<'_>) -> Reply {
 }
 
 /// The registry in an address as clients keep it, such as `https://index.docker.io/v1/`.
-fn registry_domain(address: &str) -> String {
+pub(crate) fn registry_domain(address: &str) -> String {
     let bare = address
         .trim_start_matches("https://")
         .trim_start_matches("http://");
@@ -437,7 +438,7 @@ mod tests {
     fn credentials_come_in_a_header() {
         let header = |document: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(HEADER_AUTH, BASE64.encode(document).parse().unwrap());
+            headers.insert(HEADER_AUTH, BASE64_URL.encode(document).parse().unwrap());
             credentials(&headers).unwrap()
         };
         let basic = Credentials::Basic {

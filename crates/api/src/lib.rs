@@ -3,6 +3,7 @@
 //! Handlers only read a request, call the engine, and shape the answer. What Docker's API says and what the engine's
 //! model is meet in [`wire`] alone; a class of failure becomes a status in [`http::Error`] alone.
 
+mod build;
 mod containers;
 mod distribution;
 mod exec;

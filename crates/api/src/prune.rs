@@ -32,13 +32,13 @@ impl Wish {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (text.to_owned(), None),
         };
-        let until = filters
+        let times = filters
             .get("until")
-            .map(|text| time(text, Timestamp::now()));
+            .map(|text| until(text, Timestamp::now()));
         let filter = PruneFilter {
             labels: filters.get("label").map(pair).collect(),
             without_labels: filters.get("label!").map(pair).collect(),
-            until: until.collect::<Result<Vec<_>, _>>()?.into_iter().min(),
+            until: times.collect::<Result<Vec<_>, _>>()?.into_iter().min(),
         };
         Ok(Self {
             filter,
@@ -126,7 +126,7 @@ pub(crate) fn images(call: &Call<'_>) -> Reply {
 }
 
 /// A time as Docker's filters have it: a Go duration before now, seconds since 1970, RFC 3339, or a date with or without a time.
-fn time(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
+pub(crate) fn until(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
     let bad = || {
         Error::bad_request(format!(
             "invalid filter 'until={text}': it is a duration such as 24h, a time, or a date"
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn times_read_as_dockers() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let read = |text: &str| time(text, now).map(Timestamp::as_second).ok();
+        let read = |text: &str| until(text, now).map(Timestamp::as_second).ok();
         assert_eq!(read("1h30m"), Some(994_600));
         assert_eq!(read("1.5h"), Some(994_600));
         assert_eq!(read("500000.5"), Some(500_000));

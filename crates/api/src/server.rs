@@ -1,7 +1,7 @@
 //! Serving connections, and which handler serves a request.
 
-use crate::http::{Body, Error, Query, Reply, empty, json};
-use crate::{containers, distribution, exec, images, networks, system, volumes};
+use crate::http::{Body, Error, Query, Reply, empty};
+use crate::{build, containers, distribution, exec, images, networks, system, volumes};
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -227,10 +227,10 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
-        // There is no build cache, so that nothing of it is left; `system prune` asks for that, too.
-        (&Method::POST, ["build", "prune"]) => json(&api_types::BuildPruneResponse::default()),
+        (&Method::POST, ["build"]) => build::build(call).await,
+        (&Method::POST, ["build", "prune"]) => build::prune(&call),
         (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => {
-            Err(Error::unsupported("building images"))
+            Err(Error::unsupported("building by BuildKit's protocol"))
         }
         (&Method::POST, ["auth"]) => distribution::log_in(call).await,
         (&Method::GET, ["distribution", name @ .., "json"]) => {

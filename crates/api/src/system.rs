@@ -63,6 +63,7 @@ pub(crate) fn version() -> Reply {
         ),
         ("Os".to_owned(), "linux".to_owned()),
         (crate::prune::PRUNE_PLAN.to_owned(), "1".to_owned()),
+        (types::BUILD_EVENTS.to_owned(), "1".to_owned()),
     ]);
     json(&types::Version {
         platform: types::PlatformName {
@@ -223,7 +224,9 @@ pub(crate) async fn disk_usage(call: &Call<'_>) -> Reply {
 fn measure(engine: &Engine, kinds: &[String]) -> Result<types::DiskUsage, Error> {
     let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
     let mut usage = types::DiskUsage {
-        build_cache: wants("build-cache").then(Vec::new),
+        build_cache: { wants("build-cache") }
+            .then(|| crate::build::records(engine))
+            .transpose()?,
         ..Default::default()
     };
     if wants("image") {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::session::{GLOBAL_FLAGS, Session};
-use crate::{container, help, image, inspect, network, output, registry, system, volume};
+use crate::{build, container, help, image, inspect, network, output, registry, system, volume};
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::Path;
@@ -109,6 +109,7 @@ impl Entry {
 
 const ROOT: &[Entry] = &[
     Entry::command("attach", &container::attach::ATTACH),
+    Entry::command("build", &build::BUILD),
     Entry::command("commit", &container::commit::COMMIT),
     Entry::command("cp", &container::cp::CP),
     Entry::command("create", &container::create::CREATE),
@@ -148,6 +149,11 @@ const ROOT: &[Entry] = &[
     Entry::command("version", &system::version::VERSION),
     Entry::command("wait", &container::lifecycle::WAIT),
     Entry::Group {
+        name: "builder",
+        about: "Build images, and manage what builds leave",
+        entries: build::ENTRIES,
+    },
+    Entry::Group {
         name: "container",
         about: "Manage containers",
         entries: container::ENTRIES,
@@ -182,8 +188,6 @@ const ROOT: &[Entry] = &[
 /// Docker's commands that have no counterpart here yet.
 const UNSUPPORTED: &[&str] = &[
     "bake",
-    "build",
-    "builder",
     "buildx",
     "checkpoint",
     "compose",

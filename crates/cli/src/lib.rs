@@ -13,6 +13,7 @@
 //! client does or refused by name, and exit codes are Docker's.
 
 mod app;
+mod build;
 mod config;
 mod container;
 mod error;

@@ -138,7 +138,7 @@ const MISTAKES: &[&str] = &[
     "system prune -f --volumes --filter until=1h",
     "foo",
     "container foo",
-    "build .",
+    "bake",
     "compose up",
     "--foo ps",
     "--context other ps",

@@ -28,11 +28,31 @@ impl Engine {
         block_in_place(|| self.create_blocking(request))
     }
 
-    fn create_blocking(&self, mut request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
+    /// Creates a container that stands on layers, which the caller holds, instead of an image: a step of a build. What the
+    /// request leaves out is not there; its `image` is only what the container is said to be of.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub fn create_on(&self, layers: Vec<oci::Digest>, request: CreateRequest) -> Result<Snapshot> {
+        let source = ImageSource::Layers(layers);
+        let created = block_in_place(|| self.create_from(request, source, ImageConfig::default()));
+        created.map(|(snapshot, _)| snapshot)
+    }
+
+    fn create_blocking(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
+        let (image, config) = self.find_image(&request.image)?;
+        self.create_from(request, image, config)
+    }
+
+    fn create_from(
+        &self,
+        mut request: CreateRequest,
+        image: ImageSource,
+        config: ImageConfig,
+    ) -> Result<(Snapshot, Vec<String>)> {
         if let Some(name) = &request.name {
             ids::check_name("container", name)?;
         }
-        let (image, config) = self.find_image(&request.image)?;
         let wanted_name = request.name.clone();
         self.take_over_mounts(&mut request)?;
         self.resolve_image_mounts(&mut request.mounts)?;
@@ -145,6 +165,7 @@ impl Engine {
                             "cannot mount {reference} as an image: it is a directory, which type=bind mounts"
                         )));
                     }
+                    ImageSource::Layers(_) => unreachable!("no name means layers without an image"),
                 };
             }
         }

@@ -176,7 +176,7 @@ impl Engine {
             };
             let image = match &container.spec.image {
                 ImageSource::Image(id) => self.0.images.get(id).map_or(0, |image| image.size),
-                ImageSource::Directory(_) => 0,
+                ImageSource::Directory(_) | ImageSource::Layers(_) => 0,
             };
             Ok((own, image))
         })
@@ -273,12 +273,26 @@ impl Engine {
                 Some(id.parse().context(|| format!("read the image id {id}"))?)
             }
             ImageSource::Directory(_) => None,
+            ImageSource::Layers(_) => {
+                return Err(Error::conflict(
+                    "the container is a step of a build: it becomes a layer, and no image",
+                ));
+            }
         };
         let made = self.0.images.commit(&snapshot, base.as_ref(), options);
         made.map_err(|error| match error.kind() {
             images::ErrorKind::Invalid => Error::invalid(chain(&error)),
             _ => Error::system("make an image of the container", error),
         })
+    }
+
+    /// What a container has written, to make a layer of.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn writable_layer(&self, key: &str) -> Result<images::Snapshot> {
+        let container = self.0.registry.find(key)?;
+        block_in_place(|| self.ensure_layer(&container.spec))
     }
 
     /// The containers that use an image, for its removal.

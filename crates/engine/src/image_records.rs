@@ -1,9 +1,9 @@
 //! The image store's records in the engine's database.
 
 use images::records::{
-    ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update,
+    CacheRecord, ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update,
 };
-use oci::Reference;
+use oci::{Digest, Reference};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use store::{Change, Kind, Store};
@@ -58,6 +58,17 @@ impl Records for ImageRecords {
         ))
     }
 
+    fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError> {
+        self.list(Kind::BuildCache)
+    }
+
+    fn cache(&self, key: &Digest) -> Result<Option<CacheRecord>, RecordsError> {
+        let record = self.store.get(Kind::BuildCache, &key.to_string())?;
+        Ok(record
+            .map(|record| serde_json::from_str(&record))
+            .transpose()?)
+    }
+
     fn update(&self, updates: &[Update]) -> Result<(), RecordsError> {
         let change = |update: &Update| -> Result<Change, RecordsError> {
             Ok(match update {
@@ -80,6 +91,12 @@ impl Records for ImageRecords {
                 Update::RemoveReference(reference) => {
                     Change::Remove(Kind::Reference, reference.to_string())
                 }
+                Update::PutCache(record) => Change::Put(
+                    Kind::BuildCache,
+                    record.key.to_string(),
+                    serde_json::to_string(record)?,
+                ),
+                Update::RemoveCache(key) => Change::Remove(Kind::BuildCache, key.to_string()),
             })
         };
         let changes = updates.iter().map(change);

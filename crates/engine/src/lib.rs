@@ -54,6 +54,7 @@ pub use networks::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, N
 pub use prune::{Prune, PruneFilter, Pruned};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
+pub use shim::user::{User, resolve as resolve_user};
 pub use shim::{CgroupSupport, Pressure, Stall, Stats};
 pub use top::Table;
 pub use update::Update;

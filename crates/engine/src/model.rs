@@ -78,6 +78,8 @@ pub enum ImageSource {
     Image(String),
     /// A directory of the host, as the read-only layer.
     Directory(PathBuf),
+    /// Layers that are no image (yet), by diff ID, the lowest first: a step of a build.
+    Layers(Vec<oci::Digest>),
 }
 
 /// What runs. The image's configuration is already merged in.

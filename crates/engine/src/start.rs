@@ -226,6 +226,7 @@ impl Engine {
                 images.prepare(&spec.id, &id)
             }
             ImageSource::Directory(path) => images.prepare_directory(&spec.id, path),
+            ImageSource::Layers(layers) => images.prepare_on(&spec.id, layers),
         };
         made.context(|| "make the writable layer")
     }

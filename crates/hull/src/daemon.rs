@@ -199,6 +199,9 @@ async fn serve(config: Config, socket: PathBuf, idle_exit: bool) -> Result<(), S
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let engine = Engine::open(config).await.map_err(|error| error.chain())?;
+    builder::sweep(&engine)
+        .await
+        .map_err(|error| error.chain())?;
     let listener = listen(&socket)?;
     tracing::info!(socket = %socket.display(), "the engine serves");
     let connections = Connections::default();

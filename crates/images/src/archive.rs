@@ -121,6 +121,17 @@ pub fn extract(
     extraction.finish()
 }
 
+/// Whether a stream is a tar, plain or compressed. What is compressed in a way that is not supported cannot be told, and is an
+/// error.
+pub fn is_archive(stream: impl Read + Send) -> Result<bool> {
+    let (compression, source) = detect(stream)?;
+    let mut start = Vec::new();
+    let decoder = Decoder::new(source, compression).map_err(Error::Decompress)?;
+    let read = decoder.take(tar::BLOCK_BYTES).read_to_end(&mut start);
+    // What only looks compressed is a file as any other.
+    Ok(read.is_ok() && tar::looks_like_archive(&start))
+}
+
 /// Opens what a path means to `docker cp`, and gives its name in an archive.
 fn open(root: &Root, path: &Path) -> Result<(Node, Vec<u8>)> {
     let bytes = path.as_os_str().as_bytes();

@@ -256,7 +256,10 @@ impl Words<'_> {
 }
 
 /// Adds `port`, `port/protocol` or `first-last/protocol`.
-fn expose(ports: &mut BTreeSet<String>, text: &str) -> Result<(), String> {
+///
+/// # Errors
+/// Text that is no port.
+pub fn expose(ports: &mut BTreeSet<String>, text: &str) -> Result<(), String> {
     let invalid = || format!("{text:?} is no port");
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
@@ -277,7 +280,7 @@ fn expose(ports: &mut BTreeSet<String>, text: &str) -> Result<(), String> {
 }
 
 /// The directory that a relative one leads to from the one before.
-fn working_dir(from: &str, to: &str) -> String {
+pub fn working_dir(from: &str, to: &str) -> String {
     let mut names = Vec::new();
     let from = if to.starts_with('/') { "" } else { from };
     for name in from.split('/').chain(to.split('/')) {
@@ -290,7 +293,11 @@ fn working_dir(from: &str, to: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
-fn stop_signal(text: String) -> Result<String, String> {
+/// Checks that text is a signal's name or number.
+///
+/// # Errors
+/// It is none.
+pub fn stop_signal(text: String) -> Result<String, String> {
     let named = text.strip_prefix("SIG").unwrap_or(&text);
     let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-');
     match !named.is_empty() && named.len() <= 16 && named.bytes().all(plain) {
@@ -352,7 +359,10 @@ fn healthcheck(rest: &str) -> Result<Healthcheck, String> {
 }
 
 /// A duration as Go writes it (`1m30s`, `500ms`), in nanoseconds; at least a millisecond, or zero.
-fn duration(text: &str) -> Result<i64, String> {
+///
+/// # Errors
+/// Text that is no duration.
+pub fn duration(text: &str) -> Result<i64, String> {
     const UNITS: [(&str, f64); 7] = [
         ("ns", 1.0),
         ("us", 1e3),

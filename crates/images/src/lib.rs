@@ -16,8 +16,10 @@ pub mod limits;
 pub mod records;
 pub mod tar;
 
-mod changes;
+mod cache;
+pub mod changes;
 mod compression;
+pub mod copy;
 mod diff;
 mod error;
 mod image;
@@ -47,6 +49,7 @@ mod usage;
 mod verify;
 mod walk;
 
+pub use cache::{Hold, Scratch};
 pub use changes::apply_changes;
 pub use compression::Unsupported;
 pub use diff::{Change, ChangeKind};

@@ -13,7 +13,7 @@ use crate::tar::{Entry, Kind, Time, Writer};
 use crate::tree::{Options, TreeWriter};
 use crate::unpacker::{Feed, Unpacked, Unpacker};
 use crate::walk::Node;
-use crate::{Error, Images, Result, Snapshot, apply_changes};
+use crate::{Error, Hold, Images, Result, Snapshot, apply_changes};
 use jiff::Timestamp;
 use oci::image::{ConfigFile, History, LAYERS_MAX};
 use oci::{Digest, Reference};
@@ -93,20 +93,10 @@ impl Images {
                 .image(id)
                 .map_err(Error::Records)?
                 .ok_or_else(missing)?;
-            for layer in &record.layers {
-                if !ingest.has_layer(layer) {
-                    return Err(Error::MissingLayer(Box::new(*layer)));
-                }
-            }
-            let sizes = self.records.layers().map_err(Error::Records)?;
-            for layer in record.layers {
-                let found = sizes.iter().find(|known| known.diff_id == layer);
-                let found = found.ok_or_else(|| Error::MissingLayer(Box::new(layer)))?;
-                stack.push((layer, found.tar_size));
-            }
+            stack = self.stack(&mut ingest, &record.layers)?;
         }
         config.rootfs.diff_ids.clear();
-        let layer = self.commit_layer(&mut ingest, snapshot, options.flatten)?;
+        let layer = self.commit_layer(&mut ingest, snapshot, options.flatten, None)?;
         if layer.is_some() && stack.len() == LAYERS_MAX {
             let reason = format!("an image has at most {LAYERS_MAX} layers");
             return Err(Error::Argument(reason));
@@ -127,14 +117,65 @@ impl Images {
         )
     }
 
+    /// Pins the layers of a stack, and gives the sizes of their tars.
+    fn stack(&self, ingest: &mut Ingest<'_>, layers: &[Digest]) -> Result<Vec<(Digest, u64)>> {
+        if let Some(lost) = layers.iter().find(|layer| !ingest.has_layer(layer)) {
+            return Err(Error::MissingLayer(Box::new(*lost)));
+        }
+        let known = self.records.layers().map_err(Error::Records)?;
+        let size = |layer: &Digest| {
+            let found = known.iter().find(|known| known.diff_id == *layer);
+            let found = found.ok_or_else(|| Error::MissingLayer(Box::new(*layer)))?;
+            Ok((*layer, found.tar_size))
+        };
+        layers.iter().map(size).collect()
+    }
+
+    /// Makes a layer of what a snapshot changed; `None` where that is nothing. Files younger than `mtime_max` (seconds since
+    /// 1970) get that time. The layer is held by the value, and belongs to no image yet.
+    pub fn make_layer(
+        &self,
+        snapshot: &Snapshot,
+        mtime_max: Option<i64>,
+    ) -> Result<Option<(Digest, Hold<'_>)>> {
+        let mut ingest = self.ingest()?;
+        let Some(layer) = self.commit_layer(&mut ingest, snapshot, false, mtime_max)? else {
+            return Ok(None);
+        };
+        let diff_id = layer.diff_id;
+        ingest.publish(&[layer], &[], Vec::new())?;
+        let hold = self.hold(&[diff_id])?;
+        self.release_with_last_pin(diff_id)?;
+        Ok(Some((diff_id, hold)))
+    }
+
+    /// Makes an image of a configuration and a stack of layers that are there, the lowest first. The configuration's own
+    /// list of layers is replaced.
+    pub fn make_image(
+        &self,
+        config: ConfigFile,
+        layers: &[Digest],
+        reference: Option<&Reference>,
+    ) -> Result<ImageId> {
+        if layers.len() > LAYERS_MAX {
+            let reason = format!("an image has at most {LAYERS_MAX} layers");
+            return Err(Error::Argument(reason));
+        }
+        let mut ingest = self.ingest()?;
+        let stack = self.stack(&mut ingest, layers)?;
+        publish(&mut ingest, config, stack, None, reference)
+    }
+
     /// Makes a layer of a snapshot's changes, or of its whole tree; none where nothing was changed.
     fn commit_layer(
         &self,
         ingest: &mut Ingest<'_>,
         snapshot: &Snapshot,
         flatten: bool,
+        mtime_max: Option<i64>,
     ) -> Result<Option<NewLayer>> {
         let options = Options {
+            mtime_max,
             whiteouts: !flatten,
             sparse: true,
             // The store may itself be in the directory that the container stands on.
@@ -180,7 +221,9 @@ fn write_layer<W: std::io::Write>(
     options: Options,
 ) -> Result<u64> {
     let mtime = Time {
-        seconds: top.stat.st_mtime,
+        seconds: options
+            .mtime_max
+            .map_or(top.stat.st_mtime, |max| max.min(top.stat.st_mtime)),
         nanoseconds: 0,
     };
     tar.entry(&Entry {

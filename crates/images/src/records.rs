@@ -43,6 +43,17 @@ pub struct LayerRecord {
     pub tar_size: u64,
 }
 
+/// A layer stack that a build has made, and may use again. It keeps its layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheRecord {
+    /// The digest of everything that the result depends on.
+    pub key: Digest,
+    /// The diff IDs of the layers, the lowest first.
+    pub layers: Vec<Digest>,
+    /// What else the builder remembers of it; it alone reads that.
+    pub document: serde_json::Value,
+}
+
 /// A name of an image. It has a tag or a digest, not both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceRecord {
@@ -67,6 +78,10 @@ pub enum Update {
     SetReference(ReferenceRecord),
     /// Removes a name.
     RemoveReference(Reference),
+    /// Adds a result of a build, or replaces the one with its key.
+    PutCache(CacheRecord),
+    /// Removes a result of a build.
+    RemoveCache(Digest),
 }
 
 /// Durable records of images, layers and references; the engine implements it on its database.
@@ -88,6 +103,12 @@ pub trait Records: Send + Sync {
 
     /// The image that a name means.
     fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError>;
+
+    /// All results of builds, in any order.
+    fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError>;
+
+    /// The result of a build with this key.
+    fn cache(&self, key: &Digest) -> Result<Option<CacheRecord>, RecordsError>;
 
     /// Makes all updates, in their order, durably and in one transaction: all of them or none. Removing what is not there
     /// is no error.

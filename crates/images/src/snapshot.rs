@@ -66,13 +66,22 @@ impl Images {
         // The image cannot go between being looked up and being pinned.
         let record = self.records.image(image).map_err(Error::Records)?;
         let record = record.ok_or_else(|| Error::NoSuchImage(image.to_string()))?;
-        let mut layers: Vec<Digest> = Vec::with_capacity(record.layers.len());
-        for layer in record.layers.iter().rev() {
-            // Overlayfs refuses a directory twice; what is lower has no effect anyway.
-            if !layers.contains(layer) {
-                layers.push(*layer);
-            }
+        let layers = from_the_top(&record.layers);
+        pins.add(&layers);
+        pins.snapshots.insert(id.to_owned(), layers.clone());
+        drop(pins);
+        self.make_snapshot(id, &Lower::Layers(layers))
+    }
+
+    /// Makes the directories of a container on top of layers, the lowest first, which the caller holds. A snapshot that is
+    /// there already is returned.
+    pub fn prepare_on(&self, id: &str, layers: &[Digest]) -> Result<Snapshot> {
+        check_id(id)?;
+        let mut pins = self.pins();
+        if let Some(snapshot) = self.snapshot(id)? {
+            return Ok(snapshot);
         }
+        let layers = from_the_top(layers);
         pins.add(&layers);
         pins.snapshots.insert(id.to_owned(), layers.clone());
         drop(pins);
@@ -177,17 +186,14 @@ impl Images {
     fn describe(&self, id: &str, lower: &Lower) -> Result<Snapshot> {
         let path = self.snapshots_path().join(id);
         let lowers: Vec<PathBuf> = match lower {
+            // Of an image without layers.
+            Lower::Layers(layers) if layers.is_empty() => vec![self.empty_path()],
             Lower::Layers(layers) => layers
                 .iter()
                 .map(|layer| self.layer_path(layer).join(crate::recipe::DIFF))
                 .collect(),
             Lower::Directory(directory) => vec![directory.clone()],
         };
-        if lowers.is_empty() {
-            return Err(Error::Argument(
-                "an image without layers has no root file system".to_owned(),
-            ));
-        }
         let id = id.to_owned();
         Ok(Snapshot {
             id,
@@ -196,6 +202,17 @@ impl Images {
             work: path.join(WORK),
         })
     }
+}
+
+/// Layers as overlayfs takes them: the topmost first, each once. What is lower has no effect anyway.
+fn from_the_top(layers: &[Digest]) -> Vec<Digest> {
+    let mut unique: Vec<Digest> = Vec::with_capacity(layers.len());
+    for layer in layers.iter().rev() {
+        if !unique.contains(layer) {
+            unique.push(*layer);
+        }
+    }
+    unique
 }
 
 /// Removes incomplete snapshots at the start; returns the others with the layers they stand on.

@@ -4,6 +4,7 @@
 //! blobs/sha256/<hex>        configurations and manifests
 //! layers/<hex>/             one layer by diff ID: diff/ (its files), recipe (how they become its tar again),
 //!                           displaced/ (files that a later entry of the same tar replaced; mostly absent)
+//! empty/                    what an image without layers stands on
 //! snapshots/<id>/           lower (what it stands on), upper/ and work/ (for overlayfs)
 //! tmp/<number>/             whatever is being made or deleted
 //! ```
@@ -11,8 +12,9 @@
 //! Invariant: something is made in `tmp`, made durable, moved to its place by one rename, and then recorded; it is deleted
 //! in the opposite order. So after a crash at any point what is in `tmp`, and what has no record, can be deleted.
 //!
-//! A layer lives while an image has it, a snapshot stands on it, or a load that is under way counts on it. The last two are
-//! *pins*, counted in memory; those of snapshots are read from their `lower` files at the start.
+//! A layer lives while an image has it, a snapshot stands on it, a result of a build has it, or a load or build that is under
+//! way counts on it. All but the first are *pins*, counted in memory; those of snapshots are read from their `lower` files at
+//! the start, those of results from the records.
 //!
 //! Locks: `publishing` (one at a time adds to or removes from blobs and layers) before `pins`.
 
@@ -35,6 +37,7 @@ use sys::Context as _;
 const BLOBS: &str = "blobs";
 const SHA256: &str = "blobs/sha256";
 const LAYERS: &str = "layers";
+const EMPTY: &str = "empty";
 const SNAPSHOTS: &str = "snapshots";
 const TMP: &str = "tmp";
 
@@ -113,9 +116,13 @@ impl Images {
     /// Opens the store below `root` (made with 0700 when absent) and removes what a crash left. Only one process may have
     /// a store open.
     pub fn open(root: &Path, records: Arc<dyn Records>) -> Result<Self> {
-        for directory in ["", BLOBS, SHA256, LAYERS, SNAPSHOTS, TMP] {
+        for directory in ["", BLOBS, SHA256, LAYERS, SNAPSHOTS, EMPTY, TMP] {
             make_private(&root.join(directory), directory.is_empty())?;
         }
+        // It becomes the root of containers, whose processes need not be root.
+        let empty = root.join(EMPTY);
+        fs::set_permissions(&empty, Permissions::from_mode(0o755))
+            .call(|| format!("chmod({empty:?}, 0755)"))?;
         let root = fs::canonicalize(root).call(|| format!("realpath({root:?})"))?;
         let images = Self {
             root,
@@ -137,6 +144,10 @@ impl Images {
 
     pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
         self.root.join(LAYERS).join(diff_id.hex())
+    }
+
+    pub(crate) fn empty_path(&self) -> PathBuf {
+        self.root.join(EMPTY)
     }
 
     pub(crate) fn layers_path(&self) -> PathBuf {
@@ -244,6 +255,9 @@ impl Images {
             pins.add(&layers);
             pins.snapshots.insert(id, layers);
         }
+        for result in self.records.caches().map_err(Error::Records)? {
+            pins.add(&result.layers);
+        }
         pins.orphans = layers
             .iter()
             .map(|l| l.diff_id)
@@ -329,6 +343,17 @@ impl Images {
         self.pins().orphans.extend(layers);
         drop(publishing);
         self.collect()
+    }
+
+    /// Lets a layer go with its last pin, unless an image has it.
+    pub(crate) fn release_with_last_pin(&self, layer: Digest) -> Result<()> {
+        // An image that is being published takes its layers from the orphans under the same lock.
+        let _publishing = self.publishing();
+        let images = self.records.images().map_err(Error::Records)?;
+        if images.iter().all(|image| !image.layers.contains(&layer)) {
+            self.pins().orphans.insert(layer);
+        }
+        Ok(())
     }
 
     /// Removes the layers that neither image nor pin keeps. Returns them.

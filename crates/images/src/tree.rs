@@ -35,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) sparse: bool,
     /// A directory, by its path in the tree, that is left out with all below.
     pub(crate) exclude: Option<PathBuf>,
+    /// What is younger gets this time, in seconds since 1970.
+    pub(crate) mtime_max: Option<i64>,
 }
 
 /// Writes one tree.
@@ -134,7 +136,16 @@ impl<'a, W: Write> TreeWriter<'a, W> {
 
     fn put(&mut self, entry: &Entry) -> Result<()> {
         self.entries += 1;
-        Ok(self.tar.entry(entry)?)
+        match self.options.mtime_max {
+            Some(max) if entry.mtime.seconds > max => Ok(self.tar.entry(&Entry {
+                mtime: Time {
+                    seconds: max,
+                    nanoseconds: 0,
+                },
+                ..entry.clone()
+            })?),
+            _ => Ok(self.tar.entry(entry)?),
+        }
     }
 
     /// Opens a name in a directory; `None` where it is gone, or where a mount begins that is no part of the tree. Then the
@@ -241,7 +252,7 @@ fn regions(fd: BorrowedFd<'_>, size: u64, path: &Path) -> Result<Vec<(u64, u64)>
 }
 
 /// An entry with a file's attributes. Times are whole seconds, as Docker writes them.
-fn entry(node: &Node, name: &[u8], kind: Kind) -> Result<Entry, TarError> {
+pub(crate) fn entry(node: &Node, name: &[u8], kind: Kind) -> Result<Entry, TarError> {
     let stat = &node.stat;
     Ok(Entry {
         uid: stat.st_uid,
@@ -254,7 +265,8 @@ fn entry(node: &Node, name: &[u8], kind: Kind) -> Result<Entry, TarError> {
     })
 }
 
-fn kind(node: &Node, path: &Path) -> Result<Kind> {
+/// What a file is in an archive. Further names of one are for the caller to know.
+pub(crate) fn kind(node: &Node, path: &Path) -> Result<Kind> {
     let (major, minor) = (
         rustix::fs::major(node.stat.st_rdev),
         rustix::fs::minor(node.stat.st_rdev),

@@ -157,6 +157,17 @@ pub struct Platform {
 #[error("{0:?} is no platform: it reads like linux/arm64 or linux/arm/v7")]
 pub struct PlatformError(String);
 
+impl std::fmt::Display for Platform {
+    /// `os/arch` or `os/arch/variant`, which reads as the same platform again.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match self.variant.as_deref() {
+            None | Some("") => Ok(()),
+            Some(variant) => write!(f, "/{variant}"),
+        }
+    }
+}
+
 impl std::str::FromStr for Platform {
     type Err = PlatformError;
 

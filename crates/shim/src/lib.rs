@@ -16,6 +16,7 @@ mod supervisor;
 mod watch;
 
 pub use runtime::cgroup::{Pressure, Stall, Stats, Support as CgroupSupport};
+pub use runtime::user;
 
 use crate::protocol::{Failure, Launch, Message, Reply};
 use crate::supervisor::Supervisor;

@@ -77,6 +77,8 @@ pub enum Kind {
     Network,
     /// Volumes by name.
     Volume,
+    /// Results of builds by key.
+    BuildCache,
 }
 
 impl Kind {
@@ -87,6 +89,7 @@ impl Kind {
             Self::Layer => "layers",
             Self::Network => "networks",
             Self::Volume => "volumes",
+            Self::BuildCache => "build_cache",
         }
     }
 }

@@ -4,7 +4,8 @@ use crate::{Error, Result, doing};
 use rusqlite::Connection;
 
 /// Each entry takes the schema from its index to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE containers (
         id    TEXT PRIMARY KEY NOT NULL,
         name  TEXT UNIQUE NOT NULL,
@@ -16,7 +17,11 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE layers   (key TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
     CREATE TABLE networks (key TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
     CREATE TABLE volumes  (key TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
-"];
+",
+    "
+    CREATE TABLE build_cache (key TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
+",
+];
 
 /// How many KiB of pages the connection may cache: the database is small, and the engine is to stay small.
 const CACHE_KIB: i32 = 256;

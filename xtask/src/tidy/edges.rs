@@ -9,10 +9,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// Which crates of the workspace each may depend on. `hull` ties them together and may know all; `xtask` is no part of the product.
-const EDGES: [(&str, &[&str]); 13] = [
-    ("api", &["api-types", "engine", "oci", "sys"]),
+const EDGES: [(&str, &[&str]); 15] = [
+    ("api", &["api-types", "builder", "engine", "oci", "sys"]),
     ("api-types", &[]),
-    ("cli", &["api-types", "client", "oci", "registry"]),
+    ("builder", &["engine", "images", "oci", "patterns", "sys"]),
+    (
+        "cli",
+        &["api-types", "client", "oci", "patterns", "registry"],
+    ),
     ("client", &["api-types"]),
     (
         "engine",
@@ -21,6 +25,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("images", &["oci", "registry", "sys"]),
     ("network", &["sys"]),
     ("oci", &[]),
+    ("patterns", &[]),
     ("registry", &["oci"]),
     ("runtime", &["oci", "sys"]),
     ("shim", &["oci", "runtime", "sys"]),

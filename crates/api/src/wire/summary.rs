@@ -52,6 +52,7 @@ pub(crate) fn image_id(image: &ImageSource) -> String {
     match image {
         ImageSource::Image(id) => id.clone(),
         ImageSource::Directory(path) => path.display().to_string(),
+        ImageSource::Layers(layers) => layers.last().map_or_else(String::new, ToString::to_string),
     }
 }
 

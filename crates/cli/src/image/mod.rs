@@ -14,6 +14,7 @@ pub(crate) use prune::prune;
 use crate::app::Entry;
 
 pub(crate) const ENTRIES: &[Entry] = &[
+    Entry::command("build", &crate::build::BUILD),
     Entry::command("history", &history::HISTORY),
     Entry::command("import", &import::IMPORT),
     Entry::command("inspect", &crate::inspect::IMAGE_INSPECT),

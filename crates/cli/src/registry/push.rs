@@ -10,6 +10,7 @@ use crate::parse::platform;
 use crate::progress::{self, To};
 use crate::session::Session;
 use client::Request;
+use oci::Reference;
 
 const FLAGS: &[Flag] = &[
     Flag::bool("all-tags", "Push all tags of the repository").short('a'),
@@ -42,15 +43,30 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     if named.digest().is_some() {
         return Err(Error::msg("cannot push a digest reference"));
     }
-    let request = Request::post(&["images", &named.name(), "push"])
-        .query_some("tag", named.tag())
-        .query_some("platform", platform);
-    let request = credentials::authorized(session, request, &named)?;
-    let response = session.client().await?.send(&request).await?;
     let to = if quiet { To::Nowhere } else { To::Stdout };
-    progress::show(response.lines(), to).await?;
+    send(session, &named, platform, to).await?;
     match quiet {
         true => output::line(&named.to_string()),
         false => Ok(()),
     }
+}
+
+/// Pushes an image by its name.
+pub(crate) async fn push(session: &Session, name: &str, to: To) -> Result<()> {
+    let (named, _) = tagged(name, false)?;
+    send(session, &named, None, to).await
+}
+
+async fn send(
+    session: &Session,
+    named: &Reference,
+    platform: Option<String>,
+    to: To,
+) -> Result<()> {
+    let request = Request::post(&["images", &named.name(), "push"])
+        .query_some("tag", named.tag())
+        .query_some("platform", platform);
+    let request = credentials::authorized(session, request, named)?;
+    let response = session.client().await?.send(&request).await?;
+    progress::show(response.lines(), to).await
 }

@@ -83,6 +83,7 @@ fn tag_field(field: &str, spec: &Spec, name: &str) -> Option<String> {
     let image = match &spec.image {
         ImageSource::Image(id) => id.strip_prefix("sha256:").unwrap_or(id).to_owned(),
         ImageSource::Directory(path) => path.display().to_string(),
+        ImageSource::Layers(_) => spec.image_reference.clone(),
     };
     Some(match field {
         "ID" => short(&spec.id),

@@ -1,6 +1,8 @@
 //! Records that end with the process: for tests, and as the example of an implementation.
 
-use super::{ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update};
+use super::{
+    CacheRecord, ImageId, ImageRecord, LayerRecord, Records, RecordsError, ReferenceRecord, Update,
+};
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ struct Tables {
     images: BTreeMap<ImageId, ImageRecord>,
     layers: BTreeMap<Digest, LayerRecord>,
     references: BTreeMap<Reference, ImageId>,
+    caches: BTreeMap<Digest, CacheRecord>,
 }
 
 impl MemoryRecords {
@@ -50,6 +53,14 @@ impl Records for MemoryRecords {
         Ok(self.tables().references.get(reference).copied())
     }
 
+    fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError> {
+        Ok(self.tables().caches.values().cloned().collect())
+    }
+
+    fn cache(&self, key: &Digest) -> Result<Option<CacheRecord>, RecordsError> {
+        Ok(self.tables().caches.get(key).cloned())
+    }
+
     fn update(&self, updates: &[Update]) -> Result<(), RecordsError> {
         let mut tables = self.tables();
         for update in updates {
@@ -74,6 +85,12 @@ impl Records for MemoryRecords {
                 }
                 Update::RemoveReference(reference) => {
                     tables.references.remove(reference);
+                }
+                Update::PutCache(record) => {
+                    tables.caches.insert(record.key, record.clone());
+                }
+                Update::RemoveCache(key) => {
+                    tables.caches.remove(key);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What every implementation of [`Records`] must do. Enabled by the feature `testsuite`, for the tests of implementations.
 
-use super::{ImageRecord, LayerRecord, Records, ReferenceRecord, Update};
+use super::{CacheRecord, ImageRecord, LayerRecord, Records, ReferenceRecord, Update};
 use oci::{Digest, Reference};
 
 /// Checks an implementation; `make` returns it empty, each time anew. Panics where it does not do what it must.
@@ -8,6 +8,7 @@ pub fn run(make: &dyn Fn() -> Box<dyn Records>) {
     empty_records_have_nothing(&*make());
     what_is_put_is_found(&*make());
     a_later_put_replaces(&*make());
+    results_of_builds_are_kept(&*make());
     a_reference_moves(&*make());
     removing_an_image_removes_its_references(&*make());
     removing_what_is_absent_is_no_error(&*make());
@@ -103,6 +104,25 @@ fn a_later_put_replaces(records: &dyn Records) {
     records.update(&updates).expect(PROMISE);
     assert_eq!(records.images().expect(PROMISE), [changed]);
     assert_eq!(records.layers().expect(PROMISE), [layer("l", 2)]);
+}
+
+fn results_of_builds_are_kept(records: &dyn Records) {
+    assert_eq!(records.caches().expect(PROMISE), []);
+    let result = |layer: &str| CacheRecord {
+        key: digest("key"),
+        layers: vec![digest(layer)],
+        document: serde_json::json!({"text": "RUN x", "uses": [1, 2]}),
+    };
+    let put = |layer| Update::PutCache(result(layer));
+    records.update(&[put("a"), put("b")]).expect(PROMISE);
+    assert_eq!(
+        records.cache(&digest("key")).expect(PROMISE),
+        Some(result("b"))
+    );
+    assert_eq!(records.caches().expect(PROMISE), [result("b")]);
+    let remove = Update::RemoveCache(digest("key"));
+    records.update(&[remove.clone(), remove]).expect(PROMISE);
+    assert_eq!(records.cache(&digest("key")).expect(PROMISE), None);
 }
 
 fn a_reference_moves(records: &dyn Records) {

@@ -1,8 +1,8 @@
 //! The store as a whole: what it takes, what it refuses, and that it leaves nothing behind.
 
 use crate::records::{
-    ImageId, ImageRecord, LayerRecord, MemoryRecords, Records, RecordsError, ReferenceRecord,
-    Update,
+    CacheRecord, ImageId, ImageRecord, LayerRecord, MemoryRecords, Records, RecordsError,
+    ReferenceRecord, Update,
 };
 use crate::testing::*;
 use crate::{Error, ErrorKind, Images, ListFilter, Progress, Removed, User};
@@ -290,6 +290,14 @@ impl Records for Failing {
 
     fn resolve(&self, reference: &oci::Reference) -> Result<Option<ImageId>, RecordsError> {
         self.inner.resolve(reference)
+    }
+
+    fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError> {
+        self.inner.caches()
+    }
+
+    fn cache(&self, key: &Digest) -> Result<Option<CacheRecord>, RecordsError> {
+        self.inner.cache(key)
     }
 
     fn update(&self, _: &[Update]) -> Result<(), RecordsError> {

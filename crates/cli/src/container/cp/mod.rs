@@ -1,6 +1,6 @@
 //! `hull cp`, with the rules of `cp -a` for what the destination is called.
 
-mod extract;
+pub(crate) mod extract;
 pub(crate) mod tree;
 
 use crate::app::{Arity, Command};

@@ -76,17 +76,22 @@ impl TarStream {
 
     /// A file or directory under `name`; without a name a directory's content.
     pub(crate) fn of_path(path: PathBuf, name: Option<String>) -> Result<Self> {
+        Self::made_by(move |sink| write(sink, &path, name.as_deref()))
+    }
+
+    /// Whatever `make` writes, on a thread of its own.
+    pub(crate) fn made_by(make: impl FnOnce(Sink) -> Result<()> + Send + 'static) -> Result<Self> {
         let (reader, writer) = io::pipe().during(|| "pipe2()")?;
         let pipe =
             pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).during(|| "register a pipe")?;
         let (failure, count) = (Failure::default(), Count::default());
         let (thread_failure, thread_count) = (failure.clone(), count.clone());
         let thread = move || {
-            let sink = Counted {
+            let sink = Sink {
                 writer,
                 count: thread_count,
             };
-            if let Err(error) = write(sink, &path, name.as_deref()) {
+            if let Err(error) = make(sink) {
                 thread_failure.set(error);
             }
         };
@@ -132,12 +137,14 @@ impl AsyncRead for TarStream {
     }
 }
 
-struct Counted {
+/// Where an archive is written to.
+#[derive(Debug)]
+pub(crate) struct Sink {
     writer: PipeWriter,
     count: Count,
 }
 
-impl Write for Counted {
+impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.writer.write(bytes)?;
         self.count

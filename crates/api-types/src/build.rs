@@ -1,0 +1,87 @@
+//! Building images: what this engine adds to Docker's API.
+//!
+//! `POST /build?events=1` answers with messages whose `id` is [`EVENT_ID`] and whose `aux` is a [`BuildEvent`], instead of the text
+//! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
+//! below [`PART_NAMED`]`<name>/`, and the Dockerfile as [`PART_DOCKERFILE`]. [`HEADER_SECRETS`] has secrets. Engines that know all
+//! this name [`COMPONENT_DETAIL`] in `/version`.
+
+use serde::{Deserialize, Serialize};
+
+/// The `id` of messages that are events.
+pub const EVENT_ID: &str = "hull.build";
+/// Of `/version`: that builds can be asked for events, and take parts and secrets.
+pub const COMPONENT_DETAIL: &str = "BuildEvents";
+/// Base64 of a JSON object: secrets by ID, each in base64.
+pub const HEADER_SECRETS: &str = "X-Hull-Build-Secrets";
+/// Bytes of that header.
+pub const SECRETS_BYTES_MAX: usize = 256 << 10;
+/// The Dockerfile in a body of parts.
+pub const PART_DOCKERFILE: &str = "Dockerfile";
+/// The context in a body of parts.
+pub const PART_CONTEXT: &str = "context";
+/// The named contexts in a body of parts.
+pub const PART_NAMED: &str = "named";
+
+/// Something that happened in a build. Steps are numbers from 1; base images are steps, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum BuildEvent {
+    /// How many steps there will be, the triggers of base images left out.
+    Planned {
+        /// The number.
+        steps: usize,
+    },
+    /// A step begins.
+    Began {
+        /// Which.
+        step: usize,
+        /// The stage's name.
+        stage: String,
+        /// Its number among those of its stage that may make a layer, and how many those are; `None` where it only changes
+        /// the configuration.
+        place: Option<(usize, usize)>,
+        /// The instruction as it is written.
+        text: String,
+    },
+    /// A command's output.
+    Output {
+        /// The step.
+        step: usize,
+        /// Of standard error.
+        error: bool,
+        /// Base64 of what was written.
+        data: String,
+    },
+    /// Why a step was, or was not, taken from the cache.
+    Explained {
+        /// The step.
+        step: usize,
+        /// The reason.
+        reason: String,
+    },
+    /// A step is done.
+    Ended {
+        /// Which.
+        step: usize,
+        /// It was taken from the cache.
+        cached: bool,
+        /// Bytes of the files in its layer, where it made one.
+        layer_bytes: Option<u64>,
+    },
+    /// Something that the user should know.
+    Warning {
+        /// A sentence.
+        text: String,
+    },
+    /// The image is made.
+    Built {
+        /// Its ID.
+        id: String,
+        /// Its names.
+        tags: Vec<String>,
+        /// Steps that were done.
+        steps: usize,
+        /// Of those, taken from the cache.
+        cached: usize,
+    },
+}

@@ -1,0 +1,174 @@
+//! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire.
+
+mod prune;
+mod request;
+mod tell;
+
+pub(crate) use prune::{prune, records};
+
+use crate::http::{BodyReader, Error, Pieces, Reply, stream};
+use crate::images::{failed, line};
+use crate::server::{Call, Peer};
+use api_types as types;
+use builder::{Built, Progress};
+use engine::Engine;
+use http::StatusCode;
+use request::Wish;
+use std::sync::Arc;
+use tell::{Events, Text};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+/// `POST /build`.
+pub(crate) async fn build(call: Call<'_>) -> Reply {
+    let wish = Wish::read(&call.query, call.request.headers())?;
+    let peer = call.request.extensions().get::<Peer>().cloned();
+    let peer = peer.ok_or_else(|| Error::bad_request("the request came by no connection"))?;
+    let engine = call.engine.clone();
+    let (pieces, response) = stream("application/json");
+    let (stop, stopped) = watch::channel(false);
+    let (begun, begins) = oneshot::channel();
+    let client = pieces.clone();
+    let body = BodyReader::new(call.request.into_body());
+    let handle = Handle::current();
+    let working = tokio::task::spawn_blocking(move || {
+        let work = Work {
+            engine,
+            handle,
+            wish,
+            pieces,
+        };
+        work.run(body, stopped, begun);
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            // The client may go while there is nothing to tell it.
+            () = peer.gone() => drop(stop.send_replace(true)),
+            () = client.closed() => drop(stop.send_replace(true)),
+            // The answer ends with the last that can add to it, which is `client`.
+            _ = working => {}
+        }
+    });
+    match begins.await {
+        Ok(Some(error)) => Err(error),
+        Ok(None) | Err(_) => Ok(response),
+    }
+}
+
+/// A build on its own thread.
+struct Work {
+    engine: Engine,
+    handle: Handle,
+    wish: Wish,
+    pieces: Pieces,
+}
+
+impl Work {
+    /// A failure before the build begins has a status of its own; any later one ends the stream.
+    fn run(
+        self,
+        body: BodyReader,
+        stop: watch::Receiver<bool>,
+        begun: oneshot::Sender<Option<Error>>,
+    ) {
+        let (quiet, events) = (self.wish.quiet, self.wish.events);
+        let tags: Vec<String> = self
+            .wish
+            .tags
+            .iter()
+            .map(oci::Reference::familiar)
+            .collect();
+        let request = self.wish.into_request(&self.engine, body, stop);
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                // A client that has gone does not ask.
+                let _ = begun.send(Some(error));
+                return;
+            }
+        };
+        let _ = begun.send(None);
+        let pieces = self.pieces;
+        let progress: Arc<dyn Progress> = match events {
+            true => Arc::new(Events::new(pieces.clone())),
+            false => Arc::new(Text::new(pieces.clone(), quiet)),
+        };
+        let built = builder::build(&self.engine, &self.handle, &request, &*progress);
+        let say = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
+        match built {
+            Ok(built) => tell_built(&built, &tags, quiet, events, &say),
+            Err(error) => say(&failure(&error)),
+        }
+    }
+}
+
+fn tell_built(
+    built: &Built,
+    tags: &[String],
+    quiet: bool,
+    events: bool,
+    say: &dyn Fn(&types::JsonMessage),
+) {
+    let id = built.id.to_string();
+    if events {
+        say(&tell::event(&types::BuildEvent::Built {
+            id,
+            tags: tags.to_vec(),
+            steps: built.steps,
+            cached: built.cached,
+        }));
+        return;
+    }
+    let aux = serde_json::json!({ "ID": id });
+    say(&types::JsonMessage {
+        aux: Some(aux),
+        ..types::JsonMessage::default()
+    });
+    let text = |text: String| {
+        say(&types::JsonMessage {
+            stream: text,
+            ..types::JsonMessage::default()
+        });
+    };
+    if quiet {
+        return text(format!("{id}\n"));
+    }
+    text(format!("Successfully built {}\n", &built.id.hex()[..12]));
+    for tag in tags {
+        text(format!("Successfully tagged {tag}\n"));
+    }
+}
+
+/// The message that ends a build which has failed.
+fn failure(error: &builder::Error) -> types::JsonMessage {
+    let mut message = failed(status(error));
+    if let Some(code) = error.command_code() {
+        // Clients take it as their own exit code, and know the sentence.
+        let text = innermost(error).to_string();
+        message.error = Some(types::JsonError {
+            code: i64::from(code),
+            message: text.clone(),
+        });
+        message.error_message = text;
+    }
+    message
+}
+
+fn innermost(error: &builder::Error) -> &builder::Error {
+    match error {
+        builder::Error::Step { source, .. } => innermost(source),
+        other => other,
+    }
+}
+
+/// The one place where a failure of a build becomes a status.
+fn status(error: &builder::Error) -> Error {
+    use builder::Error as Failure;
+    let status = match innermost(error) {
+        Failure::NotFound(_) => StatusCode::NOT_FOUND,
+        Failure::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+        other if other.is_of_request() => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Error::new(status, error.chain())
+}

@@ -1,0 +1,372 @@
+//! A build's query, headers and body. What is not supported is an error that names it, never ignored.
+
+use super::status;
+use crate::distribution::{BASE64_URL, known};
+use crate::http::{BodyReader, Error, Query};
+use crate::wire;
+use api_types as types;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use builder::{Context, NamedContext, Request, STAGES_AT_ONCE_MAX};
+use engine::Engine;
+use engine::images::registry::Credentials;
+use engine::model::{Limits, NetworkMode};
+use http::HeaderMap;
+use oci::Reference;
+use oci::image::Platform;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokio::sync::watch;
+
+/// Who the client is, by registry: base64 of JSON.
+const HEADER_CONFIG: &str = "X-Registry-Config";
+/// Bytes of that header.
+const CONFIG_BYTES_MAX: usize = 256 << 10;
+/// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
+const REFUSED: [(&str, &str, &[&str]); 6] = [
+    ("squash", "squashing layers", &["0", "false"]),
+    ("outputs", "an output of BuildKit", &[]),
+    ("session", "a session of BuildKit", &[]),
+    ("cachefrom", "taking the cache of an image", &["null", "[]"]),
+    ("isolation", "an isolation", &["default"]),
+    ("remote", "a context from an address", &[]),
+];
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) quiet: bool,
+    pub(crate) events: bool,
+    pub(crate) tags: Vec<Reference>,
+    dockerfile: String,
+    /// The body has parts: the context is one of them.
+    parts: bool,
+    named_images: BTreeMap<String, String>,
+    target: Option<String>,
+    build_args: BTreeMap<String, Option<String>>,
+    labels: BTreeMap<String, String>,
+    platform: Option<Platform>,
+    network: NetworkMode,
+    extra_hosts: Vec<String>,
+    shm_bytes: u64,
+    limits: Limits,
+    cgroup_parent: Option<String>,
+    no_cache: bool,
+    no_cache_stages: Vec<String>,
+    pull: bool,
+    explain: bool,
+    secrets: BTreeMap<String, Vec<u8>>,
+    credentials: BTreeMap<String, Credentials>,
+}
+
+impl Wish {
+    pub(crate) fn read(query: &Query, headers: &HeaderMap) -> Result<Self, Error> {
+        refuse(query)?;
+        let tags = query.all("t").iter().filter(|text| !text.is_empty());
+        let platform = query.get("platform").map(str::parse).transpose();
+        let layout = query.get("layout");
+        if let Some(other) = layout.filter(|layout| *layout != "parts") {
+            return Err(Error::bad_request(format!(
+                "unknown layout of the body: {other:?}"
+            )));
+        }
+        Ok(Self {
+            quiet: query.flag("q"),
+            events: query.flag("events"),
+            tags: tags.map(|text| tag(text)).collect::<Result<_, _>>()?,
+            dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
+            parts: layout.is_some(),
+            named_images: json(query, "namedimages")?,
+            target: query.get("target").map(str::to_owned),
+            build_args: json(query, "buildargs")?,
+            labels: json(query, "labels")?,
+            platform: platform.map_err(|error: oci::image::PlatformError| {
+                Error::bad_request(error.to_string())
+            })?,
+            network: network(query.get("networkmode").unwrap_or_default()),
+            extra_hosts: extra_hosts(query)?,
+            shm_bytes: match query.number::<u64>("shmsize")? {
+                None | Some(0) => wire::create::SHM_BYTES,
+                Some(bytes) => bytes,
+            },
+            limits: limits(query)?,
+            cgroup_parent: query.get("cgroupparent").map(str::to_owned),
+            no_cache: query.flag("nocache"),
+            no_cache_stages: json(query, "nocachefilter")?,
+            pull: query.flag("pull"),
+            explain: query.flag("explain"),
+            secrets: secrets(headers)?,
+            credentials: credentials(headers)?,
+        })
+    }
+
+    /// Reads the body.
+    pub(crate) fn into_request(
+        self,
+        engine: &Engine,
+        body: BodyReader,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Request, Error> {
+        let unpacked = Context::unpack(engine.images(), body).map_err(|error| status(&error))?;
+        let mut contexts: BTreeMap<String, NamedContext> = { self.named_images.into_iter() }
+            .map(|(name, image)| (name, NamedContext::Image(image)))
+            .collect();
+        let name = self.dockerfile;
+        let (context, dockerfile) = match self.parts {
+            false => {
+                let text = dockerfile(&unpacked, &name)?;
+                unpacked
+                    .apply_ignore(&name)
+                    .map_err(|error| status(&error))?;
+                (unpacked, text)
+            }
+            true => {
+                let text = dockerfile(&unpacked, types::PART_DOCKERFILE)?;
+                let parts = unpacked.split(types::PART_CONTEXT, types::PART_NAMED);
+                let (context, named) = parts.map_err(|error| status(&error))?;
+                contexts.extend(
+                    named
+                        .into_iter()
+                        .map(|(name, files)| (name, NamedContext::Files(files))),
+                );
+                (context, text)
+            }
+        };
+        builder::language::parse(&name, &dockerfile)
+            .map_err(|error| Error::bad_request(error.to_string()))?;
+        // The classic text is of one step after another.
+        let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
+        let build_args =
+            { self.build_args.into_iter() }.filter_map(|(name, value)| Some((name, value?)));
+        Ok(Request {
+            dockerfile_name: name,
+            dockerfile,
+            context,
+            contexts,
+            target: self.target,
+            tags: self.tags,
+            build_args: build_args.collect(),
+            labels: self.labels,
+            platform: self.platform,
+            network: self.network,
+            extra_hosts: self.extra_hosts,
+            shm_bytes: self.shm_bytes,
+            limits: self.limits,
+            cgroup_parent: self.cgroup_parent,
+            no_cache: self.no_cache,
+            no_cache_stages: self.no_cache_stages,
+            pull: self.pull,
+            explain: self.explain,
+            secrets: self.secrets,
+            credentials: self.credentials,
+            stages_at_once,
+            stop,
+        })
+    }
+}
+
+fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Error> {
+    let read = context.read(Path::new(name), builder::language::DOCKERFILE_BYTES_MAX);
+    let found = read.map_err(|error| status(&error))?;
+    found.ok_or_else(|| Error::bad_request(format!("Cannot locate specified Dockerfile: {name}")))
+}
+
+fn refuse(query: &Query) -> Result<(), Error> {
+    for (name, what, defaults) in REFUSED {
+        if query
+            .get(name)
+            .is_some_and(|value| !defaults.contains(&value))
+        {
+            return Err(Error::unsupported(what));
+        }
+    }
+    match query.get("version") {
+        None | Some("1") => {}
+        Some("2") => {
+            return Err(Error::unsupported(
+                "building by BuildKit's protocol (DOCKER_BUILDKIT=0 asks for the other)",
+            ));
+        }
+        Some(other) => {
+            return Err(Error::bad_request(format!(
+                "invalid version of the builder: {other}"
+            )));
+        }
+    }
+    match query.flag_or("rm", true) {
+        true => Ok(()),
+        false => Err(Error::unsupported(
+            "keeping the containers of a build (rm=0)",
+        )),
+    }
+}
+
+fn tag(text: &str) -> Result<Reference, Error> {
+    let bad = |what: String| {
+        Error::bad_request(format!(
+            "invalid argument {text:?} for \"-t, --tag\" flag: {what}"
+        ))
+    };
+    let reference: Reference = text
+        .parse()
+        .map_err(|error: oci::reference::ReferenceError| bad(error.to_string()))?;
+    match reference.digest() {
+        Some(_) => Err(bad(
+            "refusing to create a tag with a digest reference".to_owned()
+        )),
+        None => Ok(reference.to_target()),
+    }
+}
+
+/// A parameter that is JSON; absent or null is the default.
+fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
+    let Some(text) = query.get(name) else {
+        return Ok(T::default());
+    };
+    let value: Option<T> = api_types::from_slice(text.as_bytes())
+        .map_err(|error| Error::bad_request(format!("bad parameter {name}: {error}")))?;
+    Ok(value.unwrap_or_default())
+}
+
+fn network(mode: &str) -> NetworkMode {
+    match (mode, mode.split_once(':')) {
+        ("" | "default" | "bridge", _) => NetworkMode::Bridge,
+        ("none", _) => NetworkMode::None,
+        ("host", _) => NetworkMode::Host,
+        (_, Some(("container", name))) if !name.is_empty() => {
+            NetworkMode::Container(name.to_owned())
+        }
+        (name, _) => NetworkMode::Network(name.to_owned()),
+    }
+}
+
+/// One parameter with all, separated by commas, or several.
+fn extra_hosts(query: &Query) -> Result<Vec<String>, Error> {
+    let all = query
+        .all("extrahosts")
+        .iter()
+        .flat_map(|text| text.split(','));
+    let hosts: Vec<String> = all
+        .filter(|host| !host.is_empty())
+        .map(str::to_owned)
+        .collect();
+    match hosts.iter().find(|host| !host.contains([':', '='])) {
+        Some(bad) => Err(Error::bad_request(format!(
+            "bad format for add-host: {bad:?}"
+        ))),
+        None => Ok(hosts
+            .iter()
+            .map(|host| host.replacen('=', ":", 1))
+            .collect()),
+    }
+}
+
+fn limits(query: &Query) -> Result<Limits, Error> {
+    let number = |name: &str| Ok::<_, Error>(query.number::<i64>(name)?.unwrap_or(0));
+    let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
+    wire::create::limits(&types::Resources {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: text("cpusetcpus"),
+        cpuset_mems: text("cpusetmems"),
+        ulimits: Some(json(query, "ulimits")?),
+        ..types::Resources::default()
+    })
+}
+
+fn secrets(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let name = types::HEADER_SECRETS;
+    let bad = |what: String| Error::bad_request(format!("{name}: {what}"));
+    let Some(value) = headers.get(name) else {
+        return Ok(BTreeMap::new());
+    };
+    if value.len() > types::SECRETS_BYTES_MAX {
+        return Err(bad(format!("more than {} bytes", types::SECRETS_BYTES_MAX)));
+    }
+    let document = BASE64
+        .decode(value)
+        .map_err(|error| bad(error.to_string()))?;
+    let encoded: BTreeMap<String, String> =
+        api_types::from_slice(&document).map_err(|error| bad(error.to_string()))?;
+    let decode = |(id, text): (String, String)| {
+        let content = BASE64
+            .decode(text)
+            .map_err(|error| bad(error.to_string()))?;
+        Ok((id, content))
+    };
+    encoded.into_iter().map(decode).collect()
+}
+
+fn credentials(headers: &HeaderMap) -> Result<BTreeMap<String, Credentials>, Error> {
+    let bad = |what: String| Error::bad_request(format!("{HEADER_CONFIG}: {what}"));
+    let Some(value) = headers.get(HEADER_CONFIG).filter(|value| !value.is_empty()) else {
+        return Ok(BTreeMap::new());
+    };
+    if value.len() > CONFIG_BYTES_MAX {
+        return Err(bad(format!("more than {CONFIG_BYTES_MAX} bytes")));
+    }
+    let document = BASE64_URL
+        .decode(value)
+        .map_err(|error| bad(error.to_string()))?;
+    let by_address: Option<BTreeMap<String, types::AuthConfig>> =
+        api_types::from_slice(&document).map_err(|error| bad(error.to_string()))?;
+    let by_address = by_address.unwrap_or_default().into_iter();
+    Ok(by_address
+        .map(|(address, auth)| (crate::distribution::registry_domain(&address), known(auth)))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<Wish, Error> {
+        Wish::read(&Query::parse(query), &HeaderMap::new())
+    }
+
+    #[test]
+    fn parameters_are_read_as_dockers_client_sends_them() {
+        let wish = read(
+            "t=a&t=b%3A1&buildargs=%7B%22A%22%3A%221%22%2C%22B%22%3Anull%7D&labels=%7B%7D&cachefrom=null&rm=1\
+             &extrahosts=a%3A1.2.3.4%2Cb%3A%3A%3A1&memory=1048576&ulimits=null&version=1&shmsize=0&networkmode=default",
+        )
+        .unwrap();
+        let tags: Vec<String> = wish.tags.iter().map(Reference::familiar).collect();
+        assert_eq!(tags, ["a:latest", "b:1"]);
+        assert_eq!(wish.build_args["A"].as_deref(), Some("1"));
+        assert_eq!(wish.build_args["B"], None);
+        assert_eq!(wish.extra_hosts, ["a:1.2.3.4", "b:::1"]);
+        assert_eq!(wish.limits.memory_bytes, Some(1 << 20));
+        assert_eq!(
+            (wish.dockerfile.as_str(), wish.shm_bytes),
+            ("Dockerfile", wire::create::SHM_BYTES)
+        );
+    }
+
+    #[test]
+    fn what_is_not_supported_is_told() {
+        for (query, expected) in [
+            ("version=2", "BuildKit"),
+            ("squash=1", "squashing"),
+            ("remote=http%3A%2F%2Fx", "address"),
+            ("cachefrom=%5B%22a%22%5D", "cache of an image"),
+            ("rm=0", "rm=0"),
+            ("t=A%20b", "invalid argument"),
+            ("labels=x", "labels"),
+            ("extrahosts=x", "add-host"),
+            ("layout=other", "layout"),
+            ("platform=!", "platform"),
+        ] {
+            let error = read(query).unwrap_err();
+            assert!(
+                error.message.contains(expected),
+                "{query}: {}",
+                error.message
+            );
+        }
+    }
+}

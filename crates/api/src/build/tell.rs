@@ -1,0 +1,171 @@
+//! What a build tells, as the text of Docker's classic builder or as events.
+
+use crate::http::Pieces;
+use crate::images::line;
+use api_types as types;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use builder::{Event, Progress};
+use std::sync::Mutex;
+
+/// Digits of IDs that people see.
+const SHORT_DIGITS: usize = 12;
+
+/// The classic builder's text.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pieces: Pieces,
+    quiet: bool,
+    steps: Mutex<usize>,
+}
+
+impl Text {
+    pub(crate) fn new(pieces: Pieces, quiet: bool) -> Self {
+        Self {
+            pieces,
+            quiet,
+            steps: Mutex::default(),
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        let message = types::JsonMessage {
+            stream: text.to_owned(),
+            ..types::JsonMessage::default()
+        };
+        // A client that has gone ends the build otherwise.
+        let _ = self.pieces.blocking_send(Ok(line(&message)));
+    }
+}
+
+fn short(id: &str) -> String {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    digits.chars().take(SHORT_DIGITS).collect()
+}
+
+impl Progress for Text {
+    fn tell(&self, event: &Event<'_>) {
+        match event {
+            Event::Planned { steps } => {
+                *self
+                    .steps
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = *steps;
+            }
+            Event::Began {
+                text,
+                trigger: true,
+                ..
+            } => {
+                self.say(&format!("# Executing build trigger: {text}\n"));
+            }
+            Event::Began { step, text, .. } => {
+                let steps = *self
+                    .steps
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                self.say(&format!("Step {}/{steps} : {text}", step.0));
+                self.say("\n");
+            }
+            Event::Running { container, .. } => {
+                self.say(&format!(" ---> Running in {}\n", short(container)));
+            }
+            Event::Output {
+                is_error, bytes, ..
+            } => {
+                let text = String::from_utf8_lossy(bytes);
+                match is_error {
+                    true => self.say(&format!("\u{1b}[91m{text}\u{1b}[0m")),
+                    false => self.say(&text),
+                }
+            }
+            Event::Removed { container, .. } => {
+                self.say(&format!(
+                    "Removing intermediate container {}\n",
+                    short(container)
+                ));
+            }
+            Event::Ended { cached, id, .. } => {
+                if *cached {
+                    self.say(" ---> Using cache\n");
+                }
+                self.say(&format!(" ---> {}\n", short(id)));
+            }
+            Event::Warning(text) => self.say(&format!("[Warning] {text}\n")),
+            Event::Based { .. } | Event::Explained { .. } => {}
+        }
+    }
+}
+
+/// Events for this engine's own client.
+#[derive(Debug)]
+pub(crate) struct Events {
+    pieces: Pieces,
+}
+
+impl Events {
+    pub(crate) fn new(pieces: Pieces) -> Self {
+        Self { pieces }
+    }
+}
+
+/// The message that carries an event.
+pub(crate) fn event(event: &types::BuildEvent) -> types::JsonMessage {
+    types::JsonMessage {
+        id: types::EVENT_ID.to_owned(),
+        aux: serde_json::to_value(event).ok(),
+        ..types::JsonMessage::default()
+    }
+}
+
+impl Progress for Events {
+    fn tell(&self, told: &Event<'_>) {
+        let wire = match told {
+            Event::Planned { steps } => types::BuildEvent::Planned { steps: *steps },
+            Event::Began {
+                step,
+                stage,
+                place,
+                text,
+                ..
+            } => types::BuildEvent::Began {
+                step: step.0,
+                stage: (*stage).to_owned(),
+                place: *place,
+                text: (*text).to_owned(),
+            },
+            Event::Output {
+                step,
+                is_error,
+                bytes,
+            } => types::BuildEvent::Output {
+                step: step.0,
+                error: *is_error,
+                data: BASE64.encode(bytes),
+            },
+            Event::Explained { step, reason } => types::BuildEvent::Explained {
+                step: step.0,
+                reason: (*reason).to_owned(),
+            },
+            Event::Ended {
+                step,
+                cached,
+                layer_bytes,
+                ..
+            } => types::BuildEvent::Ended {
+                step: step.0,
+                cached: *cached,
+                layer_bytes: *layer_bytes,
+            },
+            Event::Warning(text) => types::BuildEvent::Warning {
+                text: (*text).to_owned(),
+            },
+            Event::Based { .. } | Event::Running { .. } | Event::Removed { .. } => return,
+        };
+        // A client that has gone ends the build otherwise.
+        let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));
+    }
+}

@@ -1,0 +1,406 @@
+//! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
+
+use crate::error::{Doing, Error, Result};
+use crate::language::{self, Dockerfile};
+use crate::plan::{self, Plan};
+use crate::progress::{Event, Progress, StepNumber};
+use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
+use crate::scope::{PROXIES, Scope, platform_args};
+use crate::stage::{Finished, Stage};
+use engine::Engine;
+use images::registry::Credentials;
+use images::{Hold, Image, ImageId, Images};
+use oci::image::{ConfigFile, Platform};
+use oci::{Digest, Reference};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use sys::root::Root;
+use tokio::runtime::Handle;
+
+/// What a build has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The image.
+    pub id: ImageId,
+    /// Steps that were done, base images included.
+    pub steps: usize,
+    /// Of those, taken from the cache.
+    pub cached: usize,
+}
+
+/// Builds an image. Blocks, and runs on threads of its own; `handle` is the engine's runtime.
+///
+/// # Errors
+/// A Dockerfile that cannot be read, a step that fails, a client that is gone. Nothing of the build is left then but what its
+/// finished steps have put into the cache.
+pub fn build(
+    engine: &Engine,
+    handle: &Handle,
+    request: &Request,
+    progress: &dyn Progress,
+) -> Result<Built> {
+    let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
+    let known = platform_args(&target_platform(request)?, &host());
+    let (global, bases) = bases(&file, request, &known)?;
+    let plan = plan::plan(&file, &bases, request.target.as_deref())?;
+    let build = Build {
+        engine,
+        images: engine.images(),
+        handle,
+        request,
+        epoch: epoch(request)?,
+        known,
+        global,
+        bases,
+        file,
+        progress,
+        results: Results::default(),
+        holds: Mutex::default(),
+        asked: Mutex::default(),
+        counted: Mutex::default(),
+    };
+    build.tell(&Event::Planned { steps: plan.steps });
+    build.run(&plan)
+}
+
+/// The platform of this machine.
+fn host() -> Platform {
+    "linux"
+        .parse()
+        .expect("a system alone means this machine's architecture")
+}
+
+fn target_platform(request: &Request) -> Result<Platform> {
+    let host = host();
+    let wanted = request.platform.clone().unwrap_or_else(|| host.clone());
+    if wanted.os != host.os || wanted.architecture != host.architecture {
+        return Err(Error::Unsupported(format!(
+            "building for {wanted} on {host}"
+        )));
+    }
+    Ok(wanted)
+}
+
+/// `SOURCE_DATE_EPOCH`: the time that everything younger gets.
+fn epoch(request: &Request) -> Result<Option<i64>> {
+    let Some(text) = request
+        .build_args
+        .get("SOURCE_DATE_EPOCH")
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(None);
+    };
+    let seconds = text.parse().ok().filter(|seconds| *seconds >= 0);
+    let seconds = seconds.filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
+    seconds.map(Some).ok_or_else(|| {
+        Error::Invalid(format!(
+            "invalid SOURCE_DATE_EPOCH {text:?}: it is seconds since 1970"
+        ))
+    })
+}
+
+/// The scope of FROM lines, and what each of them names.
+fn bases(
+    file: &Dockerfile,
+    request: &Request,
+    known: &BTreeMap<String, String>,
+) -> Result<(Scope, Vec<String>)> {
+    let mut global = Scope::new(file.directives.escape);
+    for (name, value) in known {
+        global.declare(name, Some(value.clone()));
+    }
+    global.declare_all(&file.arguments, &[], &request.build_args, known)?;
+    let mut bases = Vec::new();
+    for stage in &file.stages {
+        let base = global.word(&stage.from.image, &[])?;
+        if base.is_empty() {
+            return Err(Error::Step {
+                text: stage.text.clone(),
+                position: stage.position,
+                source: Box::new(Error::Invalid(format!(
+                    "base name ({}) should not be blank",
+                    stage.from.image
+                ))),
+            });
+        }
+        bases.push(base);
+    }
+    Ok((global, bases))
+}
+
+/// A build that goes on.
+pub(crate) struct Build<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) images: &'a Images,
+    pub(crate) handle: &'a Handle,
+    pub(crate) request: &'a Request,
+    pub(crate) file: Dockerfile,
+    /// What each stage's FROM names.
+    pub(crate) bases: Vec<String>,
+    /// Arguments before the first FROM, and what is known of the platforms.
+    pub(crate) global: Scope,
+    pub(crate) known: BTreeMap<String, String>,
+    /// Seconds since 1970 that no time of the image is after.
+    pub(crate) epoch: Option<i64>,
+    progress: &'a dyn Progress,
+    results: Results,
+    /// Every layer that the build counts on.
+    holds: Mutex<Vec<Hold<'a>>>,
+    /// Arguments of the client that were declared.
+    asked: Mutex<BTreeSet<String>>,
+    /// Steps, and cached ones.
+    counted: Mutex<(usize, usize)>,
+}
+
+/// The stages that are done.
+#[derive(Default)]
+struct Results {
+    state: Mutex<ResultsState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct ResultsState {
+    done: BTreeMap<usize, Arc<Finished>>,
+    failed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks here guard is whole after every statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Build<'a> {
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        if let Event::Ended { cached, .. } = event {
+            let mut counted = lock(&self.counted);
+            counted.0 += 1;
+            counted.1 += usize::from(*cached);
+        }
+        self.progress.tell(event);
+    }
+
+    pub(crate) fn check_stop(&self) -> Result<()> {
+        match *self.request.stop.borrow() {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts on layers until the build's end.
+    pub(crate) fn keep_held(&self, hold: Hold<'a>) {
+        lock(&self.holds).push(hold);
+    }
+
+    /// Notes that arguments are declared.
+    pub(crate) fn note_asked<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        lock(&self.asked).extend(names.map(str::to_owned));
+    }
+
+    /// The files of a named context, where it has files.
+    pub(crate) fn named_files(&self, name: &str) -> Option<&'a crate::Context> {
+        match self.request.contexts.get(name) {
+            Some(NamedContext::Files(files)) => Some(files),
+            _ => None,
+        }
+    }
+
+    /// Waits for another stage.
+    pub(crate) fn finished(&self, stage: usize) -> Result<Arc<Finished>> {
+        let mut state = lock(&self.results.state);
+        loop {
+            if let Some(done) = state.done.get(&stage) {
+                return Ok(Arc::clone(done));
+            }
+            if state.failed {
+                return Err(Error::Cancelled);
+            }
+            state = { self.results.changed.wait(state) }.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn run(&self, plan: &Plan) -> Result<Built> {
+        let next = Mutex::new(plan.stages.iter().enumerate());
+        let failure: Mutex<Option<Error>> = Mutex::default();
+        let work = || {
+            loop {
+                // In their order: whatever a stage waits for is done, or is being done.
+                let taken = lock(&next).next();
+                let Some((place, at)) = taken else { return };
+                if lock(&failure).is_some() {
+                    return;
+                }
+                let first = plan.stages[..place]
+                    .iter()
+                    .map(|at| 1 + self.file.stages[*at].steps.len());
+                let first = StepNumber(1 + first.sum::<usize>());
+                let result = Stage::build(self, *at, first);
+                let mut state = lock(&self.results.state);
+                match result {
+                    Ok(finished) => {
+                        state.done.insert(*at, Arc::new(finished));
+                    }
+                    Err(error) => {
+                        state.failed = true;
+                        let mut failure = lock(&failure);
+                        // Stages that only waited for the one that failed have nothing to say.
+                        if failure.is_none() {
+                            *failure = Some(error);
+                        }
+                    }
+                }
+                self.results.changed.notify_all();
+            }
+        };
+        let workers = self
+            .request
+            .stages_at_once
+            .clamp(1, STAGES_AT_ONCE_MAX)
+            .min(plan.stages.len());
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(work);
+            }
+            work();
+        });
+        if let Some(error) = lock(&failure).take() {
+            return Err(error);
+        }
+        self.check_stop()?;
+        let target = plan.stages.last().expect("a plan has its target");
+        let finished = self.finished(*target)?;
+        self.publish(&finished)
+    }
+
+    fn publish(&self, finished: &Finished) -> Result<Built> {
+        self.warn_of_arguments();
+        let mut config = finished.config.clone();
+        config.config.labels.extend(self.request.labels.clone());
+        let made = self.images.make_image(config, &finished.layers, None);
+        let id = made.doing(|| "make the image".to_owned())?;
+        for tag in &self.request.tags {
+            let tagged = self.images.tag(&id.to_string(), tag);
+            tagged.doing(|| format!("tag the image {}", tag.familiar()))?;
+            let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
+            self.engine.image_event("tag", &id.to_string(), name);
+        }
+        self.engine
+            .image_event("build", &id.to_string(), BTreeMap::new());
+        let (steps, cached) = *lock(&self.counted);
+        Ok(Built { id, steps, cached })
+    }
+
+    fn warn_of_arguments(&self) {
+        let asked = lock(&self.asked);
+        let declared = |name: &&String| {
+            asked.contains(*name)
+                || PROXIES.contains(&name.as_str())
+                || name.as_str() == "SOURCE_DATE_EPOCH"
+                || self.file.arguments.iter().any(|arg| arg.name == **name)
+        };
+        let unused: Vec<&str> = { self.request.build_args.keys() }
+            .filter(|name| !declared(name))
+            .map(String::as_str)
+            .collect();
+        if !unused.is_empty() {
+            let names = unused.join(" ");
+            let text = format!("One or more build-args [{names}] were not consumed");
+            self.progress.tell(&Event::Warning(&text));
+        }
+    }
+
+    /// An image by its name, pulled where it is not here, with its layers held.
+    pub(crate) fn image(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
+        let name = match self.request.contexts.get(name) {
+            Some(NamedContext::Image(image)) => image,
+            _ => name,
+        };
+        let here = self.images.get(name);
+        let missing = matches!(&here, Err(error) if error.kind() == images::ErrorKind::NotFound);
+        let is_id = name.starts_with("sha256:");
+        let image = match here {
+            Ok(image) if !self.request.pull || is_id => image,
+            Err(error) if !missing => return Err(error).doing(|| format!("find the image {name}")),
+            _ => {
+                self.pull(name, platform.clone())?;
+                self.images
+                    .get(name)
+                    .doing(|| format!("find the image {name}"))?
+            }
+        };
+        let found = &image.config.platform;
+        if let Some(wanted) = platform
+            && (wanted.os != found.os || wanted.architecture != found.architecture)
+        {
+            return Err(Error::NotFound(format!(
+                "image {name} was found but does not match the specified platform: wanted {wanted}, actual: {found}"
+            )));
+        }
+        let hold = self.images.hold(image.layers());
+        self.keep_held(hold.doing(|| format!("use the image {name}"))?);
+        Ok(image)
+    }
+
+    fn pull(&self, name: &str, platform: Option<Platform>) -> Result<()> {
+        let invalid = |error: oci::reference::ReferenceError| {
+            Error::Invalid(format!("invalid reference format: {name:?}: {error}"))
+        };
+        let reference: Reference = name.parse().map_err(invalid)?;
+        let credentials = { self.request.credentials.get(reference.domain()) }
+            .cloned()
+            .unwrap_or(Credentials::Anonymous);
+        let _runtime = self.handle.enter();
+        let stop = self.request.stop.clone();
+        let reference = reference.to_target();
+        let pulled = self
+            .engine
+            .pull(&reference, platform, credentials, stop, &|_, _| {});
+        pulled.map(drop).doing(|| format!("pull {name}"))
+    }
+
+    /// The tree of layers, to read from.
+    pub(crate) fn view(&self, layers: &[Digest]) -> Result<View<'a>> {
+        View::new(self.images, layers)
+    }
+
+    /// The ID that an image of a configuration would have.
+    pub(crate) fn id_of(config: &ConfigFile, layers: &[Digest]) -> Digest {
+        let mut config = config.clone();
+        config.rootfs.diff_ids = layers.to_vec();
+        let bytes = serde_json::to_vec(&config).expect("a configuration has only strings as keys");
+        Digest::sha256(&bytes)
+    }
+}
+
+/// Layers, mounted nowhere, and a writable one on top. Both go with this value.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    images: &'a Images,
+    pub(crate) snapshot: images::Snapshot,
+    pub(crate) root: Root,
+}
+
+impl<'a> View<'a> {
+    fn new(images: &'a Images, layers: &[Digest]) -> Result<Self> {
+        let id = engine::random_id().doing(|| "name a snapshot".to_owned())?;
+        let doing = || "mount the layers of a stage".to_owned();
+        let snapshot = images.prepare_on(&id, layers).doing(doing)?;
+        let mounted = images.mount_detached(&snapshot).inspect_err(|_| {
+            // The first error tells more; the next start removes what is left.
+            let _ = images.remove_snapshot(&id);
+        });
+        Ok(Self {
+            images,
+            root: Root::from_fd(mounted.doing(doing)?),
+            snapshot,
+        })
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.images.remove_snapshot(&self.snapshot.id) {
+            tracing::error!(%error, "cannot remove a snapshot of a build");
+        }
+    }
+}

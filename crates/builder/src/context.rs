@@ -1,0 +1,201 @@
+//! The files that a client sends: unpacked to a private directory, without those that `.dockerignore` leaves out.
+
+use crate::error::{Doing, Error, Result};
+use images::archive::{self, ExtractOptions};
+use images::copy::{self, Want};
+use images::tar::Kind;
+use images::{Images, Scratch};
+use patterns::{IGNORE_BYTES_MAX, Ignore};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use sys::root::Root;
+
+/// The directory of a context in its scratch space.
+const FILES: &str = "files";
+
+/// A tree of files that builds take from. It goes with this value.
+#[derive(Debug)]
+pub struct Context {
+    root: Root,
+    path: PathBuf,
+    _scratch: Arc<Scratch>,
+}
+
+impl Context {
+    /// A context without files.
+    ///
+    /// # Errors
+    /// No room for its directory.
+    pub fn empty(images: &Images) -> Result<Self> {
+        let scratch = images
+            .scratch()
+            .doing(|| "make room for the context".to_owned())?;
+        let path = scratch.path().join(FILES);
+        std::fs::create_dir(&path).doing(|| "make the context's directory".to_owned())?;
+        Ok(Self {
+            root: Root::open(&path).doing(|| "open the context".to_owned())?,
+            path,
+            _scratch: Arc::new(scratch),
+        })
+    }
+
+    /// Unpacks a tar (plain, gzip or zstd).
+    ///
+    /// # Errors
+    /// No archive, one that leads out of itself, no room.
+    pub fn unpack(images: &Images, tar: impl Read + Send) -> Result<Self> {
+        let context = Self::empty(images)?;
+        archive::extract(
+            &context.root,
+            Path::new("/"),
+            tar,
+            &ExtractOptions::default(),
+        )
+        .doing(|| "unpack the context".to_owned())?;
+        Ok(context)
+    }
+
+    /// Takes a tree of several contexts apart: the directory of the context itself, which is empty where there is none, and
+    /// those below the directory of named ones.
+    ///
+    /// # Errors
+    /// What is there is no directory.
+    pub fn split(&self, own: &str, named: &str) -> Result<(Self, BTreeMap<String, Self>)> {
+        let own = Path::new("/").join(own);
+        { self.root.create_dir_all(&own, Mode::from_raw_mode(0o755)) }
+            .doing(|| "make the context's directory".to_owned())?;
+        let above = Path::new("/").join(named);
+        let mut contexts = BTreeMap::new();
+        let one_level = |path: &Path| match path.components().count() {
+            0 | 1 => Want::Take,
+            _ => Want::Leave,
+        };
+        if self.root.resolve_nofollow(&above).is_ok() {
+            let found = copy::find(&self.root, &above, false, &one_level)
+                .doing(|| "list the named contexts".to_owned())?;
+            for found in found
+                .iter()
+                .filter(|found| found.entry.kind == Kind::Directory)
+            {
+                if let Some(name) = found.path.to_str().filter(|name| !name.is_empty()) {
+                    contexts.insert(name.to_owned(), self.part(&above.join(name))?);
+                }
+            }
+        }
+        Ok((self.part(&own)?, contexts))
+    }
+
+    /// One of its directories, which keeps the whole.
+    fn part(&self, path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let fd = self
+            .root
+            .open_at(path, flags, Mode::empty())
+            .doing(|| format!("open {path:?} in the context"))?;
+        Ok(Self {
+            root: Root::from_fd(fd),
+            path: self.path.join(path.strip_prefix("/").unwrap_or(path)),
+            _scratch: Arc::clone(&self._scratch),
+        })
+    }
+
+    /// Its files.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Where it is, for bind mounts of what was found in it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file's content; `None` where there is none.
+    ///
+    /// # Errors
+    /// More than `bytes_max`, or no regular file.
+    pub fn read(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+        read(&self.root, path, bytes_max)
+    }
+
+    /// Removes what a `.dockerignore` leaves out: the one of the Dockerfile, or else the context's own.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn apply_ignore(&self, dockerfile: &str) -> Result<()> {
+        let own = format!("{dockerfile}.dockerignore");
+        for name in [own.as_str(), ".dockerignore"] {
+            let Some(bytes) = self.read(Path::new(name), IGNORE_BYTES_MAX)? else {
+                continue;
+            };
+            let wrong = |error: String| Error::Invalid(format!("{name}: {error}"));
+            let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
+            let ignore = Ignore::parse(&text).map_err(|error| wrong(error.to_string()))?;
+            return self.remove_ignored(&ignore);
+        }
+        Ok(())
+    }
+
+    fn remove_ignored(&self, ignore: &Ignore) -> Result<()> {
+        if ignore.is_empty() {
+            return Ok(());
+        }
+        let all = copy::find(&self.root, Path::new("/"), false, &|_| Want::Take)
+            .doing(|| "list the context".to_owned())?;
+        // What is in a directory goes before it.
+        for found in all.iter().rev() {
+            let excluded = found
+                .path
+                .to_str()
+                .is_some_and(|path| ignore.excludes(path));
+            if !excluded || found.path.as_os_str().is_empty() {
+                continue;
+            }
+            let (parent, name) = self
+                .root
+                .parent(&found.path)
+                .doing(|| "open the context".to_owned())?;
+            let flags = match found.entry.kind {
+                Kind::Directory => AtFlags::REMOVEDIR,
+                _ => AtFlags::empty(),
+            };
+            match rustix::fs::unlinkat(&parent, &name, flags) {
+                // Something in it is kept.
+                Ok(()) | Err(Errno::NOTEMPTY) => {}
+                Err(errno) => {
+                    return Err(std::io::Error::from(errno))
+                        .doing(|| format!("leave {:?} out of the context", found.path));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file's content in a tree; `None` where there is none.
+pub(crate) fn read(root: &Root, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = match root.open_at(path, flags, Mode::empty()) {
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        result => result.doing(|| format!("open {path:?}"))?,
+    };
+    let file = std::fs::File::from(fd);
+    let metadata = file.metadata().doing(|| format!("stat {path:?}"))?;
+    if !metadata.is_file() {
+        return Err(Error::Invalid(format!(
+            "{} is no regular file",
+            path.display()
+        )));
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(bytes_max as u64 + 1).read_to_end(&mut bytes);
+    read.doing(|| format!("read {path:?}"))?;
+    if bytes.len() > bytes_max {
+        let text = format!("{} has more than {bytes_max} bytes", path.display());
+        return Err(Error::Invalid(text));
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,156 @@
+//! A whole Dockerfile: what is before the first FROM, and the stages.
+
+use super::DOCKERFILE_BYTES_MAX;
+use super::diagnostic::{Diagnostic, Mistake, Position};
+use super::directives::{self, Directives};
+use super::instruction::{self, ArgDeclaration, From, Instruction};
+use super::lines::{self, Logical};
+use super::options::{Arguments, Wrong};
+
+/// A Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// What its top says of it.
+    pub directives: Directives,
+    /// Arguments that FROM lines may use, in their order.
+    pub arguments: Vec<ArgDeclaration>,
+    /// The stages; there is at least one.
+    pub stages: Vec<Stage>,
+}
+
+/// What one FROM begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// What it stands on, and its name.
+    pub from: From,
+    /// The FROM line as it is written.
+    pub text: String,
+    /// Where that is.
+    pub position: Position,
+    /// What follows.
+    pub steps: Vec<Step>,
+}
+
+/// An instruction and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What to do.
+    pub instruction: Instruction,
+    /// As it is written, continuations joined, without here-documents.
+    pub text: String,
+    /// Where it begins.
+    pub position: Position,
+}
+
+impl Dockerfile {
+    /// The number of the stage with a name or number, of those before `before`.
+    pub fn stage(&self, name: &str, before: usize) -> Option<usize> {
+        let stages = &self.stages[..before.min(self.stages.len())];
+        let wanted = name.to_ascii_lowercase();
+        let named = |stage: &Stage| stage.from.name.as_deref() == Some(wanted.as_str());
+        stages
+            .iter()
+            .rposition(named)
+            .or_else(|| name.parse().ok().filter(|number| *number < stages.len()))
+    }
+}
+
+/// Parses a Dockerfile. `file` is its name in messages.
+///
+/// # Errors
+/// The first mistake in it.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Dockerfile, Diagnostic> {
+    let start = Position { line: 1, column: 1 };
+    let unreadable = |message: String| Mistake::new(start, message).located(file, "");
+    if bytes.len() > DOCKERFILE_BYTES_MAX {
+        let message = format!("a Dockerfile has at most {DOCKERFILE_BYTES_MAX} bytes");
+        return Err(unreadable(message));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Err(unreadable("the Dockerfile is not UTF-8".to_owned()));
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    read(text).map_err(|mistake| mistake.located(file, text))
+}
+
+fn read(text: &str) -> Result<Dockerfile, Mistake> {
+    let directives = directives::read(text)?;
+    let mut dockerfile = Dockerfile {
+        arguments: Vec::new(),
+        stages: Vec::new(),
+        directives,
+    };
+    for line in lines::read(text, dockerfile.directives.escape)? {
+        let step = step(&line, dockerfile.directives.escape)?;
+        match (step.instruction, dockerfile.stages.last_mut()) {
+            (Instruction::From(from), _) => dockerfile.stages.push(Stage {
+                from,
+                text: step.text,
+                position: step.position,
+                steps: Vec::new(),
+            }),
+            (instruction, Some(stage)) => stage.steps.push(Step {
+                instruction,
+                ..step
+            }),
+            (Instruction::Arg(arguments), None) => dockerfile.arguments.extend(arguments),
+            (_, None) => {
+                let message = "no build stage in current context: only ARG may be before FROM";
+                return Err(Mistake::new(step.position, message));
+            }
+        }
+    }
+    if dockerfile.stages.is_empty() {
+        let message = match dockerfile.arguments.is_empty() {
+            true => "file with no instructions",
+            false => "no build stage: there is no FROM",
+        };
+        let start = Position { line: 1, column: 1 };
+        return Err(Mistake::new(start, message));
+    }
+    Ok(dockerfile)
+}
+
+fn step(line: &Logical, escape: char) -> Result<Step, Mistake> {
+    let arguments = Arguments::new(line, escape);
+    let instruction = instruction::parse(&arguments);
+    Ok(Step {
+        instruction: instruction.map_err(|wrong| {
+            let Wrong {
+                offset,
+                message,
+                hint,
+            } = wrong;
+            Mistake::new(line.position(offset), message).hint(hint)
+        })?,
+        text: line.text.clone(),
+        position: line.position(0),
+    })
+}
+
+/// Parses an instruction that an image has as trigger (ONBUILD). It is not in the Dockerfile: `position` is that of the FROM.
+///
+/// # Errors
+/// A trigger that is none.
+pub fn parse_trigger(text: &str, position: Position) -> Result<Step, Diagnostic> {
+    let wrong = |mistake: Mistake| mistake.located("ONBUILD", text);
+    let mut lines = lines::read(text, '\\').map_err(wrong)?;
+    if lines.len() != 1 {
+        let start = Position { line: 1, column: 1 };
+        return Err(wrong(Mistake::new(
+            start,
+            "a trigger is exactly one instruction",
+        )));
+    }
+    let parsed = step(&lines.remove(0), '\\').map_err(wrong)?;
+    if let Instruction::From(_) | Instruction::Onbuild(_) | Instruction::Maintainer(_) =
+        parsed.instruction
+    {
+        let message = "FROM, ONBUILD and MAINTAINER aren't allowed as ONBUILD triggers";
+        return Err(wrong(Mistake::new(parsed.position, message)));
+    }
+    Ok(Step { position, ..parsed })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,495 @@
+//! RUN --mount: what a command sees besides its stage's files, and how that leaves no trace in the layer.
+//!
+//! Invariant: a path of a context or stage becomes a path of the host only by a descriptor that `sys::root` has resolved
+//! (CVE-2024-1753); what is written to a bind mount is written to a copy; mount points that a mount has made are taken back
+//! through the layer's own directory, never through the container's tree (CVE-2024-23652).
+
+use crate::build::Build;
+use crate::cache::Inputs;
+use crate::error::{Doing, Error, Result};
+use crate::language::{CacheSharing, Mount, MountKind};
+use crate::stage::Stage;
+use crate::transfer::layers_of;
+use engine::model::{Mount as EngineMount, MountSource};
+use images::copy::{self, Copy, Found, Want};
+use images::tar::Kind;
+use images::{Scratch, changes};
+use oci::Digest;
+use rustix::fs::AtFlags;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use sys::root::Root;
+
+/// How often is looked whether a locked cache is free.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
+/// Private copies of one cache.
+const PRIVATE_MAX: usize = 64;
+/// Mounts of one command.
+const MOUNTS_MAX: usize = 128;
+/// The directory of cache mounts in the engine's data.
+pub(crate) const CACHES: &str = "build-caches";
+/// The directory of secrets in the engine's directory for what does not last.
+pub(crate) const SECRETS: &str = "build-secrets";
+/// Where secrets are in containers.
+const SECRETS_TARGET: &str = "/run/secrets";
+
+/// A file of the command itself.
+pub(crate) struct Document {
+    /// Where it is in the container.
+    pub(crate) path: String,
+    /// What it holds.
+    pub(crate) body: String,
+}
+
+/// The mounts of one command, variables replaced.
+pub(crate) struct Mounts {
+    all: Vec<(Mount, String)>,
+    /// What bind mounts show, with the digest of it.
+    digests: Vec<(String, String)>,
+}
+
+impl Mounts {
+    /// Reads the mounts of a command.
+    pub(crate) fn read(stage: &Stage<'_, '_>, texts: &[String]) -> Result<Self> {
+        if texts.len() > MOUNTS_MAX {
+            return Err(Error::Invalid(format!(
+                "a command has at most {MOUNTS_MAX} mounts"
+            )));
+        }
+        let mut all = Vec::new();
+        let mut digests = Vec::new();
+        for text in texts {
+            let text = stage.word(text)?;
+            let mount = Mount::parse(&text).map_err(Error::Invalid)?;
+            if let MountKind::Ssh = mount.kind {
+                return Err(Error::Unsupported("RUN --mount=type=ssh".to_owned()));
+            }
+            if let MountKind::Cache { from: Some(_), .. } = mount.kind {
+                return Err(Error::Unsupported(
+                    "a cache mount that begins with the files of another (from=)".to_owned(),
+                ));
+            }
+            if let MountKind::Secret { env: Some(_), .. } = mount.kind {
+                return Err(Error::Unsupported(
+                    "a secret as a variable (env=)".to_owned(),
+                ));
+            }
+            if let MountKind::Bind { from, source, .. } = &mount.kind {
+                let shown = digest_of(stage, from.as_deref(), source)?;
+                digests.push((format!("the mount of {source}"), shown));
+            }
+            all.push((mount, text));
+        }
+        Ok(Self { all, digests })
+    }
+
+    /// Adds what the command sees to what it depends on: of caches and secrets only that they are there.
+    pub(crate) fn add_to(&self, inputs: &mut Inputs) {
+        for (at, (_, text)) in self.all.iter().enumerate() {
+            inputs.add(format!("the mount {}", at + 1), text);
+        }
+        for (name, digest) in &self.digests {
+            inputs.add(name.clone(), digest);
+        }
+    }
+
+    /// Makes everything that is mounted.
+    pub(crate) fn make(&self, stage: &Stage<'_, '_>, documents: &[Document]) -> Result<Mounted> {
+        let mut mounted = Mounted {
+            mounts: Vec::new(),
+            files: None,
+            secrets: None,
+            locks: Vec::new(),
+        };
+        for (at, document) in documents.iter().enumerate() {
+            let path = mounted.files(stage.build)?.join(format!("document-{at}"));
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.write(true).create_new(true).mode(0o755).open(&path);
+            let mut file = file.doing(|| "write a here-document".to_owned())?;
+            std::io::Write::write_all(&mut file, document.body.as_bytes())
+                .doing(|| "write a here-document".to_owned())?;
+            mounted.bind(document.path.clone(), path, true);
+        }
+        for (at, (mount, _)) in self.all.iter().enumerate() {
+            mounted.add(stage, at, mount)?;
+        }
+        Ok(mounted)
+    }
+}
+
+/// What is mounted in one container, and goes with this value.
+pub(crate) struct Mounted {
+    pub(crate) mounts: Vec<EngineMount>,
+    files: Option<Scratch>,
+    secrets: Option<SecretFiles>,
+    locks: Vec<File>,
+}
+
+impl Mounted {
+    /// A private directory for copies.
+    fn files(&mut self, build: &Build<'_>) -> Result<&Path> {
+        if self.files.is_none() {
+            let scratch = build.images.scratch();
+            let scratch = scratch.doing(|| "make room for mounts".to_owned())?;
+            // Processes of the container that are not root pass through it.
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(scratch.path(), open)
+                .doing(|| "open the room for mounts".to_owned())?;
+            self.files = Some(scratch);
+        }
+        Ok(self.files.as_ref().expect("it was just made").path())
+    }
+
+    fn bind(&mut self, target: String, path: PathBuf, read_only: bool) {
+        self.mounts.push(EngineMount {
+            target,
+            source: MountSource::Bind {
+                path,
+                propagation: None,
+                non_recursive: false,
+                recursive_read_only: read_only,
+                create: false,
+                mode: String::new(),
+            },
+            read_only,
+        });
+    }
+
+    fn add(&mut self, stage: &Stage<'_, '_>, at: usize, mount: &Mount) -> Result<()> {
+        let from = &stage.config.config.working_dir;
+        let target = |given: &str| changes::working_dir(from, given);
+        let given = mount.target.as_deref();
+        match &mount.kind {
+            MountKind::Bind {
+                from,
+                source,
+                writable,
+            } => {
+                let path = self.files(stage.build)?.join(format!("bind-{at}"));
+                let path = shown(stage, from.as_deref(), source, *writable, path)?;
+                self.bind(target(given.unwrap_or("/")), path, !writable);
+            }
+            MountKind::Cache {
+                id,
+                read_only,
+                sharing,
+                mode,
+                uid,
+                gid,
+                ..
+            } => {
+                let target = target(given.unwrap_or("/"));
+                let id = id.clone().unwrap_or_else(|| target.clone());
+                let (path, lock) = cache(stage.build, &id, *sharing, (*mode, *uid, *gid))?;
+                self.locks.push(lock);
+                self.bind(target, path, *read_only);
+            }
+            MountKind::Tmpfs { size } => self.mounts.push(EngineMount {
+                target: target(given.unwrap_or("/")),
+                source: MountSource::Tmpfs {
+                    options: size
+                        .map(|size| format!("size={size}"))
+                        .into_iter()
+                        .collect(),
+                },
+                read_only: false,
+            }),
+            MountKind::Secret {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+                ..
+            } => {
+                let Some(content) = stage.build.request.secrets.get(id) else {
+                    return match required {
+                        true => Err(Error::NotFound(format!("secret {id}: not found"))),
+                        false => Ok(()),
+                    };
+                };
+                if self.secrets.is_none() {
+                    self.secrets = Some(SecretFiles::new(stage.build)?);
+                }
+                let files = self.secrets.as_ref().expect("it was just made");
+                let path = files.write(at, content, (*mode, *uid, *gid))?;
+                let given = given.map_or_else(|| format!("{SECRETS_TARGET}/{id}"), target);
+                self.bind(given, path, true);
+            }
+            MountKind::Ssh => unreachable!("it was refused when the mounts were read"),
+        }
+        Ok(())
+    }
+
+    /// Which parts of the targets' paths are not there yet: mounting makes them.
+    pub(crate) fn missing_targets(&self, build: &Build<'_>, layers: &[Digest]) -> Result<Stubs> {
+        let mut missing = Vec::new();
+        if self.mounts.is_empty() {
+            return Ok(Stubs(missing));
+        }
+        let view = build.view(layers)?;
+        for mount in &self.mounts {
+            for path in Path::new(&mount.target).ancestors() {
+                if path != Path::new("/") && view.root.resolve_nofollow(path).is_err() {
+                    missing.push(path.to_owned());
+                }
+            }
+        }
+        // What is in a directory goes before it.
+        missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        missing.dedup();
+        Ok(Stubs(missing))
+    }
+}
+
+/// Places that mounting has made.
+pub(crate) struct Stubs(Vec<PathBuf>);
+
+impl Stubs {
+    /// Takes back those that the command has left empty.
+    pub(crate) fn remove_from(&self, upper: &Path) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let root = Root::open(upper).doing(|| "open the layer".to_owned())?;
+        for path in &self.0 {
+            // The command may have put something else in its place, or removed it.
+            let Ok((parent, name)) = root.parent(path) else {
+                continue;
+            };
+            let Ok(stat) = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let is_directory = stat.st_mode & 0o170_000 == 0o040_000;
+            let is_empty_file = stat.st_mode & 0o170_000 == 0o100_000 && stat.st_size == 0;
+            let flags = if is_directory {
+                AtFlags::REMOVEDIR
+            } else {
+                AtFlags::empty()
+            };
+            if is_directory || is_empty_file {
+                // One that is not empty stays: it is the command's own now.
+                let _ = rustix::fs::unlinkat(&parent, &name, flags);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tree that a bind mount takes from.
+enum Tree<'b, 'a> {
+    Files(&'b crate::Context),
+    Layers(crate::build::View<'a>),
+}
+
+impl Tree<'_, '_> {
+    fn root(&self) -> &Root {
+        match self {
+            Self::Files(files) => files.root(),
+            Self::Layers(view) => &view.root,
+        }
+    }
+}
+
+fn tree<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Tree<'b, 'a>> {
+    let build = stage.build;
+    match from {
+        None => Ok(Tree::Files(&build.request.context)),
+        Some(from) => match build.named_files(from) {
+            Some(files) => Ok(Tree::Files(files)),
+            None => Ok(Tree::Layers(
+                build.view(&layers_of(build, from, stage.at)?)?,
+            )),
+        },
+    }
+}
+
+fn found_in(root: &Root, source: &str) -> Result<(PathBuf, Vec<Found>)> {
+    let start = PathBuf::from(changes::working_dir("/", source));
+    let found = copy::find(root, &start, true, &|_| Want::Take);
+    let found = found.doing(|| format!("read {source:?}, which is to be mounted"))?;
+    Ok((start, found))
+}
+
+/// The digest of what a bind mount shows.
+fn digest_of(stage: &Stage<'_, '_>, from: Option<&str>, source: &str) -> Result<String> {
+    let tree = tree(stage, from)?;
+    if let Tree::Layers(view) = &tree {
+        // Layers are what their names say.
+        let lowers: Vec<String> = view
+            .snapshot
+            .lowers
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        return Ok(lowers.join(" "));
+    }
+    let (start, found) = found_in(tree.root(), source)?;
+    let mut text = String::new();
+    for Found { path, entry } in &found {
+        let content = match entry.kind {
+            Kind::File => {
+                let at: PathBuf = start.join(path).components().collect();
+                copy::digest(tree.root(), &at)
+                    .doing(|| format!("read {at:?}"))?
+                    .to_string()
+            }
+            _ => format!("{:?}", entry.kind),
+        };
+        let line = format!(
+            "{path:?} {:o} {} {} {content}\n",
+            entry.mode, entry.uid, entry.gid
+        );
+        text.push_str(&line);
+    }
+    Ok(Digest::sha256(text.as_bytes()).to_string())
+}
+
+/// The path of the host that a bind mount shows: of a context's files, read-only, their own; of anything else a copy.
+fn shown(
+    stage: &Stage<'_, '_>,
+    from: Option<&str>,
+    source: &str,
+    writable: bool,
+    copy_to: PathBuf,
+) -> Result<PathBuf> {
+    let tree = tree(stage, from)?;
+    let start = PathBuf::from(changes::working_dir("/", source));
+    if let (Tree::Files(files), false) = (&tree, writable) {
+        let fd = files
+            .root()
+            .resolve(&start)
+            .doing(|| format!("open {source:?}, which is to be mounted"))?;
+        let real = std::fs::read_link(sys::root::fd_path(std::os::fd::AsFd::as_fd(&fd)));
+        let real = real.doing(|| format!("find {source:?}, which is to be mounted"))?;
+        // Nobody but the engine can have moved it.
+        if !real.starts_with(files.path()) {
+            return Err(Error::Invalid(format!("{source:?} is not in the context")));
+        }
+        return Ok(real);
+    }
+    let (start, found) = found_in(tree.root(), source)?;
+    let parent = copy_to.parent().unwrap_or(Path::new("/")).to_owned();
+    let name = copy_to.file_name().map(PathBuf::from).unwrap_or_default();
+    let to = Root::open(&parent).doing(|| "open the room for mounts".to_owned())?;
+    let mut filler = Copy::new(&to);
+    for Found { path, entry } in &found {
+        let from: PathBuf = start.join(path).components().collect();
+        let target: PathBuf = Path::new("/").join(&name).join(path).components().collect();
+        filler
+            .put(tree.root(), &from, &target, entry)
+            .doing(|| format!("copy {from:?} for a mount"))?;
+    }
+    filler
+        .finish()
+        .doing(|| "copy files for a mount".to_owned())?;
+    Ok(copy_to)
+}
+
+/// The directory of a cache, and the lock that keeps it.
+fn cache(
+    build: &Build<'_>,
+    id: &str,
+    sharing: CacheSharing,
+    attributes: (u32, u32, u32),
+) -> Result<(PathBuf, File)> {
+    let root = build.engine.config().data_root.join(CACHES);
+    let doing = || format!("make the cache mount {id:?}");
+    std::fs::create_dir_all(&root).doing(doing)?;
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o700)).doing(doing)?;
+    let name = Digest::sha256(id.as_bytes()).hex();
+    for number in 0..PRIVATE_MAX {
+        let path = match number {
+            0 => root.join(&name),
+            number => root.join(format!("{name}.{number}")),
+        };
+        let lock = File::create(path.with_extension(format!("{number}.lock"))).doing(doing)?;
+        loop {
+            build.check_stop()?;
+            let taken = match sharing {
+                CacheSharing::Shared => lock.try_lock_shared(),
+                CacheSharing::Private | CacheSharing::Locked => lock.try_lock(),
+            };
+            match taken {
+                Ok(()) => {
+                    let data = path.join("data");
+                    make_cache(&path, &data, id, attributes).doing(doing)?;
+                    return Ok((data, lock));
+                }
+                Err(TryLockError::WouldBlock) if sharing == CacheSharing::Private => break,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),
+                Err(TryLockError::Error(error)) => return Err(error).doing(doing),
+            }
+        }
+    }
+    Err(Error::Invalid(format!(
+        "the cache {id:?} is in use {PRIVATE_MAX} times"
+    )))
+}
+
+fn make_cache(
+    path: &Path,
+    data: &Path,
+    id: &str,
+    (mode, uid, gid): (u32, u32, u32),
+) -> std::io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    // Its time says when it was last of use.
+    std::fs::write(path.join("id"), id)?;
+    if data.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir(data)?;
+    std::os::unix::fs::chown(data, Some(uid), Some(gid))?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(mode))
+}
+
+/// Secrets of one command, in memory. They go with this value.
+struct SecretFiles {
+    path: PathBuf,
+}
+
+impl SecretFiles {
+    fn new(build: &Build<'_>) -> Result<Self> {
+        let id = engine::random_id().doing(|| "name a directory of secrets".to_owned())?;
+        let parent = build.engine.config().run_root.join(SECRETS);
+        let doing = || "make a directory for secrets".to_owned();
+        let path = parent.join(id);
+        std::fs::create_dir_all(&path).doing(doing)?;
+        let this = Self { path };
+        std::fs::set_permissions(&parent, std::fs::Permissions::from_mode(0o700)).doing(doing)?;
+        Ok(this)
+    }
+
+    fn write(
+        &self,
+        at: usize,
+        content: &[u8],
+        (mode, uid, gid): (u32, u32, u32),
+    ) -> Result<PathBuf> {
+        let path = self.path.join(at.to_string());
+        let write = || {
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            std::io::Write::write_all(&mut file, content)?;
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+            file.set_permissions(std::fs::Permissions::from_mode(mode))
+        };
+        write().doing(|| "write a secret".to_owned())?;
+        Ok(path)
+    }
+}
+
+impl Drop for SecretFiles {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::error!(%error, "cannot remove a build's secrets");
+        }
+    }
+}

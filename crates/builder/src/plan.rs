@@ -1,0 +1,162 @@
+//! Which stages a target needs, and how many steps that is. Pure.
+
+use crate::error::{Error, Result};
+use crate::language::{Dockerfile, Instruction, Mount, Transfer};
+use std::collections::BTreeSet;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The stages by number, ascending; each needs only earlier ones. The last is the target.
+    pub(crate) stages: Vec<usize>,
+    /// Steps of those, FROM included.
+    pub(crate) steps: usize,
+}
+
+/// What a name after FROM or `--from` means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A stage by number.
+    Stage(usize),
+    /// Something outside: a named context or an image.
+    Outside(String),
+}
+
+/// What a name means to stage `at`. Names of later stages are mistakes, and no images.
+pub(crate) fn origin(file: &Dockerfile, name: &str, at: usize) -> Result<Origin> {
+    if let Some(stage) = file.stage(name, at) {
+        return Ok(Origin::Stage(stage));
+    }
+    if file.stage(name, file.stages.len()).is_some() {
+        return Err(Error::Invalid(format!(
+            "stage {name:?} is used before it is defined: a stage can only use earlier ones"
+        )));
+    }
+    Ok(Origin::Outside(name.to_owned()))
+}
+
+/// Plans a target; the last stage without one.
+///
+/// `base` gives what a stage's FROM names, its variables replaced.
+pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) -> Result<Plan> {
+    let target = match target {
+        None => file.stages.len() - 1,
+        Some(name) => file.stage(name, file.stages.len()).ok_or_else(|| {
+            Error::NotFound(format!("failed to reach build target {name} in Dockerfile"))
+        })?,
+    };
+    let mut needed = BTreeSet::from([target]);
+    for at in (0..=target).rev() {
+        if !needed.contains(&at) {
+            continue;
+        }
+        let names = std::iter::once(bases[at].clone()).chain(uses(file, at)?);
+        for name in names {
+            if let Origin::Stage(stage) = origin(file, &name, at)? {
+                needed.insert(stage);
+            }
+        }
+    }
+    let stages: Vec<usize> = needed.into_iter().collect();
+    let steps = stages
+        .iter()
+        .map(|at| 1 + file.stages[*at].steps.len())
+        .sum();
+    Ok(Plan { stages, steps })
+}
+
+/// The names that a stage's steps take files from.
+fn uses(file: &Dockerfile, at: usize) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for step in &file.stages[at].steps {
+        match &step.instruction {
+            Instruction::Copy(Transfer {
+                from: Some(from), ..
+            }) => names.push(from.clone()),
+            Instruction::Run(run) => {
+                for text in &run.mounts {
+                    names.extend(from_of(text)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
+/// The origin that a mount names. It counts before anything has a value, so that it cannot have variables.
+fn from_of(text: &str) -> Result<Option<String>> {
+    if !text.contains('$') {
+        let mount = Mount::parse(text).map_err(Error::Invalid)?;
+        return Ok(mount.from().map(str::to_owned));
+    }
+    let from = text
+        .split(',')
+        .find_map(|field| field.trim().strip_prefix("from="));
+    match from {
+        Some(from) if from.contains('$') => Err(Error::Invalid(format!(
+            "'from' of a mount doesn't support variable expansion: {from:?}"
+        ))),
+        from => Ok(from.map(str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::parse;
+
+    fn planned(text: &str, target: Option<&str>) -> Result<Plan> {
+        let file = parse("Dockerfile", text.as_bytes()).unwrap();
+        let bases: Vec<_> = file
+            .stages
+            .iter()
+            .map(|stage| stage.from.image.clone())
+            .collect();
+        plan(&file, &bases, target)
+    }
+
+    const FILE: &str = "FROM x AS a\nRUN 1\nFROM x AS b\nRUN 2\nFROM b AS c\nCOPY --from=0 y z\n\
+                        FROM c AS d\nRUN --mount=from=b,target=/$t 3\nFROM x AS unused\nFROM d";
+
+    #[test]
+    fn unused_stages_are_skipped() {
+        let plan = |target| planned(FILE, target).unwrap();
+        assert_eq!(
+            plan(None),
+            Plan {
+                stages: vec![0, 1, 2, 3, 5],
+                steps: 9
+            }
+        );
+        assert_eq!(
+            plan(Some("b")),
+            Plan {
+                stages: vec![1],
+                steps: 2
+            }
+        );
+        assert_eq!(plan(Some("0")).stages, [0]);
+        assert_eq!(plan(Some("UNUSED")).stages, [4]);
+        assert!(matches!(
+            planned(FILE, Some("none")),
+            Err(Error::NotFound(_))
+        ));
+    }
+
+    #[test]
+    fn stages_form_no_cycle() {
+        for cycle in [
+            "FROM b AS a\nFROM a AS b",
+            "FROM x AS a\nCOPY --from=a y z",
+            "FROM x AS a\nRUN --mount=from=b,target=/t y\nFROM a AS b",
+        ] {
+            let error = planned(cycle, None).unwrap_err();
+            assert!(
+                error.to_string().contains("before it is defined"),
+                "{cycle}: {error}"
+            );
+        }
+        planned("FROM x\nRUN --mount=from=$a,target=/t y", None).unwrap_err();
+    }
+}

@@ -1,0 +1,207 @@
+//! What builds have left for later builds: how much it is, and removing it.
+
+use crate::cache::Remembered;
+use crate::error::{Doing, Result};
+use crate::mounts::CACHES;
+use engine::Engine;
+use images::Images;
+use oci::Digest;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+
+/// Something that builds may use again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// A digest: of a result what it depends on, of a cache mount its ID.
+    pub id: String,
+    /// What it is of: the instruction, or the cache mount's ID.
+    pub description: String,
+    /// Whether it is a cache mount, and not the result of a step.
+    pub is_mount: bool,
+    /// When it was made, as RFC 3339; of a cache mount, empty.
+    pub created: String,
+    /// When it was last of use, in seconds since 1970.
+    pub used_s: i64,
+    /// How often.
+    pub uses: u64,
+    /// Bytes that go with it, if nothing else has its layer.
+    pub bytes: u64,
+    /// Whether an image has its layer.
+    pub shared: bool,
+}
+
+/// What a prune leaves.
+#[derive(Debug, Clone, Default)]
+pub struct PruneLimits {
+    /// Remove what images share, too. It frees nothing but the knowledge.
+    pub all: bool,
+    /// Only what was not of use since, in seconds since 1970.
+    pub used_before_s: Option<i64>,
+    /// Only these, by the beginning of their ID.
+    pub ids: Vec<String>,
+    /// Keep so many bytes, the last used ones.
+    pub keep_bytes: Option<u64>,
+}
+
+/// All that is there, the last used first.
+///
+/// # Errors
+/// Records or directories that cannot be read.
+pub fn usage(engine: &Engine) -> Result<Vec<Usage>> {
+    let images = engine.images();
+    let mut all = results(images)?;
+    all.extend(
+        mounts(&engine.config().data_root.join(CACHES))
+            .doing(|| "list the cache mounts".to_owned())?,
+    );
+    all.sort_by(|a, b| b.used_s.cmp(&a.used_s).then_with(|| a.id.cmp(&b.id)));
+    Ok(all)
+}
+
+fn results(images: &Images) -> Result<Vec<Usage>> {
+    let doing = || "read the build cache".to_owned();
+    let mut all = Vec::new();
+    let mut counted = BTreeSet::new();
+    for record in images.caches().doing(doing)? {
+        let remembered: Option<Remembered> = serde_json::from_value(record.document).ok();
+        let top = record.layers.last();
+        let top = top.filter(|_| remembered.as_ref().is_some_and(|it| it.made_layer));
+        let shared = match top {
+            Some(layer) => images.is_of_an_image(layer).doing(doing)?,
+            None => false,
+        };
+        let bytes = match top {
+            // A layer that several results end with counts once.
+            Some(layer) if counted.insert(*layer) => images.layer_bytes(layer).doing(doing)?,
+            _ => 0,
+        };
+        let (text, created, used_s, uses) = remembered
+            .map(|it| (it.text, it.created, it.used_s, it.uses))
+            .unwrap_or_default();
+        all.push(Usage {
+            id: record.key.hex(),
+            description: text,
+            is_mount: false,
+            created,
+            used_s,
+            uses,
+            bytes,
+            shared,
+        });
+    }
+    Ok(all)
+}
+
+fn mounts(root: &Path) -> std::io::Result<Vec<Usage>> {
+    let mut all = Vec::new();
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(all),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let (Some(name), true) = (
+            path.file_name().and_then(|name| name.to_str()),
+            path.is_dir(),
+        ) else {
+            continue;
+        };
+        let id = path.join("id");
+        let used = std::fs::metadata(&id)
+            .and_then(|metadata| metadata.modified())
+            .ok();
+        let used = used.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        all.push(Usage {
+            id: name.to_owned(),
+            description: std::fs::read_to_string(&id).unwrap_or_default(),
+            is_mount: true,
+            created: String::new(),
+            used_s: used.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+            uses: 0,
+            bytes: tree_bytes(&path)?,
+            shared: false,
+        });
+    }
+    Ok(all)
+}
+
+/// Bytes of the files in a directory of the engine's own. A name that goes meanwhile is not counted.
+fn tree_bytes(path: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    let mut open = vec![path.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
+                Ok(metadata) => bytes += metadata.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Removes what is there within limits; returns what went, and how many bytes that freed.
+///
+/// # Errors
+/// As [`usage`], and what cannot be removed.
+pub fn prune(engine: &Engine, limits: &PruneLimits) -> Result<(Vec<Usage>, u64)> {
+    let all = usage(engine)?;
+    let mut kept_bytes = 0;
+    let doomed = all.into_iter().filter(|item| {
+        let named =
+            limits.ids.is_empty() || limits.ids.iter().any(|id| item.id.starts_with(id.as_str()));
+        let old = limits
+            .used_before_s
+            .is_none_or(|before| item.used_s < before);
+        let kept = match limits.keep_bytes {
+            Some(keep) => {
+                kept_bytes += item.bytes;
+                kept_bytes <= keep
+            }
+            None => false,
+        };
+        named && old && !kept && (limits.all || !item.shared)
+    });
+    let doomed: Vec<Usage> = doomed.collect();
+    let mut gone = Vec::new();
+    let mut keys: BTreeMap<Digest, Usage> = BTreeMap::new();
+    for item in doomed {
+        if item.is_mount {
+            let root = engine.config().data_root.join(CACHES);
+            let removed = remove_mount(&root, &item.id);
+            if removed.doing(|| format!("remove the cache mount {}", item.description))? {
+                gone.push(item);
+            }
+        } else if let Ok(key) = format!("sha256:{}", item.id).parse() {
+            keys.insert(key, item);
+        }
+    }
+    let ids: Vec<Digest> = keys.keys().copied().collect();
+    let forgotten = engine.images().forget(&ids);
+    forgotten.doing(|| "remove results of builds".to_owned())?;
+    gone.extend(keys.into_values());
+    let bytes = gone
+        .iter()
+        .filter(|item| !item.shared)
+        .map(|item| item.bytes)
+        .sum();
+    Ok((gone, bytes))
+}
+
+/// Removes a cache mount unless a command has it.
+fn remove_mount(root: &Path, name: &str) -> std::io::Result<bool> {
+    let number = name.rsplit_once('.').map_or("0", |(_, number)| number);
+    let path = root.join(name);
+    let lock_path = path.with_extension(format!("{number}.lock"));
+    let lock = File::create(&lock_path)?;
+    if lock.try_lock().is_err() {
+        return Ok(false);
+    }
+    std::fs::remove_dir_all(&path)?;
+    // Who has opened the file meanwhile makes the directory anew, with a lock that nobody else sees: so the file stays.
+    Ok(true)
+}

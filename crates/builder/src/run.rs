@@ -1,0 +1,400 @@
+//! RUN: a command in a container of the engine, on a layer of its own.
+
+use crate::build::Build;
+use crate::cache::Inputs;
+use crate::config::{argv, set};
+use crate::error::{Doing, Error, Result};
+use crate::language::{Command, Heredoc, Run, RunNetwork};
+use crate::mounts::{Document, Mounts};
+use crate::progress::{Event, StepNumber};
+use crate::scope::PROXIES;
+use crate::stage::{LayerStep, Made, Stage};
+use engine::model::{
+    CreateRequest, Echo, Isolation, Lifecycle, LogDriver, LogSpec, NetworkMode, NetworkSpec,
+    ProcessSpec,
+};
+use engine::{Attached, Condition, Stream, Streams};
+use std::collections::BTreeMap;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+/// Where a here-document with an interpreter of its own is in the container.
+const DOCUMENTS: &str = "/dev/pipes";
+/// Bytes of output that are passed on at once.
+const OUTPUT_BYTES: usize = 32 << 10;
+/// Bytes before each piece of a container's output: the stream, three zeros, the length.
+const FRAME_BYTES: usize = 8;
+
+/// A command as it will run.
+pub(crate) struct Order {
+    argv: Vec<String>,
+    env: Vec<String>,
+    documents: Vec<Document>,
+}
+
+/// Does RUN.
+pub(crate) fn run(stage: &mut Stage<'_, '_>, text: &str, run: &Run) -> Result<()> {
+    let order = order(stage, run)?;
+    let mounts = Mounts::read(stage, &run.mounts)?;
+    let inputs = inputs(stage, run, &order, &mounts);
+    let step = LayerStep {
+        text,
+        told: told(stage, &order),
+        inputs,
+    };
+    let network = match run.network {
+        RunNetwork::Default => stage.build.request.network.clone(),
+        RunNetwork::None => NetworkMode::None,
+        RunNetwork::Host => NetworkMode::Host,
+    };
+    stage.layer_step(step, |stage| execute(stage, order, &mounts, network))
+}
+
+fn order(stage: &Stage<'_, '_>, run: &Run) -> Result<Order> {
+    let config = &stage.config.config;
+    let mut env = config.env.clone();
+    for (name, value) in stage.scope.args() {
+        // The environment counts before arguments.
+        if config
+            .env
+            .iter()
+            .all(|known| known.split('=').next() != Some(name))
+        {
+            set(&mut env, name, value);
+        }
+    }
+    let mut documents = Vec::new();
+    let argv = match (&run.command, run.documents.as_slice()) {
+        (command, []) => argv(config, command),
+        (Command::Shell(text), [one]) if text.trim_start().starts_with("<<") && is_alone(text) => {
+            let body = one.body();
+            if body.starts_with("#!") {
+                let path = format!("{DOCUMENTS}/{}", one.name.replace('/', "_"));
+                documents.push(Document {
+                    path: path.clone(),
+                    body,
+                });
+                vec![path]
+            } else {
+                argv(config, &Command::Shell(body))
+            }
+        }
+        (Command::Shell(text), documents) => {
+            argv(config, &Command::Shell(with_documents(text, documents)))
+        }
+        (Command::Exec(_), _) => {
+            return Err(Error::Invalid(
+                "a command in JSON form has no here-documents".to_owned(),
+            ));
+        }
+    };
+    Ok(Order {
+        argv,
+        env,
+        documents,
+    })
+}
+
+/// Whether a here-document is all there is of a command.
+fn is_alone(text: &str) -> bool {
+    text.split_whitespace().count() == 1
+}
+
+/// A command with its here-documents, for the shell to read them.
+fn with_documents(text: &str, documents: &[Heredoc]) -> String {
+    let mut whole = text.to_owned();
+    for document in documents {
+        whole.push('\n');
+        whole.push_str(&document.content);
+        whole.push_str(&document.name);
+    }
+    whole
+}
+
+/// The command in the history, with the arguments that it saw.
+fn told(stage: &Stage<'_, '_>, order: &Order) -> String {
+    let args: Vec<String> = stage
+        .scope
+        .args()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let args = match args.as_slice() {
+        [] => String::new(),
+        args => format!("|{} {} ", args.len(), args.join(" ")),
+    };
+    format!("RUN {args}{} # buildkit", order.argv.join(" "))
+}
+
+fn inputs(stage: &Stage<'_, '_>, run: &Run, order: &Order, mounts: &Mounts) -> Inputs {
+    let config = &stage.config.config;
+    let request = stage.build.request;
+    let mut inputs = Inputs::new("run", &stage.layers);
+    inputs.add("the command", &format!("{:?}", order.argv));
+    for variable in &order.env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        let kind = match stage.scope.get(name, &[]) {
+            Some(_) => "argument",
+            None => "variable",
+        };
+        inputs.add(format!("the {kind} {name}"), value);
+    }
+    inputs.add("the user", &config.user);
+    inputs.add("the directory", &config.working_dir);
+    inputs.add(
+        "the network",
+        &format!("{:?} {:?}", run.network, request.network),
+    );
+    inputs.add("the hosts", &format!("{:?}", request.extra_hosts));
+    if let Some(epoch) = stage.build.epoch {
+        inputs.add("SOURCE_DATE_EPOCH", &epoch.to_string());
+    }
+    for document in &order.documents {
+        inputs.add(format!("the document {}", document.path), &document.body);
+    }
+    mounts.add_to(&mut inputs);
+    inputs
+}
+
+fn execute<'a>(
+    stage: &Stage<'_, 'a>,
+    order: Order,
+    mounts: &Mounts,
+    network: NetworkMode,
+) -> Result<Made<'a>> {
+    let build = stage.build;
+    let Order {
+        argv,
+        mut env,
+        documents,
+    } = order;
+    for name in PROXIES {
+        if let Some(value) = build.request.build_args.get(name) {
+            set(&mut env, name, value);
+        }
+    }
+    let command = argv.join(" ");
+    let mounted = mounts.make(stage, &documents)?;
+    let config = &stage.config.config;
+    let request = CreateRequest {
+        name: None,
+        image: stage
+            .layers
+            .last()
+            .map_or_else(|| "scratch".to_owned(), ToString::to_string),
+        entrypoint: Some(Vec::new()),
+        command: Some(argv),
+        process: ProcessSpec {
+            environment: env,
+            working_dir: config.working_dir.clone(),
+            user: config.user.clone(),
+            ..ProcessSpec::default()
+        },
+        isolation: Isolation {
+            shm_bytes: build.request.shm_bytes,
+            cgroup_parent: build.request.cgroup_parent.clone(),
+            ..Isolation::default()
+        },
+        limits: build.request.limits.clone(),
+        mounts: mounted.mounts.clone(),
+        volumes: Vec::new(),
+        network: NetworkSpec {
+            mode: network,
+            extra_hosts: build.request.extra_hosts.clone(),
+            ..NetworkSpec::default()
+        },
+        lifecycle: Lifecycle::default(),
+        log: LogSpec {
+            driver: LogDriver::None,
+            options: BTreeMap::new(),
+            max_bytes: None,
+            files_max: 1,
+        },
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        wishes: Vec::new(),
+        health: None,
+        volumes_from: Vec::new(),
+        echo: Echo::default(),
+    };
+    let container = Container::create(build, stage, request)?;
+    let stubs = mounted.missing_targets(build, &stage.layers)?;
+    let code = container.run()?;
+    if code != 0 {
+        return Err(Error::Command { command, code });
+    }
+    let snapshot = build.engine.writable_layer(&container.id);
+    let snapshot = snapshot.doing(|| "find what the command has written".to_owned())?;
+    stubs.remove_from(&snapshot.upper)?;
+    let made = build.images.make_layer(&snapshot, build.epoch);
+    let made = made.doing(|| "make a layer of what the command has written".to_owned())?;
+    container.remove()?;
+    Ok(made)
+}
+
+/// The container of a command. It goes with this value.
+struct Container<'s, 'a> {
+    build: &'s Build<'a>,
+    step: StepNumber,
+    id: String,
+}
+
+impl<'s, 'a> Container<'s, 'a> {
+    fn create(build: &'s Build<'a>, stage: &Stage<'_, '_>, request: CreateRequest) -> Result<Self> {
+        let layers = stage.layers.clone();
+        let created = build
+            .handle
+            .block_on(async { build.engine.create_on(layers, request) });
+        let created = created.doing(|| "make the command's container".to_owned())?;
+        Ok(Self {
+            build,
+            step: stage.number,
+            id: created.spec.id.clone(),
+        })
+    }
+
+    /// Runs it to its end, passing on what it says; returns the exit code.
+    fn run(&self) -> Result<i32> {
+        self.build.tell(&Event::Running {
+            step: self.step,
+            container: &self.id,
+        });
+        let mut stop = self.build.request.stop.clone();
+        self.build.handle.block_on(async {
+            tokio::select! {
+                code = self.follow() => code,
+                () = stopped(&mut stop) => Err(Error::Cancelled),
+            }
+        })
+    }
+
+    async fn follow(&self) -> Result<i32> {
+        let engine = self.build.engine;
+        let streams = Streams {
+            stdin: false,
+            stdout: true,
+            stderr: true,
+        };
+        let attached = engine.attach(&self.id, streams).await;
+        let attached = attached.doing(|| "attach to the command".to_owned())?;
+        let ended = engine.wait(&self.id, Condition::NextExit);
+        let ended = ended.doing(|| "wait for the command".to_owned())?;
+        engine
+            .start(&self.id)
+            .await
+            .doing(|| "start the command".to_owned())?;
+        let stream = match attached {
+            Attached::Now(stream) => Some(stream),
+            Attached::WhenStarted(ready) => ready.await.ok(),
+        };
+        if let Some(stream) = stream {
+            self.pass_on(stream).await?;
+        }
+        let exit = ended.await;
+        match exit.error {
+            Some(error) => Err(Error::Invalid(error)),
+            None => Ok(exit.code),
+        }
+    }
+
+    /// Passes the output on until the command and all that it has left running have closed it.
+    async fn pass_on(&self, stream: Stream) -> Result<()> {
+        let Stream {
+            mut socket,
+            mut received,
+        } = stream;
+        let mut buffer = vec![0; OUTPUT_BYTES];
+        loop {
+            let taken = self.frames(&received);
+            received.drain(..taken);
+            let count = socket.read(&mut buffer).await;
+            match count.doing(|| "read the command's output".to_owned())? {
+                0 => return Ok(()),
+                count => received.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    /// Passes whole frames on; returns how many bytes they were.
+    fn frames(&self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some((header, rest)) = bytes[at..].split_first_chunk::<FRAME_BYTES>() {
+            let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+            let Some(content) = rest.get(..length) else {
+                break;
+            };
+            // A slow client holds the command back; that must not hold the engine's other work back.
+            tokio::task::block_in_place(|| {
+                self.build.tell(&Event::Output {
+                    step: self.step,
+                    is_error: header[0] == 2,
+                    bytes: content,
+                });
+            });
+            at += FRAME_BYTES + length;
+        }
+        at
+    }
+
+    fn remove(self) -> Result<()> {
+        let removed = self
+            .build
+            .handle
+            .block_on(self.build.engine.remove(&self.id, true, true));
+        let id = self.id.clone();
+        let (build, step) = (self.build, self.step);
+        // It is gone, or cannot be removed: trying again changes nothing.
+        std::mem::forget(self);
+        removed.doing(|| "remove the command's container".to_owned())?;
+        build.tell(&Event::Removed {
+            step,
+            container: &id,
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Container<'_, '_> {
+    fn drop(&mut self) {
+        let removed = self
+            .build
+            .handle
+            .block_on(self.build.engine.remove(&self.id, true, true));
+        if let Err(error) = removed {
+            tracing::error!(
+                container = self.id,
+                error = error.chain(),
+                "cannot remove a build's container"
+            );
+        }
+    }
+}
+
+/// Returns when the build is to end.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        // Nobody can end it any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::{Instruction, parse};
+
+    #[test]
+    fn commands_are_reassembled_with_their_documents() {
+        let file = parse("D", b"FROM x\nRUN cat <<A - <<'B'\n1\nA\n2\nB\n").unwrap();
+        let Instruction::Run(run) = &file.stages[0].steps[0].instruction else {
+            panic!()
+        };
+        let Command::Shell(text) = &run.command else {
+            panic!()
+        };
+        assert_eq!(
+            with_documents(text, &run.documents),
+            "cat <<A - <<'B'\n1\nA\n2\nB"
+        );
+        assert!(is_alone("<<EOF") && !is_alone("<<EOF cat"));
+    }
+}

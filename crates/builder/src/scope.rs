@@ -1,0 +1,160 @@
+//! Variables of a build: arguments, environment, and what is known beforehand.
+
+use crate::error::{Error, Result};
+use crate::language::ArgDeclaration;
+use crate::language::expand::{ExpandError, Expander};
+use oci::image::Platform;
+use std::collections::BTreeMap;
+
+/// Arguments that commands have without being declared, and that no cache key has: they say how to reach the world, not what
+/// is built.
+pub(crate) const PROXIES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Arguments of the platforms.
+pub(crate) fn platform_args(target: &Platform, build: &Platform) -> BTreeMap<String, String> {
+    let mut args = BTreeMap::new();
+    for (prefix, platform) in [("TARGET", target), ("BUILD", build)] {
+        let variant = platform.variant.clone().unwrap_or_default();
+        args.insert(format!("{prefix}PLATFORM"), platform.to_string());
+        args.insert(format!("{prefix}OS"), platform.os.clone());
+        args.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        args.insert(format!("{prefix}VARIANT"), variant);
+    }
+    args
+}
+
+/// What the variables of a stage's instructions are.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    escape: char,
+    /// Declared arguments in their order, with their values where they have one.
+    args: Vec<(String, Option<String>)>,
+}
+
+impl Scope {
+    pub(crate) fn new(escape: char) -> Self {
+        Self {
+            escape,
+            args: Vec::new(),
+        }
+    }
+
+    /// The declared arguments that have a value, in their order.
+    pub(crate) fn args(&self) -> impl Iterator<Item = (&str, &str)> {
+        { self.args.iter() }.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
+    }
+
+    pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
+        self.args.retain(|(known, _)| known != name);
+        self.args.push((name.to_owned(), value));
+    }
+
+    /// Declares arguments as ARG does: what the client gives counts, then the default, then what is known beforehand.
+    pub(crate) fn declare_all(
+        &mut self,
+        declarations: &[ArgDeclaration],
+        env: &[String],
+        given: &BTreeMap<String, String>,
+        known: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        for ArgDeclaration { name, default } in declarations {
+            let default = default
+                .as_ref()
+                .map(|text| self.word(text, env))
+                .transpose()?;
+            let value = given
+                .get(name)
+                .cloned()
+                .or(default)
+                .or_else(|| known.get(name).cloned());
+            self.declare(name, value);
+        }
+        Ok(())
+    }
+
+    /// The value of a variable: the environment counts before arguments.
+    pub(crate) fn get(&self, name: &str, env: &[String]) -> Option<String> {
+        let of_env = env.iter().find_map(|variable| {
+            let value = variable.strip_prefix(name)?.strip_prefix('=')?;
+            Some(value.to_owned())
+        });
+        of_env.or_else(|| {
+            let arg = self.args.iter().find(|(known, _)| known == name);
+            arg.and_then(|(_, value)| value.clone())
+        })
+    }
+
+    pub(crate) fn word(&self, text: &str, env: &[String]) -> Result<String> {
+        self.with(env, |expander| expander.word(text), text)
+    }
+
+    pub(crate) fn words(&self, text: &str, env: &[String]) -> Result<Vec<String>> {
+        self.with(env, |expander| expander.words(text), text)
+    }
+
+    pub(crate) fn document(&self, text: &str, env: &[String]) -> Result<String> {
+        self.with(env, |expander| expander.document(text), "the here-document")
+    }
+
+    fn with<T>(
+        &self,
+        env: &[String],
+        expand: impl FnOnce(&Expander<'_>) -> std::result::Result<T, ExpandError>,
+        text: &str,
+    ) -> Result<T> {
+        let lookup = |name: &str| self.get(name, env);
+        let expander = Expander {
+            escape: self.escape,
+            lookup: &lookup,
+        };
+        expand(&expander)
+            .map_err(|error| Error::Invalid(format!("failed to process {text:?}: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declaration(name: &str, default: Option<&str>) -> ArgDeclaration {
+        ArgDeclaration {
+            name: name.to_owned(),
+            default: default.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_the_client_gives_counts_before_defaults() {
+        let mut scope = Scope::new('\\');
+        let given = BTreeMap::from([("a".to_owned(), "given".to_owned())]);
+        let known = BTreeMap::from([("TARGETOS".to_owned(), "linux".to_owned())]);
+        let declarations = [
+            declaration("a", Some("default")),
+            declaration("b", Some("$a-$e")),
+            declaration("TARGETOS", None),
+            declaration("c", None),
+        ];
+        let env = ["e=env".to_owned()];
+        scope
+            .declare_all(&declarations, &env, &given, &known)
+            .unwrap();
+        let args: Vec<_> = scope.args().collect();
+        assert_eq!(
+            args,
+            [("a", "given"), ("b", "given-env"), ("TARGETOS", "linux")]
+        );
+        assert_eq!(scope.get("a", &["a=env".to_owned()]).unwrap(), "env");
+        assert_eq!(scope.get("c", &[]), None);
+    }
+}

@@ -1,0 +1,449 @@
+//! COPY and ADD: files of the context, of stages and images, into a layer.
+
+use crate::build::{Build, View};
+use crate::cache::Inputs;
+use crate::chmod::Chmod;
+use crate::error::{Doing, Error, Result};
+use crate::language::{Heredoc, Transfer};
+use crate::plan::{Origin, origin};
+use crate::select::{Selected, Selection, select};
+use crate::stage::{LayerStep, Made, Stage};
+use images::archive::{self, ExtractOptions};
+use images::changes;
+use images::copy::{self, Copy};
+use images::tar::{Entry, Kind, Time};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use sys::root::Root;
+
+/// The mode of files that are written in the Dockerfile.
+const DOCUMENT_MODE: u32 = 0o644;
+
+/// The instruction with its variables replaced.
+struct Order {
+    target: String,
+    sources: Vec<String>,
+    documents: Vec<(String, String)>,
+    chown: Option<String>,
+    chmod: Option<Chmod>,
+    excludes: Vec<String>,
+    parents: bool,
+    link: bool,
+    /// Files keep their owners.
+    keeps_owner: bool,
+    /// Archives are unpacked.
+    unpack: bool,
+}
+
+/// Where files come from.
+enum Source<'b, 'a> {
+    Files(&'b Root),
+    Layers(View<'a>),
+}
+
+impl Source<'_, '_> {
+    fn root(&self) -> &Root {
+        match self {
+            Self::Files(root) => root,
+            Self::Layers(view) => &view.root,
+        }
+    }
+}
+
+/// Does COPY or ADD.
+pub(crate) fn transfer(
+    stage: &mut Stage<'_, '_>,
+    text: &str,
+    transfer: &Transfer,
+    add: bool,
+) -> Result<()> {
+    let order = order(stage, transfer, add)?;
+    let source = source(stage, transfer.from.as_deref())?;
+    let selection = select(
+        source.root(),
+        &order.sources,
+        &order.excludes,
+        order.parents,
+    )?;
+    check_target(&order, &selection)?;
+    let inputs = inputs(stage, &order, &source, &selection)?;
+    let verb = if add { "ADD" } else { "COPY" };
+    let rest = text
+        .split_once(char::is_whitespace)
+        .map_or("", |(_, rest)| rest);
+    let step = LayerStep {
+        text,
+        told: format!("{verb} {rest} # buildkit"),
+        inputs,
+    };
+    stage.layer_step(step, |stage| make(stage, &order, source.root(), &selection))
+}
+
+fn order(stage: &Stage<'_, '_>, transfer: &Transfer, add: bool) -> Result<Order> {
+    let word = |text: &String| stage.word(text);
+    let sources = transfer
+        .sources
+        .iter()
+        .map(word)
+        .collect::<Result<Vec<_>>>()?;
+    if add {
+        refuse_addresses(&sources)?;
+    }
+    let written = stage.word(&transfer.target)?;
+    let target = match written.starts_with('/') {
+        true => written.clone(),
+        false => format!("{}/{written}", stage.config.config.working_dir),
+    };
+    let is_directory =
+        written.ends_with('/') || written.ends_with("/.") || written == "." || written.is_empty();
+    let mut target = changes::working_dir("/", &target);
+    if is_directory && target != "/" {
+        target.push('/');
+    }
+    let chmod = transfer.chmod.as_ref().map(word).transpose()?;
+    let chmod = chmod.map(|text| {
+        Chmod::parse(&text)
+            .ok_or_else(|| Error::Invalid(format!("invalid chmod parameter: '{text}'")))
+    });
+    let document = |heredoc: &Heredoc| {
+        let body = match heredoc.expand {
+            true => stage
+                .scope
+                .document(&heredoc.body(), &stage.config.config.env)?,
+            false => heredoc.body(),
+        };
+        Ok((heredoc.name.clone(), body))
+    };
+    Ok(Order {
+        target,
+        sources,
+        documents: transfer
+            .documents
+            .iter()
+            .map(document)
+            .collect::<Result<_>>()?,
+        chown: transfer
+            .chown
+            .as_ref()
+            .map(word)
+            .transpose()?
+            .filter(|text| !text.is_empty()),
+        chmod: chmod.transpose()?,
+        excludes: transfer.excludes.iter().map(word).collect::<Result<_>>()?,
+        parents: transfer.parents,
+        link: transfer.link,
+        keeps_owner: transfer.from.is_some(),
+        unpack: add && transfer.unpack.unwrap_or(true),
+    })
+}
+
+fn refuse_addresses(sources: &[String]) -> Result<()> {
+    let is_address = |source: &&String| {
+        ["http://", "https://", "git://", "ssh://", "git@"]
+            .iter()
+            .any(|start| source.starts_with(start))
+    };
+    match sources.iter().find(is_address) {
+        Some(address) => Err(Error::Unsupported(format!("ADD of an address ({address})"))),
+        None => Ok(()),
+    }
+}
+
+fn source<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Source<'b, 'a>> {
+    let build = stage.build;
+    let Some(from) = from else {
+        return Ok(Source::Files(build.request.context.root()));
+    };
+    if let Some(files) = build.named_files(from) {
+        return Ok(Source::Files(files.root()));
+    }
+    let layers = layers_of(build, from, stage.at)?;
+    Ok(Source::Layers(build.view(&layers)?))
+}
+
+/// The layers of a stage or image.
+pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<oci::Digest>> {
+    match origin(&build.file, from, at)? {
+        Origin::Stage(stage) => Ok(build.finished(stage)?.layers.clone()),
+        Origin::Outside(name) => Ok(build.image(&name, None)?.layers().to_vec()),
+    }
+}
+
+fn check_target(order: &Order, selection: &Selection) -> Result<()> {
+    let several = selection.several || order.documents.len() + selection.sources.len() > 1;
+    if several && !order.target.ends_with('/') && !order.parents {
+        let text = "When using COPY with more than one source file, the destination must be a directory and end with a /";
+        return Err(Error::Invalid(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Everything that the layer depends on. Times are no part of it.
+fn inputs(
+    stage: &Stage<'_, '_>,
+    order: &Order,
+    source: &Source<'_, '_>,
+    selection: &Selection,
+) -> Result<Inputs> {
+    let below = if order.link { &[][..] } else { &stage.layers };
+    let mut inputs = Inputs::new("transfer", below);
+    inputs.add("the target", &order.target);
+    inputs.add("--chown", order.chown.as_deref().unwrap_or_default());
+    inputs.add("--chmod", &format!("{:?}", order.chmod));
+    inputs.add(
+        "its flags",
+        &format!("{} {} {}", order.parents, order.unpack, order.keeps_owner),
+    );
+    if order.link {
+        // What is below comes later; its names of users are needed now.
+        inputs.add("--link", &format!("{:?}", owner(stage, order)?));
+        let below: Vec<String> = stage.layers.iter().map(ToString::to_string).collect();
+        inputs.add("what is below", &below.join(" "));
+    }
+    if let Some(epoch) = stage.build.epoch {
+        inputs.add("SOURCE_DATE_EPOCH", &epoch.to_string());
+    }
+    for (name, body) in &order.documents {
+        inputs.add(format!("the document {name}"), body);
+    }
+    for selected in &selection.sources {
+        for found in &selected.found {
+            let path = clean(&selected.source.join(&found.path));
+            let Entry {
+                kind,
+                mode,
+                uid,
+                gid,
+                xattrs,
+                ..
+            } = &found.entry;
+            let owner = if order.keeps_owner {
+                (*uid, *gid)
+            } else {
+                (0, 0)
+            };
+            let content = match kind {
+                Kind::File => {
+                    let digest = copy::digest(source.root(), &path);
+                    digest.doing(|| format!("read {path:?}"))?.to_string()
+                }
+                kind => format!("{kind:?}"),
+            };
+            let value = format!(
+                "{mode:o} {owner:?} {xattrs:?} {content} {:?}",
+                selected.kept
+            );
+            inputs.add(format!("the file {}", path.display()), &value);
+        }
+        stage.build.check_stop()?;
+    }
+    Ok(inputs)
+}
+
+/// A path of a source: its start joined with nothing would get a slash, which a file must not have.
+fn clean(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+/// The user and group that files get; `None` where they keep theirs.
+fn owner(stage: &Stage<'_, '_>, order: &Order) -> Result<Option<(u32, u32)>> {
+    let Some(chown) = &order.chown else {
+        return Ok((!order.keeps_owner).then_some((0, 0)));
+    };
+    // A user alone names the group, too.
+    let spec = match chown.split_once(':') {
+        None => format!("{chown}:{chown}"),
+        Some((user, "")) => format!("{user}:{user}"),
+        Some(_) => chown.clone(),
+    };
+    let view = stage.build.view(&stage.layers)?;
+    let user = engine::resolve_user(&view.root, &spec, &[]);
+    let user = user.map_err(|error| Error::Invalid(format!("--chown={chown}: {error}")))?;
+    Ok(Some((user.uid, user.gid)))
+}
+
+fn make<'a>(
+    stage: &Stage<'_, 'a>,
+    order: &Order,
+    from: &Root,
+    selection: &Selection,
+) -> Result<Made<'a>> {
+    let below = if order.link { &[][..] } else { &stage.layers };
+    let view = stage.build.view(below)?;
+    if order.link {
+        inherit_directories(stage, &view.root, &order.target)?;
+    }
+    let mut filler = Filler {
+        copy: Copy::new(&view.root),
+        to: &view.root,
+        from,
+        owner: owner(stage, order)?,
+        order,
+        newest_s: stage.time_s(),
+        default_s: stage.time_s(),
+    };
+    for selected in &selection.sources {
+        stage.build.check_stop()?;
+        filler.source(selected)?;
+    }
+    for (name, body) in &order.documents {
+        filler.document(name, body)?;
+    }
+    let newest_s = filler.newest_s;
+    filler.copy.finish().doing(|| "copy files".to_owned())?;
+    // What the copying itself has changed, directories on the way, is as old as the files: the same files are the same layer.
+    let times = stage.build.epoch.unwrap_or(newest_s);
+    let made = stage.build.images.make_layer(&view.snapshot, Some(times));
+    made.doing(|| "make a layer of the files".to_owned())
+}
+
+/// A layer that is made apart has the directories on the way to its files as they are below.
+fn inherit_directories(stage: &Stage<'_, '_>, to: &Root, target: &str) -> Result<()> {
+    let below = stage.build.view(&stage.layers)?;
+    let mut copy = Copy::new(to);
+    let mut path = PathBuf::from("/");
+    for part in Path::new(target).components().skip(1) {
+        path.push(part);
+        // A search that wants nothing of what is in it.
+        let want = |at: &Path| match at.as_os_str().is_empty() {
+            true => copy::Want::Take,
+            false => copy::Want::Leave,
+        };
+        let Ok(found) = copy::find(&below.root, &path, false, &want) else {
+            break;
+        };
+        match found.first() {
+            Some(found) if found.entry.kind == Kind::Directory => {
+                copy.put_bytes(&[], &path, &found.entry)
+                    .doing(|| format!("make the directory {path:?}"))?;
+            }
+            _ => break,
+        }
+    }
+    copy.finish()
+        .doing(|| "make the directories of the target".to_owned())
+}
+
+/// Fills a tree with what an instruction brings.
+struct Filler<'t> {
+    copy: Copy<'t>,
+    to: &'t Root,
+    from: &'t Root,
+    owner: Option<(u32, u32)>,
+    order: &'t Order,
+    /// The time of the newest file, in seconds since 1970.
+    newest_s: i64,
+    /// The time of files that have none.
+    default_s: i64,
+}
+
+impl Filler<'_> {
+    fn source(&mut self, selected: &Selected) -> Result<()> {
+        let target = self.target_of(selected);
+        if self.order.unpack && !selected.is_directory && self.unpacked(selected)? {
+            return Ok(());
+        }
+        for found in &selected.found {
+            let is_start = found.path.as_os_str().is_empty();
+            let to = clean(&target.join(&found.path));
+            // A directory stands for what is in it; a target that is there keeps its own attributes.
+            if is_start && selected.is_directory && self.to.resolve(&to).is_ok() {
+                if !self.is_directory(&to) {
+                    return Err(Error::Invalid(format!(
+                        "cannot copy to non-directory: {}",
+                        to.display()
+                    )));
+                }
+                continue;
+            }
+            let mut entry = found.entry.clone();
+            self.adjust(&mut entry);
+            let source = clean(&selected.source.join(&found.path));
+            let put = self.copy.put(self.from, &source, &to, &entry);
+            put.doing(|| format!("copy {source:?} to {to:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Where a source goes: a file into a directory, or in the place of what is named.
+    fn target_of(&self, selected: &Selected) -> PathBuf {
+        let target = Path::new(&self.order.target);
+        if let Some(kept) = &selected.kept {
+            return target.join(kept);
+        }
+        let name = selected.source.file_name().unwrap_or(OsStr::new(""));
+        match !selected.is_directory && self.means_directory() {
+            true => target.join(name),
+            false => target.to_owned(),
+        }
+    }
+
+    /// Whether the target is a directory, by its slash or because there is one.
+    fn means_directory(&self) -> bool {
+        self.order.target.ends_with('/') || self.is_directory(Path::new(&self.order.target))
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        self.to.open_at(path, flags, Mode::empty()).is_ok()
+    }
+
+    fn adjust(&mut self, entry: &mut Entry) {
+        if let Some((uid, gid)) = self.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        let is_directory = entry.kind == Kind::Directory;
+        if let Some(chmod) = self
+            .order
+            .chmod
+            .as_ref()
+            .filter(|_| !matches!(entry.kind, Kind::Symlink { .. }))
+        {
+            entry.mode = chmod.apply(entry.mode, is_directory);
+        }
+        self.newest_s = self.newest_s.max(entry.mtime.seconds);
+    }
+
+    /// Unpacks an archive where it is one.
+    fn unpacked(&mut self, selected: &Selected) -> Result<bool> {
+        let doing = || format!("unpack {:?}", selected.source);
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+            self.from
+                .open_at(&selected.source, flags, Mode::empty())
+                .map(std::fs::File::from)
+        };
+        if !archive::is_archive(open().doing(doing)?).doing(doing)? {
+            return Ok(false);
+        }
+        let target = Path::new(&self.order.target);
+        { self.to.create_dir_all(target, Mode::from_raw_mode(0o755)) }.doing(doing)?;
+        let options = ExtractOptions {
+            owner: self.owner.filter(|_| self.order.chown.is_some()),
+            ..ExtractOptions::default()
+        };
+        archive::extract(self.to, target, open().doing(doing)?, &options).doing(doing)?;
+        // The times of an archive are its own.
+        self.newest_s = i64::MAX;
+        Ok(true)
+    }
+
+    fn document(&mut self, name: &str, body: &str) -> Result<()> {
+        let target = Path::new(&self.order.target);
+        let to = match self.means_directory() {
+            true => target.join(name),
+            false => target.to_owned(),
+        };
+        let mut entry = Entry {
+            mtime: Time {
+                seconds: self.default_s,
+                nanoseconds: 0,
+            },
+            ..Entry::new("", Kind::File, DOCUMENT_MODE)
+        };
+        self.adjust(&mut entry);
+        let put = self.copy.put_bytes(body.as_bytes(), &clean(&to), &entry);
+        put.doing(|| format!("write {to:?}"))
+    }
+}

@@ -1,0 +1,18 @@
+//! `hull build` and `hull builder`.
+
+mod command;
+mod context;
+mod display;
+mod du;
+mod output;
+mod prune;
+
+pub(crate) use command::BUILD;
+
+use crate::app::Entry;
+
+pub(crate) const ENTRIES: &[Entry] = &[
+    Entry::command("build", &command::BUILD),
+    Entry::command("du", &du::DU),
+    Entry::command("prune", &prune::PRUNE),
+];

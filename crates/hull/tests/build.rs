@@ -1,0 +1,738 @@
+//! Building images, by hull's client and by Docker's with its classic builder.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use support::{Engine, Said, said};
+
+/// A directory to build, and the engine that does.
+struct Bench {
+    engine: Engine,
+    context: PathBuf,
+}
+
+impl Bench {
+    fn new(dockerfile: &str, files: &[(&str, &str)]) -> Self {
+        let engine = Engine::new();
+        let context = engine.path("context");
+        std::fs::create_dir(&context).unwrap();
+        let bench = Self { engine, context };
+        bench.write("Dockerfile", dockerfile);
+        for (path, content) in files {
+            bench.write(path, content);
+        }
+        bench
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.context.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn try_build(&self, arguments: &[&str]) -> Said {
+        let context = self.context.display().to_string();
+        self.engine
+            .run(&[&["build"], arguments, &[&context]].concat())
+    }
+
+    /// Builds as `t`; what was shown.
+    fn build(&self, arguments: &[&str]) -> String {
+        let said = self.try_build(&[&["-t", "t"], arguments].concat());
+        assert_eq!(
+            said.code,
+            0,
+            "{}\n{}\nengine: {}",
+            said.stdout,
+            said.stderr,
+            self.engine.log()
+        );
+        said.stderr
+    }
+
+    /// Builds in vain; what was said.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let said = self.try_build(arguments);
+        assert_ne!(said.code, 0, "{}", said.stderr);
+        self.assert_clean();
+        said.stderr
+    }
+
+    fn docker_build(&self, arguments: &[&str]) -> Said {
+        let context = self.context.display().to_string();
+        let arguments = [&["build"], arguments, &[&context]].concat();
+        let mut command = self.engine.client("docker", &arguments);
+        said(command.env("DOCKER_BUILDKIT", "0").output().unwrap())
+    }
+
+    /// What a command says in a container of `t`.
+    fn shell(&self, script: &str) -> String {
+        self.engine
+            .ok(&["run", "--rm", "--network", "none", "t", "sh", "-c", script])
+    }
+
+    fn inspect(&self, format: &str) -> String {
+        self.engine
+            .ok(&["inspect", "--type", "image", "--format", format, "t"])
+    }
+
+    /// No container, snapshot, secret or temporary file is left.
+    fn assert_clean(&self) {
+        self.engine.assert_nothing_left();
+        assert_eq!(self.engine.ok(&["ps", "-aq"]), "");
+        for directory in ["data/tmp", "run/build-secrets"] {
+            let path = self.engine.path(directory);
+            self.engine
+                .until("temporary files go", || names(&path).is_empty());
+        }
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+const COMMON: &str = r#"ARG BASE=busybox
+FROM $BASE AS one
+ARG WHO=world
+ENV A=1 B="two words"
+RUN echo hello $WHO $A > /out
+WORKDIR /app/x
+COPY a.txt sub /app/
+COPY --chown=user --chmod=600 a.txt b/
+FROM scratch AS unused
+COPY none /
+FROM one
+COPY --from=one /out /out2
+RUN <<EOF
+set -e
+cat /out2
+[ "$A" = 1 ]
+EOF
+LABEL l="$B"
+EXPOSE 80 90/udp
+USER user
+ENTRYPOINT ["cat"]
+CMD ["/out2"]
+"#;
+
+#[test]
+fn both_clients_build_the_same() {
+    let bench = Bench::new(COMMON, &[("a.txt", "A"), ("sub/s", "S")]);
+    let said = bench.docker_build(&["-t", "t", "--build-arg", "WHO=you", "--label", "x=y"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for line in [
+        "Step 1/15 : FROM $BASE AS one",
+        " ---> Running in ",
+        "hello you 1",
+        "Removing intermediate container",
+        "Successfully built ",
+        "Successfully tagged t:latest",
+    ] {
+        assert!(said.stdout.contains(line), "{line}: {}", said.stdout);
+    }
+    let id = bench.inspect("{{.Id}}");
+    assert_eq!(
+        bench.engine.ok(&["run", "--rm", "--network", "none", "t"]),
+        "hello you 1"
+    );
+    assert_eq!(
+        bench.inspect("{{.Config.User}} {{json .Config.ExposedPorts}} {{.Config.Labels.l}} {{.Config.Labels.x}} {{.Config.WorkingDir}}"),
+        "user {\"80/tcp\":{},\"90/udp\":{}} two words y /app/x"
+    );
+    let history = bench
+        .engine
+        .ok(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "t"]);
+    assert!(
+        history.contains("RUN |1 WHO=you /bin/sh -c echo hello $WHO $A > /out # buildkit"),
+        "{history}"
+    );
+    let listed = bench.engine.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--entrypoint",
+        "stat",
+        "t",
+        "-c",
+        "%n %u:%g %a",
+        "/app/a.txt",
+        "/app/s",
+        "/app/x/b/a.txt",
+    ]);
+    assert_eq!(
+        listed,
+        "/app/a.txt 0:0 644\n/app/s 0:0 644\n/app/x/b/a.txt 1000:1000 600"
+    );
+    // The other client, and another time: the same image, all of it from the cache.
+    let shown = bench.build(&["--build-arg", "WHO=you", "--label", "x=y"]);
+    assert!(shown.contains("15 steps, 6 cached"), "{shown}");
+    assert_eq!(bench.inspect("{{.Id}}"), id);
+    bench.assert_clean();
+}
+
+#[test]
+fn the_cache_knows_contents_and_not_times() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY a b /in/\nRUN cat /in/*\nARG V\nRUN echo $V\n",
+        &[("a", "A"), ("b", "B")],
+    );
+    let built = |arguments: &[&str]| {
+        let shown = bench.build(arguments);
+        let last = shown.lines().last().unwrap().to_owned();
+        let cached = last.split(", ").nth(1).unwrap().to_owned();
+        (cached, shown)
+    };
+    assert_eq!(built(&[]).0, "0 cached");
+    let first = bench.inspect("{{.Id}}");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5000);
+    std::fs::File::open(bench.context.join("a"))
+        .unwrap()
+        .set_modified(later)
+        .unwrap();
+    assert_eq!(built(&[]).0, "3 cached");
+    assert_eq!(bench.inspect("{{.Id}}"), first);
+    bench.write("b", "C");
+    let (cached, shown) = built(&["--explain"]);
+    assert_eq!(cached, "0 cached", "{shown}");
+    assert!(shown.contains("the file /b has changed"), "{shown}");
+    assert!(shown.contains("what is below has changed"), "{shown}");
+    let (cached, shown) = built(&["--explain", "--build-arg", "V=2"]);
+    assert_eq!(cached, "2 cached", "{shown}");
+    assert!(shown.contains("the argument V is new"), "{shown}");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(bench.context.join("a"), mode).unwrap();
+    assert_eq!(built(&[]).0, "0 cached");
+    assert_eq!(built(&["--no-cache"]).0, "0 cached");
+    assert_eq!(built(&["--no-cache-filter", "stage-0"]).0, "0 cached");
+    assert_eq!(built(&["--no-cache-filter", "other"]).0, "3 cached");
+    // The records outlive the engine, and go when they are told to.
+    let usage = bench.engine.ok(&["builder", "du"]);
+    assert!(usage.contains("regular"), "{usage}");
+    bench.engine.ok(&["builder", "prune", "-a", "-f"]);
+    assert!(!bench.engine.ok(&["builder", "du"]).contains("regular"));
+    assert_eq!(built(&[]).0, "0 cached");
+    bench.assert_clean();
+}
+
+#[test]
+fn results_outlive_the_engine_and_layers_their_images() {
+    let mut bench = Bench::new("FROM busybox\nRUN echo 1 > /1\n", &[]);
+    bench.build(&[]);
+    bench.engine.ok(&["rmi", "t"]);
+    bench.engine.kill();
+    bench.engine.start();
+    let shown = bench.build(&[]);
+    assert!(shown.contains("2 steps, 1 cached"), "{shown}");
+    assert_eq!(bench.shell("cat /1"), "1");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_image() {
+    let dockerfile =
+        "FROM busybox\nWORKDIR /w\nCOPY a sub/\nCOPY <<X /x\n1\nX\nRUN echo 1 > /1; mkdir /2\n";
+    let bench = Bench::new(dockerfile, &[("a", "A")]);
+    let arguments = ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1000000000"];
+    bench.build(&arguments);
+    let first = bench.inspect("{{.Id}} {{.Created}}");
+    bench.build(&arguments);
+    assert_eq!(bench.inspect("{{.Id}} {{.Created}}"), first);
+    assert!(first.ends_with("2001-09-09T01:46:40Z"), "{first}");
+    assert_eq!(
+        bench.shell("stat -c %Y /1 /2 /x /w/sub/a /w"),
+        ["1000000000"; 5].join("\n")
+    );
+}
+
+#[test]
+fn files_go_where_they_belong() {
+    let bench = Bench::new(
+        r#"FROM busybox AS base
+RUN mkdir /d /real && ln -s /real /link && touch /d/old
+FROM base
+COPY *.txt /d/
+COPY 1.txt /d/named
+COPY 1.txt /link/
+COPY --link 1.txt /tmp/linked
+COPY --parents sub/deep/x.o sub/./deep/y.c /p/
+COPY --exclude=*.o sub/deep /e/
+COPY <<A <<'B' /docs/
+path $PATH
+A
+path $PATH
+B
+COPY --from=base --chown=7:8 /d/old /o
+COPY ["with space", "/with space"]
+ADD files.tar /t/
+ADD --unpack=false files.tar /raw/
+COPY --chmod=u=rwx,go=r 1.txt /modes
+"#,
+        &[
+            ("1.txt", "1"),
+            ("2.txt", "2"),
+            ("sub/deep/x.o", "x"),
+            ("sub/deep/y.c", "y"),
+            ("with space", "s"),
+        ],
+    );
+    let tar = std::process::Command::new("tar")
+        .args(["--owner=5", "--group=6", "-C"])
+        .arg(&bench.context)
+        .args(["-cf", "files.tar", "sub"])
+        .current_dir(&bench.context)
+        .status();
+    assert!(tar.unwrap().success());
+    bench.build(&[]);
+    assert_eq!(
+        bench.shell("cat /d/1.txt /d/2.txt /d/named /real/1.txt /tmp/linked"),
+        "12111"
+    );
+    assert_eq!(
+        bench.shell("stat -c %a /tmp"),
+        bench.engine.ok(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "busybox",
+            "stat",
+            "-c",
+            "%a",
+            "/tmp"
+        ])
+    );
+    assert_eq!(
+        bench.shell("cat /p/sub/deep/x.o /p/deep/y.c; ls /e"),
+        "xyy.c"
+    );
+    assert_eq!(
+        bench.shell("cat /docs/A /docs/B"),
+        "path /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\npath $PATH"
+    );
+    assert_eq!(
+        bench.shell("stat -c %u:%g /o /t/sub/deep/y.c; stat -c %a /modes; cat '/with space'"),
+        "7:8\n5:6\n744\ns"
+    );
+    assert_eq!(bench.shell("tar -tf /raw/files.tar | head -n 1"), "sub/");
+}
+
+#[test]
+fn what_cannot_be_copied_is_told() {
+    let files = [("1.txt", "1"), ("2.txt", "2"), ("sub/deep/x.o", "x")];
+    let bench = Bench::new("", &files);
+    for (dockerfile, expected) in [
+        (
+            "FROM busybox\nCOPY none /",
+            "file not found in build context",
+        ),
+        ("FROM busybox\nCOPY none* /", "nothing matches"),
+        (
+            "FROM busybox\nCOPY 1.txt 2.txt /x",
+            "must be a directory and end with a /",
+        ),
+        (
+            "FROM busybox\nCOPY --chown=nobody-here 1.txt /",
+            "nobody-here",
+        ),
+        ("FROM busybox\nCOPY --chmod=9 1.txt /", "invalid chmod"),
+        ("FROM busybox\nCOPY sub/deep /etc/passwd", "non-directory"),
+        ("FROM busybox\nADD http://127.0.0.1:1/x /", "not supported"),
+        ("FROM none-such-image:x\n", "none-such-image"),
+        (
+            "FROM busybox AS a\nCOPY --from=b x /\nFROM a AS b",
+            "before it is defined",
+        ),
+    ] {
+        bench.write("Dockerfile", dockerfile);
+        let said = bench.fails(&[]);
+        assert!(said.contains(expected), "{dockerfile}: {said}");
+    }
+}
+
+#[test]
+fn mounts_leave_no_trace() {
+    let mut bench = Bench::new(
+        r#"FROM busybox AS tools
+RUN echo tool > /tool
+FROM busybox
+RUN --mount=type=secret,id=key,uid=1000 --mount=type=secret,id=absent stat -c '%u %a' /run/secrets/key && cat /run/secrets/key | wc -c && ! test -e /run/secrets/absent
+RUN --mount=type=cache,target=/cache/a echo x >> /cache/a/n && wc -l < /cache/a/n
+RUN --mount=target=/src,rw cat /src/a && echo gone > /src/a
+RUN --mount=target=/src cat /src/a && ! touch /src/b
+RUN --mount=from=tools,source=/tool,target=/opt/bin/tool cat /opt/bin/tool
+RUN --mount=type=tmpfs,target=/scratch/deep,size=1m touch /scratch/deep/x && touch /kept
+"#,
+        &[("a", "content\n"), ("secret", "very-hidden-words")],
+    );
+    let secret = format!("id=key,src={}", bench.context.join("secret").display());
+    std::fs::write(bench.context.join(".dockerignore"), "secret\n").unwrap();
+    let shown = bench.build(&["--secret", &secret]);
+    for expected in [" 1000 400", " 17", " 1\n", " content", " tool"] {
+        assert!(shown.contains(expected), "{expected:?}: {shown}");
+    }
+    assert_eq!(
+        bench.shell("ls -d /run /cache /src /opt /scratch /kept 2>/dev/null; true"),
+        "/kept"
+    );
+    // The cache mount stays; the secret is nowhere.
+    let shown = bench.build(&["--secret", &secret, "--no-cache"]);
+    assert!(shown.contains(" 2\n"), "{shown}");
+    bench.assert_clean();
+    bench.engine.kill();
+    let found = std::process::Command::new("grep")
+        .args(["-rl", "very-hidden-words"])
+        .args([bench.engine.path("data"), bench.engine.path("run")])
+        .output();
+    assert_eq!(String::from_utf8(found.unwrap().stdout).unwrap(), "");
+    bench.engine.start();
+    bench.write(
+        "Dockerfile",
+        "FROM busybox\nRUN --mount=type=secret,id=key,required=true true",
+    );
+    assert!(bench.fails(&[]).contains("secret key: not found"));
+    bench.write("Dockerfile", "FROM busybox\nRUN --mount=type=ssh true");
+    assert!(bench.fails(&[]).contains("not supported"));
+}
+
+#[test]
+fn a_failed_command_leaves_nothing_and_its_code() {
+    let bench = Bench::new("FROM busybox\nRUN echo before; exit 7\n", &[]);
+    let said = bench.docker_build(&[]);
+    assert_eq!(said.code, 7, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("The command '/bin/sh -c echo before; exit 7' returned a non-zero code: 7")
+    );
+    let said = bench.fails(&[]);
+    assert!(
+        said.contains("before") && said.contains("#2 ERROR"),
+        "{said}"
+    );
+    bench.write("Dockerfile", "FROM busybox\nRUN [\"/none\"]\n");
+    assert!(bench.fails(&[]).contains("no such file"));
+    bench.write("Dockerfile", "FROM busybox\nCPOY a b\n");
+    let said = bench.fails(&[]);
+    assert!(
+        said.contains("did you mean COPY?") && said.contains("2 | CPOY a b"),
+        "{said}"
+    );
+    let said = bench.docker_build(&[]);
+    assert!(
+        said.stderr
+            .contains("dockerfile parse error on line 2: unknown instruction: CPOY"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_client_that_is_killed_ends_its_build() {
+    let bench = Bench::new("FROM busybox\nRUN echo running; sleep 1000\n", &[]);
+    let context = bench.context.display().to_string();
+    // The client itself, without a guard of its time that would outlive it.
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hull"))
+        .args(["build", &context])
+        .env("HULL_HOST", bench.engine.socket())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    bench.engine.until("the command runs", || {
+        !bench.engine.ok(&["ps", "-q"]).is_empty()
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bench.engine.until("the container goes", || {
+        bench.engine.ok(&["ps", "-aq"]).is_empty()
+    });
+    bench.assert_clean();
+}
+
+#[test]
+fn an_engine_that_is_killed_cleans_when_it_starts() {
+    let mut bench = Bench::new("FROM busybox\nRUN sleep 1000\n", &[]);
+    let context = bench.context.display().to_string();
+    let mut child = bench.engine.hull(&["build", &context]).spawn().unwrap();
+    bench.engine.until("the command runs", || {
+        !bench.engine.ok(&["ps", "-q"]).is_empty()
+    });
+    bench.engine.kill();
+    assert_ne!(child.wait().unwrap().code(), Some(0));
+    bench.engine.start();
+    bench.assert_clean();
+}
+
+/// CVE-2024-1753, CVE-2024-9676, CVE-2026-33748, CVE-2026-44517: links of a context, a stage or an image lead nowhere outside.
+#[test]
+fn links_lead_nowhere_outside() {
+    let bench = Bench::new("FROM scratch\n", &[("d/f", "f")]);
+    let secret = bench.engine.path("outside");
+    std::fs::write(&secret, "outside").unwrap();
+    symlink(&secret, bench.context.join("absolute")).unwrap();
+    symlink("../outside", bench.context.join("relative")).unwrap();
+    symlink("/", bench.context.join("root")).unwrap();
+    for source in [
+        "absolute",
+        "relative",
+        "root/etc/shadow",
+        "../outside",
+        "root/../../outside",
+    ] {
+        bench.write(
+            "Dockerfile",
+            &format!("FROM busybox\nCOPY {source} /stolen\n"),
+        );
+        let said = bench.fails(&[]);
+        assert!(
+            said.contains("file not found") || said.contains("No such file"),
+            "{source}: {said}"
+        );
+        bench.write(
+            "Dockerfile",
+            &format!("FROM busybox\nRUN --mount=target=/m,source={source} cat /m\n"),
+        );
+        assert!(!bench.fails(&[]).contains("outside\n"), "{source}");
+    }
+    // A link in a directory is copied as it is, and a target that is one stays inside the image.
+    let evil = format!(
+        "FROM busybox\nRUN ln -s {} /out && ln -s ../../../.. /up\nCOPY d/f /out/f\nCOPY d/f /up/f\nWORKDIR /out/w\n",
+        bench.engine.path("").display()
+    );
+    bench.write("Dockerfile", &evil);
+    bench.build(&[]);
+    assert!(!bench.engine.path("f").exists() && !bench.engine.path("w").exists());
+    assert_eq!(bench.shell("cat /f"), "f");
+}
+
+/// CVE-2024-23652: what a command leaves in the place of a mount point is removed in its layer, if at all.
+#[test]
+fn mount_points_are_removed_in_the_layer_alone() {
+    let bench = Bench::new("", &[("a", "A")]);
+    let victim = bench.engine.path("victim");
+    std::fs::create_dir(&victim).unwrap();
+    let path = victim.display();
+    let dockerfile = format!(
+        "FROM busybox\nRUN --mount=type=tmpfs,target=/x/y/victim true\nRUN --mount=target=/z/a,source=a rm -rf /nothing; ln -s {path} /l\nRUN --mount=type=tmpfs,target=/l/deep true\n"
+    );
+    bench.write("Dockerfile", &dockerfile);
+    bench.build(&[]);
+    assert!(victim.is_dir());
+    assert_eq!(bench.shell("ls -d /x /z 2>/dev/null; true"), "");
+}
+
+/// CVE-2024-24557: two images that differ in configuration alone share no results.
+#[test]
+fn the_whole_configuration_is_part_of_the_key() {
+    let bench = Bench::new("FROM busybox\nUSER user\nRUN id -u\n", &[]);
+    bench.build(&[]);
+    bench.write("Dockerfile", "FROM busybox\nRUN id -u\n");
+    assert!(bench.build(&[]).contains("2 steps, 0 cached"));
+    bench.write(
+        "Dockerfile",
+        "FROM busybox\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN id -u\n",
+    );
+    assert!(bench.build(&[]).contains("3 steps, 0 cached"));
+}
+
+/// CVE-2021-3602: a command has the variables of its image and arguments, not the engine's.
+#[test]
+fn the_engines_environment_does_not_leak() {
+    let bench = Bench::new("FROM busybox\nARG SECOND=2\nRUN env > /env\n", &[]);
+    bench.build(&["--build-arg", "HTTP_PROXY=http://proxy.example"]);
+    let environment = bench.shell("cat /env");
+    let mut names: Vec<String> = { environment.lines() }
+        .map(|line| line.split('=').next().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "HOME",
+            "HOSTNAME",
+            "HTTP_PROXY",
+            "PATH",
+            "PWD",
+            "SECOND",
+            "SHLVL"
+        ]
+    );
+    // How to reach the world is no part of what is built.
+    assert!(
+        bench
+            .build(&["--build-arg", "HTTP_PROXY=http://other.example"])
+            .contains("1 cached")
+    );
+    assert!(
+        !bench
+            .engine
+            .ok(&["history", "--no-trunc", "t"])
+            .contains("proxy.example")
+    );
+}
+
+#[test]
+fn contexts_come_in_many_ways() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY . /c\n",
+        &[("keep", "k"), ("drop.o", "d"), ("sub/x.o", "x")],
+    );
+    bench.write(
+        ".dockerignore",
+        "**/*.o\n!sub/x.o\n.dockerignore\nDockerfile\n",
+    );
+    bench.build(&[]);
+    assert_eq!(
+        bench.shell("cd /c; find . -type f | sort"),
+        "./keep\n./sub/x.o"
+    );
+    // A Dockerfile from elsewhere, from standard input, and a context from there.
+    let other = bench.engine.path("other");
+    std::fs::write(&other, "FROM busybox\nCOPY keep /k\n").unwrap();
+    bench.build(&["-f", &other.display().to_string()]);
+    let context = bench.context.display().to_string();
+    bench.engine.ok_with_input(
+        &["build", "-q", "-t", "t", "-f", "-", &context],
+        b"FROM busybox\nRUN echo in > /in\n",
+    );
+    assert_eq!(bench.shell("cat /in"), "in");
+    bench.engine.ok_with_input(
+        &["build", "-t", "t", "-"],
+        b"FROM busybox\nRUN echo stdin > /in\n",
+    );
+    assert_eq!(bench.shell("cat /in"), "stdin");
+    let tar = std::process::Command::new("tar")
+        .args(["-C", &context, "-cz", "."])
+        .output()
+        .unwrap();
+    bench
+        .engine
+        .ok_with_input(&["build", "-t", "t", "-"], &tar.stdout);
+    assert_eq!(
+        bench.shell("cd /c; find . -type f | sort"),
+        "./keep\n./sub/x.o"
+    );
+    // Named contexts: files, and an image in the place of another.
+    bench.write("Dockerfile", "FROM base\nCOPY --from=more keep /more\nRUN --mount=from=more,target=/m cat /m/sub/x.o > /x\n");
+    bench.build(&[
+        "--build-context",
+        &format!("more={context}"),
+        "--build-context",
+        "base=docker-image://busybox",
+    ]);
+    assert_eq!(bench.shell("cat /more /x"), "kx");
+}
+
+#[test]
+fn results_go_where_they_are_asked_to() {
+    let bench = Bench::new(
+        "FROM busybox AS a\nRUN echo 1 > /1\nFROM scratch\nCOPY --from=a /1 /dir/1\n",
+        &[],
+    );
+    let at = |name: &str| bench.engine.path(name).display().to_string();
+    bench.build(&[
+        "--iidfile",
+        &at("id"),
+        "-o",
+        &at("files"),
+        "-o",
+        &format!("type=tar,dest={}", at("tar")),
+    ]);
+    assert_eq!(
+        std::fs::read_to_string(at("id")).unwrap(),
+        bench.inspect("{{.Id}}")
+    );
+    assert_eq!(
+        std::fs::read_to_string(bench.engine.path("files/dir/1")).unwrap(),
+        "1\n"
+    );
+    bench.build(&["-o", &format!("type=docker,dest={}", at("image"))]);
+    bench.engine.ok(&["rmi", "t"]);
+    bench.engine.ok(&["load", "-i", &at("image")]);
+    assert_eq!(bench.inspect("{{len .RootFS.Layers}}"), "1");
+    let said = bench.try_build(&["-q", "--target", "a"]);
+    assert!(
+        said.stdout.starts_with("sha256:") && said.stderr.is_empty(),
+        "{said:?}"
+    );
+    for (arguments, expected) in [
+        (&["--squash"][..], "--squash is not supported"),
+        (&["--target", "none"], "failed to reach build target none"),
+        (&["--platform", "linux/s390x"], "not supported"),
+        (&["--progress", "tty"], "not supported"),
+        (&["-o", "type=registry"], "not supported"),
+    ] {
+        assert!(bench.fails(arguments).contains(expected), "{arguments:?}");
+    }
+    bench.assert_clean();
+}
+
+#[test]
+fn triggers_of_a_base_run_in_builds_on_top_of_it() {
+    let bench = Bench::new(
+        "FROM busybox\nONBUILD COPY a /a\nONBUILD RUN cat /a > /b\n",
+        &[("a", "A")],
+    );
+    bench.build(&[]);
+    bench.engine.ok(&["tag", "t", "base"]);
+    bench.write("Dockerfile", "FROM base\nRUN cat /b > /c\n");
+    bench.build(&[]);
+    assert_eq!(bench.shell("cat /a /b /c"), "AAA");
+    assert_eq!(bench.inspect("{{json .Config.OnBuild}}"), "null");
+}
+
+#[test]
+fn stages_are_built_at_the_same_time() {
+    // Each of two stages waits for the other by a cache that they share.
+    let wait = |own: &str, other: &str| {
+        format!(
+            "RUN --mount=type=cache,target=/c touch /c/{own}; n=0; until test -e /c/{other}; do n=$((n+1)); test $n -lt 600 || exit 1; sleep 0.1; done; touch /{own}\n"
+        )
+    };
+    let dockerfile = format!(
+        "FROM busybox AS a\n{}FROM busybox AS b\n{}FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+        wait("a", "b"),
+        wait("b", "a")
+    );
+    let bench = Bench::new(&dockerfile, &[]);
+    bench.build(&[]);
+    assert_eq!(bench.shell("ls /a /b"), "/a\n/b");
+}
+
+#[test]
+fn output_of_a_build_is_whole() {
+    let bench = Bench::new(
+        "FROM busybox\nRUN i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done\n",
+        &[],
+    );
+    let shown = bench.build(&[]);
+    let lines = shown
+        .lines()
+        .filter(|line| line.contains(" line ") && !line.contains("RUN"))
+        .count();
+    assert_eq!(lines, 3000);
+    let mut child = bench
+        .engine
+        .hull(&["build", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"FROM busybox\nRUN printf 'no end'\n")
+        .unwrap();
+    assert!(
+        said(child.wait_with_output().unwrap())
+            .stderr
+            .contains(" no end\n")
+    );
+}

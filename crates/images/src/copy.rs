@@ -1,0 +1,412 @@
+//! Files from one tree into another, as COPY brings them.
+//!
+//! Invariant: both trees are strangers'. Every path is resolved by `sys::root::Root` in its own tree, a last component is never
+//! followed, and what was made is changed through its descriptor.
+
+use crate::limits::ENTRIES_MAX;
+use crate::place::{self, DIRECTORY, Place};
+use crate::tar::{Entry, Kind, Time};
+use crate::walk::{self, Node};
+use crate::{Error, Result, tree};
+use oci::Digest;
+use oci::digest::{Algorithm, Hasher};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use sys::Context as _;
+use sys::root::Root;
+
+/// The mode of directories that a target needs and does not have.
+const IMPLIED_MODE: u32 = 0o755;
+/// Bytes read at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// A file of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its path below the start of the search; empty for the start itself.
+    pub path: PathBuf,
+    /// Its attributes. `size` is that of a regular file; the entry's own path is empty.
+    pub entry: Entry,
+}
+
+/// What a search does with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Take it.
+    Take,
+    /// Take it if something below it is taken.
+    Look,
+    /// Leave it out, and all below.
+    Leave,
+}
+
+/// What is at `start` and below, directories before what is in them, in the order of their names. A last symlink is followed
+/// when `follow` says so. Sockets are left out.
+pub fn find(
+    root: &Root,
+    start: &Path,
+    follow: bool,
+    want: &dyn Fn(&Path) -> Want,
+) -> Result<Vec<Found>> {
+    let fd = match follow {
+        true => root.resolve(start)?,
+        false => root.resolve_nofollow(start)?,
+    };
+    let mut found = Vec::new();
+    collect(&Node::reopen(fd, start)?, Path::new(""), want, &mut found)?;
+    Ok(found)
+}
+
+fn collect(
+    node: &Node,
+    path: &Path,
+    want: &dyn Fn(&Path) -> Want,
+    found: &mut Vec<Found>,
+) -> Result<()> {
+    walk::check_depth(path)?;
+    let wanted = want(path);
+    if wanted == Want::Leave || node.file_type() == FileType::Socket {
+        return Ok(());
+    }
+    if found.len() as u64 == ENTRIES_MAX {
+        let reason = "there are too many files";
+        return Err(Error::Path {
+            path: path.to_owned(),
+            reason,
+        });
+    }
+    let is_directory = node.file_type() == FileType::Directory;
+    if wanted == Want::Look && !is_directory {
+        return Ok(());
+    }
+    let mut entry = tree::entry(node, b"", tree::kind(node, path)?)?;
+    entry.xattrs = node.xattrs(path)?;
+    if entry.kind == Kind::File {
+        entry.size = u64::try_from(node.stat.st_size).unwrap_or(0);
+    }
+    found.push(Found {
+        path: path.to_owned(),
+        entry,
+    });
+    let before = found.len();
+    if is_directory {
+        for name in walk::names(node.fd.as_fd(), path)? {
+            let path = path.join(&name);
+            if let Some(child) = Node::open(node.fd.as_fd(), &name, &path, false)? {
+                collect(&child, &path, want, found)?;
+            }
+        }
+    }
+    if wanted == Want::Look && found.len() == before {
+        found.pop();
+    }
+    Ok(())
+}
+
+/// The digest of a regular file's content.
+pub fn digest(root: &Root, path: &Path) -> Result<Digest> {
+    let mut file = open_file(root, path)?;
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file
+            .read(&mut buffer)
+            .call(|| format!("read(<tree>{path:?})"))?
+        {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+/// Opens a regular file, not following a symlink, nor waiting for whoever would write to a pipe.
+fn open_file(root: &Root, path: &Path) -> Result<File> {
+    let node = Node::reopen(root.resolve_nofollow(path)?, path)?;
+    match node.file_type() {
+        FileType::RegularFile => Ok(File::from(node.fd)),
+        _ => Err(Error::Path {
+            path: path.to_owned(),
+            reason: "it is no longer a regular file",
+        }),
+    }
+}
+
+/// Files on their way into a tree.
+#[derive(Debug)]
+pub struct Copy<'a> {
+    to: &'a Root,
+    /// The directory of the last file.
+    parent: Option<(PathBuf, OwnedFd)>,
+    /// Directories whose mode and time are set in the end.
+    directories: Vec<(PathBuf, u32, Time)>,
+}
+
+impl<'a> Copy<'a> {
+    /// Begins to fill a tree.
+    pub fn new(to: &'a Root) -> Self {
+        Self {
+            to,
+            parent: None,
+            directories: Vec::new(),
+        }
+    }
+
+    /// Puts a file at `target`, with the attributes that `entry` has, and the content of `source` where it is a regular one.
+    /// Directories on the way are made; a directory that is there stays, and anything else is replaced.
+    pub fn put(&mut self, from: &Root, source: &Path, target: &Path, entry: &Entry) -> Result<()> {
+        self.put_with(target, entry, |file| {
+            let mut content = open_file(from, source)?;
+            std::io::copy(&mut content, file).call(|| format!("copy(<tree>{source:?})"))?;
+            Ok(())
+        })
+    }
+
+    /// Puts a regular file with content that is at hand.
+    pub fn put_bytes(&mut self, bytes: &[u8], target: &Path, entry: &Entry) -> Result<()> {
+        self.put_with(target, entry, |file| {
+            std::io::Write::write_all(file, bytes).call(|| format!("write(<root>{target:?})"))?;
+            Ok(())
+        })
+    }
+
+    fn put_with(
+        &mut self,
+        target: &Path,
+        entry: &Entry,
+        content: impl FnOnce(&mut File) -> Result<()>,
+    ) -> Result<()> {
+        let clean = place::clean(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()))?;
+        let Some(name) = clean.file_name() else {
+            // The root is there, and stays what it is.
+            return Ok(());
+        };
+        let directory = clean.parent().unwrap_or(Path::new("")).to_owned();
+        let parent = self.enter(&directory)?;
+        let place = Place {
+            parent: parent.as_fd(),
+            name,
+            path: &clean,
+        };
+        let kept = make_room(&place, entry)?;
+        match &entry.kind {
+            Kind::Directory => {
+                if !kept {
+                    place.create_directory()?;
+                }
+                let made = place.open_directory()?;
+                place::set_owner(made.as_fd(), entry, &clean)?;
+                self.directories
+                    .push((clean.clone(), entry.mode, entry.mtime));
+            }
+            Kind::File | Kind::HardLink { .. } => {
+                let mut file = place.create_file()?;
+                content(&mut file)?;
+                place::set_owner(file.as_fd(), entry, &clean)?;
+                place::set_mode(file.as_fd(), entry.mode, Some(entry.mtime), &clean)?;
+            }
+            special => {
+                place.create_special(special)?;
+                place.finish_special(entry)?;
+            }
+        }
+        self.parent = Some((directory, parent));
+        Ok(())
+    }
+
+    fn enter(&mut self, path: &Path) -> Result<OwnedFd> {
+        match self.parent.take() {
+            Some((last, fd)) if last == path => Ok(fd),
+            _ => {
+                let below = Path::new("/").join(path);
+                self.to
+                    .create_dir_all(&below, Mode::from_raw_mode(IMPLIED_MODE))?;
+                Ok(self.to.open_at(&below, DIRECTORY, Mode::empty())?)
+            }
+        }
+    }
+
+    /// Sets modes and times of directories, in which nothing is made any more.
+    pub fn finish(self) -> Result<()> {
+        for (path, mode, mtime) in self.directories.iter().rev() {
+            let flags = DIRECTORY | OFlags::NOFOLLOW;
+            match self.to.open_at(path, flags, Mode::empty()) {
+                Ok(fd) => place::set_mode(fd.as_fd(), *mode, Some(*mtime), path)?,
+                // A later file has taken its place.
+                Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a file that is in the way; a directory for a directory stays, and true is returned.
+fn make_room(place: &Place<'_>, entry: &Entry) -> Result<bool> {
+    let Some(stat) = place.stat()? else {
+        return Ok(false);
+    };
+    let was = walk::file_type(&stat) == FileType::Directory;
+    let refuse = |reason| Error::Path {
+        path: place.path.to_owned(),
+        reason,
+    };
+    match (was, entry.kind == Kind::Directory) {
+        (true, true) => return Ok(true),
+        (true, false) => return Err(refuse("cannot overwrite directory with non-directory")),
+        (false, true) => return Err(refuse("cannot copy to non-directory")),
+        (false, false) => place.unlink()?,
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn trees() -> (tempfile::TempDir, Root, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["from/d/e", "to"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("from/d/a"), "a").unwrap();
+        std::fs::write(dir.path().join("from/d/e/b.o"), "b").unwrap();
+        symlink("/etc/passwd", dir.path().join("from/d/link")).unwrap();
+        let from = Root::open(&dir.path().join("from")).unwrap();
+        let to = Root::open(&dir.path().join("to")).unwrap();
+        (dir, from, to)
+    }
+
+    fn paths(found: &[Found]) -> Vec<&str> {
+        found
+            .iter()
+            .map(|found| found.path.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_search_takes_what_is_wanted() {
+        let (_dir, from, _) = trees();
+        let all = find(&from, Path::new("d"), true, &|_| Want::Take).unwrap();
+        assert_eq!(paths(&all), ["", "a", "e", "e/b.o", "link"]);
+        let want = |path: &Path| match path.to_str() {
+            Some("" | "e") => Want::Look,
+            Some(name) if name.ends_with(".o") => Want::Take,
+            _ => Want::Leave,
+        };
+        assert_eq!(
+            paths(&find(&from, Path::new("d"), true, &want).unwrap()),
+            ["", "e", "e/b.o"]
+        );
+        let none = find(
+            &from,
+            Path::new("d"),
+            true,
+            &|path| match path.ends_with("b.o") {
+                true => Want::Leave,
+                false => Want::Look,
+            },
+        );
+        assert_eq!(none.unwrap(), []);
+    }
+
+    #[test]
+    fn files_arrive_with_the_attributes_they_are_given() {
+        let (dir, from, to) = trees();
+        let mut copy = Copy::new(&to);
+        for Found { path, mut entry } in find(&from, Path::new("d"), true, &|_| Want::Take).unwrap()
+        {
+            entry.mode |= 0o4000 * u32::from(entry.kind == Kind::File);
+            entry.mtime.seconds = 77;
+            (entry.uid, entry.gid) = (3, 4);
+            copy.put(
+                &from,
+                &Path::new("d").join(&path),
+                &Path::new("/x/y").join(&path),
+                &entry,
+            )
+            .unwrap();
+        }
+        copy.finish().unwrap();
+        let target = dir.path().join("to/x/y");
+        assert_eq!(std::fs::read_to_string(target.join("e/b.o")).unwrap(), "b");
+        assert_eq!(
+            std::fs::read_link(target.join("link")).unwrap(),
+            Path::new("/etc/passwd")
+        );
+        use std::os::unix::fs::MetadataExt as _;
+        for name in ["a", "e", ""] {
+            let metadata = std::fs::symlink_metadata(target.join(name)).unwrap();
+            assert_eq!(
+                (metadata.mtime(), metadata.uid(), metadata.gid()),
+                (77, 3, 4),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            std::fs::metadata(target.join("a"))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7000,
+            0o4000
+        );
+    }
+
+    /// CVE-2024-1753, CVE-2026-44517: links of either tree lead nowhere outside of it.
+    #[test]
+    fn links_stay_in_their_tree() {
+        let (dir, from, to) = trees();
+        std::fs::write(dir.path().join("secret"), "outside").unwrap();
+        symlink("../../secret", dir.path().join("from/up")).unwrap();
+        symlink("../..", dir.path().join("to/out")).unwrap();
+        assert!(find(&from, Path::new("up"), true, &|_| Want::Take).is_err());
+        assert!(digest(&from, Path::new("up")).is_err());
+        let mut copy = Copy::new(&to);
+        let entry = Entry::new("", Kind::File, 0o644);
+        copy.put(&from, Path::new("d/a"), Path::new("/out/secret"), &entry)
+            .unwrap();
+        copy.finish().unwrap();
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("secret")).unwrap(),
+            "outside"
+        );
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("to/secret")).unwrap(),
+            "a"
+        );
+        assert!(
+            Copy::new(&to)
+                .put(&from, Path::new("d/a"), Path::new("../x"), &entry)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn directories_and_files_do_not_replace_each_other() {
+        let (dir, from, to) = trees();
+        std::fs::create_dir(dir.path().join("to/a")).unwrap();
+        std::fs::write(dir.path().join("to/e"), "").unwrap();
+        let mut copy = Copy::new(&to);
+        let file = Entry::new("", Kind::File, 0o644);
+        assert!(
+            copy.put(&from, Path::new("d/a"), Path::new("/a"), &file)
+                .is_err()
+        );
+        let directory = Entry::new("", Kind::Directory, 0o755);
+        assert!(
+            copy.put(&from, Path::new("d/e"), Path::new("/e"), &directory)
+                .is_err()
+        );
+        copy.put_bytes(b"new", Path::new("/e"), &file).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("to/e")).unwrap(),
+            "new"
+        );
+    }
+}
