@@ -370,7 +370,7 @@ mod tests {
             ),
             ("syslog", ("syslog-format", "json"), "Invalid syslog format"),
             ("syslog", ("syslog-tls-cert", "x"), "not supported"),
-            ("fluentd", ("tag", "x"), "not supported"),
+            ("fluentd", ("tag", "x"), "no log driver named 'fluentd'"),
         ] {
             let error = LogSpec::read(driver, &options(&[bad]))
                 .unwrap_err()

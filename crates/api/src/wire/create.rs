@@ -619,21 +619,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn what_is_not_there_is_named() {
+        use http::StatusCode;
         let asked = [
             (
                 r#"{"HostConfig":{"StorageOpt":{"size":"1g"}}}"#,
+                StatusCode::NOT_IMPLEMENTED,
                 "--storage-opt",
             ),
-            (r#"{"HostConfig":{"Runtime":"kata"}}"#, "runtime name: kata"),
+            (
+                r#"{"HostConfig":{"Runtime":"kata"}}"#,
+                StatusCode::BAD_REQUEST,
+                "runtime name: kata",
+            ),
             (
                 r#"{"HostConfig":{"LogConfig":{"Type":"fluentd"}}}"#,
+                StatusCode::BAD_REQUEST,
                 "fluentd",
             ),
+            (
+                r#"{"HostConfig":{"VolumeDriver":"nfs"},"Volumes":{"/v":{}}}"#,
+                StatusCode::NOT_FOUND,
+                "plugin \"nfs\" not found",
+            ),
         ];
-        for (json, named) in asked {
+        for (json, status, named) in asked {
             let error = read(json).unwrap_err();
-            assert_eq!(error.status, http::StatusCode::NOT_IMPLEMENTED, "{json}");
+            assert_eq!(error.status, status, "{json}");
             assert!(error.message.contains(named), "{json}: {}", error.message);
         }
     }
