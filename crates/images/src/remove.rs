@@ -179,8 +179,10 @@ fn distinct(layers: &[Digest]) -> HashSet<&Digest> {
 /// Bytes of what was removed.
 fn freed(removed: &[Removed], sizes: &HashMap<Digest, u64>) -> u64 {
     let size = |step: &Removed| match step {
-        Removed::DeletedLayer(layer) => sizes.get(layer).copied().unwrap_or(0),
-        Removed::Untagged(..) | Removed::Deleted(_) => 0,
+        Removed::Deleted(digest) | Removed::DeletedLayer(digest) => {
+            sizes.get(digest).copied().unwrap_or(0)
+        }
+        Removed::Untagged(..) => 0,
     };
     removed.iter().map(size).sum()
 }
