@@ -64,7 +64,13 @@ pub(crate) async fn load() -> Option<&'static str> {
     }
     match compile_and_load().await {
         Ok(()) => Some(PROFILE),
-        Err(_) if is_loaded() => Some(PROFILE),
+        Err(error) if is_loaded() => {
+            tracing::warn!(
+                error = error.chain(),
+                "the AppArmor profile {PROFILE} is as an earlier engine has loaded it"
+            );
+            Some(PROFILE)
+        }
         Err(error) => {
             tracing::warn!(
                 error = error.chain(),

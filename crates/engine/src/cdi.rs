@@ -231,7 +231,7 @@ pub(crate) fn resolve(requests: &[DeviceRequest], directories: &[PathBuf]) -> Re
         return Ok(injection);
     }
     let cache = Cache::read(directories)?;
-    let mut whole: Vec<*const Specification> = Vec::new();
+    let mut whole: Vec<&Specification> = Vec::new();
     for request in requests {
         let names = names(request, &cache)?;
         let mut missing = Vec::new();

@@ -51,8 +51,26 @@ impl Engine {
             let request = Request::Update {
                 resources: Box::new(resources),
             };
-            let told = container.running_link()?.tell(request).await;
-            told.context(|| format!("Cannot update container {}", container.id()))?;
+            let link = container.running_link()?;
+            if let Err(error) = link.tell(request).await {
+                // Some of it may be set: the former limits are set again, as far as the kernel takes them.
+                let former = Request::Update {
+                    resources: Box::new(self::resources(&before, &limits)?),
+                };
+                let restored = link.tell(former).await;
+                let id = container.id();
+                if let Err(error) = restored {
+                    tracing::warn!(
+                        container = id,
+                        error = error.chain(),
+                        "cannot set the former limits again"
+                    );
+                }
+                return Err(Error::system(
+                    format!("Cannot update container {id}"),
+                    error,
+                ));
+            }
         }
         container.change(|state| {
             state.limits = Some(limits);

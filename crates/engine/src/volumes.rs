@@ -148,16 +148,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a volume is a filesystem of its own. One that is gone is none.
+    fn is_filesystem(&self, name: &str) -> Result<bool> {
+        match self.volume(name) {
+            Ok(volume) => Ok(!volume.options.is_empty()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Knows the volumes of a container that was found running.
     pub(crate) fn adopt_volumes(&self, spec: &Spec) -> Result<()> {
         let mut users = self.lock_volumes();
         for name in volume_names(spec) {
-            let record = self.0.store.get(store::Kind::Volume, name)?;
-            let volume: Option<Volume> = record
-                .map(|record| serde_json::from_str(&record))
-                .transpose()
-                .context(|| format!("read the record of volume {name}"))?;
-            if volume.is_some_and(|volume| !volume.options.is_empty()) {
+            if self.is_filesystem(name)? {
                 let of_volume = users.entry(name.to_owned()).or_default();
                 of_volume.insert(spec.id.clone());
             }
@@ -178,7 +182,10 @@ impl Engine {
                 }
                 users.remove(name);
             }
-            local::unmount(&self.volume_path(name))?;
+            // What somebody else has mounted on a plain volume is not the engine's.
+            if self.is_filesystem(name)? {
+                local::unmount(&self.volume_path(name))?;
+            }
         }
         Ok(())
     }
