@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::etc;
 use crate::model::{Attachment, Endpoint, EndpointWish};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::task::block_in_place;
 
@@ -141,7 +142,7 @@ impl Engine {
         let known = to_network(attachment, &endpoint);
         let made = self.0.network.connect(
             &attachment.network,
-            std::os::fd::AsFd::as_fd(&netns),
+            netns.as_fd(),
             &known,
             false,
         );
@@ -279,7 +280,7 @@ impl Engine {
         let withdrawn = self
             .0
             .network
-            .withdraw(std::os::fd::AsFd::as_fd(&netns), &known);
+            .withdraw(netns.as_fd(), &known);
         withdrawn.map_err(|failure| failed("take the container's interface away", failure))
     }
 }

@@ -6,8 +6,8 @@ mod expression;
 
 pub(crate) use expression::{
     End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, conntrack, ct,
-    dnat, dnat_to, drop, equals, family, from, go_back, interface_bytes, into, jump, load_address,
-    load_meta, look_up, masquerade, meta, not_from, not_into, payload, to_local,
+    differs, dnat, dnat_to, drop, equals, family, from, go_back, interface_bytes, into, jump,
+    load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload, to_local,
 };
 
 use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
