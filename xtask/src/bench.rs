@@ -6,6 +6,7 @@
 mod engines;
 mod floor;
 mod image;
+mod network;
 mod process;
 mod registry;
 mod runtimes;
@@ -32,6 +33,9 @@ pub(crate) struct Contender {
 /// Measures everything, or the part that is named.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let part = std::env::args().nth(2).unwrap_or_default();
+    if part == "network" {
+        return network::run();
+    }
     shell::run("cargo", &["build", "--release", "--package", "hull"])?;
     let hull = release_binary(root)?;
     let size = std::fs::metadata(&hull)
@@ -46,6 +50,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     if matches!(part.as_str(), "" | "floor") {
         floor()?;
+    }
+    if part.is_empty() {
+        network::run()?;
     }
     if matches!(part.as_str(), "" | "serving") {
         serving::run(&hull, rounds(LOAD_ROUNDS)?)?;

@@ -441,3 +441,48 @@ fn many_containers_come_and_go_on_one_network_at_once() {
     engine.words("network rm busy");
     engine.assert_nothing_left();
 }
+
+#[test]
+fn dockers_client_makes_and_uses_networks() {
+    let engine = Engine::new();
+    let docker = |line: &str| engine.docker(&line.split_whitespace().collect::<Vec<_>>());
+    let (front, back) = (engine.subnet(0), engine.subnet(1));
+    let v6 = format!("fd5d:{:x}::/64", std::process::id() & 0xffff);
+    docker(&format!(
+        "network create --ipv6 --subnet {front} --subnet {v6} -o com.docker.network.driver.mtu=1400 front"
+    ));
+    docker(&format!(
+        "network create --internal --subnet {back} --label tier=back back"
+    ));
+    let listed =
+        docker("network ls --filter type=custom --format {{.Name}}:{{.IPv6}}:{{.Internal}}");
+    assert_eq!(listed, "back:false:true\nfront:true:false");
+    let own = engine.address(0, 7);
+    docker(&format!(
+        "run -d --name web --network name=front,alias=www,ip={own},gw-priority=1 --network back busybox sleep 600"
+    ));
+    docker("run -d --name db --network back --network-alias store busybox sleep 600");
+    let link = docker("exec web ip link show eth0");
+    assert!(link.contains("mtu 1400"), "{link}");
+    let addresses = docker("exec web ip -6 addr show eth0");
+    assert!(addresses.contains("fd5d:"), "{addresses}");
+    assert!(docker("exec web ping -c 1 -W 5 store").contains("1 packets received"));
+    let names = engine.docker(&[
+        "inspect",
+        "-f",
+        "{{json .NetworkSettings.Networks.front.DNSNames}}",
+        "web",
+    ]);
+    assert!(names.starts_with(r#"["web","www",""#), "{names}");
+    docker("network connect --alias again front db");
+    assert!(docker("exec web ping -c 1 -W 5 again").contains("1 packets received"));
+    docker("network disconnect -f front db");
+    docker("rm -f web db");
+    let pruned = docker("network prune -f --filter label=tier=back");
+    assert!(
+        pruned.contains("back") && !pruned.contains("front"),
+        "{pruned}"
+    );
+    assert_eq!(docker("network rm front"), "front");
+    engine.assert_nothing_left();
+}

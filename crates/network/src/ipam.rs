@@ -142,15 +142,6 @@ impl Pool {
     pub(crate) fn give_back(&mut self, address: IpAddr) {
         self.used.remove(&bits(address));
     }
-
-    /// How many addresses there are, and how many of them are taken.
-    pub(crate) fn usage(&self) -> (u128, u128) {
-        let taken = self.used.range(self.first..=self.last).count() as u128;
-        (
-            self.last.saturating_sub(self.first).saturating_add(1),
-            taken,
-        )
-    }
 }
 
 /// The first of a range that is not used.

@@ -11,7 +11,6 @@ use crate::ipam::Pool;
 use crate::link::{self, Veth};
 use crate::ports::Ports;
 use crate::state::{Network, State, lock};
-use crate::subnet::Subnet;
 use crate::{Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Publish, Result};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -165,21 +164,6 @@ impl Networks {
             ipv6: chosen(&network.pools[1], &network.config.ipv6),
             ..network.config.clone()
         })
-    }
-
-    /// Of each subnet of a network how many addresses it gives away, and how many are taken.
-    pub fn usage(&self, key: &str) -> Vec<(Subnet, u128, u128)> {
-        let state = self.lock();
-        let network = state.networks.get(key);
-        let pools = network
-            .into_iter()
-            .flat_map(|network| network.pools.iter().flatten());
-        pools
-            .map(|pool| {
-                let (all, taken) = pool.usage();
-                (pool.range().subnet, all, taken)
-            })
-            .collect()
     }
 
     /// Brings the kernel to the networks that are known and these endpoints, each with its network: ports published again,

@@ -30,17 +30,18 @@ const MACS: Set = Set {
     data: &[],
 };
 
+/// And with each of them their addresses.
 const ADDRESSES4: Set = Set {
     name: "addresses4",
     id: 22,
-    key: &[types::IFNAME, types::IPV4],
+    key: &[types::IFNAME, types::ETHER, types::IPV4],
     data: &[],
 };
 
 const ADDRESSES6: Set = Set {
     name: "addresses6",
     id: 23,
-    key: &[types::IFNAME, types::IPV6],
+    key: &[types::IFNAME, types::ETHER, types::IPV6],
     data: &[],
 };
 
@@ -77,7 +78,13 @@ pub(crate) fn rules(table: Table<'_>) -> Vec<Message> {
         nft::load_meta(KEY, meta::IIFNAME),
         nft::look_up(PORTS, true),
     ];
-    messages.push(table.rule("prerouting", [ours, nft::jump("member")]));
+    for parts in [
+        vec![of(IPV4), source(false), nft::accept()],
+        vec![of(IPV6), not_icmpv6(), source(true), nft::accept()],
+        vec![ours, nft::jump("member")],
+    ] {
+        messages.push(table.rule("prerouting", parts));
+    }
     messages.extend(
         checks()
             .into_iter()
@@ -86,12 +93,18 @@ pub(crate) fn rules(table: Table<'_>) -> Vec<Message> {
     messages
 }
 
-/// What a frame of a member has to be, rule by rule, each with its verdict.
+/// What a member may send beside packets of its own, which have passed already by one look-up; rule by rule, each with its verdict.
 fn checks() -> Vec<Vec<Vec<Expression>>> {
-    let mac_at = |header, offset| owned(nft::payload(KEY + 4, header, offset, 6), MACS, false);
-    let source = |is_ipv6, set| owned(nft::load_address(KEY + 4, End::Source, is_ipv6), set, true);
-    let arp_source = nft::payload(KEY + 4, NETWORK_HEADER, 14, 4);
-    let target = nft::payload(KEY + 4, TRANSPORT_HEADER, 8, 16);
+    let mac_at = |header, offset| nft::payload(MAC, header, offset, 6);
+    let is_others_mac = |header, offset| owned(vec![mac_at(header, offset)], MACS, false);
+    let arp_source = vec![
+        mac_at(NETWORK_HEADER, 8),
+        nft::payload(ADDRESS, NETWORK_HEADER, 14, 4),
+    ];
+    let target = vec![
+        mac_at(LINK_HEADER, 6),
+        nft::payload(ADDRESS, TRANSPORT_HEADER, 8, 16),
+    ];
     // A probe: who asks has no address yet.
     let no_arp_source = vec![
         nft::payload(KEY, NETWORK_HEADER, 14, 4),
@@ -101,24 +114,34 @@ fn checks() -> Vec<Vec<Vec<Expression>>> {
         nft::load_address(KEY, End::Source, true),
         nft::equals(&[0; 16]),
     ];
+    let advertises = icmpv6(NEIGHBOUR_ADVERTISEMENT);
     vec![
-        vec![mac_at(LINK_HEADER, 6), nft::drop()],
-        vec![of(ARP), mac_at(NETWORK_HEADER, 8), nft::drop()],
+        vec![is_others_mac(LINK_HEADER, 6), nft::drop()],
+        vec![of(ARP), is_others_mac(NETWORK_HEADER, 8), nft::drop()],
         vec![of(ARP), owned(arp_source, ADDRESSES4, true), nft::accept()],
         vec![of(ARP), no_arp_source, nft::accept()],
-        vec![of(IPV4), source(false, ADDRESSES4), nft::accept()],
         vec![of(IPV6), icmpv6(ROUTER_ADVERTISEMENT), nft::drop()],
         vec![of(IPV6), icmpv6(REDIRECT), nft::drop()],
         vec![
             of(IPV6),
-            icmpv6(NEIGHBOUR_ADVERTISEMENT),
+            advertises,
             owned(target, ADDRESSES6, false),
             nft::drop(),
         ],
-        vec![of(IPV6), source(true, ADDRESSES6), nft::accept()],
+        vec![of(IPV6), source(true), nft::accept()],
         vec![of(IPV6), no_source, nft::accept()],
         vec![nft::drop()],
     ]
+}
+
+/// The packet comes from an address of the port it comes by.
+fn source(is_ipv6: bool) -> Vec<Expression> {
+    let set = if is_ipv6 { ADDRESSES6 } else { ADDRESSES4 };
+    let load = vec![
+        nft::payload(MAC, LINK_HEADER, 6, 6),
+        nft::load_address(ADDRESS, End::Source, is_ipv6),
+    ];
+    owned(load, set, true)
 }
 
 /// The frame carries this.
@@ -138,13 +161,20 @@ fn icmpv6(kind: u8) -> Vec<Expression> {
     ]
 }
 
+fn not_icmpv6() -> Vec<Expression> {
+    vec![nft::load_meta(KEY, meta::L4PROTO), nft::differs(&[ICMPV6])]
+}
+
+/// Where the parts of a key lie behind the port's name.
+const MAC: u32 = KEY + 4;
+const ADDRESS: u32 = MAC + 2;
+
 /// The port has what is loaded behind its name, or has not.
-fn owned(load: Expression, set: Set, is_in: bool) -> Vec<Expression> {
-    vec![
-        nft::load_meta(KEY, meta::IIFNAME),
-        load,
-        nft::look_up(set, is_in),
-    ]
+fn owned(load: Vec<Expression>, set: Set, is_in: bool) -> Vec<Expression> {
+    let mut look = vec![nft::load_meta(KEY, meta::IIFNAME)];
+    look.extend(load);
+    look.push(nft::look_up(set, is_in));
+    look
 }
 
 /// Lets members send what is their own.
@@ -169,16 +199,18 @@ pub(crate) fn expulsion(table: Table<'_>, member: &Member) -> Vec<Message> {
 fn elements(member: &Member, set: Set) -> Vec<nft::Element> {
     let name = nft::interface_bytes(&member.interface);
     let keyed = |bytes: Vec<u8>| ([name.clone(), bytes].concat(), Data::None);
+    // A key's parts are padded to 32 bits.
+    let mac = [&member.mac[..], &[0; 2]].concat();
     let own_ipv6 = || {
         let has_ipv6 = member.addresses.iter().any(IpAddr::is_ipv6);
         has_ipv6.then(|| link_local(member.mac))
     };
     match set.name {
         "ports" => vec![keyed(Vec::new())],
-        "macs" => vec![keyed([&member.mac[..], &[0; 2]].concat())],
+        "macs" => vec![keyed(mac)],
         "addresses4" => {
             let own = member.addresses.iter().filter_map(|address| match address {
-                IpAddr::V4(v4) => Some(keyed(v4.octets().to_vec())),
+                IpAddr::V4(v4) => Some(keyed([&mac[..], &v4.octets()].concat())),
                 IpAddr::V6(_) => None,
             });
             own.collect()
@@ -189,7 +221,7 @@ fn elements(member: &Member, set: Set) -> Vec<nft::Element> {
                 IpAddr::V4(_) => None,
             });
             own.chain(own_ipv6())
-                .map(|v6| keyed(v6.octets().to_vec()))
+                .map(|v6| keyed([&mac[..], &v6.octets()].concat()))
                 .collect()
         }
     }

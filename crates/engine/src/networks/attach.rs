@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::etc;
 use crate::model::{Attachment, Endpoint, EndpointWish};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::task::block_in_place;
 
@@ -139,12 +140,10 @@ impl Engine {
         // Recorded before it exists, so that a new engine finds it.
         self.save_state(container)?;
         let known = to_network(attachment, &endpoint);
-        let made = self.0.network.connect(
-            &attachment.network,
-            std::os::fd::AsFd::as_fd(&netns),
-            &known,
-            false,
-        );
+        let made = self
+            .0
+            .network
+            .connect(&attachment.network, netns.as_fd(), &known, false);
         made.map_err(|failure| failed("connect the container to the network", failure))?;
         self.route(container, &netns)?;
         self.follow_way_out(container, before)?;
@@ -276,10 +275,7 @@ impl Engine {
         };
         let netns = network_namespace(pid)?;
         let known = to_network(attachment, endpoint);
-        let withdrawn = self
-            .0
-            .network
-            .withdraw(std::os::fd::AsFd::as_fd(&netns), &known);
+        let withdrawn = self.0.network.withdraw(netns.as_fd(), &known);
         withdrawn.map_err(|failure| failed("take the container's interface away", failure))
     }
 }
