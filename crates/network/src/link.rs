@@ -64,11 +64,10 @@ pub(crate) fn up(index: u32, name: &str) -> Message {
     Message::new(RTM_NEWLINK, 0, format!("set link {name} up")).fixed(&ifinfo(index, IFF_UP))
 }
 
-/// Makes a bridge, up and with the addresses of these gateways.
+/// Makes a bridge; it is down and has no address yet.
 pub(crate) fn create_bridge(
     socket: &mut Socket,
     name: &str,
-    gateways: &[&Range],
     mtu: Option<u32>,
 ) -> Result<u32, Error> {
     let mut bridge = Message::new(
@@ -85,23 +84,20 @@ pub(crate) fn create_bridge(
         bridge = bridge.number(IFLA_MTU, mtu);
     }
     socket.send(vec![bridge])?;
-    let configured = index_of(socket, name).and_then(|index| {
-        let addresses = gateways
-            .iter()
-            .map(|range| add_address(index, name, range.gateway(), range.subnet.prefix()));
-        socket.send(addresses.collect())?;
-        Ok(index)
-    });
-    if configured.is_err() {
-        // The first error is the one to tell.
-        let _ = delete(socket, name);
-    }
-    configured
+    index_of(socket, name)
 }
 
-/// Brings an interface up.
-pub(crate) fn set_up(socket: &mut Socket, index: u32, name: &str) -> Result<(), Error> {
-    socket.send(vec![up(index, name)])
+/// Gives an interface the addresses of these gateways, and brings it up.
+pub(crate) fn address_and_raise(
+    socket: &mut Socket,
+    index: u32,
+    name: &str,
+    gateways: &[&Range],
+) -> Result<(), Error> {
+    let addresses = gateways
+        .iter()
+        .map(|range| add_address(index, name, range.gateway(), range.subnet.prefix()));
+    socket.send(addresses.chain([up(index, name)]).collect())
 }
 
 /// The index of an interface that there is.

@@ -240,11 +240,24 @@ impl State {
             _ => {
                 // One without its address is the rest of a crash.
                 link::delete(&mut kernel.links, interface)?;
-                link::create_bridge(&mut kernel.links, interface, &gateways, config.mtu)?
+                link::create_bridge(&mut kernel.links, interface, config.mtu)?
             }
         };
-        prepare_host(interface, network.pools[1].is_some())?;
-        link::set_up(&mut kernel.links, index, interface)?;
+        let has_ipv6 = network.pools[1].is_some();
+        let configured = prepare_host(interface, has_ipv6).and_then(|()| {
+            let missing: &[&Range] = if is_whole { &[] } else { &gateways };
+            Ok(link::address_and_raise(
+                &mut kernel.links,
+                index,
+                interface,
+                missing,
+            )?)
+        });
+        if configured.is_err() && !is_whole {
+            // The first error is the one to tell.
+            let _ = link::delete(&mut kernel.links, interface);
+        }
+        configured?;
         network.index = Some(index);
         Ok(())
     }
@@ -282,26 +295,7 @@ impl State {
         self.network(key)?.pools = pools;
         Ok(())
     }
-}
 
-/// The mappings of an endpoint with the addresses they lead to.
-pub(crate) fn published<'a>(
-    endpoint: &'a Endpoint,
-    ports: &'a [PortMapping],
-) -> Vec<Published<'a>> {
-    let lead = |mapping: &'a PortMapping| {
-        let address = endpoint.address(mapping.host_ip.is_ipv6())?;
-        Some((mapping, address.address))
-    };
-    ports.iter().filter_map(lead).collect()
-}
-
-/// A panic in between leaves at most an address or port marked that nobody has.
-pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl State {
     /// Has ports of the host lead to an endpoint.
     pub(crate) fn lead(
         &mut self,
@@ -341,4 +335,21 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The mappings of an endpoint with the addresses they lead to.
+pub(crate) fn published<'a>(
+    endpoint: &'a Endpoint,
+    ports: &'a [PortMapping],
+) -> Vec<Published<'a>> {
+    let lead = |mapping: &'a PortMapping| {
+        let address = endpoint.address(mapping.host_ip.is_ipv6())?;
+        Some((mapping, address.address))
+    };
+    ports.iter().filter_map(lead).collect()
+}
+
+/// A panic in between leaves at most an address or port marked that nobody has.
+pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
