@@ -14,6 +14,7 @@
 
 pub mod language;
 
+mod apart;
 mod build;
 mod cache;
 mod chmod;

@@ -6,7 +6,7 @@ use crate::mounts::CACHES;
 use engine::Engine;
 use images::Images;
 use oci::Digest;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub struct Usage {
     pub used_s: i64,
     /// How often.
     pub uses: u64,
-    /// Bytes that go with it, if nothing else has its layer.
+    /// Bytes on the disk that no image has, and no other of these tells of.
     pub bytes: u64,
     /// Whether an image has its layer.
     pub shared: bool,
@@ -61,21 +61,24 @@ pub fn usage(engine: &Engine) -> Result<Vec<Usage>> {
 
 fn results(images: &Images) -> Result<Vec<Usage>> {
     let doing = || "read the build cache".to_owned();
+    let of_images = images.image_layers().doing(doing)?;
+    let mut counted = HashSet::new();
     let mut all = Vec::new();
-    let mut counted = BTreeSet::new();
     for record in images.caches().doing(doing)? {
         let remembered: Option<Remembered> = serde_json::from_value(record.document).ok();
-        let top = record.layers.last();
-        let top = top.filter(|_| remembered.as_ref().is_some_and(|it| it.made_layer));
-        let shared = match top {
-            Some(layer) => images.is_of_an_image(layer).doing(doing)?,
-            None => false,
-        };
-        let bytes = match top {
-            // A layer that several results end with counts once.
-            Some(layer) if counted.insert(*layer) => images.layer_bytes(layer).doing(doing)?,
-            _ => 0,
-        };
+        let made = remembered.as_ref().is_some_and(|it| it.made_layer);
+        let shared = made
+            && record
+                .layers
+                .last()
+                .is_some_and(|top| of_images.contains(top));
+        let mut bytes = 0;
+        for layer in &record.layers {
+            // A layer of several results counts with one of them.
+            if !of_images.contains(layer) && counted.insert(*layer) {
+                bytes += images.layer_disk_usage(layer).doing(doing)?;
+            }
+        }
         let (text, created, used_s, uses) = remembered
             .map(|it| (it.text, it.created, it.used_s, it.uses))
             .unwrap_or_default();
@@ -119,29 +122,11 @@ fn mounts(root: &Path) -> std::io::Result<Vec<Usage>> {
             created: String::new(),
             used_s: used.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
             uses: 0,
-            bytes: tree_bytes(&path)?,
+            bytes: images::disk_usage(&path).map_err(std::io::Error::other)?,
             shared: false,
         });
     }
     Ok(all)
-}
-
-/// Bytes of the files in a directory of the engine's own. A name that goes meanwhile is not counted.
-fn tree_bytes(path: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    let mut open = vec![path.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(&directory)? {
-            let entry = entry?;
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
-                Ok(metadata) => bytes += metadata.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(bytes)
 }
 
 /// Removes what is there within limits; returns what went, and how many bytes that freed.
@@ -180,16 +165,31 @@ pub fn prune(engine: &Engine, limits: &PruneLimits) -> Result<(Vec<Usage>, u64)>
             keys.insert(key, item);
         }
     }
+    let freed: u64 = gone.iter().map(|item| item.bytes).sum();
     let ids: Vec<Digest> = keys.keys().copied().collect();
-    let forgotten = engine.images().forget(&ids);
-    forgotten.doing(|| "remove results of builds".to_owned())?;
+    let bytes = forget(engine.images(), &ids)?;
     gone.extend(keys.into_values());
-    let bytes = gone
-        .iter()
-        .filter(|item| !item.shared)
-        .map(|item| item.bytes)
-        .sum();
-    Ok((gone, bytes))
+    Ok((gone, freed + bytes))
+}
+
+/// Forgets results; returns the bytes of the layers that only they had.
+fn forget(images: &Images, keys: &[Digest]) -> Result<u64> {
+    let doing = || "remove results of builds".to_owned();
+    let of_images = images.image_layers().doing(doing)?;
+    let mut sizes = BTreeMap::new();
+    for record in images.caches().doing(doing)? {
+        for layer in record.layers {
+            if keys.contains(&record.key)
+                && !of_images.contains(&layer)
+                && !sizes.contains_key(&layer)
+            {
+                let bytes = images.layer_disk_usage(&layer).doing(doing)?;
+                sizes.insert(layer, bytes);
+            }
+        }
+    }
+    let gone = images.forget(keys).doing(doing)?;
+    Ok(gone.iter().filter_map(|layer| sizes.get(layer)).sum())
 }
 
 /// Removes a cache mount unless a command has it.

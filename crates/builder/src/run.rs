@@ -41,6 +41,7 @@ pub(crate) fn run(stage: &mut Stage<'_, '_>, text: &str, run: &Run) -> Result<()
         text,
         told: told(stage, &order),
         inputs,
+        is_apart: false,
     };
     let network = match run.network {
         RunNetwork::Default => stage.build.request.network.clone(),

@@ -67,6 +67,8 @@ pub(crate) struct LayerStep<'t> {
     pub(crate) told: String,
     /// What it depends on.
     pub(crate) inputs: Inputs,
+    /// What it leads to is its layer alone, whatever that is put on.
+    pub(crate) is_apart: bool,
 }
 
 impl<'b, 'a> Stage<'b, 'a> {
@@ -302,13 +304,21 @@ impl<'b, 'a> Stage<'b, 'a> {
         step: LayerStep<'_>,
         make: impl FnOnce(&Self) -> Result<Made<'a>>,
     ) -> Result<()> {
-        let LayerStep { text, told, inputs } = step;
+        let LayerStep {
+            text,
+            told,
+            inputs,
+            is_apart,
+        } = step;
+        let kept_from = if is_apart { self.layers.len() } else { 0 };
         let build = self.build;
         if !self.skips_cache()
             && let Some(hit) = cache::look_up(build, &inputs)?
         {
             build.keep_held(hit.hold);
-            self.layers = hit.layers;
+            self.layers.truncate(kept_from);
+            self.layers.extend(hit.layers);
+            self.check_layers()?;
             self.time = self.not_after_epoch(hit.created);
             self.tell_history(told, !hit.made_layer);
             let bytes = self.top_bytes(hit.made_layer)?;
@@ -327,19 +337,26 @@ impl<'b, 'a> Stage<'b, 'a> {
         self.time = self.now();
         let made_layer = made.is_some();
         if let Some((layer, hold)) = made {
-            if self.layers.len() == LAYERS_MAX {
-                return Err(Error::Invalid(format!(
-                    "an image has at most {LAYERS_MAX} layers"
-                )));
-            }
             build.keep_held(hold);
             self.layers.push(layer);
+            self.check_layers()?;
         }
-        cache::remember(build, &inputs, text, &self.layers, made_layer, &self.time)?;
+        let kept = &self.layers[kept_from..];
+        cache::remember(build, &inputs, text, kept, made_layer, &self.time)?;
         self.tell_history(told, !made_layer);
         let bytes = self.top_bytes(made_layer)?;
         self.end(false, bytes);
         Ok(())
+    }
+
+    fn check_layers(&self) -> Result<()> {
+        match self.layers.len() <= LAYERS_MAX {
+            true => Ok(()),
+            false => {
+                let text = format!("an image has at most {LAYERS_MAX} layers");
+                Err(Error::Invalid(text))
+            }
+        }
     }
 
     fn skips_cache(&self) -> bool {
@@ -387,6 +404,7 @@ impl<'b, 'a> Stage<'b, 'a> {
             text,
             told: format!("WORKDIR {path}"),
             inputs,
+            is_apart: false,
         };
         self.layer_step(step, |stage| stage.make_directory(Path::new(&path)))
     }

@@ -1,5 +1,6 @@
 //! COPY and ADD: files of the context, of stages and images, into a layer.
 
+use crate::apart::Below;
 use crate::build::{Build, View};
 use crate::cache::Inputs;
 use crate::chmod::Chmod;
@@ -10,7 +11,7 @@ use crate::select::{Selected, Selection, select};
 use crate::stage::{LayerStep, Made, Stage};
 use images::archive::{self, ExtractOptions};
 use images::changes;
-use images::copy::{self, Copy};
+use images::copy::{self, Copy, Found};
 use images::tar::{Entry, Kind, Time};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -67,7 +68,11 @@ pub(crate) fn transfer(
         order.parents,
     )?;
     check_target(&order, &selection)?;
-    let inputs = inputs(stage, &order, &source, &selection)?;
+    let below = match order.link {
+        true => Some(Below::look(stage, owner(stage, &order)?, &order.target)?),
+        false => None,
+    };
+    let inputs = inputs(stage, &order, &source, &selection, below.as_ref())?;
     let verb = if add { "ADD" } else { "COPY" };
     let rest = text
         .split_once(char::is_whitespace)
@@ -76,8 +81,11 @@ pub(crate) fn transfer(
         text,
         told: format!("{verb} {rest} # buildkit"),
         inputs,
+        is_apart: order.link,
     };
-    stage.layer_step(step, |stage| make(stage, &order, source.root(), &selection))
+    stage.layer_step(step, |stage| {
+        make(stage, &order, source.root(), &selection, below.as_ref())
+    })
 }
 
 fn order(stage: &Stage<'_, '_>, transfer: &Transfer, add: bool) -> Result<Order> {
@@ -185,9 +193,16 @@ fn inputs(
     order: &Order,
     source: &Source<'_, '_>,
     selection: &Selection,
+    below: Option<&Below>,
 ) -> Result<Inputs> {
-    let below = if order.link { &[][..] } else { &stage.layers };
-    let mut inputs = Inputs::new("transfer", below);
+    let mut inputs = match below {
+        Some(below) => {
+            let mut inputs = Inputs::new("transfer apart", &[]);
+            below.add_to(&mut inputs);
+            inputs
+        }
+        None => Inputs::new("transfer", &stage.layers),
+    };
     inputs.add("the target", &order.target);
     inputs.add("--chown", order.chown.as_deref().unwrap_or_default());
     inputs.add("--chmod", &format!("{:?}", order.chmod));
@@ -195,12 +210,6 @@ fn inputs(
         "its flags",
         &format!("{} {} {}", order.parents, order.unpack, order.keeps_owner),
     );
-    if order.link {
-        // What is below comes later; its names of users are needed now.
-        inputs.add("--link", &format!("{:?}", owner(stage, order)?));
-        let below: Vec<String> = stage.layers.iter().map(ToString::to_string).collect();
-        inputs.add("what is below", &below.join(" "));
-    }
     if let Some(epoch) = stage.build.epoch {
         inputs.add("SOURCE_DATE_EPOCH", &epoch.to_string());
     }
@@ -210,35 +219,34 @@ fn inputs(
     for selected in &selection.sources {
         for found in &selected.found {
             let path = clean(&selected.source.join(&found.path));
-            let Entry {
-                kind,
-                mode,
-                uid,
-                gid,
-                xattrs,
-                ..
-            } = &found.entry;
-            let owner = if order.keeps_owner {
-                (*uid, *gid)
-            } else {
-                (0, 0)
-            };
-            let content = match kind {
-                Kind::File => {
-                    let digest = copy::digest(source.root(), &path);
-                    digest.doing(|| format!("read {path:?}"))?.to_string()
-                }
-                kind => format!("{kind:?}"),
-            };
-            let value = format!(
-                "{mode:o} {owner:?} {xattrs:?} {content} {:?}",
-                selected.kept
-            );
+            let value = described(source.root(), &path, found, order.keeps_owner)?;
+            let value = format!("{value} {:?}", selected.kept);
             inputs.add(format!("the file {}", path.display()), &value);
         }
         stage.build.check_stop()?;
     }
     Ok(inputs)
+}
+
+/// A file as it counts: its mode, owner, attributes and content.
+fn described(root: &Root, path: &Path, found: &Found, keeps_owner: bool) -> Result<String> {
+    let Entry {
+        kind,
+        mode,
+        uid,
+        gid,
+        xattrs,
+        ..
+    } = &found.entry;
+    let owner = if keeps_owner { (*uid, *gid) } else { (0, 0) };
+    let content = match kind {
+        Kind::File => {
+            let digest = copy::digest(root, path);
+            digest.doing(|| format!("read {path:?}"))?.to_string()
+        }
+        kind => format!("{kind:?}"),
+    };
+    Ok(format!("{mode:o} {owner:?} {xattrs:?} {content}"))
 }
 
 /// A path of a source: its start joined with nothing would get a slash, which a file must not have.
@@ -268,17 +276,23 @@ fn make<'a>(
     order: &Order,
     from: &Root,
     selection: &Selection,
+    below: Option<&Below>,
 ) -> Result<Made<'a>> {
-    let below = if order.link { &[][..] } else { &stage.layers };
-    let view = stage.build.view(below)?;
-    if order.link {
-        inherit_directories(stage, &view.root, &order.target)?;
-    }
+    let view = stage
+        .build
+        .view(if below.is_some() { &[] } else { &stage.layers })?;
+    let owner = match below {
+        Some(below) => {
+            below.make_directories(&view.root)?;
+            below.owner
+        }
+        None => owner(stage, order)?,
+    };
     let mut filler = Filler {
         copy: Copy::new(&view.root),
         to: &view.root,
         from,
-        owner: owner(stage, order)?,
+        owner,
         order,
         newest_s: stage.time_s(),
         default_s: stage.time_s(),
@@ -296,33 +310,6 @@ fn make<'a>(
     let times = stage.build.epoch.unwrap_or(newest_s);
     let made = stage.build.images.make_layer(&view.snapshot, Some(times));
     made.doing(|| "make a layer of the files".to_owned())
-}
-
-/// A layer that is made apart has the directories on the way to its files as they are below.
-fn inherit_directories(stage: &Stage<'_, '_>, to: &Root, target: &str) -> Result<()> {
-    let below = stage.build.view(&stage.layers)?;
-    let mut copy = Copy::new(to);
-    let mut path = PathBuf::from("/");
-    for part in Path::new(target).components().skip(1) {
-        path.push(part);
-        // A search that wants nothing of what is in it.
-        let want = |at: &Path| match at.as_os_str().is_empty() {
-            true => copy::Want::Take,
-            false => copy::Want::Leave,
-        };
-        let Ok(found) = copy::find(&below.root, &path, false, &want) else {
-            break;
-        };
-        match found.first() {
-            Some(found) if found.entry.kind == Kind::Directory => {
-                copy.put_bytes(&[], &path, &found.entry)
-                    .doing(|| format!("make the directory {path:?}"))?;
-            }
-            _ => break,
-        }
-    }
-    copy.finish()
-        .doing(|| "make the directories of the target".to_owned())
 }
 
 /// Fills a tree with what an instruction brings.

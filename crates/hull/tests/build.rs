@@ -237,6 +237,27 @@ fn results_outlive_the_engine_and_layers_their_images() {
 }
 
 #[test]
+fn a_linked_layer_is_used_again_on_another_base() {
+    let bench = Bench::new("", &[("a", "A")]);
+    let dockerfile = |before: &str| {
+        format!(
+            "FROM busybox\nRUN mkdir -m 1777 /open && echo {before} > /before\nCOPY --link --chown=user a /open/\n"
+        )
+    };
+    // Times of directories are part of a layer that has them.
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1000000000"];
+    bench.write("Dockerfile", &dockerfile("2"));
+    bench.build(&epoch);
+    bench.write("Dockerfile", &dockerfile("3"));
+    let shown = bench.build(&epoch);
+    assert!(shown.contains("3 steps, 1 cached"), "{shown}");
+    assert_eq!(
+        bench.shell("cat /before /open/a; stat -c '%a %U' /open /open/a"),
+        "3\nA1777 root\n644 user"
+    );
+}
+
+#[test]
 fn the_same_inputs_give_the_same_image() {
     let dockerfile =
         "FROM busybox\nWORKDIR /w\nCOPY a sub/\nCOPY <<X /x\n1\nX\nRUN echo 1 > /1; mkdir /2\n";

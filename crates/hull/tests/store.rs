@@ -178,7 +178,9 @@ fn there(engine: &Engine) -> u64 {
         let (name, path) = (entry.file_name().into_string().unwrap(), entry.path());
         bytes += match name.as_str() {
             "blobs" => du(&path) - own(&path) - own(&path.join("sha256")),
-            "layers" | "snapshots" | "tmp" | "containers" | "volumes" => du(&path) - own(&path),
+            "layers" | "snapshots" | "tmp" | "containers" | "volumes" | "build-caches" => {
+                du(&path) - own(&path)
+            }
             "hull.db" | "hull.db-wal" | "hull.db-shm" | "mountpoints" | "empty" => 0,
             other => panic!("{other} is new, and not counted"),
         };
@@ -255,6 +257,33 @@ fn what_df_says_is_what_du_says() {
             "{only:#}"
         );
     }
+}
+
+#[test]
+fn what_builds_leave_is_told_of_once() {
+    let engine = Engine::new();
+    let check = || {
+        let usage = df(&engine, "");
+        assert_eq!(told(&usage), there(&engine), "{usage:#}");
+    };
+    let dockerfile = "FROM busybox\nRUN echo 1 > /1\nRUN --mount=type=cache,target=/c echo 2 > /c/2; cp /c/2 /2\n";
+    engine.ok_with_input(&["build", "-t", "built", "-"], dockerfile.as_bytes());
+    check();
+    // The results keep the layers.
+    engine.ok(&["rmi", "built"]);
+    check();
+    let before = there(&engine);
+    let said = engine.docker(&["builder", "prune", "--force"]);
+    assert!(said.contains("Total reclaimed space"), "{said}");
+    check();
+    assert!(there(&engine) < before);
+    assert_eq!(
+        df(&engine, "?type=build-cache")["BuildCache"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
 }
 
 #[test]

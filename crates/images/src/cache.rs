@@ -7,6 +7,7 @@ use crate::records::{CacheRecord, Update};
 use crate::store::make_directory;
 use crate::{Error, Images, Result};
 use oci::Digest;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Layers that do not go while this value lives.
@@ -89,7 +90,9 @@ impl Images {
             }
         }
         self.records.update(&updates).map_err(Error::Records)?;
-        match self.pins().remove(&layers) {
+        // The lock ends with the statement: collecting takes it, too.
+        let frees = self.pins().remove(&layers);
+        match frees {
             true => self.collect(),
             false => Ok(Vec::new()),
         }
@@ -102,10 +105,15 @@ impl Images {
         Ok(found.map_or(0, |layer| layer.size))
     }
 
-    /// Whether an image has a layer.
-    pub fn is_of_an_image(&self, diff_id: &Digest) -> Result<bool> {
+    /// The layers that images have.
+    pub fn image_layers(&self) -> Result<HashSet<Digest>> {
         let images = self.records.images().map_err(Error::Records)?;
-        Ok(images.iter().any(|image| image.layers.contains(diff_id)))
+        Ok(images.into_iter().flat_map(|image| image.layers).collect())
+    }
+
+    /// Bytes on the disk of a layer; none where it is not there.
+    pub fn layer_disk_usage(&self, diff_id: &Digest) -> Result<u64> {
+        crate::disk_usage(&self.layer_path(diff_id))
     }
 
     /// A private directory for something that is being made. What a crash leaves of it, the next start removes.
@@ -173,6 +181,15 @@ mod tests {
         drop(hold);
         assert!(!store.layer(&upper).exists() && !store.layer(&lower).exists());
         assert!(images.cached(&key("b")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_takes_its_layers_along() {
+        let store = Store::new();
+        let layer = change(&store, "a", &[], "x");
+        let gone = store.images.forget(&[Digest::sha256(b"a")]).unwrap();
+        assert_eq!(gone, [layer]);
+        assert!(!store.layer(&layer).exists());
     }
 
     #[test]

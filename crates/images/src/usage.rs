@@ -45,6 +45,14 @@ impl Images {
             layers.insert(layer.diff_id, bytes);
         }
         let records = self.records.images().map_err(Error::Records)?;
+        // What only results of builds have is told of with them.
+        for result in self.records.caches().map_err(Error::Records)? {
+            for layer in result.layers {
+                if records.iter().all(|image| !image.layers.contains(&layer)) {
+                    layers.remove(&layer);
+                }
+            }
+        }
         let mut usage = Usage {
             bytes: layers.values().sum(),
             images: shares(&records, &layers),
