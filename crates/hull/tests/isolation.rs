@@ -350,6 +350,9 @@ fn attack_3_the_engines_binary_cannot_be_overwritten_from_inside() {
         "ALL",
         "--security-opt",
         "seccomp=unconfined",
+        // Under the engine's profile the file cannot even be opened.
+        "--security-opt",
+        "apparmor=unconfined",
         "busybox",
         "sh",
         "-c",
@@ -373,6 +376,7 @@ fn containers_have_a_profile_of_the_engines_unless_asked_otherwise() {
     let current = "cat /proc/self/attr/current";
     let confined = "hull-default (enforce)";
     assert_eq!(inside(&engine, &[], current), confined);
+    assert_eq!(inside(&engine, &["--init"], current), confined);
     for flags in [
         &["--privileged"][..],
         &["--security-opt", "apparmor=unconfined"],

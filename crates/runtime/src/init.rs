@@ -112,7 +112,7 @@ impl Birth<'_> {
             rootfs::enter(root.as_fd())?;
         }
         rootfs::propagate(root.as_fd(), self.spec)?;
-        let ready = self.launch.become_user(&root, label)?;
+        let mut ready = self.launch.become_user(&root, label)?;
         drop(root);
         channel.send(&Message::Ready(terminal))?;
         self.wait_at_gate(channel)?;
@@ -121,6 +121,9 @@ impl Birth<'_> {
             &hooks(self.spec).start_container,
             Status::Created,
         )?;
+        if self.reaper {
+            ready.apply_label()?;
+        }
         let channel = &*channel;
         let execute = || {
             self.launch

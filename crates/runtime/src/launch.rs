@@ -317,6 +317,13 @@ pub(crate) struct Ready {
     label: Option<ExecLabel>,
 }
 
+impl Ready {
+    /// Sets the label of the next execution now: nobody can set it for another, and a child has its parent's.
+    pub(crate) fn apply_label(&mut self) -> Result<()> {
+        self.label.take().map_or(Ok(()), |label| label.apply())
+    }
+}
+
 fn listener(seccomp: &Seccomp) -> Result<OwnedFd> {
     let path = seccomp.listener_path.as_deref().unwrap_or(Path::new(""));
     connect(path, SocketType::STREAM)
