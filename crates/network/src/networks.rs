@@ -346,12 +346,7 @@ impl Networks {
     ) -> Result<Vec<PortMapping>> {
         let mut state = self.lock();
         let network = state.network(key)?;
-        if let Some(uplink) = &network.config.uplink {
-            return Err(Failure::Invalid(format!(
-                "cannot publish ports: containers on the host's interface {} are reached at their own addresses",
-                uplink.parent
-            )));
-        }
+        network.check_publishes()?;
         let routed = |is_ipv6: bool| {
             let config = &network.config;
             let mode = if is_ipv6 {
@@ -373,24 +368,29 @@ impl Networks {
         Ok(chosen)
     }
 
-    /// Publishes what was published for another endpoint of the same container, and is to lead to this one from now on.
+    /// Has what was published for an endpoint lead to another one of the same container; what is of a family that this one has
+    /// not is free again. Returns what leads there now.
     ///
     /// # Errors
-    /// As the kernel.
+    /// As the kernel; it is then as it was.
     pub fn move_ports(
         &self,
         (from_key, from): (&str, &Endpoint),
         (to_key, to): (&str, &Endpoint),
     ) -> Result<Vec<PortMapping>> {
         let mut state = self.lock();
-        let ports = from.ports.clone();
-        state.unlead(from_key, from, &ports)?;
-        let ports: Vec<_> = ports
-            .into_iter()
-            .filter(|mapping| to.address(mapping.host_ip.is_ipv6()).is_some())
-            .collect();
-        state.lead(to_key, to, &ports)?;
-        Ok(ports)
+        state.network(to_key)?.check_publishes()?;
+        state.unlead(from_key, from, &from.ports)?;
+        let has_family = |mapping: &PortMapping| to.address(mapping.host_ip.is_ipv6()).is_some();
+        let (moved, lost): (Vec<_>, Vec<_>) = from.ports.iter().copied().partition(has_family);
+        if let Err(error) = state.lead(to_key, to, &moved) {
+            // The first error is the one to tell.
+            let _ = state.lead(from_key, from, &from.ports);
+            return Err(error);
+        }
+        lost.iter()
+            .for_each(|mapping| state.ports.give_back(mapping));
+        Ok(moved)
     }
 
     /// Takes ports of an endpoint back.

@@ -82,6 +82,18 @@ impl Network {
         })
     }
 
+    /// # Errors
+    /// Ports of the host cannot lead to its containers.
+    pub(crate) fn check_publishes(&self) -> Result<()> {
+        if let Some(uplink) = &self.config.uplink {
+            return Err(Failure::Invalid(format!(
+                "cannot publish ports: containers on the host's interface {} are reached at their own addresses",
+                uplink.parent
+            )));
+        }
+        Ok(())
+    }
+
     pub(crate) fn give_back(&mut self, addresses: &[Address]) {
         for address in addresses {
             if let Some(pool) = &mut self.pools[usize::from(address.address.is_ipv6())] {
