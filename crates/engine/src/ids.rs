@@ -45,6 +45,18 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     )))
 }
 
+/// Checks a network's name, which may have spaces between its words.
+pub(crate) fn check_network_name(name: &str) -> Result<()> {
+    let is_plain = |c: char| !c.is_control() && c != '/';
+    let words = !name.is_empty() && name.trim() == name;
+    if words && name.chars().all(is_plain) && name.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Invalid network name ({name:?}): slashes, control characters and spaces around it are not allowed, nor more than {NAME_BYTES_MAX} bytes"
+    )))
+}
+
 /// A name for a container without one, made of its random id.
 pub(crate) fn made_up_name(id: &str) -> String {
     const FIRST: [&str; 32] = [

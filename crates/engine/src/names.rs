@@ -133,10 +133,10 @@ impl Engine {
         let mut links = Vec::new();
         for link in made.clone().flat_map(|attachment| &attachment.wish.links) {
             let (target, name) = link.split_once(':').unwrap_or((link, link));
-            links.push((
-                name.to_owned(),
-                self.0.registry.find(target)?.id().to_owned(),
-            ));
+            let found = self.0.registry.find(target);
+            // One that is not there yet is found by its name once it is.
+            let target = found.map_or_else(|_| target.to_owned(), |found| found.id().to_owned());
+            links.push((name.to_owned(), target));
         }
         let leads_out = [false, true]
             .iter()

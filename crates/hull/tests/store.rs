@@ -263,7 +263,7 @@ fn what_df_says_is_what_du_says() {
 fn what_builds_leave_is_told_of_once() {
     let engine = Engine::new();
     let check = || {
-        let usage = df(&engine, "");
+        let usage = get(&engine, "system/df");
         assert_eq!(told(&usage), there(&engine), "{usage:#}");
     };
     let dockerfile = "FROM busybox\nRUN echo 1 > /1\nRUN --mount=type=cache,target=/c echo 2 > /c/2; cp /c/2 /2\n";
@@ -278,7 +278,7 @@ fn what_builds_leave_is_told_of_once() {
     check();
     assert!(there(&engine) < before);
     assert_eq!(
-        df(&engine, "?type=build-cache")["BuildCache"]
+        get(&engine, "system/df?type=build-cache")["BuildCache"]
             .as_array()
             .unwrap()
             .len(),

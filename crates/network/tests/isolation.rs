@@ -158,7 +158,7 @@ fn routed_containers_are_reached_at_their_published_ports() {
     });
 }
 
-/// docs/adr/0008: what the host's firewall does not forward is not forwarded, published or not.
+/// docs/adr/0013: what the host's firewall does not forward is not forwarded, published or not.
 #[test]
 fn the_hosts_firewall_has_the_last_word() {
     on_host(|| {

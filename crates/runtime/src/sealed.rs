@@ -4,7 +4,7 @@
 //! opens that file for writing once it runs no more overwrites the runtime on the host. So whatever enters containers runs
 //! from a view of the executable that nobody can write through: a read-only mount of that one file which is in no mount
 //! namespace, so that nobody can reach it to change it; or where that cannot be had, a sealed copy in memory. How it gets
-//! there is decision 7 in docs/adr.
+//! there is decision 11 in docs/adr.
 
 use crate::error::{Doing, Error, Result};
 use crate::mounts::filesystem::{clone_tree, host};

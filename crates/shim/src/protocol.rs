@@ -192,7 +192,7 @@ pub enum Request {
 pub struct Names {
     /// The files of its networks' names: docs/formats/run.md.
     pub files: Vec<PathBuf>,
-    /// Names of its own for other containers, and their ids.
+    /// Names of its own for other containers, and their ids, or what else they are called on the network.
     pub links: Vec<(String, String)>,
     /// Who is asked about everything else.
     pub upstream: Upstream,

@@ -14,6 +14,8 @@ use std::os::fd::AsFd;
 
 /// The name of the interface in the container, of a connection's driver options.
 const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
+/// How the names of options begin that mean something to Docker's own drivers.
+const DOCKERS_OPTIONS: &str = "com.docker.network.";
 
 impl Engine {
     /// Chooses the addresses and the names of a container's endpoints. Nothing of them exists yet.
@@ -260,11 +262,13 @@ pub(super) fn check_driver_options(wish: &EndpointWish) -> Result<()> {
             INTERFACE_NAME => {
                 return Err(Error::invalid(format!("invalid interface name {value:?}")));
             }
-            _ => {
+            name if name.starts_with(DOCKERS_OPTIONS) => {
                 return Err(Error::unsupported(format!(
                     "the driver option {name:?} of a connection is not supported"
                 )));
             }
+            // Somebody else's: it is kept, and shown.
+            _ => {}
         }
     }
     Ok(())

@@ -114,7 +114,7 @@ impl Engine {
     /// # Errors
     /// A taken name, a request that makes no sense, a network that overlaps another.
     pub fn create_network(&self, request: NetworkRequest) -> Result<Arc<Network>> {
-        ids::check_name("network", &request.name)?;
+        ids::check_network_name(&request.name)?;
         if matches!(request.name.as_str(), "default" | "container") {
             return Err(Error::forbidden(format!(
                 "operation is not permitted on predefined {} network",
@@ -172,9 +172,11 @@ impl Engine {
             labels: request.labels,
         };
         let mut config = network.bridge_config()?;
+        // Whoever names a subnet of IPv6 wants IPv6.
+        let ipv6 = request.ipv6 || matches!(config.ipv6, Addressing::Fixed(_));
         for (wanted, addressing, family) in [
             (request.ipv4, &mut config.ipv4, "IPv4"),
-            (request.ipv6, &mut config.ipv6, "IPv6"),
+            (ipv6, &mut config.ipv6, "IPv6"),
         ] {
             match addressing {
                 Addressing::None if wanted => *addressing = Addressing::Choose,

@@ -179,7 +179,10 @@ fn find(names: &Names, query: &Query<'_>, turn: usize) -> io::Result<Option<Vec<
         }
         let links = names.links.iter().take(LINKS_MAX);
         let own = links.filter(|(name, _)| name.eq_ignore_ascii_case(&query.name));
-        let found = own.flat_map(|(_, id)| table.addresses_of(id));
+        let found = own.flat_map(|(_, target)| {
+            let by_name = table.addresses(&target.to_ascii_lowercase());
+            [table.addresses_of(target), by_name].concat()
+        });
         for address in found.chain(table.addresses(&query.name)) {
             if !addresses.contains(&address) {
                 addresses.push(address);
