@@ -757,3 +757,40 @@ fn output_of_a_build_is_whole() {
             .contains(" no end\n")
     );
 }
+
+#[test]
+fn base_images_come_from_registries_that_know_the_client() {
+    let registry = support::registry::Registry::locked();
+    let base = registry.name("base:1");
+    let bench = Bench::new(&format!("FROM {base}\nRUN echo 1 > /1\n"), &[]);
+    let config = bench.engine.path("config").display().to_string();
+    let as_user = |program: &str, arguments: &[&str]| {
+        let mut command = bench.engine.client(program, arguments);
+        command
+            .env("DOCKER_CONFIG", &config)
+            .env("DOCKER_BUILDKIT", "0");
+        said(command.output().unwrap())
+    };
+    let hull = env!("CARGO_BIN_EXE_hull");
+    bench.engine.ok(&["tag", "busybox", &base]);
+    let login = ["login", "-u", "me", "-p", "secret", &registry.address];
+    assert_eq!(as_user(hull, &login).code, 0);
+    assert_eq!(as_user(hull, &["push", "-q", &base]).code, 0);
+    let context = bench.context.display().to_string();
+    for program in [hull, "docker"] {
+        bench.engine.ok(&["rmi", &base]);
+        let built = as_user(program, &["build", "-t", "t", &context]);
+        assert_eq!(built.code, 0, "{program}: {built:?}");
+        // It is there again, and is asked for anew where that is wished.
+        let before = registry.asked(&["/v2/base/manifests/1"]);
+        assert_eq!(
+            as_user(program, &["build", "--pull", "-t", "t", &context]).code,
+            0
+        );
+        assert!(registry.asked(&["/v2/base/manifests/1"]) > before);
+        bench.engine.ok(&["rmi", "t"]);
+    }
+    bench.engine.ok(&["rmi", &base]);
+    let refused = bench.try_build(&[]);
+    assert!(refused.stderr.contains("denied"), "{refused:?}");
+}

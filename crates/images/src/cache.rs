@@ -61,6 +61,7 @@ impl Images {
     /// Keeps the result of a build, whose layers the caller holds, in the place of one with its key.
     pub fn keep(&self, record: CacheRecord) -> Result<()> {
         self.pins().add(&record.layers);
+        let publishing = self.publishing();
         let replaced = self.records.cache(&record.key).map_err(Error::Records);
         let layers = record.layers.clone();
         let kept = replaced.and_then(|replaced| {
@@ -73,6 +74,7 @@ impl Images {
             Ok(replaced) => (replaced, Ok(())),
             Err(error) => (layers, Err(error)),
         };
+        drop(publishing);
         if self.pins().remove(&unpinned) {
             self.collect()?;
         }
@@ -83,6 +85,7 @@ impl Images {
     pub fn forget(&self, keys: &[Digest]) -> Result<Vec<Digest>> {
         let mut layers = Vec::new();
         let mut updates = Vec::new();
+        let publishing = self.publishing();
         for key in keys {
             if let Some(record) = self.records.cache(key).map_err(Error::Records)? {
                 layers.extend(record.layers);
@@ -90,6 +93,7 @@ impl Images {
             }
         }
         self.records.update(&updates).map_err(Error::Records)?;
+        drop(publishing);
         // The lock ends with the statement: collecting takes it, too.
         let frees = self.pins().remove(&layers);
         match frees {

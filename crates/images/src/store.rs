@@ -174,7 +174,7 @@ impl Images {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publishing(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
         self.publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -4,7 +4,7 @@
 //! made anew from here; mending removes the images that need it, so that a pull or a load brings them whole. A container keeps
 //! what it stands on: an image that one uses is told of and left.
 
-use crate::records::{ImageId, ImageRecord, LayerRecord, Update};
+use crate::records::{CacheRecord, ImageId, ImageRecord, LayerRecord, Update};
 use crate::store::list;
 use crate::{Error, Images, Result};
 use oci::image::{CONFIG_BYTES_MAX, ConfigFile, MANIFEST_BYTES_MAX};
@@ -48,6 +48,9 @@ impl Images {
                     broken.insert(layer.diff_id, problem);
                 }
             }
+        }
+        if mend {
+            self.forget_broken(&broken)?;
         }
         let recorded: HashSet<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
         let mut damaged: HashSet<ImageId> = HashSet::new();
@@ -128,6 +131,19 @@ impl Images {
             None => Some(format!("layer {layer} has no record")),
         };
         image.layers.iter().find_map(problem)
+    }
+
+    /// Forgets results of builds with damaged layers: they would be used again, and keep the layers from being brought anew.
+    fn forget_broken(&self, broken: &HashMap<Digest, String>) -> Result<()> {
+        let results = self.caches()?;
+        let is_broken =
+            |result: &&CacheRecord| result.layers.iter().any(|layer| broken.contains_key(layer));
+        let keys: Vec<Digest> = results
+            .iter()
+            .filter(is_broken)
+            .map(|result| result.key)
+            .collect();
+        self.forget(&keys).map(drop)
     }
 
     /// Removes an image whose parts are damaged.
@@ -229,6 +245,7 @@ impl Images {
 
 #[cfg(test)]
 mod tests {
+    use crate::records::CacheRecord;
     use crate::testing::Store;
 
     #[test]
@@ -245,6 +262,12 @@ mod tests {
         let store = Store::new();
         let id = store.import("busybox", "content");
         let layer = store.images.get("busybox").unwrap().layers()[0];
+        let result = CacheRecord {
+            key: layer,
+            layers: vec![layer],
+            document: serde_json::Value::Null,
+        };
+        store.images.keep(result).unwrap();
         let file = store.images.layer_path(&layer).join("diff/file");
         std::fs::write(&file, "CONTENT").unwrap();
         let told = store.images.verify(false, &|_| false).unwrap();

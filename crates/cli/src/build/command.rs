@@ -10,12 +10,12 @@ use crate::image::load::Blocking;
 use crate::output;
 use crate::parse::{address, device, keyvalue, platform};
 use crate::progress::To;
-use crate::registry::push;
+use crate::registry::{credentials, push};
 use crate::session::Session;
 use api_types::{BUILD_EVENTS, HEADER_SECRETS, SECRETS_BYTES_MAX, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use client::{Client, Request, Response};
+use client::{Request, Response};
 use patterns::Ignore;
 use std::collections::BTreeMap;
 use std::io::{Cursor, IsTerminal as _, Read as _};
@@ -150,7 +150,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "the engine does not build in a way that this client knows: it is another engine than hull's",
         ));
     }
-    let response = send(client, request, matches).await?;
+    let response = send(session, request, matches).await?;
     let Outcome { id } = display::show(response.lines(), show).await?;
     if let Some(path) = matches.get("iidfile") {
         std::fs::write(path, &id).during(|| format!("write {path}"))?;
@@ -348,8 +348,9 @@ fn from_env(name: &str) -> Result<Vec<u8>> {
 }
 
 /// Sends the request with its body.
-async fn send(client: &Client, request: Request, matches: &Matches) -> Result<Response> {
+async fn send(session: &Session, request: Request, matches: &Matches) -> Result<Response> {
     const TYPE: &str = "application/x-tar";
+    let client = session.client().await?;
     let source = matches.args[0].as_str();
     let file = matches.get("file").filter(|file| !file.is_empty());
     let named = named_directories(matches.list("build-context"))?;
@@ -361,30 +362,22 @@ async fn send(client: &Client, request: Request, matches: &Matches) -> Result<Re
                 "invalid argument: can't use stdin for both build context and dockerfile",
             ));
         }
-        ("-", _) => {
-            let mut start = Vec::new();
-            let mut input = std::io::stdin();
-            if input.is_terminal() {
-                output::complain("reading a Dockerfile or a tar archive from standard input");
-            }
-            { input.by_ref().take(MAGIC_BYTES) }
-                .read_to_end(&mut start)
-                .during(|| "read standard input")?;
-            let whole = Cursor::new(start.clone()).chain(input);
-            if is_archive(&start) {
+        ("-", _) => match standard_input()? {
+            (start, input) if is_archive(&start) => {
                 if !named.is_empty() {
                     return Err(Error::msg(
                         "--build-context together with a context from standard input is not supported yet",
                     ));
                 }
+                let whole = Cursor::new(start).chain(input);
                 return Ok(client.upload(&request, TYPE, Blocking(whole)).await?);
             }
-            Parts {
-                dockerfile: read_dockerfile(whole)?,
+            (start, input) => Parts {
+                dockerfile: read_dockerfile(Cursor::new(start).chain(input))?,
                 context: None,
                 named,
-            }
-        }
+            },
+        },
         (address, _) if is_address(address) => {
             // The engine says what it can fetch.
             return Ok(client.send(&request.query("remote", address)).await?);
@@ -412,12 +405,26 @@ async fn send(client: &Client, request: Request, matches: &Matches) -> Result<Re
             }
         }
     };
+    let text = String::from_utf8_lossy(&parts.dockerfile);
+    let request = credentials::authorized_for(session, request, &text)?;
     let tar = parts.stream()?;
     let failure = tar.failure();
     let result = client
         .upload(&request.query("layout", "parts"), TYPE, tar)
         .await;
     failure.or(result)
+}
+
+/// What standard input begins with, and the rest of it.
+fn standard_input() -> Result<(Vec<u8>, std::io::Stdin)> {
+    let mut input = std::io::stdin();
+    if input.is_terminal() {
+        output::complain("reading a Dockerfile or a tar archive from standard input");
+    }
+    let mut start = Vec::new();
+    let read = input.by_ref().take(MAGIC_BYTES).read_to_end(&mut start);
+    read.during(|| "read standard input")?;
+    Ok((start, input))
 }
 
 fn context_directory(path: &str) -> Result<PathBuf> {

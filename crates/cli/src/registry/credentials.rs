@@ -14,6 +14,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use client::Request;
 use oci::Reference;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,38 @@ pub(crate) fn authorized(
     let auth = store.get(key(reference.domain()))?.unwrap_or_default();
     let document = serde_json::to_vec(&auth).expect("its fields are texts");
     Ok(request.header(HEADER, BASE64_URL_SAFE.encode(document)))
+}
+
+/// The header with the credentials for registries whose images a text may name, by their domain. Docker Hub is one of them.
+const HEADER_CONFIG: &str = "X-Registry-Config";
+/// Registries that one text may name.
+const DOMAINS_MAX: usize = 64;
+
+/// Adds the credentials for the registries that a Dockerfile names to a request: those that it does not name are nobody's business.
+pub(crate) fn authorized_for(
+    session: &Session,
+    request: Request,
+    dockerfile: &str,
+) -> Result<Request> {
+    let words = dockerfile.split(|c: char| c.is_whitespace() || "=\"',".contains(c));
+    let named = words.filter_map(|word| word.parse::<Reference>().ok());
+    let mut domains: BTreeSet<String> = named.map(|named| named.domain().to_owned()).collect();
+    domains.insert(oci::reference::DEFAULT_DOMAIN.to_owned());
+    let store = Store::open(&session.config_directory())?;
+    let mut known = Map::new();
+    for domain in domains.iter().take(DOMAINS_MAX) {
+        if let Some(auth) = store.get(key(domain))? {
+            let auth = serde_json::to_value(auth).expect("its fields are texts");
+            known.insert(key(domain).to_owned(), auth);
+        }
+    }
+    match known.is_empty() {
+        true => Ok(request),
+        false => {
+            let document = Value::Object(known).to_string();
+            Ok(request.header(HEADER_CONFIG, BASE64_URL_SAFE.encode(document)))
+        }
+    }
 }
 
 /// The credentials of config.json.
