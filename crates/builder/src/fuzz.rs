@@ -13,7 +13,7 @@ pub fn language(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.repeat(2));
+    let lookup = |name: &str| name.len().is_multiple_of(2).then(|| name.repeat(2));
     let expander = Expander {
         escape: '\\',
         lookup: &lookup,
