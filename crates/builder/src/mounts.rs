@@ -71,11 +71,6 @@ impl Mounts {
                     "a cache mount that begins with the files of another (from=)".to_owned(),
                 ));
             }
-            if let MountKind::Secret { env: Some(_), .. } = mount.kind {
-                return Err(Error::Unsupported(
-                    "a secret as a variable (env=)".to_owned(),
-                ));
-            }
             if let MountKind::Bind { from, source, .. } = &mount.kind {
                 let shown = digest_of(stage, from.as_deref(), source)?;
                 digests.push((format!("the mount of {source}"), shown));
@@ -99,6 +94,7 @@ impl Mounts {
     pub(crate) fn make(&self, stage: &Stage<'_, '_>, documents: &[Document]) -> Result<Mounted> {
         let mut mounted = Mounted {
             mounts: Vec::new(),
+            variables: Vec::new(),
             files: None,
             secrets: None,
             locks: Vec::new(),
@@ -122,6 +118,8 @@ impl Mounts {
 /// What is mounted in one container, and goes with this value.
 pub(crate) struct Mounted {
     pub(crate) mounts: Vec<EngineMount>,
+    /// Secrets as `NAME=value`.
+    pub(crate) variables: Vec<String>,
     files: Option<Scratch>,
     secrets: Option<SecretFiles>,
     locks: Vec<File>,
@@ -196,30 +194,62 @@ impl Mounted {
                 },
                 read_only: false,
             }),
-            MountKind::Secret {
-                id,
-                required,
-                mode,
-                uid,
-                gid,
-                ..
-            } => {
-                let Some(content) = stage.build.request.secrets.get(id) else {
-                    return match required {
-                        true => Err(Error::NotFound(format!("secret {id}: not found"))),
-                        false => Ok(()),
-                    };
-                };
-                if self.secrets.is_none() {
-                    self.secrets = Some(SecretFiles::new(stage.build)?);
+            MountKind::Secret { id, required, .. } => {
+                match (stage.build.request.secrets.get(id), required) {
+                    (Some(content), _) => {
+                        self.secret(stage, at, given.map(target), &mount.kind, content)?;
+                    }
+                    (None, false) => {}
+                    (None, true) => {
+                        return Err(Error::NotFound(format!("secret {id}: not found")));
+                    }
                 }
-                let files = self.secrets.as_ref().expect("it was just made");
-                let path = files.write(at, content, (*mode, *uid, *gid))?;
-                let given = given.map_or_else(|| format!("{SECRETS_TARGET}/{id}"), target);
-                self.bind(given, path, true);
             }
             MountKind::Ssh => unreachable!("it was refused when the mounts were read"),
         }
+        Ok(())
+    }
+
+    /// Gives a secret to the command: as a variable, and as a file where there is no variable or a target is named.
+    fn secret(
+        &mut self,
+        stage: &Stage<'_, '_>,
+        at: usize,
+        target: Option<String>,
+        kind: &MountKind,
+        content: &[u8],
+    ) -> Result<()> {
+        let MountKind::Secret {
+            id,
+            env,
+            mode,
+            uid,
+            gid,
+            ..
+        } = kind
+        else {
+            return Ok(());
+        };
+        if let Some(name) = env {
+            let value = std::str::from_utf8(content).ok();
+            let value = value.filter(|value| !value.contains('\0') && !name.is_empty());
+            let value = value
+                .filter(|_| !name.contains(['=', '\0']))
+                .ok_or_else(|| {
+                    Error::Invalid(format!("secret {id} cannot be the variable {name:?}"))
+                })?;
+            self.variables.push(format!("{name}={value}"));
+            if target.is_none() {
+                return Ok(());
+            }
+        }
+        if self.secrets.is_none() {
+            self.secrets = Some(SecretFiles::new(stage.build)?);
+        }
+        let files = self.secrets.as_ref().expect("it was just made");
+        let path = files.write(at, content, (*mode, *uid, *gid))?;
+        let target = target.unwrap_or_else(|| format!("{SECRETS_TARGET}/{id}"));
+        self.bind(target, path, true);
         Ok(())
     }
 

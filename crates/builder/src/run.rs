@@ -186,6 +186,7 @@ fn execute<'a>(
         command: Some(argv),
         process: ProcessSpec {
             environment: env,
+            unrecorded_environment: mounted.variables.clone(),
             working_dir: config.working_dir.clone(),
             user: config.user.clone(),
             ..ProcessSpec::default()

@@ -91,6 +91,9 @@ pub struct ProcessSpec {
     pub command: Vec<String>,
     /// `NAME=value`, the image's first.
     pub environment: Vec<String>,
+    /// `NAME=value` that no record and no answer has: secrets of one run, which another engine does not know any more.
+    #[serde(skip)]
+    pub unrecorded_environment: Vec<String>,
     /// Absolute; empty means `/`.
     pub working_dir: String,
     /// As `USER`: empty means root.

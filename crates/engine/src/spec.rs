@@ -167,7 +167,10 @@ fn process(spec: &Spec) -> Result<rt::Process> {
         terminal: config.terminal,
         console_size: console_size(config.console_size),
         args,
-        env: merge_environment(&defaults, &config.environment),
+        env: merge_environment(
+            &merge_environment(&defaults, &config.environment),
+            &config.unrecorded_environment,
+        ),
         cwd: PathBuf::from(non_empty(&config.working_dir).unwrap_or_else(|| "/".to_owned())),
         capabilities: Some(security::capabilities(&spec.isolation)?),
         rlimits: limits::rlimits(&spec.limits)?,

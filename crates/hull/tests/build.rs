@@ -386,6 +386,7 @@ fn mounts_leave_no_trace() {
 RUN echo tool > /tool
 FROM busybox
 RUN --mount=type=secret,id=key,uid=1000 --mount=type=secret,id=absent stat -c '%u %a' /run/secrets/key && cat /run/secrets/key | wc -c && ! test -e /run/secrets/absent
+RUN --mount=type=secret,id=key,env=KEY echo "${#KEY} long" && ! test -e /run/secrets/key
 RUN --mount=type=cache,target=/cache/a echo x >> /cache/a/n && wc -l < /cache/a/n
 RUN --mount=target=/src,rw cat /src/a && echo gone > /src/a
 RUN --mount=target=/src cat /src/a && ! touch /src/b
@@ -397,7 +398,7 @@ RUN --mount=type=tmpfs,target=/scratch/deep,size=1m touch /scratch/deep/x && tou
     let secret = format!("id=key,src={}", bench.context.join("secret").display());
     std::fs::write(bench.context.join(".dockerignore"), "secret\n").unwrap();
     let shown = bench.build(&["--secret", &secret]);
-    for expected in [" 1000 400", " 17", " 1\n", " content", " tool"] {
+    for expected in [" 1000 400", " 17", " 17 long", " 1\n", " content", " tool"] {
         assert!(shown.contains(expected), "{expected:?}: {shown}");
     }
     assert_eq!(
