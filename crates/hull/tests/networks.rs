@@ -146,7 +146,8 @@ fn requests_that_make_no_sense_are_refused() {
             "user defined networks only",
         ),
         (
-            "run --rm --network name=one,driver-opt=a=b busybox true".to_owned(),
+            "run --rm --network name=one,driver-opt=com.docker.network.colour=red busybox true"
+                .to_owned(),
             "driver option",
         ),
     ] {

@@ -188,6 +188,15 @@ fn there(engine: &Engine) -> u64 {
     bytes
 }
 
+/// A list without how long ago something was.
+fn ageless(list: &serde_json::Value) -> serde_json::Value {
+    let mut list = list.clone();
+    for one in list.as_array_mut().unwrap() {
+        one["Status"].take();
+    }
+    list
+}
+
 #[test]
 fn what_df_says_is_what_du_says() {
     let engine = Engine::new();
@@ -249,7 +258,7 @@ fn what_df_says_is_what_du_says() {
         ("build-cache", "BuildCache"),
     ] {
         let only = get(&engine, &format!("system/df?type={kind}"));
-        assert_eq!(only[there], usage[there]);
+        assert_eq!(ageless(&only[there]), ageless(&usage[there]));
         let others = ["Images", "Containers", "Volumes", "BuildCache"];
         let others = others.iter().filter(|other| **other != there);
         assert!(

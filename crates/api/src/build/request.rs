@@ -350,7 +350,6 @@ mod tests {
             ("squash=1", "squashing"),
             ("remote=http%3A%2F%2Fx", "address"),
             ("cachefrom=%5B%22a%22%5D", "cache of an image"),
-            ("rm=0", "rm=0"),
             ("t=A%20b", "invalid argument"),
             ("labels=x", "labels"),
             ("extrahosts=x", "add-host"),
