@@ -18,6 +18,7 @@ use oci::{Digest, Reference};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// Who the client is to registries: base64 of JSON, with or without padding.
 const HEADER_AUTH: &str = "X-Registry-Auth";
@@ -223,6 +224,21 @@ pub(crate) async fn told(
             teller.fail(error);
         }
     });
+    stop_when_gone(working, peer, client, stop);
+    match begins.await {
+        Ok(Some(error)) => Err(error),
+        // It goes on, or it ended with nothing to tell.
+        Ok(None) | Err(_) => Ok(response),
+    }
+}
+
+/// Has what is told stop when nobody is left to be told.
+pub(crate) fn stop_when_gone(
+    working: JoinHandle<()>,
+    peer: Peer,
+    client: Pieces,
+    stop: watch::Sender<bool>,
+) {
     tokio::spawn(async move {
         tokio::select! {
             // The client may go while there is nothing to tell it.
@@ -232,11 +248,6 @@ pub(crate) async fn told(
             _ = working => {}
         }
     });
-    match begins.await {
-        Ok(Some(error)) => Err(error),
-        // It goes on, or it ended with nothing to tell.
-        Ok(None) | Err(_) => Ok(response),
-    }
 }
 
 /// Tells the client how a pull, a push or an import goes.

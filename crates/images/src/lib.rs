@@ -30,7 +30,6 @@ mod make;
 mod manifests;
 mod mount;
 mod parallel;
-mod pattern;
 mod pipe;
 mod place;
 mod platform;

@@ -1,12 +1,12 @@
 //! Finding images by name and ID, listing them, naming them.
 
 use crate::image::{Image, ListFilter};
-use crate::pattern::{self, Pattern};
 use crate::records::{ImageId, ImageRecord, ReferenceRecord};
 use crate::{Error, Images, Result};
 use jiff::Timestamp;
 use oci::image::{CONFIG_BYTES_MAX, ConfigFile, History};
 use oci::{Digest, Reference};
+use patterns::Pattern;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Images {
 
     /// Lists images, the youngest first.
     pub fn list(&self, filter: &ListFilter) -> Result<Vec<Image>> {
-        let patterns = filter.references.iter().map(|text| Pattern::parse(text));
+        let patterns = filter.references.iter().map(|text| pattern(text));
         let patterns = patterns.collect::<Result<Vec<_>>>()?;
         let created = |name: &Option<String>| -> Result<Option<Timestamp>> {
             name.as_ref()
@@ -222,6 +222,12 @@ fn has_labels(image: &Image, filter: &ListFilter) -> bool {
     filter.labels.iter().all(has) && !filter.without_labels.iter().any(has)
 }
 
+/// A pattern of names, as `--filter reference=` takes them: Go's `path.Match`.
+fn pattern(text: &str) -> Result<Pattern> {
+    let malformed = || Error::Argument(format!("{text:?} is a malformed pattern"));
+    Pattern::new(text, false).ok_or_else(malformed)
+}
+
 /// Whether an image is named as it is asked for; leaves the names that are.
 fn has_names(image: &mut Image, filter: &ListFilter, patterns: &[Pattern]) -> bool {
     if filter
@@ -233,10 +239,11 @@ fn has_names(image: &mut Image, filter: &ListFilter, patterns: &[Pattern]) -> bo
     if patterns.is_empty() {
         return true;
     }
+    // A name matches whole, or without its tag.
     let matches = |name: &Reference| {
-        patterns
-            .iter()
-            .any(|pattern| pattern::matches(pattern, name))
+        let (whole, untagged) = (name.familiar(), name.familiar_name());
+        let mut patterns = patterns.iter();
+        patterns.any(|pattern| pattern.matches(&whole) || pattern.matches(&untagged))
     };
     image.tags.retain(matches);
     image.digests.retain(matches);

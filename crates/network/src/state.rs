@@ -308,6 +308,12 @@ impl State {
         Ok(())
     }
 
+    /// A network, and the kernel that knows it.
+    fn in_force(&mut self, key: &str) -> Result<(&mut Network, &mut Kernel)> {
+        let found = self.networks.get_mut(key).zip(self.kernel.as_mut());
+        found.ok_or(Failure::Gone)
+    }
+
     /// Has ports of the host lead to an endpoint.
     pub(crate) fn lead(
         &mut self,
@@ -315,12 +321,7 @@ impl State {
         endpoint: &Endpoint,
         ports: &[PortMapping],
     ) -> Result<()> {
-        let State {
-            networks, kernel, ..
-        } = self;
-        let (Some(network), Some(kernel)) = (networks.get_mut(key), kernel) else {
-            return Err(Failure::Gone);
-        };
+        let (network, kernel) = self.in_force(key)?;
         kernel.firewall.publish(&published(endpoint, ports))?;
         if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
             known.ports.extend(ports);
@@ -335,12 +336,7 @@ impl State {
         endpoint: &Endpoint,
         ports: &[PortMapping],
     ) -> Result<()> {
-        let State {
-            networks, kernel, ..
-        } = self;
-        let (Some(network), Some(kernel)) = (networks.get_mut(key), kernel) else {
-            return Err(Failure::Gone);
-        };
+        let (network, kernel) = self.in_force(key)?;
         kernel.firewall.take_back(&published(endpoint, ports))?;
         if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
             known.ports.retain(|mapping| !ports.contains(mapping));

@@ -257,6 +257,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_match_as_in_go() {
+        for (pattern, text, expected) in [
+            ("busybox", "busybox", true),
+            ("busy*", "busybox", true),
+            ("*", "user/app", false),
+            ("*/*", "user/app", true),
+            ("busybox:*", "busybox:1.36", true),
+            ("b?sy", "busy", true),
+            ("a?b", "a/b", false),
+            ("a[/]b", "a/b", false),
+            ("[a-c]x", "bx", true),
+            ("[^a-c]x", "bx", false),
+            ("\\*", "*", true),
+            ("a*b*c", "aXbXbc", true),
+            ("", "", true),
+            ("", "a", false),
+        ] {
+            let parsed = Pattern::new(pattern, false).unwrap();
+            assert_eq!(parsed.matches(text), expected, "{pattern:?} on {text:?}");
+        }
+        for pattern in ["[", "[]", "[a", "[a-", "[a-]", "[-a]", "\\", "[]a]"] {
+            assert_eq!(Pattern::new(pattern, false), None, "{pattern:?}");
+        }
+        let stars = Pattern::new(&"*a".repeat(100), false).unwrap();
+        assert!(!stars.matches(&"a".repeat(99)));
+    }
+
+    #[test]
     fn patterns_match_as_dockers() {
         for (pattern, path, expected) in [
             ("a*", "abc", true),

@@ -22,7 +22,7 @@ const EDGES: [(&str, &[&str]); 15] = [
         "engine",
         &["images", "network", "oci", "shim", "store", "sys"],
     ),
-    ("images", &["oci", "registry", "sys"]),
+    ("images", &["oci", "patterns", "registry", "sys"]),
     ("network", &["sys"]),
     ("oci", &[]),
     ("patterns", &[]),

@@ -6,9 +6,10 @@ mod tell;
 
 pub(crate) use prune::{prune, records};
 
+use crate::distribution::{peer, stop_when_gone};
 use crate::http::{BodyReader, Error, Pieces, Reply, stream};
 use crate::images::{failed, line};
-use crate::server::{Call, Peer};
+use crate::server::Call;
 use api_types as types;
 use builder::{Built, Progress};
 use engine::Engine;
@@ -22,8 +23,7 @@ use tokio::sync::{oneshot, watch};
 /// `POST /build`.
 pub(crate) async fn build(call: Call<'_>) -> Reply {
     let wish = Wish::read(&call.query, call.request.headers())?;
-    let peer = call.request.extensions().get::<Peer>().cloned();
-    let peer = peer.ok_or_else(|| Error::bad_request("the request came by no connection"))?;
+    let peer = peer(&call.request)?;
     let engine = call.engine.clone();
     let (pieces, response) = stream("application/json");
     let (stop, stopped) = watch::channel(false);
@@ -40,15 +40,7 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
         };
         work.run(body, stopped, begun);
     });
-    tokio::spawn(async move {
-        tokio::select! {
-            // The client may go while there is nothing to tell it.
-            () = peer.gone() => drop(stop.send_replace(true)),
-            () = client.closed() => drop(stop.send_replace(true)),
-            // The answer ends with the last that can add to it, which is `client`.
-            _ = working => {}
-        }
-    });
+    stop_when_gone(working, peer, client, stop);
     match begins.await {
         Ok(Some(error)) => Err(error),
         Ok(None) | Err(_) => Ok(response),
