@@ -4,10 +4,10 @@
 //! nobody here wrote them. Engine and tests run in a network namespace of their own; the images that the tests want are made
 //! here. A test that fails is in the table below, with the reason, or the task has failed.
 
+use crate::engine::Engine;
 use crate::{Result, install_missing, shell};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// The package with the tests, and what it and they need.
 const SUITE: &str = "docker==6.1.3";
@@ -25,8 +25,6 @@ const PACKAGES: [&str; 8] = [
 /// How long all of it may take, and one test.
 const SUITE_TIMEOUT: &str = "1200";
 const TEST_TIMEOUT_S: &str = "--timeout=60";
-/// How long the engine may take to answer.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Fewer tests than these were not the suite.
 const PASSED_MIN: usize = 180;
 
@@ -95,11 +93,9 @@ const ARGUED: [(&str, &str); 19] = [
 pub(crate) fn run(root: &Path) -> Result<()> {
     let place = root.join("target/docker-py");
     prepare(&place)?;
-    // As the tests build it.
-    shell::run("cargo", &["build", "--workspace"])?;
     let engine = Engine::start(root, &place)?;
     engine.make_image()?;
-    let said = engine.test()?;
+    let said = test(&engine, &place)?;
     drop(engine);
     judge(&said)
 }
@@ -147,170 +143,45 @@ fn path(place: &Path, below: &str) -> String {
     place.join(below).display().to_string()
 }
 
-/// The engine under test, in a network namespace of its own; ended with its containers when dropped.
-struct Engine {
-    place: PathBuf,
-    program: String,
-    host: String,
-    process: Child,
-}
-
-impl Engine {
-    fn start(root: &Path, place: &Path) -> Result<Self> {
-        let program = crate::conformance::debug_binary(root, "hull")?
-            .display()
-            .to_string();
-        let run = place.join("run");
-        let host = format!("unix://{}/hull.sock", run.display());
-        for old in ["data", "run", "home"] {
-            let old = place.join(old);
-            if old.exists() {
-                std::fs::remove_dir_all(&old)
-                    .map_err(|error| format!("{}: {error}", old.display()))?;
-            }
-        }
-        let script = "ip link set lo up && exec \"$0\" \"$@\"";
-        let log = place.join("engine.log");
-        let log =
-            std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        let process = Command::new("unshare")
-            .args(["--net", "sh", "-c", script, &program, "daemon"])
-            .args([
-                "--data-root",
-                &path(place, "data"),
-                "--run-root",
-                &path(place, "run"),
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| format!("cannot start {program}: {error}"))?;
-        let engine = Self {
-            place: place.to_owned(),
-            program,
-            host,
-            process,
-        };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while !engine.client(&["version"]).is_ok_and(|said| said.0) {
-            if Instant::now() > deadline {
-                return Err(
-                    "the engine does not answer: see target/docker-py/engine.log".to_owned(),
-                );
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(engine)
-    }
-
-    /// Whether a command of the client succeeds, and what it prints.
-    fn client(&self, words: &[&str]) -> Result<(bool, String)> {
-        let output = Command::new(&self.program)
-            .args(["-H", &self.host])
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| error.to_string())?;
-        let said = [output.stdout, output.stderr].concat();
-        Ok((
-            output.status.success(),
-            String::from_utf8_lossy(&said).into_owned(),
-        ))
-    }
-
-    fn does(&self, words: &[&str]) -> Result<()> {
-        match self.client(words)? {
-            (true, _) => Ok(()),
-            (false, said) => Err(format!("{words:?}: {said}")),
-        }
-    }
-
-    /// The image that the tests know as alpine and busybox: busybox, with the users and directories that they ask for.
-    fn make_image(&self) -> Result<()> {
-        let script = "set -e; rm -rf image; mkdir -p image/bin image/etc image/root image/tmp image/var/opt; chmod 1777 image/tmp
-            cp \"$(command -v busybox)\" image/bin/busybox
-            for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox image/bin/$name; done
-            printf '%s\\n' root:x:0:0:root:/root:/bin/sh bin:x:1:1:bin:/bin:/bin/sh postgres:x:70:70::/:/bin/sh > image/etc/passwd
-            printf '%s\\n' root:x:0:root bin:x:1:root,bin postgres:x:70: > image/etc/group
-            tar -C image -cf image.tar .";
-        let made = Command::new("sh")
-            .args(["-c", script])
-            .current_dir(&self.place)
-            .status();
-        if !made.is_ok_and(|status| status.success()) {
-            return Err("cannot make the image".to_owned());
-        }
-        let archive = path(&self.place, "image.tar");
-        let variables = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        self.does(&[
-            "import",
-            "-c",
-            "CMD [\"/bin/sh\"]",
-            "-c",
-            variables,
-            &archive,
-            "alpine:3.10",
-        ])?;
-        for name in ["alpine:latest", "busybox:latest"] {
-            self.does(&["tag", "alpine:3.10", name])?;
-        }
-        Ok(())
-    }
-
-    /// Runs the suite, and returns what it says.
-    fn test(&self) -> Result<String> {
-        // Without a configuration file there, the library keeps its contexts in the working directory.
-        let home = self.place.join("home/.docker");
-        std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
-        std::fs::write(home.join("config.json"), "{}").map_err(|error| error.to_string())?;
-        let namespace = format!("--net=/proc/{}/ns/net", self.process.id());
-        let mut command = Command::new("timeout");
-        command
-            .args(["--kill-after", "10", SUITE_TIMEOUT, "nsenter", &namespace])
-            .arg(self.place.join("venv/bin/python"))
-            .args([
-                "-m",
-                "pytest",
-                "-p",
-                "no:cacheprovider",
-                "-q",
-                "-rA",
-                "--tb=line",
-                TEST_TIMEOUT_S,
-            ])
-            .args(LEFT_OUT.map(|file| format!("--ignore=tests/integration/{file}")))
-            .arg("tests/integration")
-            .current_dir(self.place.join("docker-6.1.3"))
-            .env("HOME", self.place.join("home"))
-            .env("DOCKER_HOST", &self.host)
-            .stdin(Stdio::null());
-        let output = command
-            .output()
-            .map_err(|error| format!("cannot run pytest: {error}"))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let log = self.place.join("pytest.log");
-        std::fs::write(&log, &said).map_err(|error| format!("{}: {error}", log.display()))?;
-        Ok(said)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Ok((true, ids)) = self.client(&["ps", "-aq"]) {
-            for id in ids.lines() {
-                // What cannot be removed is told of as a process that is left.
-                let _ = self.client(&["rm", "-f", "-v", id]);
-            }
-        }
-        if let Ok(pid) = i32::try_from(self.process.id())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.process.wait();
-    }
+/// Runs the suite, and returns what it says.
+fn test(engine: &Engine, place: &Path) -> Result<String> {
+    // Without a configuration file there, the library keeps its contexts in the working directory.
+    let home = place.join("home/.docker");
+    std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+    std::fs::write(home.join("config.json"), "{}").map_err(|error| error.to_string())?;
+    let mut command = Command::new("timeout");
+    command
+        .args([
+            "--kill-after",
+            "10",
+            SUITE_TIMEOUT,
+            "nsenter",
+            &engine.network(),
+        ])
+        .arg(place.join("venv/bin/python"))
+        .args([
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "-rA",
+            "--tb=line",
+            TEST_TIMEOUT_S,
+        ])
+        .args(LEFT_OUT.map(|file| format!("--ignore=tests/integration/{file}")))
+        .arg("tests/integration")
+        .current_dir(place.join("docker-6.1.3"))
+        .env("HOME", place.join("home"))
+        .env("DOCKER_HOST", &engine.host)
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|error| format!("cannot run pytest: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let log = place.join("pytest.log");
+    std::fs::write(&log, &said).map_err(|error| format!("{}: {error}", log.display()))?;
+    Ok(said)
 }
 
 /// Compares what failed with what may fail.

@@ -1,9 +1,11 @@
-//! The project's own tasks: `cargo xtask tidy | test | docker-py | vm-test | ci | bench | conformance | conformance-registry`.
+//! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | vm-test | ci | bench | conformance | conformance-registry`.
 
 mod bench;
+mod compose;
 mod conformance;
 mod docker_py;
 mod elf;
+mod engine;
 mod shell;
 mod strays;
 mod tidy;
@@ -22,6 +24,7 @@ cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
                     the tests that ask a kernel, on a Debian machine with systemd, cgroup v2, AppArmor (as root)
 cargo xtask docker-py
                     the integration tests of docker's library for Python against the engine (as root)
+cargo xtask compose a project of five services by the Compose plugin against the engine (as root)
 cargo xtask ci      formatting, clippy, tidy, tests, docker-py, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
 cargo xtask conformance <suite>
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "vm-test" => vm::run(&root(), &arguments),
         "vm-guest" => vm::guest::run(&arguments),
+        "compose" => compose::run(&root()),
         "docker-py" => docker_py::run(&root()),
         "ci" => ci(),
         "bench" => bench::run(&root()),
