@@ -76,7 +76,7 @@ fn limits_of_a_running_container_change_at_once_and_last() {
     ]);
     assert_eq!(pids(&engine), "max");
     let shares = limit(&engine, "cc", "cpu", "cpu.shares", "cpu.weight");
-    assert_eq!(shares, if is_v2() { "20" } else { "512" });
+    assert_eq!(shares, if is_v2() { "59" } else { "512" });
     assert_eq!(
         limit(&engine, "cc", "cpuset", "cpuset.cpus", "cpuset.cpus"),
         "0"
