@@ -161,15 +161,10 @@ fn statistics_are_whole() {
         "-c",
         "dd if=/dev/zero of=/x bs=1M count=4 conv=fsync 2>/dev/null; sleep 1000",
     ]);
-    let socket = engine.path("run/hull.sock");
     let get = |query: &str| -> serde_json::Value {
-        let output = std::process::Command::new("curl")
-            .args(["-s", "--max-time", "100", "--unix-socket"])
-            .arg(&socket)
-            .arg(format!("http://hull/containers/cc/stats?{query}"))
-            .output()
-            .unwrap();
-        serde_json::from_slice(&output.stdout).unwrap()
+        let path = format!("/containers/cc/stats?{query}");
+        let (_, body) = engine.ask("GET", &path, None);
+        serde_json::from_slice(&body).unwrap()
     };
     let once = get("stream=0&one-shot=1");
     assert_eq!(once["preread"], "0001-01-01T00:00:00Z");
@@ -204,23 +199,9 @@ fn paths_are_masked_as_the_request_says() {
         "null"
     );
     let body = r#"{"Image":"busybox","Cmd":["sh","-c","cat /proc/uptime | wc -c; echo x >/proc/sys/kernel/hostname; cat /proc/sysrq-trigger 2>&1 | wc -c"],"HostConfig":{"MaskedPaths":["/proc/uptime"],"ReadonlyPaths":["/tmp"]}}"#;
-    let output = std::process::Command::new("curl")
-        .args([
-            "-s",
-            "-H",
-            "Content-Type: application/json",
-            "-d",
-            body,
-            "--unix-socket",
-        ])
-        .arg(engine.path("run/hull.sock"))
-        .arg("http://hull/containers/create?name=own")
-        .output()
-        .unwrap();
-    assert!(
-        String::from_utf8_lossy(&output.stdout).contains("\"Id\""),
-        "{output:?}"
-    );
+    let (_, told) = engine.ask("POST", "/containers/create?name=own", Some(body));
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.contains("\"Id\""), "{told}");
     let said = engine.run(&["start", "-a", "own"]);
     assert!(said.stdout.starts_with("0\n"), "{said:?}");
     assert_eq!(

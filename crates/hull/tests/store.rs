@@ -139,13 +139,8 @@ fn du(path: &Path) -> u64 {
 
 /// What the API answers.
 fn get(engine: &Engine, path: &str) -> serde_json::Value {
-    let output = Command::new("curl")
-        .args(["-sS", "--max-time", "100", "--unix-socket"])
-        .arg(engine.path("run/hull.sock"))
-        .arg(format!("http://localhost/v1.51/{path}"))
-        .output()
-        .unwrap();
-    serde_json::from_slice(&output.stdout).unwrap()
+    let (_, body) = engine.ask("GET", &format!("/v1.51/{path}"), None);
+    serde_json::from_slice(&body).unwrap()
 }
 
 fn sum(list: &serde_json::Value, size: impl Fn(&serde_json::Value) -> &serde_json::Value) -> u64 {

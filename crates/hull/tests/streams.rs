@@ -9,39 +9,10 @@ use serde_json::{Value, json};
 use std::process::Command;
 use support::Engine;
 
-/// What curl is answered: the status, and the body.
-fn ask(engine: &Engine, method: &str, path: &str, body: Option<&Value>) -> (u16, Vec<u8>) {
-    let mut command = Command::new("curl");
-    command
-        .args([
-            "-sS",
-            "--max-time",
-            "100",
-            "-X",
-            method,
-            "-w",
-            "%{http_code}",
-            "--unix-socket",
-        ])
-        .arg(engine.path("run/hull.sock"))
-        .arg(format!("http://localhost/v1.51{path}"));
-    if let Some(body) = body {
-        command.args([
-            "-H",
-            "Content-Type: application/json",
-            "-d",
-            &body.to_string(),
-        ]);
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let (body, status) = output.stdout.split_at(output.stdout.len() - 3);
-    let status = std::str::from_utf8(status).unwrap().parse().unwrap();
-    (status, body.to_vec())
-}
-
 fn ask_json(engine: &Engine, method: &str, path: &str, body: Option<&Value>) -> Value {
-    let (status, body) = ask(engine, method, path, body);
+    let body = body.map(Value::to_string);
+    let path = format!("/v1.51{path}");
+    let (status, body) = engine.ask(method, &path, body.as_deref());
     assert!(
         (200..300).contains(&status),
         "{status}: {}",
@@ -91,7 +62,11 @@ fn a_start_says_whether_there_are_frames() {
     };
     let start = |id: &str, terminal: bool| {
         let body = json!({"Detach": false, "Tty": terminal});
-        ask(&engine, "POST", &format!("/exec/{id}/start"), Some(&body))
+        engine.ask(
+            "POST",
+            &format!("/v1.51/exec/{id}/start"),
+            Some(&body.to_string()),
+        )
     };
     for (process, client, expected) in [
         (false, false, frame(1, "said\n")),
@@ -135,12 +110,8 @@ fn an_attach_need_not_ask_for_an_upgrade() {
         "echo out; echo err >&2",
     ]);
     let attach = |query: &str| {
-        ask(
-            &engine,
-            "POST",
-            &format!("/containers/box/attach?{query}"),
-            None,
-        )
+        let path = format!("/v1.51/containers/box/attach?{query}");
+        engine.ask("POST", &path, None)
     };
     assert_eq!(attach("logs=1&stdout=1"), (200, frame(1, "out\n")));
     assert_eq!(attach("logs=1&stderr=1"), (200, frame(2, "err\n")));

@@ -5,6 +5,7 @@
 //! those who restore checkpoints. The same file by another mount has the same segments, so it can be mapped in their place
 //! while they run.
 
+use crate::root::fd_path;
 use crate::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
@@ -41,11 +42,11 @@ struct MemoryMap {
 /// leads there, and so do its mappings. `EXDEV` for another file, `EBUSY` in a process of several threads, `EPERM` without
 /// `CAP_CHECKPOINT_RESTORE`; the program goes on in any case.
 pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = fd_path(file);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = open(&path, flags, Mode::empty()).call(|| format!("open({path:?})"))?;
     if !is_of(file.as_fd())? {
-        return Err(Error::new(format!("{path} is not {SELF}"), Errno::XDEV));
+        return Err(Error::new(format!("{path:?} is not {SELF}"), Errno::XDEV));
     }
     let mut memory = memory_map(&file)?;
     map(&file)?;

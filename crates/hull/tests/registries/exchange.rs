@@ -193,13 +193,8 @@ fn a_list_of_manifests_gives_each_platform_its_own() {
     assert_eq!(manifest(&["inspect", "--insecure", &list]), shown);
     engine.ok(&["rmi", &other]);
     // The engine tells the same of it.
-    let told = std::process::Command::new("curl")
-        .args(["-sS", "--max-time", "20", "--unix-socket"])
-        .arg(engine.path("run/hull.sock"))
-        .arg(format!("http://localhost/v1.51/distribution/{list}/json"))
-        .output()
-        .unwrap();
-    let told = String::from_utf8(told.stdout).unwrap();
+    let (_, told) = engine.ask("GET", &format!("/v1.51/distribution/{list}/json"), None);
+    let told = String::from_utf8(told).unwrap();
     assert!(
         told.contains(pushed.trim()) && told.contains(media_type::OCI_INDEX),
         "{told}"

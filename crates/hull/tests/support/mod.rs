@@ -162,6 +162,24 @@ impl Engine {
         format!("unix://{}", self.path("run/hull.sock").display())
     }
 
+    /// What the API answers to a request of no version or of one, with a JSON body or without: the status, and the body.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Vec<u8>) {
+        let mut command = Command::new("curl");
+        command
+            .args(["-sS", "--max-time", "100", "-X", method])
+            .args(["-w", "%{http_code}", "--unix-socket"])
+            .arg(self.path("run/hull.sock"))
+            .arg(format!("http://localhost{path}"));
+        if let Some(body) = body {
+            command.args(["-H", "Content-Type: application/json", "-d", body]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let (body, status) = output.stdout.split_at(output.stdout.len() - 3);
+        let status = std::str::from_utf8(status).unwrap().parse().unwrap();
+        (status, body.to_vec())
+    }
+
     /// A client's command, `hull` or another.
     pub fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
