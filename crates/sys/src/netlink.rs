@@ -283,7 +283,7 @@ impl Socket {
     }
 
     fn receive(&self, mut each: impl FnMut(u16, u32, &[u8])) -> Result<(), Errno> {
-        receive(&self.fd, |header, body| {
+        receive(&self.fd, RecvFlags::empty(), |header, body| {
             each(header.kind, header.sequence, body);
         })
     }
@@ -296,11 +296,15 @@ struct Header {
     port_id: u32,
 }
 
-/// Waits for the next messages.
-fn receive(socket: &OwnedFd, mut each: impl FnMut(Header, &[u8])) -> Result<(), Errno> {
+/// Takes the next messages; waits for them unless the flags say otherwise.
+fn receive(
+    socket: &OwnedFd,
+    flags: RecvFlags,
+    mut each: impl FnMut(Header, &[u8]),
+) -> Result<(), Errno> {
     let mut buffer = vec![0; RECEIVE_BYTES];
     let count = loop {
-        match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
+        match rustix::net::recv(socket, &mut buffer[..], flags) {
             Err(Errno::INTR) => {}
             result => break result?.1,
         }
@@ -344,11 +348,26 @@ impl Listener {
         Ok(Self(socket.fd))
     }
 
-    /// Waits for the next changes and hands to `each` their kind, the number of the socket whose they are, and their body.
+    /// Waits for changes and hands to `each` the kind of all there are by now, the number of the socket whose they are, and
+    /// their body.
+    ///
+    /// # Errors
+    /// ENOBUFS: some are lost. The kernel says so once, and not again of what it loses before the queue has been empty; so what
+    /// is read after this call is as new as every change whose loss goes unsaid.
     pub fn receive(&self, mut each: impl FnMut(u16, u32, &[u8])) -> Result<(), Errno> {
-        receive(&self.0, |header, body| {
-            each(header.kind, header.port_id, body)
-        })
+        let mut lost = Ok(());
+        let mut flags = RecvFlags::empty();
+        loop {
+            match receive(&self.0, flags, |header, body| {
+                each(header.kind, header.port_id, body);
+            }) {
+                Ok(()) => {}
+                Err(Errno::NOBUFS) => lost = Err(Errno::NOBUFS),
+                Err(Errno::AGAIN) => return lost,
+                Err(errno) => return Err(errno),
+            }
+            flags = RecvFlags::DONTWAIT;
+        }
     }
 }
 
