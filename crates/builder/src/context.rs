@@ -121,22 +121,33 @@ impl Context {
         read(&self.root, path, bytes_max)
     }
 
-    /// Removes what a `.dockerignore` leaves out: the one of the Dockerfile, or else the context's own.
+    /// Removes what a `.dockerignore` leaves out, and tells what that is: the one of the Dockerfile, or else the context's own.
     ///
     /// # Errors
     /// One that cannot be read.
-    pub fn apply_ignore(&self, dockerfile: &str) -> Result<()> {
+    pub fn apply_ignore(&self, dockerfile: &str) -> Result<Ignore> {
         let own = format!("{dockerfile}.dockerignore");
         for name in [own.as_str(), ".dockerignore"] {
-            let Some(bytes) = self.read(Path::new(name), IGNORE_BYTES_MAX)? else {
-                continue;
-            };
-            let wrong = |error: String| Error::Invalid(format!("{name}: {error}"));
-            let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-            let ignore = Ignore::parse(&text).map_err(|error| wrong(error.to_string()))?;
-            return self.remove_ignored(&ignore);
+            if let Some(ignore) = self.ignore(name)? {
+                self.remove_ignored(&ignore)?;
+                return Ok(ignore);
+            }
         }
-        Ok(())
+        Ok(Ignore::default())
+    }
+
+    /// What one of its files says is left out; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn ignore(&self, name: &str) -> Result<Option<Ignore>> {
+        let Some(bytes) = self.read(Path::new(name), IGNORE_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let wrong = |error: String| Error::Invalid(format!("{name}: {error}"));
+        let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
+        let ignore = Ignore::parse(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(Some(ignore))
     }
 
     fn remove_ignored(&self, ignore: &Ignore) -> Result<()> {

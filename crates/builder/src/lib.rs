@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! language   text → instructions                    pure
+//! lint       what of those had better be written otherwise   pure
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
 //! cache      by what a step depends on, what it led to
@@ -13,6 +14,7 @@
 //! Contexts and Dockerfiles are untrusted: their paths are resolved by `sys::root`, their sizes have limits.
 
 pub mod language;
+pub mod lint;
 
 mod apart;
 mod build;
@@ -33,7 +35,7 @@ mod stage;
 mod sweep;
 mod transfer;
 
-pub use build::{Built, build};
+pub use build::{Built, build, check};
 pub use context::Context;
 pub use error::{Error, Result};
 pub use progress::{Event, Progress, StepNumber};

@@ -5,6 +5,7 @@ use engine::model::{Limits, NetworkMode};
 use images::registry::Credentials;
 use oci::Reference;
 use oci::image::Platform;
+use patterns::Ignore;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 
@@ -20,6 +21,8 @@ pub struct Request {
     pub dockerfile: Vec<u8>,
     /// The files that COPY and ADD take.
     pub context: Context,
+    /// What was left out of them.
+    pub ignore: Ignore,
     /// Further ones by name.
     pub contexts: BTreeMap<String, NamedContext>,
     /// The stage to build; the last without.

@@ -795,3 +795,54 @@ fn base_images_come_from_registries_that_know_the_client() {
     let refused = bench.try_build(&[]);
     assert!(refused.stderr.contains("denied"), "{refused:?}");
 }
+
+#[test]
+fn dockerfiles_are_checked() {
+    let bench = Bench::new(
+        "FROM busybox AS Base\nCOPY left out /\nENV HOMES=$HOMEE\nCMD run me\n",
+        &[("out", ""), (".dockerignore", "left\n")],
+    );
+    let checked = bench.try_build(&["--check"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    let rules: Vec<&str> = { checked.stdout.lines() }
+        .filter_map(|line| line.strip_prefix("WARNING: ")?.split(' ').next())
+        .collect();
+    let expected = [
+        "StageNameCasing",
+        "CopyIgnoredFile",
+        "UndefinedVar",
+        "JSONArgsRecommended",
+    ];
+    assert_eq!(rules, expected);
+    assert!(checked.stdout.contains("   4 | >>> CMD run me\n"));
+    let json = bench.try_build(&["--call", "check,format=json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["warnings"][1]["ruleName"], "CopyIgnoredFile");
+    assert_eq!(
+        json["warnings"][1]["location"]["ranges"][0]["start"]["line"],
+        2
+    );
+
+    // A build tells the same in the end, and fails of it where the file says so.
+    bench.write(
+        "Dockerfile",
+        "FROM busybox\nCMD run me\nHEALTHCHECK CMD ask me\n",
+    );
+    let shown = bench.build(&[]);
+    assert!(shown.contains("1 warning found"), "{shown}");
+    assert!(shown.contains(" - JSONArgsRecommended: "), "{shown}");
+    let strict = ["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=true"];
+    let refused = bench.fails(&strict);
+    let expected = "lint violation found for rules: JSONArgsRecommended";
+    assert!(refused.contains(expected), "{refused}");
+    bench.write(
+        "Dockerfile",
+        "# check=skip=JSONArgsRecommended;error=true\nFROM busybox\nCMD run me\n",
+    );
+    bench.build(&[]);
+    let clean = bench.try_build(&["--check"]);
+    assert_eq!(
+        (clean.code, clean.stdout.as_str()),
+        (0, "Check complete, no warnings found.\n")
+    );
+}

@@ -84,6 +84,11 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Whether it keeps something that an earlier rule leaves out.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keeps)
+    }
+
     /// Whether a path, relative to the context and without `.`, is left out.
     pub fn excludes(&self, path: &str) -> bool {
         let decides = |rule: &&Rule| rule.pattern.matches_or_holds(path);

@@ -11,6 +11,7 @@ use crate::http::{BodyReader, Error, Pieces, Reply, stream};
 use crate::images::{failed, line};
 use crate::server::Call;
 use api_types as types;
+use builder::lint::Finding;
 use builder::{Built, Progress};
 use engine::Engine;
 use http::StatusCode;
@@ -63,7 +64,7 @@ impl Work {
         stop: watch::Receiver<bool>,
         begun: oneshot::Sender<Option<Error>>,
     ) {
-        let (quiet, events) = (self.wish.quiet, self.wish.events);
+        let (quiet, events, check) = (self.wish.quiet, self.wish.events, self.wish.check);
         let tags: Vec<String> = self
             .wish
             .tags
@@ -85,13 +86,28 @@ impl Work {
             true => Arc::new(Events::new(pieces.clone())),
             false => Arc::new(Text::new(pieces.clone(), quiet)),
         };
-        let built = builder::build(&self.engine, &self.handle, &request, &*progress);
         let say = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
+        if check {
+            return match builder::check(&self.engine, &request) {
+                Ok(found) => tell_checked(&found, &say),
+                Err(error) => say(&failure(&error)),
+            };
+        }
+        let built = builder::build(&self.engine, &self.handle, &request, &*progress);
         match built {
             Ok(built) => tell_built(&built, &tags, quiet, events, &say),
             Err(error) => say(&failure(&error)),
         }
     }
+}
+
+fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {
+    for finding in found {
+        say(&tell::event(&types::BuildEvent::Found(tell::found(
+            finding,
+        ))));
+    }
+    say(&tell::event(&types::BuildEvent::Checked));
 }
 
 fn tell_built(

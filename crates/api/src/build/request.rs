@@ -38,6 +38,8 @@ const REFUSED: [(&str, &str, &[&str]); 6] = [
 pub(crate) struct Wish {
     pub(crate) quiet: bool,
     pub(crate) events: bool,
+    /// The Dockerfile is to be checked, and nothing built.
+    pub(crate) check: bool,
     pub(crate) tags: Vec<Reference>,
     dockerfile: String,
     /// The body has parts: the context is one of them.
@@ -74,6 +76,7 @@ impl Wish {
         Ok(Self {
             quiet: query.flag("q"),
             events: query.flag("events"),
+            check: query.flag("check"),
             tags: tags.map(|text| tag(text)).collect::<Result<_, _>>()?,
             dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
             parts: layout.is_some(),
@@ -113,16 +116,19 @@ impl Wish {
             .map(|(name, image)| (name, NamedContext::Image(image)))
             .collect();
         let name = self.dockerfile;
-        let (context, dockerfile) = match self.parts {
+        let (context, dockerfile, ignore) = match self.parts {
             false => {
                 let text = dockerfile(&unpacked, &name)?;
-                unpacked
+                let ignore = unpacked
                     .apply_ignore(&name)
                     .map_err(|error| status(&error))?;
-                (unpacked, text)
+                (unpacked, text, ignore)
             }
             true => {
                 let text = dockerfile(&unpacked, types::PART_DOCKERFILE)?;
+                // The client has applied it.
+                let ignore = unpacked.ignore(types::PART_IGNORE);
+                let ignore = ignore.map_err(|error| status(&error))?.unwrap_or_default();
                 let parts = unpacked.split(types::PART_CONTEXT, types::PART_NAMED);
                 let (context, named) = parts.map_err(|error| status(&error))?;
                 contexts.extend(
@@ -130,7 +136,7 @@ impl Wish {
                         .into_iter()
                         .map(|(name, files)| (name, NamedContext::Files(files))),
                 );
-                (context, text)
+                (context, text, ignore)
             }
         };
         builder::language::parse(&name, &dockerfile)
@@ -143,6 +149,7 @@ impl Wish {
             dockerfile_name: name,
             dockerfile,
             context,
+            ignore,
             contexts,
             target: self.target,
             tags: self.tags,
