@@ -14,7 +14,7 @@
 use crate::nft::{self, Data, End, Expression, Family, Hook, KEY, Set, Table, ct, types};
 use crate::spoofing::{self, Member};
 use crate::subnet::Subnet;
-use crate::{GatewayMode, PortMapping, Protocol};
+use crate::{GatewayMode, PortMapping};
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sys::netlink::{Error, Message, NLM_F_EXCL, Socket};
@@ -423,7 +423,7 @@ fn element((mapping, address): &Published<'_>) -> nft::Element {
         [high, low, 0, 0]
     };
     let key = |port, address: Option<IpAddr>| {
-        let mut key = vec![protocol_number(mapping.protocol), 0, 0, 0];
+        let mut key = vec![mapping.protocol.number(), 0, 0, 0];
         key.extend(service(port));
         key.extend(address.map(octets).unwrap_or_default());
         key
@@ -435,12 +435,4 @@ fn element((mapping, address): &Published<'_>) -> nft::Element {
     let mut data = octets(*address);
     data.extend(service(mapping.container_port));
     (key(mapping.host_port, specific), Data::Bytes(data))
-}
-
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
 }
