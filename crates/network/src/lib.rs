@@ -9,6 +9,7 @@
 
 mod address;
 mod configure;
+mod explain;
 mod firewall;
 mod ipam;
 mod link;
@@ -23,6 +24,7 @@ mod subnet;
 mod uplink;
 mod watch;
 
+pub use explain::{Explanation, Origin, Reach};
 pub use ipam::Range;
 pub use networks::{EndpointRequest, Networks};
 pub use redirect::redirect_names;

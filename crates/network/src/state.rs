@@ -309,7 +309,7 @@ impl State {
     }
 
     /// A network, and the kernel that knows it.
-    fn in_force(&mut self, key: &str) -> Result<(&mut Network, &mut Kernel)> {
+    pub(crate) fn in_force(&mut self, key: &str) -> Result<(&mut Network, &mut Kernel)> {
         let found = self.networks.get_mut(key).zip(self.kernel.as_mut());
         found.ok_or(Failure::Gone)
     }
