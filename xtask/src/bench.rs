@@ -33,9 +33,6 @@ pub(crate) struct Contender {
 /// Measures everything, or the part that is named.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let part = std::env::args().nth(2).unwrap_or_default();
-    if part == "network" {
-        return network::run();
-    }
     shell::run("cargo", &["build", "--release", "--package", "hull"])?;
     let hull = release_binary(root)?;
     let size = std::fs::metadata(&hull)
@@ -51,13 +48,13 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     if matches!(part.as_str(), "" | "floor") {
         floor()?;
     }
-    if part.is_empty() {
-        network::run()?;
+    if matches!(part.as_str(), "" | "network") {
+        network::run(&hull)?;
     }
     if matches!(part.as_str(), "" | "serving") {
         serving::run(&hull, rounds(LOAD_ROUNDS)?)?;
     }
-    if !matches!(part.as_str(), "runtime" | "floor" | "serving") {
+    if !matches!(part.as_str(), "runtime" | "floor" | "network" | "serving") {
         engines(root, &hull, &part)?;
     }
     Ok(())

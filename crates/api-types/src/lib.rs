@@ -55,7 +55,7 @@ pub use mount::{
 pub use network::{
     Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam,
     IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse,
-    NetworkDisconnectRequest, NetworkPruneResponse, NetworkingConfig,
+    NetworkDisconnectRequest, NetworkPruneResponse, NetworkingConfig, PortExplanation, PortReach,
 };
 pub use progress::{JsonError, JsonMessage, JsonProgress};
 pub use stats::{

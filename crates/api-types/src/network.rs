@@ -259,3 +259,37 @@ pub struct NetworkPruneResponse {
     /// Names of removed networks.
     pub networks_deleted: Option<Vec<String>>,
 }
+
+/// Who can reach a port: hull's own, of `GET /containers/{id}/ports`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortExplanation {
+    /// The container's port, as `80/tcp`.
+    pub port: String,
+    /// The network's name.
+    pub network: String,
+    /// The container's address on it.
+    pub address: String,
+    /// The host's address that it is published on; empty: it is not published.
+    pub host_ip: String,
+    /// The host's port.
+    pub host_port: String,
+    /// From everywhere.
+    pub reach: Vec<PortReach>,
+}
+
+/// Whether a port is reached from somewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortReach {
+    /// `host`, `world`, `network` or `other-networks`.
+    pub from: String,
+    /// Whether the engine lets it through.
+    pub reached: bool,
+    /// A sentence.
+    pub why: String,
+    /// The rule that decides; empty: none is needed.
+    pub rule: String,
+    /// The firewall chains of others that have a say, each as a sentence.
+    pub others: Vec<String>,
+}

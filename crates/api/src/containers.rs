@@ -100,6 +100,18 @@ pub(crate) async fn change_ports(call: Call<'_>, id: &str) -> Reply {
     Ok(empty(NO_CONTENT))
 }
 
+/// This engine's own: who can reach the ports.
+pub(crate) fn explain_ports(call: &Call<'_>, id: &str) -> Reply {
+    let port = call
+        .query
+        .get("port")
+        .map(wire::create::parse_port)
+        .transpose()?;
+    let explained = tokio::task::block_in_place(|| call.engine.explain_ports(id, port))?;
+    let explained = explained.into_iter().map(wire::inspect::port_explanation);
+    json(&explained.collect::<Vec<_>>())
+}
+
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
     call.engine.start(id).await?;
     Ok(empty(NO_CONTENT))

@@ -253,6 +253,7 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::GET, ["containers", id, "changes"]) => containers::changes(&call, id),
         (&Method::GET, ["containers", id, "export"]) => containers::export(&call, id),
         (&Method::GET, ["containers", id, "stats"]) => containers::stats(&call, id).await,
+        (&Method::GET, ["containers", id, "ports"]) => containers::explain_ports(&call, id),
         (&Method::POST, ["containers", id, "ports"]) => containers::change_ports(call, id).await,
         (&Method::POST, ["containers", id, "start"]) => containers::start(&call, id).await,
         (&Method::POST, ["containers", id, "stop"]) => containers::stop(&call, id).await,

@@ -50,7 +50,10 @@ pub use link::Stream;
 pub use logs::LogStream;
 pub use mounts::Secret;
 pub use names::dns_names;
-pub use networks::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};
+pub use network::{Origin, Reach};
+pub use networks::{
+    AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest, PortExplanation,
+};
 pub use prune::{Prune, PruneFilter, Pruned};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;

@@ -755,7 +755,7 @@ pub struct Place {
 }
 
 /// A published port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortMapping {
     /// The container's port.
     pub port: Port,

@@ -296,6 +296,39 @@ fn ports_are_published_and_taken_back_while_a_container_runs() {
     engine.assert_nothing_left();
 }
 
+#[test]
+fn it_is_said_who_reaches_a_port() {
+    let engine = Engine::new();
+    stay(&engine, "web", "-p 127.0.0.1:0:80 --expose 81");
+    let answers = |text: &str| {
+        let answers = text.lines().filter(|line| line.starts_with("  "));
+        let answers = answers.filter_map(|line| line.get(18..21).map(str::trim));
+        let answers = answers.filter(|answer| !answer.is_empty());
+        answers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = engine.words("port --explain web 80");
+    assert_eq!(answers(&said), ["yes", "no", "yes", "no"], "{said}");
+    assert!(said.contains("chain guard"), "{said}");
+    engine.words("update --publish-add 0:80 web");
+    let said = engine.words("port --explain web 80/tcp");
+    assert_eq!(answers(&said)[4..], ["yes"; 4], "{said}");
+    let all = engine.words("port --explain web");
+    assert!(all.starts_with(&said), "{all}");
+    let exposed = all.strip_prefix(&said).unwrap();
+    assert!(
+        exposed.contains("81/tcp of 1") && exposed.contains("not published"),
+        "{all}"
+    );
+    assert_eq!(answers(exposed), ["yes", "no", "yes", "no"], "{all}");
+    engine.refused("port --explain web 80/xyz", "invalid protocol");
+    stay(&engine, "host", "--network host");
+    engine.refused("port --explain host", "network of the host");
+    engine.words("stop -t 0 web");
+    engine.refused("port --explain web", "not running");
+    engine.words("rm -f web host");
+    engine.assert_nothing_left();
+}
+
 /// Its wire is a veth pair, whose other end is put on the engine's bridge.
 #[test]
 fn a_container_has_an_interface_on_one_of_the_hosts() {

@@ -14,7 +14,7 @@
 use crate::nft::{self, Data, End, Expression, Family, Hook, KEY, Set, Table, ct, types};
 use crate::spoofing::{self, Member};
 use crate::subnet::Subnet;
-use crate::{GatewayMode, PortMapping, Protocol};
+use crate::{GatewayMode, PortMapping};
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sys::netlink::{Error, Message, NLM_F_EXCL, Socket};
@@ -36,7 +36,7 @@ const FROM: Set = Set {
 };
 
 /// Into a bridge to its chain.
-const INTO: Set = Set {
+pub(crate) const INTO: Set = Set {
     name: "into",
     id: 3,
     ..FROM
@@ -146,6 +146,15 @@ impl Firewall {
         }
     }
 
+    /// Its socket and its table, for who wants to know what is in the kernel.
+    pub(crate) fn asked(&mut self) -> (&mut Socket, Table<'_>) {
+        let table = Table {
+            family: Family::Inet,
+            name: &self.name,
+        };
+        (&mut self.socket, table)
+    }
+
     /// The number by which the kernel tells others who has changed something.
     pub(crate) fn port_id(&self) -> Result<u32, Error> {
         self.socket.port_id()
@@ -218,7 +227,7 @@ impl Firewall {
 }
 
 /// The name of the chain for what goes into a bridge, or comes from an internal one.
-fn chain_of(set: Set, interface: &str) -> String {
+pub(crate) fn chain_of(set: Set, interface: &str) -> String {
     format!("{}_{interface}", set.name)
 }
 
@@ -404,7 +413,7 @@ fn by_set(published: &[Published<'_>]) -> Vec<(Set, Vec<nft::Element>)> {
     sets.into_iter().map(of).collect()
 }
 
-fn set_of((mapping, address): &Published<'_>) -> Set {
+pub(crate) fn set_of((mapping, address): &Published<'_>) -> Set {
     let family = usize::from(address.is_ipv6());
     match mapping {
         PortMapping { host_port: 0, .. } => OPEN[family],
@@ -413,7 +422,7 @@ fn set_of((mapping, address): &Published<'_>) -> Set {
     }
 }
 
-fn element((mapping, address): &Published<'_>) -> nft::Element {
+pub(crate) fn element((mapping, address): &Published<'_>) -> nft::Element {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -423,7 +432,7 @@ fn element((mapping, address): &Published<'_>) -> nft::Element {
         [high, low, 0, 0]
     };
     let key = |port, address: Option<IpAddr>| {
-        let mut key = vec![protocol_number(mapping.protocol), 0, 0, 0];
+        let mut key = vec![mapping.protocol.number(), 0, 0, 0];
         key.extend(service(port));
         key.extend(address.map(octets).unwrap_or_default());
         key
@@ -435,12 +444,4 @@ fn element((mapping, address): &Published<'_>) -> nft::Element {
     let mut data = octets(*address);
     data.extend(service(mapping.container_port));
     (key(mapping.host_port, specific), Data::Bytes(data))
-}
-
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
 }

@@ -9,9 +9,11 @@
 
 mod address;
 mod configure;
+mod explain;
 mod firewall;
 mod ipam;
 mod link;
+mod listeners;
 mod networks;
 mod nft;
 mod ports;
@@ -22,6 +24,7 @@ mod subnet;
 mod uplink;
 mod watch;
 
+pub use explain::{Explanation, Origin, Reach};
 pub use ipam::Range;
 pub use networks::{EndpointRequest, Networks};
 pub use redirect::redirect_names;
@@ -129,6 +132,17 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// IANA's number of it.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -153,7 +167,7 @@ pub struct Publish {
 }
 
 /// A published port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortMapping {
     /// The protocol.
     pub protocol: Protocol,

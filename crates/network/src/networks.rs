@@ -11,7 +11,10 @@ use crate::ipam::Pool;
 use crate::link::{self, Veth};
 use crate::ports::Ports;
 use crate::state::{Network, State, lock};
-use crate::{Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Publish, Result};
+use crate::{
+    Address, Addressing, BridgeConfig, Endpoint, Explanation, Failure, PortMapping, Protocol,
+    Publish, Result,
+};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -366,6 +369,19 @@ impl Networks {
             return Err(error);
         }
         Ok(chosen)
+    }
+
+    /// Says who can reach a port of an endpoint, and by which rule: of each of its addresses and of each way that it is published.
+    ///
+    /// # Errors
+    /// As the kernel.
+    pub fn explain(
+        &self,
+        key: &str,
+        endpoint: &Endpoint,
+        port: (Protocol, u16),
+    ) -> Result<Vec<Explanation>> {
+        self.lock().explain(key, endpoint, port)
     }
 
     /// Has what was published for an endpoint lead to another one of the same container; what is of a family that this one has

@@ -1,13 +1,16 @@
 //! Which ports of the host are published, and the choice of free ones.
 
-use crate::{Failure, PortMapping, Protocol, Publish};
+use crate::{Failure, PortMapping, Protocol, Publish, listeners};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// The ports to choose from when any will do: Linux's own range for the purpose.
 const EPHEMERAL: (u16, u16) = (32768, 60999);
+
+/// From how many requests on the kernel is asked which ports the host's programs hold, instead of trying each.
+const MANY: usize = 64;
 
 /// The published ports.
 #[derive(Debug)]
@@ -41,8 +44,13 @@ impl Ports {
     /// Chooses a host port for each request, all or none.
     pub(crate) fn choose(&mut self, requests: &[Publish]) -> Result<Vec<PortMapping>, Failure> {
         let mut chosen: Vec<PortMapping> = Vec::new();
+        let mut host = if requests.len() < MANY {
+            Host::default()
+        } else {
+            Host::asked(requests)
+        };
         for request in requests {
-            match self.choose_one(request) {
+            match self.choose_one(request, &mut host) {
                 Ok(mappings) => {
                     mappings.iter().for_each(|mapping| self.mark(mapping));
                     chosen.extend(mappings);
@@ -57,10 +65,14 @@ impl Ports {
     }
 
     /// The same port of every address that was asked for.
-    fn choose_one(&mut self, request: &Publish) -> Result<Vec<PortMapping>, Failure> {
+    fn choose_one(
+        &mut self,
+        request: &Publish,
+        host: &mut Host,
+    ) -> Result<Vec<PortMapping>, Failure> {
         let (first, last) = request.host_ports;
         if first == last && first > 0 {
-            return self.check(request, first);
+            return self.check(request, first, host);
         }
         let (first, last) = if first == 0 { EPHEMERAL } else { (first, last) };
         let start = if (first..last).contains(&self.last) && request.host_ports.0 == 0 {
@@ -68,9 +80,10 @@ impl Ports {
         } else {
             first
         };
-        let found = (start..=last)
-            .chain(first..start)
-            .find_map(|port| self.check(request, port).ok().map(|found| (port, found)));
+        let found = (start..=last).chain(first..start).find_map(|port| {
+            let found = self.check(request, port, host).ok()?;
+            Some((port, found))
+        });
         let (port, found) = found.ok_or_else(|| {
             let addresses: Vec<_> = request.host_ips.iter().map(IpAddr::to_string).collect();
             Failure::PortTaken(format!(
@@ -84,10 +97,15 @@ impl Ports {
         Ok(found)
     }
 
-    fn check(&self, request: &Publish, port: u16) -> Result<Vec<PortMapping>, Failure> {
+    fn check(
+        &self,
+        request: &Publish,
+        port: u16,
+        host: &mut Host,
+    ) -> Result<Vec<PortMapping>, Failure> {
         let addresses = request.host_ips.iter();
         addresses
-            .map(|ip| self.check_address(request, *ip, port))
+            .map(|ip| self.check_address(request, *ip, port, host))
             .collect()
     }
 
@@ -96,6 +114,7 @@ impl Ports {
         request: &Publish,
         ip: IpAddr,
         port: u16,
+        host: &mut Host,
     ) -> Result<PortMapping, Failure> {
         let here = self
             .taken
@@ -109,7 +128,8 @@ impl Ports {
                 SocketAddr::new(ip, port)
             )));
         }
-        is_free(request.protocol, SocketAddr::new(ip, port)).map_err(|errno| {
+        let free = host.is_free(request.protocol, SocketAddr::new(ip, port));
+        free.map_err(|errno| {
             let text = match errno {
                 Errno::ADDRINUSE => "address already in use".to_owned(),
                 Errno::ADDRNOTAVAIL => "cannot assign requested address".to_owned(),
@@ -127,6 +147,38 @@ impl Ports {
             host_ip: ip,
             host_port: port,
         })
+    }
+}
+
+/// What is known of the host's own programs while ports are chosen.
+#[derive(Debug, Default)]
+struct Host {
+    /// The ports that any of them holds, of the protocols that the kernel was asked about and has told.
+    held: BTreeMap<Protocol, BTreeSet<u16>>,
+    /// Addresses that are the host's: a port could be bound.
+    own: BTreeSet<IpAddr>,
+}
+
+impl Host {
+    fn asked(requests: &[Publish]) -> Self {
+        let protocols: BTreeSet<Protocol> = requests.iter().map(|r| r.protocol).collect();
+        // Where the kernel does not tell, each port is tried.
+        let told = |protocol| Some((protocol, listeners::ports(protocol).ok()?));
+        Self {
+            held: protocols.into_iter().filter_map(told).collect(),
+            own: BTreeSet::new(),
+        }
+    }
+
+    fn is_free(&mut self, protocol: Protocol, address: SocketAddr) -> Result<(), Errno> {
+        let is_held = |held: &BTreeSet<u16>| held.contains(&address.port());
+        let nobody = self.held.get(&protocol).is_some_and(|held| !is_held(held));
+        if nobody && self.own.contains(&address.ip()) {
+            return Ok(());
+        }
+        is_free(protocol, address)?;
+        self.own.insert(address.ip());
+        Ok(())
     }
 }
 
@@ -226,6 +278,26 @@ mod tests {
             "{failure}"
         );
         assert!(ports.taken.is_empty());
+    }
+
+    #[test]
+    fn among_many_the_port_of_a_listening_program_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut requests = vec![publish(Ipv4Addr::LOCALHOST, (0, 0)); MANY];
+        let mut ports = Ports::new();
+        let chosen = ports.choose(&requests).unwrap();
+        assert_eq!(ports.taken.len(), MANY);
+        assert!(chosen.iter().all(|mapping| mapping.host_port != port));
+        requests.push(publish(Ipv4Addr::LOCALHOST, (port, port)));
+        let failure = ports.choose(&requests).unwrap_err();
+        assert!(
+            failure.to_string().contains("address already in use"),
+            "{failure}"
+        );
+        let elsewhere = vec![publish(Ipv4Addr::new(192, 0, 2, 1), (0, 0)); MANY];
+        assert!(ports.choose(&elsewhere).is_err());
+        assert_eq!(ports.taken.len(), MANY);
     }
 
     #[test]

@@ -34,14 +34,9 @@ pub fn redirect_names(
         };
         messages.push(TABLE.chain("output", Some(hook)));
         for (protocol, port) in ports {
-            let number = match protocol {
-                Protocol::Tcp => 6,
-                Protocol::Udp => 17,
-                Protocol::Sctp => 132,
-            };
             let asked = vec![
                 nft::load_meta(KEY, meta::L4PROTO),
-                nft::equals(&[number]),
+                nft::equals(&[protocol.number()]),
                 nft::payload(KEY, nft::TRANSPORT_HEADER, 2, 2),
                 nft::equals(&DOMAIN.to_be_bytes()),
             ];

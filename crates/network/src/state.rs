@@ -11,7 +11,7 @@ use crate::{
     Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Range, Result, address,
     watch,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sys::netlink::Socket;
 
@@ -309,7 +309,7 @@ impl State {
     }
 
     /// A network, and the kernel that knows it.
-    fn in_force(&mut self, key: &str) -> Result<(&mut Network, &mut Kernel)> {
+    pub(crate) fn in_force(&mut self, key: &str) -> Result<(&mut Network, &mut Kernel)> {
         let found = self.networks.get_mut(key).zip(self.kernel.as_mut());
         found.ok_or(Failure::Gone)
     }
@@ -339,7 +339,8 @@ impl State {
         let (network, kernel) = self.in_force(key)?;
         kernel.firewall.take_back(&published(endpoint, ports))?;
         if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
-            known.ports.retain(|mapping| !ports.contains(mapping));
+            let gone: BTreeSet<&PortMapping> = ports.iter().collect();
+            known.ports.retain(|mapping| !gone.contains(mapping));
         }
         Ok(())
     }

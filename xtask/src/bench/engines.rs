@@ -166,7 +166,8 @@ impl Engine {
         format!("unix://{}", self.socket.display())
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A client's command.
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = shell::quiet(&self.client);
         command
             .args(arguments)

@@ -573,7 +573,7 @@ fn check_modes(
 }
 
 /// Reads `80/tcp`.
-fn parse_port(text: &str) -> Result<Port> {
+pub(crate) fn parse_port(text: &str) -> Result<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = Protocol::parse(protocol).ok_or_else(|| {
         Error::bad_request(format!("invalid protocol {protocol:?} of port {text:?}"))

@@ -5,8 +5,8 @@ use api_types as wire;
 use engine::Engine;
 use engine::health::{Check, Health};
 use engine::model::{
-    Attachment, Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, Restart, Seccomp,
-    Snapshot, Spec, Throttle,
+    Attachment, Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, PortMapping, Restart,
+    Seccomp, Snapshot, Spec, Throttle,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -438,6 +438,40 @@ fn bindings(container: &Snapshot) -> wire::PortMap {
     map
 }
 
+/// Who can reach a port.
+pub(crate) fn port_explanation(explained: engine::PortExplanation) -> wire::PortExplanation {
+    let mapping = explained.mapping;
+    let reach = |reach: engine::Reach| wire::PortReach {
+        from: match reach.from {
+            engine::Origin::Host => "host",
+            engine::Origin::World => "world",
+            engine::Origin::Network => "network",
+            engine::Origin::OtherNetworks => "other-networks",
+        }
+        .to_owned(),
+        reached: reach.reached,
+        why: reach.why,
+        rule: reach.rule,
+        others: reach.others,
+    };
+    wire::PortExplanation {
+        port: port_name(explained.port),
+        network: explained.network,
+        address: explained.address.to_string(),
+        host_ip: mapping.map(|m| m.host_ip.to_string()).unwrap_or_default(),
+        host_port: mapping.map(host_port).unwrap_or_default(),
+        reach: explained.reaches.into_iter().map(reach).collect(),
+    }
+}
+
+/// The host's port; empty in a network that is routed, where there is none.
+fn host_port(mapping: PortMapping) -> String {
+    match mapping.host_port {
+        0 => String::new(),
+        port => port.to_string(),
+    }
+}
+
 /// Ports as they are: published with the host's real ports, exposed with null.
 fn ports(container: &Snapshot) -> wire::PortMap {
     let mut map = wire::PortMap::new();
@@ -452,11 +486,7 @@ fn ports(container: &Snapshot) -> wire::PortMap {
         let entry = map.entry(port_name(mapping.port)).or_default();
         entry.get_or_insert_default().push(wire::PortBinding {
             host_ip: mapping.host_ip.to_string(),
-            // None in a network that is routed.
-            host_port: match mapping.host_port {
-                0 => String::new(),
-                port => port.to_string(),
-            },
+            host_port: host_port(*mapping),
         });
     }
     map

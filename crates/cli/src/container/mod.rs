@@ -6,6 +6,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod exec;
+mod explain;
 pub(crate) mod export;
 mod follow;
 pub(crate) mod lifecycle;

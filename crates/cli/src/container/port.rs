@@ -1,20 +1,26 @@
 //! `hull port`.
 
 use crate::app::{Arity, Command};
+use crate::container::explain::explain;
 use crate::container::ls::host_port;
 use crate::error::{Error, Result};
-use crate::flags::Matches;
+use crate::flags::{Flag, Matches};
 use crate::objects;
 use crate::output;
 use crate::session::Session;
 use api_types::InspectResponse;
 use client::Request;
 
+const FLAGS: &[Flag] = &[Flag::bool(
+    "explain",
+    "Tell who can reach the ports, and by which rule",
+)];
+
 pub(crate) const PORT: Command = Command {
-    usage: "CONTAINER [PRIVATE_PORT[/PROTO]]",
+    usage: "[OPTIONS] CONTAINER [PRIVATE_PORT[/PROTO]]",
     about: "Show where a container's ports are published",
     aliases: &["container port", "port"],
-    flags: &[],
+    flags: &[FLAGS],
     arity: Arity::Between(1, 2),
     interspersed: true,
     run: |session, matches| Box::pin(run(session, matches)),
@@ -23,6 +29,10 @@ pub(crate) const PORT: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let name = &matches.args[0];
     objects::check_name(name)?;
+    if matches.on("explain") {
+        let port = matches.args.get(1).map(String::as_str);
+        return explain(session, name, port).await;
+    }
     let request = Request::get(&["containers", name, "json"]);
     let container: InspectResponse = session.client().await?.json(&request).await?;
     let ports = container.network_settings.ports.unwrap_or_default();

@@ -316,7 +316,7 @@ fn to_place(address: &network::Address) -> Place {
     }
 }
 
-fn to_protocol(protocol: Protocol) -> network::Protocol {
+pub(super) fn to_protocol(protocol: Protocol) -> network::Protocol {
     match protocol {
         Protocol::Tcp => network::Protocol::Tcp,
         Protocol::Udp => network::Protocol::Udp,

@@ -5,12 +5,14 @@
 
 pub(crate) mod attach;
 mod endpoint;
+mod explain;
 mod model;
 mod options;
 mod ports;
 
 pub(crate) use endpoint::{network_namespace, parse_mac};
 
+pub use explain::PortExplanation;
 pub use model::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};
 
 use crate::error::{Context, Error, Kind, Result};

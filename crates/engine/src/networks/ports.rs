@@ -7,7 +7,8 @@ use super::failed;
 use crate::Engine;
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::model::{NetworkMode, PortMapping, PublishedPort};
+use crate::model::{NetworkMode, Port, PortMapping, PublishedPort};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::block_in_place;
 
 impl Engine {
@@ -49,22 +50,15 @@ impl Engine {
             .endpoints()
             .flat_map(|(_, endpoint)| endpoint.ports.clone())
             .collect();
-        let mut wanted = snapshot.published().to_vec();
-        for gone in remove {
-            if !take_out(&mut wanted, gone, &mapped) {
-                return Err(Error::not_found(format!(
-                    "port {}/{} is not published so",
-                    gone.port.number,
-                    gone.port.protocol.as_str()
-                )));
-            }
-        }
+        let mut wanted = without(snapshot.published(), remove, &mapped)?;
         wanted.extend_from_slice(add);
         if container.phase().is_running() {
+            let remove = by_port(remove, |gone| gone.port);
             let leaves = |mapping: &PortMapping| {
-                { remove.iter() }.any(|gone| is_mapping_meant(gone, mapping))
+                let of_port = remove.get(&mapping.port).into_iter().flatten();
+                { of_port }.any(|gone| is_mapping_meant(gone, mapping))
             };
-            let gone: Vec<PortMapping> = mapped.into_iter().filter(leaves).collect();
+            let gone: BTreeSet<PortMapping> = mapped.into_iter().filter(leaves).collect();
             self.republish(container, &gone, add)?;
         }
         container.change(|state| state.published = Some(wanted));
@@ -75,7 +69,7 @@ impl Engine {
     fn republish(
         &self,
         container: &Container,
-        gone: &[PortMapping],
+        gone: &BTreeSet<PortMapping>,
         add: &[PublishedPort],
     ) -> Result<()> {
         let state = container.state();
@@ -100,6 +94,37 @@ impl Engine {
         });
         Ok(())
     }
+}
+
+/// There may be thousands of ports: what is meant by each is looked for among those with its number only.
+fn by_port<T: Clone>(all: &[T], port: impl Fn(&T) -> Port) -> BTreeMap<Port, Vec<T>> {
+    let mut found: BTreeMap<Port, Vec<T>> = BTreeMap::new();
+    for item in all {
+        found.entry(port(item)).or_default().push(item.clone());
+    }
+    found
+}
+
+/// The ports that are asked for when some are taken out.
+fn without(
+    wanted: &[PublishedPort],
+    remove: &[PublishedPort],
+    mapped: &[PortMapping],
+) -> Result<Vec<PublishedPort>> {
+    let mut wanted = by_port(wanted, |known| known.port);
+    let mapped = by_port(mapped, |mapping| mapping.port);
+    for gone in remove {
+        let known = wanted.entry(gone.port).or_default();
+        let mapped = mapped.get(&gone.port).map_or(&[][..], Vec::as_slice);
+        if !take_out(known, gone, mapped) {
+            return Err(Error::not_found(format!(
+                "port {}/{} is not published so",
+                gone.port.number,
+                gone.port.protocol.as_str()
+            )));
+        }
+    }
+    Ok(wanted.into_values().flatten().collect())
 }
 
 /// Takes what is meant out of the ports that are asked for: all of a container's port, or the one that leads to it from a port of
@@ -142,7 +167,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::model::{Port, Protocol};
+    use crate::model::Protocol;
     use std::net::{IpAddr, Ipv4Addr};
 
     const PORT: Port = Port {

@@ -3,6 +3,7 @@
 //! Sources: linux/netfilter/nf_tables.h, nfnetlink.h; nft(8).
 
 mod expression;
+pub(crate) mod live;
 
 pub(crate) use expression::{
     End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, conntrack, ct,
