@@ -78,6 +78,8 @@ pub enum Event<'a> {
         /// Bytes of the files in its layer, where it made one.
         layer_bytes: Option<u64>,
     },
+    /// All steps are done, and what they led to becomes an image, or goes where its files are to go.
+    Publishing,
     /// Something that the user should know.
     Warning(&'a str),
 }

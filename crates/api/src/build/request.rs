@@ -7,7 +7,7 @@ use crate::wire;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use builder::{Context, NamedContext, Request, STAGES_AT_ONCE_MAX};
+use builder::{Context, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
@@ -158,8 +158,11 @@ impl Wish {
             no_cache_stages: self.no_cache_stages,
             pull: self.pull,
             explain: self.explain,
-            secrets: self.secrets,
-            credentials: self.credentials,
+            client: Box::new(Told {
+                secrets: self.secrets,
+                credentials: self.credentials,
+            }),
+            output: None,
             stages_at_once,
             stop,
         })

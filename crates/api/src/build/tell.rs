@@ -95,7 +95,7 @@ impl Progress for Text {
                 self.say(&format!(" ---> {}\n", short(id)));
             }
             Event::Warning(text) => self.say(&format!("[Warning] {text}\n")),
-            Event::Based { .. } | Event::Explained { .. } => {}
+            Event::Based { .. } | Event::Explained { .. } | Event::Publishing => {}
         }
     }
 }
@@ -163,7 +163,10 @@ impl Progress for Events {
             Event::Warning(text) => types::BuildEvent::Warning {
                 text: (*text).to_owned(),
             },
-            Event::Based { .. } | Event::Running { .. } | Event::Removed { .. } => return,
+            Event::Based { .. }
+            | Event::Running { .. }
+            | Event::Removed { .. }
+            | Event::Publishing => return,
         };
         // A client that has gone ends the build otherwise.
         let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));
