@@ -249,7 +249,7 @@ async fn route(engine: &Engine, build_kit: &BuildKit, request: Request<Incoming>
         (&Method::POST, ["build", "prune"]) => build::prune(&call),
         (&Method::POST, ["session"]) => build::session(call),
         (&Method::POST, ["grpc"]) => build::control(call),
-        (&Method::POST, ["build", ..]) => Err(Error::unsupported("cancelling a build by its ID")),
+        (&Method::POST, ["build", "cancel"]) => build::cancel(&call),
         (&Method::POST, ["auth"]) => distribution::log_in(call).await,
         (&Method::GET, ["distribution", name @ .., "json"]) => {
             distribution::inspect(&call, &name.join("/")).await

@@ -17,6 +17,7 @@ use crate::output::Target;
 use crate::session::Sessions;
 use crate::solve::{Job, Prepared};
 use crate::vertex::Teller;
+use bytes::Bytes;
 use engine::Engine;
 use http::HeaderMap;
 use std::collections::{BTreeMap, HashMap};
@@ -68,7 +69,7 @@ struct Build {
     id: String,
     session: String,
     teller: Arc<Teller>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
     gateway: Mutex<Gateway>,
 }
 
@@ -113,6 +114,53 @@ impl BuildKit {
         self.0.sessions.keep(id, methods, connection).await;
     }
 
+    /// Builds what a request of its own asks for, and calls `told` with each `moby.buildkit.v1.StatusResponse`. Gives what became
+    /// of it, by name; dropping the future ends the build.
+    ///
+    /// # Errors
+    /// A sentence for the client.
+    pub async fn build<F>(
+        &self,
+        asked: Asked,
+        mut told: impl FnMut(Bytes) -> F,
+    ) -> Result<BTreeMap<String, String>, String>
+    where
+        F: Future<Output = ()>,
+    {
+        let id = asked.build.clone();
+        let outputs = asked.outputs.into_iter();
+        let request = SolveRequest {
+            build: asked.build,
+            session: asked.session,
+            frontend: FRONTEND.to_owned(),
+            attributes: asked.attributes,
+            exporters: outputs
+                .map(|(kind, attributes)| Exporter { kind, attributes })
+                .collect(),
+            ..SolveRequest::default()
+        };
+        let told = async {
+            // A build that is refused tells nothing.
+            let Ok(mut messages) = self.0.status(&id).await else {
+                return;
+            };
+            while let Some(Ok(message)) = messages.recv().await {
+                told(crate::grpc::unframed(message)).await;
+            }
+        };
+        let (solved, ()) = tokio::join!(self.0.solve(request), told);
+        solved.map_err(|status| status.message)
+    }
+
+    /// Ends a build. False: there is none of that name.
+    pub fn cancel(&self, build: &str) -> bool {
+        let build = self.0.builds().get(build).cloned();
+        build.is_some_and(|build| {
+            build.stop.send_replace(true);
+            true
+        })
+    }
+
     /// Serves the connection of `POST /grpc`, until that ends.
     pub async fn control<I>(&self, connection: I)
     where
@@ -120,6 +168,19 @@ impl BuildKit {
     {
         serve(connection, Arc::new(self.clone())).await;
     }
+}
+
+/// A build that is asked for by a request of its own, as clients did before they had the gateway.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// What the client calls the build.
+    pub build: String,
+    /// The name of its session.
+    pub session: String,
+    /// The attributes of the Dockerfile frontend.
+    pub attributes: BTreeMap<String, String>,
+    /// The type and the attributes of each output.
+    pub outputs: Vec<(String, BTreeMap<String, String>)>,
 }
 
 /// A session that is about to be opened.
@@ -274,12 +335,11 @@ impl State {
 
     /// Begins a build; it ends with the value that comes with it.
     fn begin(self: &Arc<Self>, request: &SolveRequest) -> Result<(Arc<Build>, Begun), Status> {
-        let (stop, stopped) = watch::channel(false);
         let build = Arc::new(Build {
             id: request.build.clone(),
             session: request.session.clone(),
             teller: Arc::new(Teller::new()),
-            stop: stopped,
+            stop: watch::Sender::new(false),
             gateway: Mutex::default(),
         });
         let refuse = |text: &str| Err(Status::new(Code::InvalidArgument, text));
@@ -300,7 +360,6 @@ impl State {
         let begun = Begun {
             state: Arc::clone(self),
             build: Arc::clone(&build),
-            stop,
         };
         Ok((build, begun))
     }
@@ -346,7 +405,7 @@ impl State {
             id: build.id.clone(),
             session: Arc::new(self.sessions.get(&build.session).await?),
             teller: Arc::clone(&build.teller),
-            stop: build.stop.clone(),
+            stop: build.stop.subscribe(),
         })
     }
 
@@ -406,10 +465,7 @@ impl State {
     }
 
     /// Control.Status: what a build tells.
-    async fn status(
-        &self,
-        id: &str,
-    ) -> Result<mpsc::Receiver<Result<bytes::Bytes, Status>>, Status> {
+    async fn status(&self, id: &str) -> Result<mpsc::Receiver<Result<Bytes, Status>>, Status> {
         let build = self.build(id).await?;
         let told = build.teller.listen();
         told.ok_or_else(|| Status::new(Code::InvalidArgument, "somebody listens to the build"))
@@ -522,12 +578,11 @@ impl Build {
 struct Begun {
     state: Arc<State>,
     build: Arc<Build>,
-    stop: watch::Sender<bool>,
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.build.stop.send_replace(true);
         self.build.teller.close();
         let (state, build) = (Arc::clone(&self.state), Arc::clone(&self.build));
         let remove = move || drop(state.builds().remove(&build.id));

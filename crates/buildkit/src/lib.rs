@@ -25,4 +25,4 @@ mod steps;
 mod vertex;
 mod wanted;
 
-pub use control::BuildKit;
+pub use control::{Announced, Asked, BuildKit};

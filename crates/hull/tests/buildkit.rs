@@ -398,3 +398,51 @@ fn the_cache_is_listed_and_pruned() {
     assert!(!usage.stdout.contains("RUN echo"), "{}", usage.stdout);
     assert!(!bench.build(&[]).contains("CACHED"));
 }
+
+/// Docker's client before it had buildx, as Debian 12 has it.
+#[test]
+fn clients_without_the_gateway_build_the_same() {
+    let bench = Bench::new(
+        "FROM busybox\nARG A\nCOPY a /\nRUN --mount=type=secret,id=s cat /run/secrets/s > /s; echo $A >> /s; exit $CODE\n",
+        &[("a", "A"), ("large", "")],
+    );
+    bench.write("secret", "hidden");
+    let (context, secret) = (bench.context.display().to_string(), bench.path("secret"));
+    let secret = format!("id=s,src={secret}");
+    let build = |arguments: &[&str]| {
+        let fixed = [
+            "build",
+            "--progress",
+            "plain",
+            "--secret",
+            &secret,
+            &context,
+        ];
+        let arguments = [&fixed[..], arguments].concat();
+        let mut command = bench.engine.client("/usr/bin/docker", &arguments);
+        command.env("DOCKER_CONFIG", bench.engine.path("docker-config"));
+        said(command.output().unwrap())
+    };
+    let built = build(&["-t", "t", "--build-arg", "A=given", "--label", "l=m"]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_has(
+        &built.stderr,
+        &[
+            "[1/3] FROM docker.io/library/busybox",
+            "naming to docker.io/library/t",
+        ],
+    );
+    assert_eq!(bench.shell("cat /a /s"), "Ahiddengiven");
+    let out = bench.path("out");
+    let built = build(&["-o", &out, "--build-arg", "A=given"]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_eq!(
+        std::fs::read_to_string(bench.engine.path("out/a")).unwrap(),
+        "A"
+    );
+    bench.write("context/Dockerfile", "FROM busybox\nRUN exit 3\n");
+    let failed = build(&[]);
+    assert_ne!(failed.code, 0);
+    assert_has(&failed.stderr, &["exit code: 3"]);
+    bench.assert_clean();
+}

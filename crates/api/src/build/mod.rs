@@ -5,7 +5,7 @@ mod prune;
 mod request;
 mod tell;
 
-pub(crate) use kit::{control, session};
+pub(crate) use kit::{cancel, control, session};
 pub(crate) use prune::{prune, records};
 
 use crate::distribution::{peer, stop_when_gone};
@@ -24,6 +24,9 @@ use tokio::sync::{oneshot, watch};
 
 /// `POST /build`.
 pub(crate) async fn build(call: Call<'_>) -> Reply {
+    if call.query.get("version") == Some("2") {
+        return kit::build(call);
+    }
     let wish = Wish::read(&call.query, call.request.headers())?;
     let peer = peer(&call.request)?;
     let engine = call.engine.clone();

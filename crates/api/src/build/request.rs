@@ -186,11 +186,6 @@ fn refuse(query: &Query) -> Result<(), Error> {
     }
     match query.get("version") {
         None | Some("1") => {}
-        Some("2") => {
-            return Err(Error::unsupported(
-                "building by BuildKit's protocol (DOCKER_BUILDKIT=0 asks for the other)",
-            ));
-        }
         Some(other) => {
             return Err(Error::bad_request(format!(
                 "invalid version of the builder: {other}"
@@ -219,7 +214,7 @@ fn tag(text: &str) -> Result<Reference, Error> {
 }
 
 /// A parameter that is JSON; absent or null is the default.
-fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
+pub(super) fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
     let Some(text) = query.get(name) else {
         return Ok(T::default());
     };
@@ -349,7 +344,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_told() {
         for (query, expected) in [
-            ("version=2", "BuildKit"),
+            ("version=3", "version of the builder"),
             ("squash=1", "squashing"),
             ("remote=http%3A%2F%2Fx", "address"),
             ("cachefrom=%5B%22a%22%5D", "cache of an image"),

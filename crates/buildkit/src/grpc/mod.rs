@@ -48,6 +48,11 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
+/// A framed message without its prefix.
+pub(crate) fn unframed(mut message: Bytes) -> Bytes {
+    message.split_off(PREFIX_BYTES.min(message.len()))
+}
+
 /// Messages that come in.
 #[derive(Debug)]
 pub(crate) struct Messages {
