@@ -1,6 +1,7 @@
 //! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | vm-test | ci | bench | conformance | conformance-registry`.
 
 mod bench;
+mod buildx;
 mod compose;
 mod conformance;
 mod docker_py;
@@ -98,6 +99,7 @@ fn test() -> Result<()> {
         return Err("the tests make containers: run them as root".to_owned());
     }
     install_missing(&NEEDED)?;
+    buildx::install(&root())?;
     strays::adopt()?;
     let limited = ["--foreground", "--verbose", TESTS_TIMEOUT];
     let tests = ["cargo", "test", "--workspace", "--no-fail-fast"];

@@ -9,7 +9,6 @@ use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
 use crate::scope::{PROXIES, Scope, platform_args};
 use crate::stage::{Finished, Stage};
 use engine::Engine;
-use images::registry::Credentials;
 use images::{Hold, Image, ImageId, Images};
 use oci::image::{ConfigFile, Platform};
 use oci::{Digest, Reference};
@@ -21,8 +20,8 @@ use tokio::runtime::Handle;
 /// What a build has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// The image.
-    pub id: ImageId,
+    /// The image, where one was made.
+    pub id: Option<ImageId>,
     /// Steps that were done, base images included.
     pub steps: usize,
     /// Of those, taken from the cache.
@@ -358,6 +357,19 @@ impl<'a> Build<'a> {
 
     fn publish(&self, finished: &Finished) -> Result<Built> {
         self.warn_of_arguments();
+        self.tell(&Event::Publishing);
+        let id = match &self.request.output {
+            None => Some(self.make_image(finished)?),
+            Some(output) => {
+                output.take(&self.view(&finished.layers)?.root)?;
+                None
+            }
+        };
+        let (steps, cached) = *lock(&self.counted);
+        Ok(Built { id, steps, cached })
+    }
+
+    fn make_image(&self, finished: &Finished) -> Result<ImageId> {
         let mut config = finished.config.clone();
         config.config.labels.extend(self.request.labels.clone());
         let made = self.images.make_image(config, &finished.layers, None);
@@ -370,8 +382,7 @@ impl<'a> Build<'a> {
         }
         self.engine
             .image_event("build", &id.to_string(), BTreeMap::new());
-        let (steps, cached) = *lock(&self.counted);
-        Ok(Built { id, steps, cached })
+        Ok(id)
     }
 
     fn warn_of_arguments(&self) {
@@ -433,9 +444,7 @@ impl<'a> Build<'a> {
             Error::Invalid(format!("invalid reference format: {name:?}: {error}"))
         };
         let reference: Reference = name.parse().map_err(invalid)?;
-        let credentials = { self.request.credentials.get(reference.domain()) }
-            .cloned()
-            .unwrap_or(Credentials::Anonymous);
+        let credentials = self.request.client.credentials(reference.domain())?;
         let _runtime = self.handle.enter();
         let stop = self.request.stop.clone();
         let reference = reference.to_target();

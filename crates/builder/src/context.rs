@@ -17,10 +17,10 @@ use sys::root::Root;
 /// The directory of a context in its scratch space.
 const FILES: &str = "files";
 
-/// A tree of files that builds take from. It goes with this value.
-#[derive(Debug)]
+/// A tree of files that builds take from. It goes with the last value of it.
+#[derive(Debug, Clone)]
 pub struct Context {
-    root: Root,
+    root: Arc<Root>,
     path: PathBuf,
     _scratch: Arc<Scratch>,
 }
@@ -37,7 +37,7 @@ impl Context {
         let path = scratch.path().join(FILES);
         std::fs::create_dir(&path).doing(|| "make the context's directory".to_owned())?;
         Ok(Self {
-            root: Root::open(&path).doing(|| "open the context".to_owned())?,
+            root: Arc::new(Root::open(&path).doing(|| "open the context".to_owned())?),
             path,
             _scratch: Arc::new(scratch),
         })
@@ -97,7 +97,7 @@ impl Context {
             .open_at(path, flags, Mode::empty())
             .doing(|| format!("open {path:?} in the context"))?;
         Ok(Self {
-            root: Root::from_fd(fd),
+            root: Arc::new(Root::from_fd(fd)),
             path: self.path.join(path.strip_prefix("/").unwrap_or(path)),
             _scratch: Arc::clone(&self._scratch),
         })

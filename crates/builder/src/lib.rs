@@ -40,7 +40,7 @@ pub use context::Context;
 pub use error::{Error, Result};
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
-pub use request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
+pub use request::{Client, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told};
 pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.

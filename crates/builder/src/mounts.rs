@@ -195,9 +195,9 @@ impl Mounted {
                 read_only: false,
             }),
             MountKind::Secret { id, required, .. } => {
-                match (stage.build.request.secrets.get(id), required) {
+                match (stage.build.request.client.secret(id)?, required) {
                     (Some(content), _) => {
-                        self.secret(stage, at, given.map(target), &mount.kind, content)?;
+                        self.secret(stage, at, given.map(target), &mount.kind, &content)?;
                     }
                     (None, false) => {}
                     (None, true) => {

@@ -81,6 +81,8 @@ pub enum Event<'a> {
     },
     /// Something had better be written otherwise.
     Found(&'a Finding),
+    /// All steps are done, and what they led to becomes an image, or goes where its files are to go.
+    Publishing,
     /// Something that the user should know.
     Warning(&'a str),
 }

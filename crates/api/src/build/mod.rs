@@ -1,9 +1,11 @@
-//! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire.
+//! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire; `POST /session` and `POST /grpc`: BuildKit's.
 
+mod kit;
 mod prune;
 mod request;
 mod tell;
 
+pub(crate) use kit::{cancel, control, session};
 pub(crate) use prune::{prune, records};
 
 use crate::distribution::{peer, stop_when_gone};
@@ -23,6 +25,9 @@ use tokio::sync::{oneshot, watch};
 
 /// `POST /build`.
 pub(crate) async fn build(call: Call<'_>) -> Reply {
+    if call.query.get("version") == Some("2") {
+        return kit::build(call);
+    }
     let wish = Wish::read(&call.query, call.request.headers())?;
     let peer = peer(&call.request)?;
     let engine = call.engine.clone();
@@ -117,7 +122,9 @@ fn tell_built(
     events: bool,
     say: &dyn Fn(&types::JsonMessage),
 ) {
-    let id = built.id.to_string();
+    // There is no output but an image here.
+    let Some(id) = built.id.as_ref() else { return };
+    let (id, digits) = (id.to_string(), id.hex());
     if events {
         say(&tell::event(&types::BuildEvent::Built {
             id,
@@ -141,7 +148,7 @@ fn tell_built(
     if quiet {
         return text(format!("{id}\n"));
     }
-    text(format!("Successfully built {}\n", &built.id.hex()[..12]));
+    text(format!("Successfully built {}\n", &digits[..12]));
     for tag in tags {
         text(format!("Successfully tagged {tag}\n"));
     }

@@ -7,7 +7,7 @@ use crate::wire;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use builder::{Context, NamedContext, Request, STAGES_AT_ONCE_MAX};
+use builder::{Context, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
@@ -165,8 +165,11 @@ impl Wish {
             no_cache_stages: self.no_cache_stages,
             pull: self.pull,
             explain: self.explain,
-            secrets: self.secrets,
-            credentials: self.credentials,
+            client: Box::new(Told {
+                secrets: self.secrets,
+                credentials: self.credentials,
+            }),
+            output: None,
             stages_at_once,
             stop,
         })
@@ -190,11 +193,6 @@ fn refuse(query: &Query) -> Result<(), Error> {
     }
     match query.get("version") {
         None | Some("1") => {}
-        Some("2") => {
-            return Err(Error::unsupported(
-                "building by BuildKit's protocol (DOCKER_BUILDKIT=0 asks for the other)",
-            ));
-        }
         Some(other) => {
             return Err(Error::bad_request(format!(
                 "invalid version of the builder: {other}"
@@ -223,7 +221,7 @@ fn tag(text: &str) -> Result<Reference, Error> {
 }
 
 /// A parameter that is JSON; absent or null is the default.
-fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
+pub(super) fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
     let Some(text) = query.get(name) else {
         return Ok(T::default());
     };
@@ -353,7 +351,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_told() {
         for (query, expected) in [
-            ("version=2", "BuildKit"),
+            ("version=3", "version of the builder"),
             ("squash=1", "squashing"),
             ("remote=http%3A%2F%2Fx", "address"),
             ("cachefrom=%5B%22a%22%5D", "cache of an image"),

@@ -96,7 +96,8 @@ impl Progress for Text {
                 self.say(&format!(" ---> {}\n", short(id)));
             }
             Event::Warning(text) => self.say(&format!("[Warning] {text}\n")),
-            Event::Based { .. } | Event::Explained { .. } | Event::Found(_) => {}
+            Event::Based { .. } | Event::Explained { .. } | Event::Found(_) | Event::Publishing => {
+            }
         }
     }
 }
@@ -177,7 +178,10 @@ impl Progress for Events {
             Event::Warning(text) => types::BuildEvent::Warning {
                 text: (*text).to_owned(),
             },
-            Event::Based { .. } | Event::Running { .. } | Event::Removed { .. } => return,
+            Event::Based { .. }
+            | Event::Running { .. }
+            | Event::Removed { .. }
+            | Event::Publishing => return,
         };
         // A client that has gone ends the build otherwise.
         let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));
