@@ -7,6 +7,7 @@ mod conformance;
 mod docker_py;
 mod elf;
 mod engine;
+mod http;
 mod shell;
 mod strays;
 mod tidy;

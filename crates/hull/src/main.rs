@@ -1,6 +1,7 @@
 //! Chooses the face of the binary, by its name and its first word, before any thread or async runtime starts.
 
 mod daemon;
+mod faces;
 mod registry;
 
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         (_, Some("daemon")) => daemon::main(rest.into_iter().skip(1)),
         (_, Some("registry")) => registry::main(rest.into_iter().skip(1)),
         (_, Some("runtime")) => runtime::main(rest.into_iter().skip(1)),
-        _ => cli::main(std::iter::once(name).chain(rest)),
+        _ => cli::main(std::iter::once(name).chain(rest), faces::all),
     }
 }
 
