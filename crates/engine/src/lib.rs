@@ -68,6 +68,7 @@ use crate::error::Context;
 use crate::events::{Event, EventKind, Events};
 use crate::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,10 @@ pub struct Config {
     pub run_root: PathBuf,
     /// The default bridge. Its name is also that of the engine's firewall tables.
     pub bridge: network::BridgeConfig,
+    /// The host's address that ports of containers on the default bridge are published on when none is asked for.
+    pub host_binding: Ipv4Addr,
+    /// What networks are chosen from; none of a family: the defaults.
+    pub address_pools: Vec<network::AddressPool>,
     /// Where specifications of devices are, usually [`cdi::DIRECTORIES`]; a later directory wins.
     pub cdi_directories: Vec<PathBuf>,
     /// Where registries are.
@@ -150,6 +155,7 @@ impl Engine {
         let images =
             images::Images::open(&config.data_root, records).context(|| "open the image store")?;
         let network = network::Networks::open(&config.bridge.interface);
+        network.choose_from(config.address_pools.clone());
         let distribution = images::registry::Client::new(config.registries.clone());
         Ok(Self(Arc::new(Inner {
             config,

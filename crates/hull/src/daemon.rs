@@ -35,8 +35,16 @@ pub(crate) fn command() -> Command {
     };
     Command::new("hull daemon")
         .about("Run the engine in the foreground")
-        .arg(path("data-root", "/var/lib/hull", "Where images, volumes and records are kept"))
-        .arg(path("run-root", "/run/hull", "Where the state of running containers is kept, on tmpfs"))
+        .arg(path(
+            "data-root",
+            "/var/lib/hull",
+            "Where images, volumes and records are kept",
+        ))
+        .arg(path(
+            "run-root",
+            "/run/hull",
+            "Where the state of running containers is kept, on tmpfs",
+        ))
         .arg(
             Arg::new("host")
                 .long("host")
@@ -44,16 +52,17 @@ pub(crate) fn command() -> Command {
                 .value_name("unix://PATH")
                 .help("The socket to listen on (default: hull.sock in the run root)"),
         )
-        .arg(Arg::new("bridge").long("bridge").default_value("hull0").help("The default bridge's interface"))
-        .arg(
-            Arg::new("bip")
-                .long("bip")
-                .value_name("ADDRESS/PREFIX")
-                .help("The default bridge's address and network (default: one the host has no route to)"),
-        )
-        .arg(Arg::new("mtu").long("mtu").value_parser(clap::value_parser!(u32)).help("Of containers' interfaces"))
-        .arg(path("registries", registry_config::FILE, "Mirrors and other addresses of registries"))
-        .arg(path("policy", registry::policy::FILE, "Which images may be pulled"))
+        .args(crate::bridge::flags())
+        .arg(path(
+            "registries",
+            registry_config::FILE,
+            "Mirrors and other addresses of registries",
+        ))
+        .arg(path(
+            "policy",
+            registry::policy::FILE,
+            "Which images may be pulled",
+        ))
         .arg(
             Arg::new("insecure-registry")
                 .long("insecure-registry")
@@ -131,17 +140,12 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
     if let Err(error) = registry::policy::Policy::read(&policy) {
         tracing::error!(%error, "nothing can be pulled");
     }
-    let config = Config {
+    let mut config = Config {
         data_root: PathBuf::from(text("data-root")),
         run_root,
-        bridge: network::BridgeConfig {
-            ipv4: match matches.get_one::<String>("bip") {
-                Some(bip) => network::Addressing::Fixed(range(bip)?),
-                None => network::Addressing::Choose,
-            },
-            mtu: matches.get_one::<u32>("mtu").copied(),
-            ..network::BridgeConfig::new(text("bridge"))
-        },
+        bridge: network::BridgeConfig::new(""),
+        host_binding: std::net::Ipv4Addr::UNSPECIFIED,
+        address_pools: Vec::new(),
         cdi_directories: matches
             .get_many::<String>("cdi-spec-dir")
             .into_iter()
@@ -151,6 +155,7 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         registries,
         policy,
     };
+    crate::bridge::read(matches, &mut config)?;
     sys::process::limit_arenas(ARENAS_MAX);
     let workers = std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)
@@ -177,22 +182,6 @@ fn socket_path(host: &str) -> Result<PathBuf, String> {
             "cannot listen on {host:?}: it reads like unix:///run/hull/hull.sock"
         )),
     }
-}
-
-/// The default bridge's address and its network.
-fn range(bip: &str) -> Result<network::Range, String> {
-    let bad = || format!("--bip {bip:?}: it reads like 172.17.0.1/16, with a prefix of 8 to 30");
-    let (address, prefix) = bip.split_once('/').ok_or_else(bad)?;
-    let gateway: std::net::Ipv4Addr = address.parse().map_err(|_| bad())?;
-    let prefix = prefix
-        .parse()
-        .ok()
-        .filter(|prefix| (8..=30).contains(prefix));
-    let subnet = network::Subnet::new(gateway.into(), prefix.ok_or_else(bad)?).ok_or_else(bad)?;
-    Ok(network::Range {
-        gateway: Some(gateway.into()),
-        ..network::Range::new(subnet)
-    })
 }
 
 async fn serve(config: Config, socket: PathBuf, idle_exit: bool) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Chooses the face of the binary, by its name and its first word, before any thread or async runtime starts.
 
+mod bridge;
 mod daemon;
 mod faces;
 mod registry;

@@ -297,6 +297,75 @@ fn ports_are_published_and_taken_back_while_a_container_runs() {
 }
 
 #[test]
+fn the_default_bridge_has_ipv6_where_it_is_asked_for() {
+    let mut engine = Engine::new();
+    let id = std::process::id();
+    let subnet = format!("fd00:{:x}:{:x}::/64", id >> 16, id & 0xffff);
+    // Of a bridge that has had none, with a container that goes on.
+    stay(&engine, "old", "");
+    let pool = format!("{}/26", engine.subnet(0).split_once('/').unwrap().0);
+    engine.kill();
+    let flags = [
+        "--ipv6",
+        "--fixed-cidr-v6",
+        &subnet,
+        "--default-address-pool",
+        &format!("base={pool},size=28"),
+        "--icc=false",
+        "--ip",
+        "127.0.0.1",
+    ];
+    engine.flags = flags.map(str::to_owned).to_vec();
+    engine.start();
+    stay(&engine, "web", "-p 0:80");
+    let address = |engine: &Engine| {
+        let format = "{{.NetworkSettings.GlobalIPv6Address}} {{.NetworkSettings.IPAddress}}";
+        engine.ok(&["inspect", "-f", format, "web"])
+    };
+    let before = address(&engine);
+    assert!(
+        before.starts_with(subnet.trim_end_matches("/64")),
+        "{before}"
+    );
+    let ports = engine.words("port web");
+    assert!(
+        ports.contains("127.0.0.1") && !ports.contains("[::]"),
+        "{ports}"
+    );
+    let shown = engine.words("network inspect bridge");
+    for word in [
+        &subnet,
+        "\"EnableIPv6\": true",
+        "\"com.docker.network.bridge.enable_icc\": \"false\"",
+    ] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    let default = "{{(index .IPAM.Config 0).Subnet}}";
+    engine.words("network create chosen");
+    let chosen = engine.ok(&["network", "inspect", "-f", default, "chosen"]);
+    assert_eq!(chosen, pool.replace("/26", "/28"));
+    let gateway = engine.ok(&["inspect", "-f", "{{.NetworkSettings.Gateway}}", "old"]);
+    engine.until("the bridge leads to who was on it", || {
+        engine
+            .run(&["exec", "old", "ping", "-c", "1", "-W", "1", &gateway])
+            .code
+            == 0
+    });
+    // Whatever is asked for later, containers keep what they have.
+    engine.kill();
+    engine.flags = vec!["--ipv6".to_owned()];
+    engine.start();
+    assert_eq!(address(&engine), before);
+    let shown = engine.words("network inspect bridge");
+    assert!(shown.contains(&subnet), "{shown}");
+    engine.words("restart -t 0 web");
+    assert!(address(&engine).starts_with(subnet.trim_end_matches("/64")));
+    engine.words("network rm chosen");
+    engine.words("rm -f web old");
+    engine.assert_nothing_left();
+}
+
+#[test]
 fn it_is_said_who_reaches_a_port() {
     let engine = Engine::new();
     stay(&engine, "web", "-p 127.0.0.1:0:80 --expose 81");

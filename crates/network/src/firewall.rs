@@ -337,6 +337,9 @@ fn icmp(is_ipv6: bool) -> Vec<Expression> {
 /// The rules that translate addresses.
 fn translations(table: Table<'_>, networks: &[Rules<'_>]) -> Vec<Message> {
     let mut messages = Vec::new();
+    // There is no way from ::1 to another interface (RFC 4291 section 2.5.3): who tries gets an answer at once, and takes 127.0.0.1.
+    let to_loopback = nft::address_in(End::Destination, Ipv6Addr::LOCALHOST.into(), 128);
+    messages.push(table.rule("output", [nft::family(true), to_loopback, nft::go_back()]));
     for chain in ["prerouting", "output"] {
         for is_ipv6 in [false, true] {
             for sets in [PUBLISHED_AT, PUBLISHED] {
@@ -357,13 +360,11 @@ fn translations(table: Table<'_>, networks: &[Rules<'_>]) -> Vec<Message> {
     for (network, subnet, _) in each().filter(|(network, ..)| !network.internal) {
         let family = || nft::family(subnet.is_ipv6());
         let into = || nft::into(network.interface);
-        let (loopback, prefix) = match subnet.is_ipv6() {
-            false => (IpAddr::V4(LOOPBACK), LOOPBACK_PREFIX),
-            true => (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
-        };
-        // From the host itself; and a container by way of a published port of its own network.
-        let loopback = nft::address_in(End::Source, loopback, prefix);
-        add(vec![into(), family(), loopback, nft::masquerade()]);
+        // From the host's loopback network; and a container by way of a published port of its own network.
+        if !subnet.is_ipv6() {
+            let loopback = nft::address_in(End::Source, LOOPBACK.into(), LOOPBACK_PREFIX);
+            add(vec![into(), family(), loopback, nft::masquerade()]);
+        }
         let ours = nft::address_in(End::Source, subnet.network(), subnet.prefix());
         let published = nft::conntrack(ct::STATUS, ct::DNAT);
         add(vec![into(), family(), ours, published, nft::masquerade()]);

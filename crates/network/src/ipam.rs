@@ -156,30 +156,86 @@ fn first_free(used: &BTreeSet<u128>, first: u128, last: u128) -> Option<u128> {
     (candidate <= last).then_some(candidate)
 }
 
-/// The IPv4 networks to choose from, in this order: Docker's, so that firewalls and habits fit, and when they are used up,
-/// small ones from the middle of 10.0.0.0/8.
-fn default_subnets() -> impl Iterator<Item = Subnet> {
-    let subnet = |a, b, c, prefix| Subnet::new(Ipv4Addr::new(a, b, c, 0).into(), prefix);
-    let large = (17..=31).filter_map(move |b| subnet(172, b, 0, 16));
-    let medium = (0..=240)
-        .step_by(16)
-        .filter_map(move |c| subnet(192, 168, c, 20));
-    let small = (192..=223).flat_map(move |b| (0..=255).filter_map(move |c| subnet(10, b, c, 24)));
-    large.chain(medium).chain(small)
+/// Networks to choose from: all of one size within a larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressPool {
+    base: Subnet,
+    size: u8,
 }
 
-/// An IPv4 network that overlaps none of these.
-pub(crate) fn choose_ipv4(taken: &[Subnet]) -> Result<Subnet> {
+impl AddressPool {
+    /// The networks with prefixes of `size` in `base`.
+    ///
+    /// # Errors
+    /// The base is smaller than that, or the networks have no room for a gateway and a container.
+    pub fn new(base: Subnet, size: u8) -> Result<Self> {
+        let network = Subnet::new(base.network(), size);
+        if size < base.prefix() || network.and_then(|network| network.hosts()).is_none() {
+            return Err(Failure::Invalid(format!(
+                "an address pool of {base} has no networks of size {size}"
+            )));
+        }
+        Ok(Self { base, size })
+    }
+
+    fn subnets(self) -> impl Iterator<Item = Subnet> {
+        let width = if self.base.is_ipv6() { 128 } else { 32 };
+        let count = 1_u128.checked_shl((self.size - self.base.prefix()).into());
+        let (first, step) = (
+            bits(self.base.network()),
+            1_u128.checked_shl(width - u32::from(self.size)),
+        );
+        // Of a network with room for hosts neither is 128 bits wide.
+        let step = step.unwrap_or(0);
+        (0..count.unwrap_or(u128::MAX)).filter_map(move |number| {
+            Subnet::new(self.base.address(first + number * step), self.size)
+        })
+    }
+}
+
+/// How many networks of a pool are looked at.
+const LOOKED_AT_MAX: usize = 1 << 16;
+
+/// The IPv4 networks to choose from when nobody has said, in this order: Docker's, so that firewalls and habits fit, and when
+/// they are used up, small ones from the middle of 10.0.0.0/8.
+fn default_pools() -> Vec<AddressPool> {
+    let subnet = |octets: [u8; 4], prefix| Subnet::new(Ipv4Addr::from(octets).into(), prefix);
+    let pool = |octets, prefix, size| {
+        let base = subnet(octets, prefix).expect("a prefix of IPv4");
+        AddressPool { base, size }
+    };
+    let large = (17..=31).map(|b| pool([172, b, 0, 0], 16, 16));
+    let rest = [
+        pool([192, 168, 0, 0], 16, 20),
+        pool([10, 192, 0, 0], 11, 24),
+    ];
+    large.chain(rest).collect()
+}
+
+/// A network of a family that overlaps none of these, out of the pools that there are for the family. Without any of IPv6 it is
+/// a unique local one.
+pub(crate) fn choose(is_ipv6: bool, pools: &[AddressPool], taken: &[Subnet]) -> Result<Subnet> {
+    let of_family = |pool: &AddressPool| pool.base.is_ipv6() == is_ipv6;
+    let mut pools: Vec<AddressPool> = pools.iter().copied().filter(of_family).collect();
+    if pools.is_empty() {
+        if is_ipv6 {
+            return choose_unique_local(taken);
+        }
+        pools = default_pools();
+    }
     let free = |subnet: &Subnet| taken.iter().all(|other| !other.overlaps(subnet));
-    default_subnets().find(free).ok_or_else(|| {
+    let mut subnets = pools
+        .into_iter()
+        .flat_map(|pool| pool.subnets().take(LOOKED_AT_MAX));
+    subnets.find(free).ok_or_else(|| {
         Failure::Exhausted(
-            "every network of the default address pools overlaps a route of the host or another network: choose one with --subnet".to_owned(),
+            "every network of the address pools overlaps a route of the host or another network: choose one with --subnet".to_owned(),
         )
     })
 }
 
 /// A unique local IPv6 network with a random global id: RFC 4193 section 3.2.
-pub(crate) fn choose_ipv6(taken: &[Subnet]) -> Result<Subnet> {
+fn choose_unique_local(taken: &[Subnet]) -> Result<Subnet> {
     loop {
         let mut random = [0_u8; 5];
         let count = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
@@ -209,6 +265,28 @@ mod tests {
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn pools_are_used_up_one_after_the_other() {
+        let subnet = |text: &str| text.parse::<Subnet>().unwrap();
+        let pools = [
+            AddressPool::new(subnet("10.5.0.0/23"), 24).unwrap(),
+            AddressPool::new(subnet("fd00:5::/48"), 64).unwrap(),
+            AddressPool::new(subnet("10.7.0.0/24"), 24).unwrap(),
+        ];
+        let mut taken = vec![subnet("10.5.0.0/25")];
+        for expected in ["10.5.1.0/24", "10.7.0.0/24"] {
+            let chosen = choose(false, &pools, &taken).unwrap();
+            assert_eq!(chosen.to_string(), expected);
+            taken.push(chosen);
+        }
+        assert!(choose(false, &pools, &taken).is_err());
+        let chosen = choose(true, &pools, &[subnet("fd00:5::/64")]).unwrap();
+        assert_eq!(chosen.to_string(), "fd00:5:0:1::/64");
+        assert!(AddressPool::new(subnet("10.5.0.0/24"), 23).is_err());
+        assert!(AddressPool::new(subnet("10.5.0.0/24"), 32).is_err());
+        assert!(AddressPool::new(subnet("10.5.0.0/24"), 33).is_err());
     }
 
     #[test]
@@ -296,15 +374,26 @@ mod tests {
             "172.17.0.0/24".parse().unwrap(),
             "172.18.0.0/15".parse().unwrap(),
         ];
-        assert_eq!(choose_ipv4(&taken).unwrap().to_string(), "172.20.0.0/16");
+        assert_eq!(
+            choose(false, &[], &taken).unwrap().to_string(),
+            "172.20.0.0/16"
+        );
         taken.extend([
             "172.16.0.0/12".parse().unwrap(),
             "192.168.0.0/16".parse::<Subnet>().unwrap(),
         ]);
-        assert_eq!(choose_ipv4(&taken).unwrap().to_string(), "10.192.0.0/24");
+        assert_eq!(
+            choose(false, &[], &taken).unwrap().to_string(),
+            "10.192.0.0/24"
+        );
         taken.push("10.0.0.0/8".parse().unwrap());
-        assert!(choose_ipv4(&taken).is_err());
-        assert!(choose_ipv6(&taken).unwrap().to_string().starts_with("fd"));
+        assert!(choose(false, &[], &taken).is_err());
+        assert!(
+            choose(true, &[], &taken)
+                .unwrap()
+                .to_string()
+                .starts_with("fd")
+        );
     }
 
     proptest! {

@@ -25,7 +25,7 @@ mod uplink;
 mod watch;
 
 pub use explain::{Explanation, Origin, Reach};
-pub use ipam::Range;
+pub use ipam::{AddressPool, Range};
 pub use networks::{EndpointRequest, Networks};
 pub use redirect::redirect_names;
 pub use subnet::Subnet;

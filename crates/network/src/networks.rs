@@ -12,11 +12,11 @@ use crate::link::{self, Veth};
 use crate::ports::Ports;
 use crate::state::{Network, State, lock};
 use crate::{
-    Address, Addressing, BridgeConfig, Endpoint, Explanation, Failure, PortMapping, Protocol,
-    Publish, Result,
+    Address, AddressPool, Addressing, BridgeConfig, Endpoint, Explanation, Failure, PortMapping,
+    Protocol, Publish, Result,
 };
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -57,6 +57,7 @@ impl Networks {
     pub fn open(table: impl Into<String>) -> Self {
         let state = State {
             table: table.into(),
+            address_pools: Vec::new(),
             networks: BTreeMap::new(),
             ports: Ports::new(),
             kernel: None,
@@ -66,6 +67,11 @@ impl Networks {
             state: Arc::new(Mutex::new(state)),
             dead: Mutex::default(),
         }
+    }
+
+    /// Has the networks that are chosen from now on be of these, of the families that they are of.
+    pub fn choose_from(&self, pools: Vec<AddressPool>) {
+        self.lock().address_pools = pools;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -507,6 +513,12 @@ fn split(
             if endpoint.address(host_ip.is_ipv6()).is_none() {
                 return Err(Failure::Invalid(format!(
                     "cannot publish port {} on {host_ip}: the container has no address of its family",
+                    request.container_port
+                )));
+            }
+            if *host_ip == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+                return Err(Failure::Invalid(format!(
+                    "cannot publish port {} on ::1: the kernel has no way from there to a container; 127.0.0.1 has one",
                     request.container_port
                 )));
             }

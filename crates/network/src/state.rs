@@ -8,8 +8,8 @@ use crate::ports::Ports;
 use crate::spoofing::Member;
 use crate::subnet::Subnet;
 use crate::{
-    Address, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Range, Result, address,
-    watch,
+    Address, AddressPool, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Range, Result,
+    address, watch,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ use sys::netlink::Socket;
 pub(crate) struct State {
     /// The name of the firewall's tables.
     pub(crate) table: String,
+    /// What networks are chosen from; none of a family: the defaults.
+    pub(crate) address_pools: Vec<AddressPool>,
     pub(crate) networks: BTreeMap<String, Network>,
     pub(crate) ports: Ports,
     /// Some once any bridge exists.
@@ -182,12 +184,7 @@ impl State {
                 }
                 Addressing::Choose => {
                     let taken = self.taken_subnets()?;
-                    let choose = if at == 0 {
-                        ipam::choose_ipv4
-                    } else {
-                        ipam::choose_ipv6
-                    };
-                    Range::new(choose(&taken)?)
+                    Range::new(ipam::choose(at == 1, &self.address_pools, &taken)?)
                 }
             };
             pools[at] = Some(Pool::new(range)?);
@@ -238,34 +235,26 @@ impl State {
         let interface = &config.interface;
         let gateways = network.gateways();
         let present = link::index(&kernel.links, interface)?;
-        let is_whole = match present {
-            Some(index) => {
-                let found = address::addresses_of(&mut kernel.links, index)?;
-                let has =
-                    |range: &&Range| found.iter().any(|(address, _)| *address == range.gateway());
-                gateways.iter().all(has)
-            }
-            None => false,
-        };
-        let index = match present {
-            Some(index) if is_whole => index,
-            _ => {
-                // One without its address is the rest of a crash.
+        let mut missing = gateways.clone();
+        if let Some(index) = present {
+            let found = address::addresses_of(&mut kernel.links, index)?;
+            missing.retain(|range| found.iter().all(|(address, _)| *address != range.gateway()));
+        }
+        // One without any address that it should have is the rest of a crash; one that lacks some has containers perhaps.
+        let kept = present.filter(|_| gateways.is_empty() || missing.len() < gateways.len());
+        let index = match kept {
+            Some(index) => index,
+            None => {
                 link::delete(&mut kernel.links, interface)?;
                 link::create_bridge(&mut kernel.links, interface, config.mtu)?
             }
         };
         let has_ipv6 = network.pools[1].is_some();
         let configured = prepare_host(interface, has_ipv6).and_then(|()| {
-            let missing: &[&Range] = if is_whole { &[] } else { &gateways };
-            Ok(link::address_and_raise(
-                &mut kernel.links,
-                index,
-                interface,
-                missing,
-            )?)
+            let links = &mut kernel.links;
+            Ok(link::address_and_raise(links, index, interface, &missing)?)
         });
-        if configured.is_err() && !is_whole {
+        if configured.is_err() && kept.is_none() {
             // The first error is the one to tell.
             let _ = link::delete(&mut kernel.links, interface);
         }
@@ -284,23 +273,24 @@ impl State {
         let mut config = network.config.clone();
         let kernel = self.kernel(shared)?;
         if config.uplink.is_none()
-            && config.ipv4 != Addressing::None
             && let Some(index) = link::index(&kernel.links, &config.interface)?
         {
             let found = address::addresses_of(&mut kernel.links, index)?;
-            let found = found.into_iter().find(|(address, _)| address.is_ipv4());
-            let found = found.and_then(|(ip, prefix)| Some((ip, Subnet::new(ip, prefix)?)));
-            match (&config.ipv4, found) {
-                (Addressing::Fixed(range), Some((_, subnet))) if range.subnet == subnet => {}
-                // Containers may use it, whatever is asked for now.
-                (_, Some((gateway, subnet))) => {
-                    let gateway = Some(gateway);
-                    config.ipv4 = Addressing::Fixed(Range {
-                        gateway,
-                        ..Range::new(subnet)
-                    });
+            for (is_ipv6, asked) in [(false, &mut config.ipv4), (true, &mut config.ipv6)] {
+                let has = found.iter().find(|(ip, _)| ip.is_ipv6() == is_ipv6);
+                let has = has.and_then(|(ip, prefix)| Some((*ip, Subnet::new(*ip, *prefix)?)));
+                match (&asked, has) {
+                    (Addressing::None, _) => {}
+                    (Addressing::Fixed(range), Some((_, subnet))) if range.subnet == subnet => {}
+                    // Containers may use it, whatever is asked for now.
+                    (_, Some((gateway, subnet))) => {
+                        *asked = Addressing::Fixed(Range {
+                            gateway: Some(gateway),
+                            ..Range::new(subnet)
+                        });
+                    }
+                    (_, None) => {}
                 }
-                _ => {}
             }
         }
         let pools = self.choose(&config)?;

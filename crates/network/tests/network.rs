@@ -7,7 +7,7 @@ mod support;
 use network::{
     Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range, Uplink, UplinkMode,
 };
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use support::{
@@ -75,6 +75,14 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
         for address in [Ipv4Addr::LOCALHOST.into(), v4, v6] {
             served.serves(80, || ask_tcp((address, 8080).into()));
         }
+        // The loopback address of IPv6 leads nowhere, and says so at once.
+        let listener = support::listen(&served.namespace, 80);
+        let refused = std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        drop(listener);
+        let request = publish(Protocol::Tcp, 80, "::1", 8081);
+        let refused = networks.publish(KEY, &served.endpoint, &[request]);
+        assert!(refused.unwrap_err().to_string().contains("no way"));
         // Another container of the network and the container itself, by way of the host.
         for gateway in [v4, v6] {
             served.serves(80, || near.ask((gateway, 8080).into()));

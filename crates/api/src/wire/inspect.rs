@@ -577,6 +577,9 @@ fn network_settings(container: &Snapshot) -> wire::NetworkSettings {
         gateway: bridge.gateway,
         ip_address: bridge.ip_address,
         ip_prefix_len: bridge.ip_prefix_len,
+        ipv6_gateway: bridge.ipv6_gateway,
+        global_ipv6_address: bridge.global_ipv6_address,
+        global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
         mac_address: bridge.mac_address,
         networks: Some(networks),
         ..wire::NetworkSettings::default()

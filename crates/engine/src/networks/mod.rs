@@ -64,8 +64,8 @@ impl Engine {
         let mut bridge = Network::predefined("bridge", BRIDGE_ID, Driver::Bridge);
         let config = self.0.network.config(BRIDGE_ID);
         bridge.ranges = config.iter().flat_map(ranges_of).collect();
-        let interface = config.map(|config| config.interface).unwrap_or_default();
-        bridge.options = options::of_default_bridge(&interface);
+        let declared = &self.0.config;
+        bridge.options = options::of_default_bridge(&declared.bridge, declared.host_binding);
         let mut networks = vec![
             Arc::new(bridge),
             Arc::new(Network::predefined("host", HOST_ID, Driver::Host)),

@@ -148,16 +148,21 @@ pub(super) fn host_binding(options: &BTreeMap<String, String>) -> Ipv4Addr {
 }
 
 /// The default bridge's, for those who look for them.
-pub(super) fn of_default_bridge(interface: &str) -> BTreeMap<String, String> {
+pub(super) fn of_default_bridge(
+    config: &BridgeConfig,
+    host_binding: Ipv4Addr,
+) -> BTreeMap<String, String> {
     let options = [
-        ("bridge.default_bridge", "true"),
-        ("bridge.enable_icc", "true"),
-        ("bridge.enable_ip_masquerade", "true"),
-        ("bridge.host_binding_ipv4", "0.0.0.0"),
-        ("bridge.name", interface),
+        ("bridge.default_bridge", "true".to_owned()),
+        ("bridge.enable_icc", config.icc.to_string()),
+        ("bridge.enable_ip_masquerade", config.masquerade.to_string()),
+        ("bridge.host_binding_ipv4", host_binding.to_string()),
+        ("bridge.name", config.interface.clone()),
     ];
-    let option = |(name, value): (&str, &str)| (format!("{PREFIX}{name}"), value.to_owned());
-    options.into_iter().map(option).collect()
+    let mtu = config.mtu.map(|mtu| ("driver.mtu", mtu.to_string()));
+    let options = options.into_iter().chain(mtu);
+    let option = |(name, value): (&str, String)| (format!("{PREFIX}{name}"), value);
+    options.map(option).collect()
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct Engine {
     child: Option<Child>,
     /// The step of a start that the engine's process is to fail.
     pub fail_at: Option<String>,
+    /// Flags that the engine's process has beside its own.
+    pub flags: Vec<String>,
 }
 
 /// What a command has said.
@@ -66,6 +68,7 @@ impl Engine {
             subnets: format!("10.{}.{}", unique + 1, 128 + n % 128),
             child: None,
             fail_at: None,
+            flags: Vec::new(),
         };
         engine.start();
         engine
@@ -105,6 +108,7 @@ impl Engine {
             .arg(self.path("policy.toml"))
             .arg("--cdi-spec-dir")
             .arg(self.path("cdi"))
+            .args(&self.flags)
             .envs(self.fail_at.iter().map(|step| ("HULL_FAIL_AT", step)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -59,6 +59,11 @@ impl Maker {
             "tar",
             &["-C", &rootfs.display().to_string(), "-cf", &archive, "."],
         )?;
+        // Its own default is more than may be set without CAP_SYS_RESOURCE; and crun takes no hybrid hierarchy of cgroups.
+        let settings =
+            "[containers]\ndefault_ulimits = [\"nofile=512:1024\", \"nproc=1024:2048\"]\n";
+        std::fs::write(directory.path.join("containers.conf"), settings)
+            .map_err(|error| format!("containers.conf: {error}"))?;
         let podman = Self::Podman(Podman { directory });
         let status = podman.command(&["import", &archive, "busybox"]).status();
         if status.is_ok_and(|status| status.success()) {
@@ -76,11 +81,14 @@ impl Maker {
                     ("--root", "root"),
                     ("--runroot", "run"),
                     ("--tmpdir", "tmp"),
+                    ("--network-config-dir", "networks"),
                 ] {
                     command.arg(flag).arg(podman.directory.path.join(name));
                 }
+                let settings = podman.directory.path.join("containers.conf");
+                command.env("CONTAINERS_CONF", settings);
                 command
-                    .args(["--cgroup-manager", "cgroupfs"])
+                    .args(["--cgroup-manager", "cgroupfs", "--runtime", "runc"])
                     .args(arguments);
                 command
             }

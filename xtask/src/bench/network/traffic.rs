@@ -5,6 +5,7 @@
 use super::site::{PORTS, Site, Way};
 use crate::bench::engines::TemporaryDirectory;
 use crate::{Result, shell};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -24,11 +25,20 @@ http { access_log off; server { listen 8080 backlog=4096; location / { return 20
 struct Server(Child);
 
 impl Server {
-    fn start(site: &Site, mut command: Command) -> Result<Self> {
-        let started = site
-            .server
-            .inside(|| command.spawn().map_err(|error| error.to_string()));
-        started.map(Self)
+    /// Starts it, and waits until it listens.
+    fn start(site: &Site, mut command: Command, port: u16) -> Result<Self> {
+        site.server.inside(|| {
+            let child = command.spawn().map_err(|error| error.to_string())?;
+            let server = Self(child);
+            let deadline = Instant::now() + START_TIMEOUT;
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+                if Instant::now() > deadline {
+                    return Err(format!("{}: no server listens on {port}", site.name));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(server)
+        })
     }
 }
 
@@ -53,7 +63,7 @@ pub(super) fn run(sites: &[Site], rounds: usize) -> Result<()> {
             command.arg("-s");
             command
         };
-        let _servers = serve(sites, iperf3)?;
+        let _servers = serve(sites, PORTS[0], iperf3)?;
         for streams in ["1", "8"] {
             let title = format!("Gbit/s, {streams} streams");
             table(sites, rounds, &[&title], &|site, way| {
@@ -76,7 +86,7 @@ pub(super) fn run(sites: &[Site], rounds: usize) -> Result<()> {
         command.arg("-c").arg(&configuration);
         command
     };
-    let _servers = serve(sites, nginx)?;
+    let _servers = serve(sites, PORTS[1], nginx)?;
     let kept = [
         "requests/s",
         "1/s of the median latency",
@@ -89,11 +99,9 @@ pub(super) fn run(sites: &[Site], rounds: usize) -> Result<()> {
     })
 }
 
-fn serve(sites: &[Site], command: impl Fn() -> Command) -> Result<Vec<Server>> {
-    sites
-        .iter()
-        .map(|site| Server::start(site, command()))
-        .collect()
+fn serve(sites: &[Site], port: u16, command: impl Fn() -> Command) -> Result<Vec<Server>> {
+    let start = |site| Server::start(site, command(), port);
+    sites.iter().map(start).collect()
 }
 
 /// Prints the best of each site, and its ratio to the first site and to the best that is not hull's.
@@ -122,25 +130,15 @@ fn table(sites: &[Site], rounds: usize, titles: &[&str], measure: Measure<'_>) -
     Ok(())
 }
 
-/// Runs a client that fails until the server listens.
+/// Runs a client; returns what it says.
 fn ask(site: &Site, way: Way, command: impl Fn(&str) -> Command + Sync) -> Result<String> {
     let (from, address) = site.by(way);
-    from.inside(|| {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            let output = command(address)
-                .output()
-                .map_err(|error| error.to_string())?;
-            if output.status.success() {
-                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-            }
-            if Instant::now() > deadline {
-                let said = String::from_utf8_lossy(&output.stdout);
-                return Err(format!("{}, {}: {said}", site.name, way.title()));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    })
+    let output = from.inside(|| command(address).output().map_err(|error| error.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(said);
+    }
+    Err(format!("{}, {}: {said}", site.name, way.title()))
 }
 
 fn streams_of(site: &Site, way: Way, streams: &str) -> Result<Vec<f64>> {
