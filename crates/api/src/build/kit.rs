@@ -160,16 +160,19 @@ fn asked(query: &Query) -> Result<Asked, Error> {
     })
 }
 
+/// An output's type and attributes.
+type Output = (String, BTreeMap<String, String>);
+
 /// The outputs; an image, where nothing is said.
-fn outputs(query: &Query) -> Result<Vec<(String, BTreeMap<String, String>)>, Error> {
+fn outputs(query: &Query) -> Result<Vec<Output>, Error> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Output {
+    struct Given {
         r#type: String,
         attrs: Option<BTreeMap<String, String>>,
     }
-    let given: Vec<Output> = json(query, "outputs")?;
-    let mut outputs: Vec<(String, BTreeMap<String, String>)> = given
+    let given: Vec<Given> = json(query, "outputs")?;
+    let mut outputs: Vec<Output> = given
         .into_iter()
         .map(|output| (output.r#type, output.attrs.unwrap_or_default()))
         .collect();
