@@ -70,7 +70,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 19] = [
+const NEEDED: [(&str, &str); 20] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -90,6 +90,7 @@ const NEEDED: [(&str, &str); 19] = [
     ("zstd", "zstd"),
     ("cc", "gcc"),
     ("curl", "curl"),
+    ("git", "git"),
 ];
 
 /// No run of the tests takes as long: one that does waits for something that never comes.

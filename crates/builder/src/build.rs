@@ -1,6 +1,7 @@
 //! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
 
 use crate::error::{Doing, Error, Result};
+use crate::fetch::Fetcher;
 use crate::language::{self, CheckDirective, Dockerfile};
 use crate::lint::{self, BaseImage, Finding};
 use crate::plan::{self, Plan};
@@ -263,6 +264,15 @@ impl<'a> Build<'a> {
         match *self.request.stop.borrow() {
             true => Err(Error::Cancelled),
             false => Ok(()),
+        }
+    }
+
+    pub(crate) fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher {
+            engine: self.engine,
+            handle: self.handle,
+            client: &*self.request.client,
+            stop: &self.request.stop,
         }
     }
 

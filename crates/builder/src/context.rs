@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sys::root::Root;
@@ -90,15 +91,18 @@ impl Context {
     }
 
     /// One of its directories, which keeps the whole.
-    fn part(&self, path: &Path) -> Result<Self> {
+    pub(crate) fn part(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let fd = self
             .root
             .open_at(path, flags, Mode::empty())
             .doing(|| format!("open {path:?} in the context"))?;
+        // Where it really is: on the way there may be links, which mean the context's own files.
+        let real = std::fs::read_link(sys::root::fd_path(fd.as_fd()))
+            .doing(|| format!("find {path:?} of the context"))?;
         Ok(Self {
             root: Arc::new(Root::from_fd(fd)),
-            path: self.path.join(path.strip_prefix("/").unwrap_or(path)),
+            path: real,
             _scratch: Arc::clone(&self._scratch),
         })
     }

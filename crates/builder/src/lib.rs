@@ -6,6 +6,7 @@
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
 //! cache      by what a step depends on, what it led to
+//! fetch      what comes from addresses
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
 //!
@@ -23,6 +24,7 @@ mod chmod;
 mod config;
 mod context;
 mod error;
+pub mod fetch;
 mod mounts;
 mod plan;
 mod progress;
@@ -38,6 +40,7 @@ mod transfer;
 pub use build::{Built, build, check};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
 pub use request::{Client, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told};

@@ -76,7 +76,9 @@ impl Work {
             .iter()
             .map(oci::Reference::familiar)
             .collect();
-        let request = self.wish.into_request(&self.engine, body, stop);
+        let request = self
+            .wish
+            .into_request(&self.engine, &self.handle, body, stop);
         let request = match request {
             Ok(request) => request,
             Err(error) => {

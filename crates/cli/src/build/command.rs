@@ -403,7 +403,11 @@ enum Source {
 fn source(matches: &Matches) -> Result<Source> {
     let file = matches.get("file").filter(|file| !file.is_empty());
     let named = named_directories(matches.list("build-context"))?;
-    let is_address = |text: &str| text.contains("://") || text.starts_with("git@");
+    let is_address = |text: &str| {
+        text.contains("://")
+            || text.starts_with("git@")
+            || (text.starts_with("github.com/") && !Path::new(text).exists())
+    };
     let parts = match (matches.args[0].as_str(), file) {
         ("-", Some("-")) => {
             return Err(Error::msg(
