@@ -67,6 +67,16 @@ pub struct DeviceRequest {
     pub options: Option<BTreeMap<String, String>>,
 }
 
+/// What passes an interface of a container, in bytes per second; 0 for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkRate {
+    /// To the container.
+    pub receive: u64,
+    /// From it.
+    pub send: u64,
+}
+
 /// The block IO weight of one device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -165,6 +175,9 @@ macro_rules! with_resources {
             pub pids_limit: Option<i64>,
             /// Limits of the process.
             pub ulimits: Option<Vec<Ulimit>>,
+            /// hull's own: what each interface of the container receives and sends; absent in an update keeps.
+            #[serde(skip_serializing_if = "is_default")]
+            pub network_rate: Option<NetworkRate>,
             /// Windows: CPUs.
             pub cpu_count: i64,
             /// Windows: percent of CPU.
@@ -196,7 +209,7 @@ macro_rules! impl_resources {
                     blkio_device_write_iops cpu_period cpu_quota cpu_realtime_period
                     cpu_realtime_runtime cpuset_cpus cpuset_mems devices device_cgroup_rules
                     device_requests kernel_memory kernel_memory_tcp memory_reservation memory_swap
-                    memory_swappiness oom_kill_disable pids_limit ulimits cpu_count cpu_percent
+                    memory_swappiness oom_kill_disable pids_limit ulimits network_rate cpu_count cpu_percent
                     io_maximum_iops io_maximum_bandwidth
                 })
             }

@@ -41,8 +41,8 @@ pub use container::{
 pub use exec::{ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest};
 pub use filters::Filters;
 pub use host_config::{
-    DeviceMapping, DeviceRequest, HostConfig, LogConfig, PortBinding, PortMap, Resources,
-    RestartPolicy, ThrottleDevice, Ulimit, UpdateRequest, WeightDevice,
+    DeviceMapping, DeviceRequest, HostConfig, LogConfig, NetworkRate, PortBinding, PortMap,
+    Resources, RestartPolicy, ThrottleDevice, Ulimit, UpdateRequest, WeightDevice,
 };
 pub use image::{
     BuildPruneResponse, Descriptor, DistributionInspect, HistoryItem, ImageConfig, ImageDeleteItem,

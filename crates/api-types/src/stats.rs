@@ -35,6 +35,9 @@ pub struct StatsResponse {
     /// Interface name to counters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: BTreeMap<String, NetworkStats>,
+    /// What each interface receives and sends per second at most: of this engine alone, where there is a limit.
+    #[serde(rename = "network_rate", skip_serializing_if = "is_default")]
+    pub network_rate: Option<crate::NetworkRate>,
     /// Time spent waiting, by `cpu`, `memory`, `io`: of this engine alone, where the kernel keeps account of it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pressure_stats: BTreeMap<String, PressureStats>,
@@ -80,6 +83,7 @@ impl Default for StatsResponse {
             precpu_stats: CpuStats::default(),
             memory_stats: MemoryStats::default(),
             networks: BTreeMap::new(),
+            network_rate: None,
             pressure_stats: BTreeMap::new(),
         }
     }

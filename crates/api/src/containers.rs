@@ -584,6 +584,7 @@ async fn sample(
     let stats = engine.stats(id).await?;
     response.read = jiff::Timestamp::now().to_string();
     wire::stats::fill(&mut response, &stats, container.state.pid);
+    response.network_rate = wire::inspect::network_rate(container.limits());
     if let Some(before) = before {
         response.preread.clone_from(&before.read);
         response.precpu_stats = before.cpu_stats.clone();

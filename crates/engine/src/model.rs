@@ -281,8 +281,20 @@ pub struct Limits {
     pub blkio_read_iops: Vec<Throttle>,
     /// Operations per second written to a device.
     pub blkio_write_iops: Vec<Throttle>,
+    /// What each of its interfaces receives and sends.
+    #[serde(default)]
+    pub network_rate: Option<NetworkRate>,
     /// Resource limits of the process.
     pub ulimits: Vec<Ulimit>,
+}
+
+/// Bytes per second of a container's interface; None: any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRate {
+    /// To the container.
+    pub receive_bytes: Option<u64>,
+    /// From it.
+    pub send_bytes: Option<u64>,
 }
 
 /// A rate for a block device.

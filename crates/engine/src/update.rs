@@ -4,11 +4,13 @@
 //! that what the kernel refuses is not recorded.
 
 use crate::Engine;
+use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::model::{Limits, Phase, Restart};
 use oci::runtime as rt;
 use shim::CgroupSupport;
 use shim::protocol::Request;
+use tokio::task::block_in_place;
 
 /// What to change; absent values stay.
 #[derive(Debug, Clone, Default)]
@@ -46,31 +48,9 @@ impl Engine {
         let mut limits = merge(&before, &update)?;
         let warnings = fit(&mut limits, &host_support()?)?;
         crate::spec::limits::check(&limits)?;
+        crate::networks::check_rate(&limits, &container.spec.network.mode)?;
         if phase.is_running() && limits != before {
-            let resources = resources(&limits, &before)?;
-            let request = Request::Update {
-                resources: Box::new(resources),
-            };
-            let link = container.running_link()?;
-            if let Err(error) = link.tell(request).await {
-                // Some of it may be set: the former limits are set again, as far as the kernel takes them.
-                let former = Request::Update {
-                    resources: Box::new(self::resources(&before, &limits)?),
-                };
-                let restored = link.tell(former).await;
-                let id = container.id();
-                if let Err(error) = restored {
-                    tracing::warn!(
-                        container = id,
-                        error = error.chain(),
-                        "cannot set the former limits again"
-                    );
-                }
-                return Err(Error::system(
-                    format!("Cannot update container {id}"),
-                    error,
-                ));
-            }
+            self.update_running(&container, &limits, &before).await?;
         }
         container.change(|state| {
             state.limits = Some(limits);
@@ -79,6 +59,41 @@ impl Engine {
         self.save_state(&container)?;
         self.container_event(&container, "update", []);
         Ok(warnings)
+    }
+
+    /// Has a container that runs keep other limits, all of them or none.
+    async fn update_running(
+        &self,
+        container: &Container,
+        limits: &Limits,
+        before: &Limits,
+    ) -> Result<()> {
+        let bound = |limits: &Limits| {
+            block_in_place(|| self.bound_endpoints(container, limits.network_rate))
+        };
+        let request = |to: &Limits, from: &Limits| {
+            let resources = Box::new(resources(to, from)?);
+            Ok::<_, Error>(Request::Update { resources })
+        };
+        let link = container.running_link()?;
+        let told = link.tell(request(limits, before)?).await;
+        let Err(error) = told.and_then(|()| bound(limits)) else {
+            return Ok(());
+        };
+        // Some of it may be set: the former limits are set again, as far as the kernel takes them.
+        let id = container.id();
+        let restored = link.tell(request(before, limits)?).await;
+        if let Err(error) = restored.and_then(|()| bound(before)) {
+            tracing::warn!(
+                container = id,
+                error = error.chain(),
+                "cannot set the former limits again"
+            );
+        }
+        Err(Error::system(
+            format!("Cannot update container {id}"),
+            error,
+        ))
     }
 }
 
@@ -144,6 +159,7 @@ fn merge(before: &Limits, update: &Update) -> Result<Limits> {
         blkio_write_bps: list(&asked.blkio_write_bps, &before.blkio_write_bps),
         blkio_read_iops: list(&asked.blkio_read_iops, &before.blkio_read_iops),
         blkio_write_iops: list(&asked.blkio_write_iops, &before.blkio_write_iops),
+        network_rate: asked.network_rate.or(before.network_rate),
         ulimits: before.ulimits.clone(),
     })
 }

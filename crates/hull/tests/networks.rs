@@ -366,6 +366,59 @@ fn the_default_bridge_has_ipv6_where_it_is_asked_for() {
 }
 
 #[test]
+fn what_a_container_receives_and_sends_is_limited() {
+    let mut engine = Engine::new();
+    stay(&engine, "web", "--network-rate receive=2m,send=1m");
+    let bridge = engine.bridge().to_owned();
+    let sending = |rate: &str| {
+        let rules = Command::new("nft")
+            .args(["list", "table", "netdev", &bridge])
+            .output();
+        let rules = String::from_utf8(rules.unwrap().stdout).unwrap();
+        rules.contains(&format!("limit rate over {rate}/second"))
+    };
+    let receiving = |rate: u64| {
+        let queues = Command::new("tc").args(["-j", "qdisc", "show"]).output();
+        let queues: serde_json::Value = serde_json::from_slice(&queues.unwrap().stdout).unwrap();
+        let mut queues = queues.as_array().unwrap().iter();
+        queues.any(|queue| queue["kind"] == "tbf" && queue["options"]["rate"] == rate)
+    };
+    assert!(sending("1 mbytes"), "as it was created");
+    assert!(receiving(2 << 20), "as it was created");
+    let shown = engine.ok(&[
+        "inspect",
+        "-f",
+        "{{.HostConfig.NetworkRate.Receive}}",
+        "web",
+    ]);
+    assert_eq!(shown, "2097152");
+    let stats = ["stats", "--no-stream", "--format", "{{.NetRate}}", "web"];
+    assert_eq!(engine.ok(&stats), "2MiB/s / 1MiB/s");
+    engine.words("update --network-rate 3m web");
+    assert!(sending("3 mbytes") && !sending("1 mbytes"));
+    // A network that comes later is limited, too; and another engine knows it all.
+    create(&engine, "more", 0, "");
+    engine.words("network connect more web");
+    engine.kill();
+    let flushed = Command::new("nft")
+        .args(["delete", "table", "netdev", &bridge])
+        .status();
+    assert!(flushed.unwrap().success());
+    engine.start();
+    engine.until("the limit is back", || sending("3 mbytes"));
+    engine.words("update --network-rate 0 web");
+    assert!(!sending("3 mbytes"));
+    engine.refused(
+        "run --rm --network-rate 1m --network host busybox true",
+        "network mode",
+    );
+    engine.refused("run --rm --network-rate 1 busybox true", "bytes per second");
+    engine.words("rm -f web");
+    engine.words("network rm more");
+    engine.assert_nothing_left();
+}
+
+#[test]
 fn it_is_said_who_reaches_a_port() {
     let engine = Engine::new();
     stay(&engine, "web", "-p 127.0.0.1:0:80 --expose 81");

@@ -12,6 +12,7 @@
 //! (`route_localnet`) for ports published to the host itself: without it a container could reach what listens on 127.0.0.1.
 
 use crate::nft::{self, Data, End, Expression, Family, Hook, KEY, Set, Table, ct, types};
+use crate::rate;
 use crate::spoofing::{self, Member};
 use crate::subnet::Subnet;
 use crate::{GatewayMode, PortMapping};
@@ -205,6 +206,11 @@ impl Firewall {
             Err(error) if error.errno == Errno::NOENT => Ok(()),
             result => result,
         }
+    }
+
+    /// Bounds what a container sends per second, or takes the bound away.
+    pub(crate) fn bound(&mut self, interface: &str, bytes: Option<u64>) -> Result<(), Error> {
+        rate::bound_sending(&mut self.socket, &self.name, interface, bytes)
     }
 
     /// Lets a container send what is its own.

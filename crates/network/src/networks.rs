@@ -13,7 +13,7 @@ use crate::ports::Ports;
 use crate::state::{Network, State, lock};
 use crate::{
     Address, AddressPool, Addressing, BridgeConfig, Endpoint, Explanation, Failure, PortMapping,
-    Protocol, Publish, Result,
+    Protocol, Publish, Rate, Result,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -89,6 +89,7 @@ impl Networks {
             pools: [None, None],
             index: None,
             endpoints: BTreeMap::new(),
+            rates: BTreeMap::new(),
         };
         self.lock().networks.insert(key.to_owned(), network);
         Ok(())
@@ -127,6 +128,7 @@ impl Networks {
             pools,
             index: None,
             endpoints: BTreeMap::new(),
+            rates: BTreeMap::new(),
         };
         state.networks.insert(key.to_owned(), network);
         Ok(config)
@@ -377,6 +379,15 @@ impl Networks {
         Ok(chosen)
     }
 
+    /// Bounds what passes an endpoint that is connected, in the place of what bounded it before. It lasts as long as the endpoint;
+    /// who adopts one says it again.
+    ///
+    /// # Errors
+    /// A rate that makes no sense, a network on an interface of the host, a kernel that cannot.
+    pub fn bound(&self, key: &str, endpoint: &Endpoint, rate: Rate) -> Result<()> {
+        self.lock().bound(key, endpoint, rate)
+    }
+
     /// Says who can reach a port of an endpoint, and by which rule: of each of its addresses and of each way that it is published.
     ///
     /// # Errors
@@ -445,6 +456,9 @@ impl Networks {
         }
         if let Ok(network) = state.network(key) {
             network.endpoints.remove(&endpoint.host_interface);
+        }
+        if let Err(error) = state.unbound(key, endpoint) {
+            errors.push(error);
         }
         drop(state);
         let dead = Dead {

@@ -8,8 +8,8 @@ use crate::ports::Ports;
 use crate::spoofing::Member;
 use crate::subnet::Subnet;
 use crate::{
-    Address, AddressPool, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Range, Result,
-    address, watch,
+    Address, AddressPool, Addressing, BridgeConfig, Endpoint, Failure, PortMapping, Range, Rate,
+    Result, address, watch,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +44,8 @@ pub(crate) struct Network {
     pub(crate) index: Option<u32>,
     /// By the host's end.
     pub(crate) endpoints: BTreeMap<String, Endpoint>,
+    /// Of those that have a limit, likewise.
+    pub(crate) rates: BTreeMap<String, Rate>,
 }
 
 impl Network {
@@ -152,7 +154,48 @@ impl State {
             .flat_map(|(_, endpoint)| published(endpoint, &endpoint.ports))
             .collect();
         let members: Vec<Member> = endpoints().filter_map(|(n, e)| n.member(e)).collect();
-        Ok(kernel.firewall.rebuild(&rules, &published, &members)?)
+        kernel.firewall.rebuild(&rules, &published, &members)?;
+        for (interface, rate) in up.flat_map(|network| &network.rates) {
+            kernel.firewall.bound(interface, rate.send)?;
+        }
+        Ok(())
+    }
+
+    /// Bounds what passes an endpoint, in the place of what bounded it before.
+    pub(crate) fn bound(&mut self, key: &str, endpoint: &Endpoint, rate: Rate) -> Result<()> {
+        rate.check()?;
+        let (network, kernel) = self.in_force(key)?;
+        if rate == Rate::default() && !network.rates.contains_key(&endpoint.host_interface) {
+            return Ok(());
+        }
+        if let Some(uplink) = &network.config.uplink {
+            return Err(Failure::Invalid(format!(
+                "what passes an interface on the host's {} cannot be limited: the host has no end of it",
+                uplink.parent
+            )));
+        }
+        let interface = &endpoint.host_interface;
+        let index = link::index_of(&kernel.links, interface)?;
+        crate::rate::bound_receiving(&mut kernel.links, (index, interface), rate.receive)?;
+        kernel.firewall.bound(interface, rate.send)?;
+        if rate == Rate::default() {
+            network.rates.remove(interface);
+        } else {
+            network.rates.insert(interface.clone(), rate);
+        }
+        Ok(())
+    }
+
+    /// Forgets what bounds an endpoint that goes.
+    pub(crate) fn unbound(&mut self, key: &str, endpoint: &Endpoint) -> Result<()> {
+        let interface = &endpoint.host_interface;
+        let Ok((network, kernel)) = self.in_force(key) else {
+            return Ok(());
+        };
+        if network.rates.remove(interface).is_some() {
+            kernel.firewall.bound(interface, None)?;
+        }
+        Ok(())
     }
 
     /// Every network that anybody has.

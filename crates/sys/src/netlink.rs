@@ -23,6 +23,8 @@ const NLM_F_ACK: u16 = 4;
 const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
+/// In the place of what is there.
+pub const NLM_F_REPLACE: u16 = 0x100;
 /// Fail when it exists already.
 pub const NLM_F_EXCL: u16 = 0x200;
 /// Make it when it does not exist.

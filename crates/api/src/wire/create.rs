@@ -362,6 +362,13 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
         blkio_write_bps: throttles(&resources.blkio_device_write_bps),
         blkio_read_iops: throttles(&resources.blkio_device_read_iops),
         blkio_write_iops: throttles(&resources.blkio_device_write_iops),
+        network_rate: resources
+            .network_rate
+            .as_ref()
+            .map(|rate| engine::model::NetworkRate {
+                receive_bytes: Some(rate.receive).filter(|bytes| *bytes > 0),
+                send_bytes: Some(rate.send).filter(|bytes| *bytes > 0),
+            }),
         ulimits: ulimits
             .map(|ulimit| Ulimit {
                 name: ulimit.name.clone(),

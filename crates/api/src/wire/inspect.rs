@@ -321,6 +321,7 @@ fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
     host.blkio_device_write_bps = throttles(&limits.blkio_write_bps);
     host.blkio_device_read_iops = throttles(&limits.blkio_read_iops);
     host.blkio_device_write_iops = throttles(&limits.blkio_write_iops);
+    host.network_rate = network_rate(limits);
     let ulimits = limits.ulimits.iter();
     host.ulimits = Some(
         ulimits
@@ -436,6 +437,17 @@ fn bindings(container: &Snapshot) -> wire::PortMap {
             .push(wire::PortBinding { host_ip, host_port });
     }
     map
+}
+
+/// The limit of what interfaces receive and send; None: there is none.
+pub(crate) fn network_rate(limits: &Limits) -> Option<wire::NetworkRate> {
+    let rate = limits.network_rate?;
+    let bytes = |bytes: Option<u64>| bytes.unwrap_or(0);
+    let shown = wire::NetworkRate {
+        receive: bytes(rate.receive_bytes),
+        send: bytes(rate.send_bytes),
+    };
+    (shown != wire::NetworkRate::default()).then_some(shown)
 }
 
 /// Who can reach a port.

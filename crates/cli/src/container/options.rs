@@ -195,6 +195,12 @@ pub(crate) const CONTAINER_FLAGS: &[Flag] = &[
     Flag::list("net-alias", "").alias_of("network-alias"),
     Flag::of("network", Kind::List("network"), "Connect to a network").check(network::check),
     Flag::list("network-alias", "Add a name in the network's DNS"),
+    Flag::of(
+        "network-rate",
+        Kind::Text("rate"),
+        "Limit what each interface receives and sends per second (10m, receive=10m,send=1m)",
+    )
+    .check(network::check_rate),
     Flag::bool("no-healthcheck", "Switch off the image's health check"),
     Flag::bool("oom-kill-disable", "Do not kill on out of memory"),
     Flag::of(

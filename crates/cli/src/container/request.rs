@@ -275,6 +275,7 @@ fn resources(matches: &Matches, host: &mut HostConfig) -> Result<(), String> {
     host.cpu_quota = int("cpu-quota");
     host.cpu_realtime_period = int("cpu-rt-period");
     host.cpu_realtime_runtime = int("cpu-rt-runtime");
+    host.network_rate = matches.get("network-rate").map(network::rate).transpose()?;
     host.cpuset_cpus = matches.text("cpuset-cpus").to_owned();
     host.cpuset_mems = matches.text("cpuset-mems").to_owned();
     host.devices = Some(devices);

@@ -9,7 +9,7 @@ use crate::go::units;
 use crate::objects;
 use crate::output;
 use crate::session::Session;
-use api_types::{ContainerSummary, MemoryStats, StatsResponse};
+use api_types::{ContainerSummary, MemoryStats, NetworkRate, StatsResponse};
 use client::{Client, Request};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +45,7 @@ const COLUMNS: Columns = Columns {
         ("MemUsage", "MEM USAGE / LIMIT"),
         ("MemPerc", "MEM %"),
         ("NetIO", "NET I/O"),
+        ("NetRate", "NET RATE"),
         ("BlockIO", "BLOCK I/O"),
         ("PIDs", "PIDS"),
     ],
@@ -164,6 +165,7 @@ fn row(asked: &str, stats: &StatsResponse, before: &mut Before, truncate: bool) 
             .set("MemPerc", "--");
         return nothing
             .set("NetIO", "--")
+            .set("NetRate", "--")
             .set("BlockIO", "--")
             .set("PIDs", "--");
     }
@@ -194,8 +196,22 @@ fn row(asked: &str, stats: &StatsResponse, before: &mut Before, truncate: bool) 
                 sum(|network| network.tx_bytes),
             ),
         )
+        .set("NetRate", rate(stats.network_rate.as_ref()))
         .set("BlockIO", pair(read, written))
         .set("PIDs", stats.pids_stats.current.to_string())
+}
+
+/// What each interface receives and sends per second at most.
+#[allow(clippy::cast_precision_loss, reason = "a few digits are shown")]
+fn rate(rate: Option<&NetworkRate>) -> String {
+    let Some(rate) = rate else {
+        return "--".to_owned();
+    };
+    let show = |bytes: u64| match bytes {
+        0 => "--".to_owned(),
+        bytes => format!("{}/s", units::bytes_size(bytes as f64)),
+    };
+    format!("{} / {}", show(rate.receive), show(rate.send))
 }
 
 /// The container's share of the host's CPU time since the last reading, 100 for one CPU.
@@ -259,7 +275,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             text,
-            "{\"BlockIO\":\"2kB / 5B\",\"CPUPerc\":\"40.00%\",\"Container\":\"web\",\"ID\":\"0123456789ab\",\"MemPerc\":\"50.00%\",\"MemUsage\":\"2MiB / 4MiB\",\"Name\":\"web\",\"NetIO\":\"1.5kB / 0B\",\"PIDs\":\"3\"}\n"
+            "{\"BlockIO\":\"2kB / 5B\",\"CPUPerc\":\"40.00%\",\"Container\":\"web\",\"ID\":\"0123456789ab\",\"MemPerc\":\"50.00%\",\"MemUsage\":\"2MiB / 4MiB\",\"Name\":\"web\",\"NetIO\":\"1.5kB / 0B\",\"NetRate\":\"--\",\"PIDs\":\"3\"}\n"
         );
         let stopped = COLUMNS.render(
             "{{.CPUPerc}} {{.MemUsage}}",

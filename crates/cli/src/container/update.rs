@@ -6,7 +6,7 @@ use crate::flags::{Flag, Kind, Matches};
 use crate::objects;
 use crate::output;
 use crate::parse::ports::Ports;
-use crate::parse::{check, security};
+use crate::parse::{check, network, security};
 use crate::session::Session;
 use api_types::{PortMap, PortsRequest, UpdateRequest, UpdateResponse};
 use client::Request;
@@ -48,6 +48,12 @@ const FLAGS: &[Flag] = &[
         Kind::SwapBytes,
         "Limit of memory and swap together; -1 for unlimited swap",
     ),
+    Flag::of(
+        "network-rate",
+        Kind::Text("rate"),
+        "Limit what each interface receives and sends per second (10m, receive=10m,send=1m)",
+    )
+    .check(network::check_rate),
     Flag::of(
         "pids-limit",
         Kind::Int,
@@ -132,6 +138,7 @@ fn request(matches: &Matches) -> Result<UpdateRequest, String> {
     let int = |name| matches.int(name).unwrap_or(0);
     let bytes = |name| matches.bytes(name).unwrap_or(0);
     Ok(UpdateRequest {
+        network_rate: matches.get("network-rate").map(network::rate).transpose()?,
         restart_policy: security::restart_policy(matches.text("restart"))?,
         blkio_weight: matches.get("blkio-weight").map_or(Ok(0), check::uint16)?,
         cpu_period: int("cpu-period"),

@@ -1,9 +1,9 @@
 //! `--network name` and `--network name=…,alias=…,ip=…,…`, and how the flags about addresses join them.
 
 use crate::flags::Matches;
-use crate::go::csv;
+use crate::go::{csv, units};
 use crate::parse::address;
-use api_types::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
+use api_types::{EndpointIpamConfig, EndpointSettings, NetworkRate, NetworkingConfig};
 use std::collections::BTreeMap;
 
 /// One `--network`.
@@ -23,6 +23,39 @@ struct Attachment {
 /// Checks one value of `--network`.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     parse(text).map(drop)
+}
+
+/// Checks a value of `--network-rate`.
+pub(crate) fn check_rate(text: &str) -> Result<(), String> {
+    rate(text).map(drop)
+}
+
+/// Reads `10m`, which is both, or `receive=10m,send=1m`; what is not named is not limited, and neither is 0.
+pub(crate) fn rate(text: &str) -> Result<NetworkRate, String> {
+    let bytes = |text: &str| {
+        let bytes = units::ram_in_bytes(text)?;
+        u64::try_from(bytes).map_err(|_| format!("invalid rate {text:?}"))
+    };
+    if !text.contains('=') {
+        let both = bytes(text)?;
+        return Ok(NetworkRate {
+            receive: both,
+            send: both,
+        });
+    }
+    let mut rate = NetworkRate::default();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("receive", value)) => rate.receive = bytes(value)?,
+            Some(("send", value)) => rate.send = bytes(value)?,
+            _ => {
+                return Err(format!(
+                    "invalid rate {part:?}: it reads like receive=10m,send=1m"
+                ));
+            }
+        }
+    }
+    Ok(rate)
 }
 
 fn parse(text: &str) -> Result<Attachment, String> {
@@ -200,6 +233,18 @@ fn endpoint(attachment: &Attachment) -> Result<EndpointSettings, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_of_both_ways_or_of_each() {
+        let shown = |text| rate(text).map(|rate| (rate.receive, rate.send)).ok();
+        assert_eq!(shown("10k"), Some((10240, 10240)));
+        assert_eq!(shown("send=1m"), Some((0, 1 << 20)));
+        assert_eq!(shown("receive=2k,send=1k"), Some((2048, 1024)));
+        assert_eq!(shown("0"), Some((0, 0)));
+        for bad in ["", "x", "send=", "up=1m", "send=1m,", "-1"] {
+            assert_eq!(shown(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn short_and_long_forms() {

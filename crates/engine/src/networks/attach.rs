@@ -145,6 +145,7 @@ impl Engine {
             .network
             .connect(&attachment.network, netns.as_fd(), &known, false);
         made.map_err(|failure| failed("connect the container to the network", failure))?;
+        self.bound_endpoint(container, attachment, &endpoint)?;
         self.route(container, &netns)?;
         self.follow_way_out(container, before)?;
         let dir = self.bundle(container.id()).join("etc");

@@ -73,9 +73,9 @@ impl Engine {
         }
         // With one way out for everything it is set with the interface.
         let single = ways_out.iter().all(|way| *way == ways_out[0]);
-        for (attachment, endpoint) in state.endpoints() {
+        for (attachment, known) in state.endpoints() {
             let routes = single && ways_out.first() == Some(&attachment.network.as_str());
-            let endpoint = to_network(attachment, endpoint);
+            let endpoint = to_network(attachment, known);
             let network = &attachment.network;
             let connected = self
                 .0
@@ -87,6 +87,7 @@ impl Engine {
                     failure,
                 )
             })?;
+            self.bound_endpoint(container, attachment, known)?;
             self.network_event(&*self.network(network)?, "connect", Some(container.id()));
         }
         if state.endpoints().next().is_none() {
@@ -189,7 +190,20 @@ impl Engine {
         self.0
             .network
             .adopt(&made, &endpoints)
-            .context(|| "restore the networks")
+            .context(|| "restore the networks")?;
+        for container in self.0.registry.all() {
+            // Its interface may be gone with it, and then there is nothing to limit.
+            if let Err(error) =
+                self.bound_endpoints(&container, container.snapshot().limits().network_rate)
+            {
+                tracing::warn!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot limit a container's network"
+                );
+            }
+        }
+        Ok(())
     }
 }
 

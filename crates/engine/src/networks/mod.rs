@@ -9,8 +9,10 @@ mod explain;
 mod model;
 mod options;
 mod ports;
+mod rate;
 
 pub(crate) use endpoint::{network_namespace, parse_mac};
+pub(crate) use rate::check_rate;
 
 pub use explain::PortExplanation;
 pub use model::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};

@@ -366,7 +366,7 @@ impl Drop for Engine {
             .args(["link", "del", &self.bridge])
             .stderr(Stdio::null())
             .status();
-        for family in ["inet", "bridge"] {
+        for family in ["inet", "bridge", "netdev"] {
             let _ = Command::new("nft")
                 .args(["delete", "table", family, &self.bridge])
                 .stderr(Stdio::null())

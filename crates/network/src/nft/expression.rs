@@ -20,6 +20,21 @@ fn numbers(name: &'static str, attributes: &[(u16, u32)]) -> Expression {
     (name, attributes.collect())
 }
 
+/// More bytes have come than this many per second, and so many at once.
+pub(crate) fn exceeds(bytes: u64, burst: u32) -> Expression {
+    const SECOND: u64 = 1;
+    const BYTES: u32 = 1;
+    const INVERTED: u32 = 1;
+    let attributes = vec![
+        (1, Value::Long(bytes)),
+        (2, Value::Long(SECOND)),
+        (3, Value::Number(burst)),
+        (4, Value::Number(BYTES)),
+        (5, Value::Number(INVERTED)),
+    ];
+    ("limit", attributes)
+}
+
 /// Kinds of metadata.
 pub(crate) mod meta {
     pub(crate) const PROTOCOL: u32 = 1;

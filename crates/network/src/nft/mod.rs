@@ -7,8 +7,9 @@ pub(crate) mod live;
 
 pub(crate) use expression::{
     End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, conntrack, ct,
-    differs, dnat, dnat_to, drop, equals, family, from, go_back, interface_bytes, into, jump,
-    load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload, to_local,
+    differs, dnat, dnat_to, drop, equals, exceeds, family, from, go_back, interface_bytes, into,
+    jump, load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload,
+    to_local,
 };
 
 use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
@@ -23,7 +24,9 @@ const NFNL_MSG_BATCH_END: u16 = 17;
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_DELCHAIN: u16 = 5;
 const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_DELRULE: u16 = 8;
 const NFT_MSG_NEWSET: u16 = 9;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
@@ -43,6 +46,8 @@ const NF_ACCEPT: u32 = 1;
 pub(crate) enum Family {
     /// IPv4 and IPv6.
     Inet = 1,
+    /// What arrives by an interface, before anything else sees it.
+    Netdev = 5,
     /// Frames on bridges.
     Bridge = 7,
 }
@@ -51,6 +56,7 @@ impl Family {
     fn name(self) -> &'static str {
         match self {
             Self::Inet => "inet",
+            Self::Netdev => "netdev",
             Self::Bridge => "bridge",
         }
     }
@@ -121,6 +127,9 @@ pub(crate) struct Hook {
     pub(crate) priority: i32,
 }
 
+/// The hook of [`Family::Netdev`].
+pub(crate) const INGRESS: u32 = 0;
+
 /// The hooks' numbers, which those of bridges share.
 pub(crate) const PREROUTING: u32 = 0;
 pub(crate) const FORWARD: u32 = 2;
@@ -161,14 +170,19 @@ impl Table<'_> {
     /// The table without anything in it, whether there was one or not.
     pub(crate) fn anew(self) -> Vec<Message> {
         let mut messages = self.removal();
-        messages.push(self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table"));
+        messages.push(self.present());
         messages
+    }
+
+    /// The table, whether there was one or not.
+    pub(crate) fn present(self) -> Message {
+        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table")
     }
 
     /// The table gone, whether there was one or not: made first, so that deleting it cannot fail.
     pub(crate) fn removal(self) -> Vec<Message> {
         vec![
-            self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add table"),
+            self.present(),
             self.message(NFT_MSG_DELTABLE, 0, "delete table"),
         ]
     }
@@ -185,6 +199,30 @@ impl Table<'_> {
                 .attribute(2, &hook.priority.to_be_bytes())
         });
         message.be32(5, NF_ACCEPT).text(7, hook.kind)
+    }
+
+    /// A chain that is called for what arrives by an interface.
+    pub(crate) fn chain_on(self, name: &str, hook: Hook, interface: &str) -> Message {
+        let what = format!("add chain {name}");
+        let message = self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, &what);
+        let message = message.text(3, name).nest(4, |nest| {
+            nest.be32(1, hook.number)
+                .attribute(2, &hook.priority.to_be_bytes())
+                .text(3, interface)
+        });
+        message.be32(5, NF_ACCEPT).text(7, hook.kind)
+    }
+
+    /// All rules of a chain gone.
+    pub(crate) fn empty_chain(self, name: &str) -> Message {
+        let what = format!("empty chain {name}");
+        self.message(NFT_MSG_DELRULE, 0, &what).text(2, name)
+    }
+
+    /// A chain gone, with its rules.
+    pub(crate) fn chain_removal(self, name: &str) -> Message {
+        let what = format!("delete chain {name}");
+        self.message(NFT_MSG_DELCHAIN, 0, &what).text(3, name)
     }
 
     pub(crate) fn set(self, set: Set) -> Message {
@@ -282,6 +320,8 @@ pub(crate) type Expression = (&'static str, Vec<(u16, Value)>);
 pub(crate) enum Value {
     /// In network order.
     Number(u32),
+    /// Likewise.
+    Long(u64),
     Text(&'static str),
     /// Compared or masked bytes.
     Bytes(Vec<u8>),
@@ -291,6 +331,7 @@ pub(crate) enum Value {
 fn append(message: Message, (kind, value): (u16, Value)) -> Message {
     match value {
         Value::Number(number) => message.be32(kind, number),
+        Value::Long(number) => message.attribute(kind, &number.to_be_bytes()),
         Value::Text(text) => message.text(kind, text),
         Value::Bytes(bytes) => message.nest(kind, |nest| nest.attribute(NFTA_DATA_VALUE, &bytes)),
         Value::Verdict(code, chain) => {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// How often each thing is done.
 const ROUNDS: usize = 20;
 
+/// What is left to the kernel between two measurements.
+const REST: Duration = Duration::from_millis(200);
+
 /// How many containers are started on one network.
 const CONTAINERS: usize = 1000;
 
@@ -52,11 +55,13 @@ pub(super) fn run(sites: &[Site]) -> Result<()> {
 /// Each thing once: how long it takes.
 fn once(site: &Site) -> Result<Vec<Duration>> {
     let timed = |arguments: &[&str]| {
+        // What was removed before the kernel takes away a while later, and whoever makes a link waits for that.
+        std::thread::sleep(REST);
         let started = Instant::now();
         site.run(arguments)?;
         Ok::<_, String>(started.elapsed())
     };
-    let sleep = ["busybox", "sleep", "60"];
+    let sleep = ["--stop-timeout", "0", "busybox", "sleep", "60"];
     let mut took = vec![
         timed(&["network", "create", "passing"])?,
         timed(&["network", "connect", "passing", "client"])?,

@@ -1,0 +1,64 @@
+//! Limits of what a container's interfaces receive and send.
+
+use super::endpoint::to_network;
+use super::failed;
+use crate::Engine;
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::model::{Attachment, Endpoint, Limits, NetworkMode, NetworkRate};
+use network::Rate;
+
+fn to_rate(rate: Option<NetworkRate>) -> Rate {
+    let rate = rate.unwrap_or_default();
+    Rate {
+        receive: rate.receive_bytes,
+        send: rate.send_bytes,
+    }
+}
+
+/// Checks a limit of a container with this network mode.
+pub(crate) fn check_rate(limits: &Limits, mode: &NetworkMode) -> Result<()> {
+    let rate = to_rate(limits.network_rate);
+    let shares = matches!(
+        mode,
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_)
+    );
+    if shares && rate != Rate::default() {
+        return Err(Error::invalid(
+            "conflicting options: a network rate and the network mode: the container has no interface of its own",
+        ));
+    }
+    rate.check()
+        .map_err(|failure| Error::invalid(failure.to_string()))
+}
+
+impl Engine {
+    /// Bounds one endpoint that is connected as the container's limits say.
+    pub(super) fn bound_endpoint(
+        &self,
+        container: &Container,
+        attachment: &Attachment,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let rate = to_rate(container.snapshot().limits().network_rate);
+        self.set_rate(attachment, endpoint, rate)
+    }
+
+    /// Bounds all endpoints of a container that runs.
+    pub(crate) fn bound_endpoints(
+        &self,
+        container: &Container,
+        rate: Option<NetworkRate>,
+    ) -> Result<()> {
+        for (attachment, endpoint) in container.state().endpoints() {
+            self.set_rate(attachment, endpoint, to_rate(rate))?;
+        }
+        Ok(())
+    }
+
+    fn set_rate(&self, attachment: &Attachment, endpoint: &Endpoint, rate: Rate) -> Result<()> {
+        let known = to_network(attachment, endpoint);
+        let bound = self.0.network.bound(&attachment.network, &known, rate);
+        bound.map_err(|failure| failed("limit the container's network", failure))
+    }
+}
