@@ -2,6 +2,7 @@
 //!
 //! Everything here blocks, on a thread of its own.
 
+use crate::agent::Agent;
 use crate::attributes::Attributes;
 use crate::failure::{self, Source};
 use crate::files::{Transfer, Wanted};
@@ -13,13 +14,14 @@ use crate::steps::Steps;
 use crate::vertex::{Part, Teller, Vertex};
 use crate::wanted::{self, Wanted as Used};
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
-use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
+use builder::{Context, Error, Forwarding, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
 use engine::Engine;
 use engine::model::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use images::registry::Credentials;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -209,13 +211,14 @@ impl Job {
             started,
             is_done,
         };
-        self.transfer().receive(wanted, context, &mut |bytes| {
-            all = bytes;
-            if told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
-                self.teller.part(vertex, &part(bytes, false));
-            }
-        })?;
+        self.transfer()
+            .receive(wanted, context.root(), &mut |bytes| {
+                all = bytes;
+                if told.elapsed() >= PROGRESS_INTERVAL {
+                    told = Instant::now();
+                    self.teller.part(vertex, &part(bytes, false));
+                }
+            })?;
         self.teller.part(vertex, &part(all, true));
         Ok(())
     }
@@ -434,6 +437,19 @@ impl builder::Client for SessionClient {
 
     fn credentials(&self, domain: &str) -> Result<Credentials> {
         self.wait(self.session.credentials(domain))
+    }
+
+    fn agent(&self, id: &str, listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>> {
+        if !self.wait(self.session.has_agent(id))? {
+            return Ok(None);
+        }
+        let session = Arc::clone(&self.session);
+        let agent = Agent::forward(&self.handle, listener, session, id.to_owned());
+        let agent = agent.map_err(|source| Error::System {
+            doing: "listen for connections to an SSH agent".to_owned(),
+            source,
+        })?;
+        Ok(Some(Box::new(agent)))
     }
 }
 
