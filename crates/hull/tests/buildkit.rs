@@ -513,3 +513,39 @@ fn commands_reach_the_clients_ssh_agent() {
     );
     assert_has(&bench.fails(&[]), &["ssh agent default: not found"]);
 }
+
+#[test]
+fn base_images_come_from_registries_that_know_the_client() {
+    let registry = support::registry::Registry::locked();
+    let (base, mine) = (registry.name("base:1"), registry.name("mine:1"));
+    let bench = Bench::new(&format!("FROM {base}\nRUN echo 1 > /1\n"), &[]);
+    bench.engine.ok(&["tag", "busybox", &base]);
+    let as_user = |arguments: &[&str]| {
+        let mut command = bench.engine.hull(arguments);
+        let config = bench.engine.path("docker-config");
+        let said = said(command.env("DOCKER_CONFIG", config).output().unwrap());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    as_user(&["login", "-u", "me", "-p", "secret", &registry.address]);
+    as_user(&["push", "-q", &base]);
+    bench.engine.ok(&["rmi", &base]);
+    // It is not here, so it may have instructions that use any file.
+    let shown = bench.build(&[]);
+    assert_has(
+        &shown,
+        &[&format!("load metadata for {base}"), "RUN echo 1 > /1"],
+    );
+    let before = registry.asked(&["/v2/base/manifests/1"]);
+    bench.build(&["--pull"]);
+    assert!(registry.asked(&["/v2/base/manifests/1"]) > before);
+    // The client pushes by itself what the engine has built.
+    let said = bench.try_build(&["-t", &mine, "--push"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(registry.asked(&["PUT /v2/mine/manifests/1"]) > 0);
+    std::fs::remove_dir_all(bench.engine.path("docker-config")).unwrap();
+    bench.engine.ok(&["rmi", &base]);
+    assert_has(
+        &bench.fails(&["--no-cache"]),
+        &[&format!("load metadata for {base}")],
+    );
+}
