@@ -1,4 +1,4 @@
-//! `cargo xtask compose`: a project of five services by the Compose plugin, version 2, as the next Debian has it.
+//! `cargo xtask compose`: a project of six services by the Compose plugin, version 2, as the next Debian has it.
 //!
 //! The plugin is installed in a root of its own in target/, and is run in it: the packages of this machine stay as they are.
 
@@ -13,7 +13,8 @@ const SUITE: &str = "trixie";
 const COMMAND_TIMEOUT: &str = "120";
 
 /// What is said, and what the answer has to have; nothing at all, where nothing is expected.
-const STEPS: [(&str, &[&str]); 17] = [
+const STEPS: [(&str, &[&str]); 19] = [
+    ("build", &["RUN cat settings > /www/index.html"]),
     ("up -d", &["shop-db-1  Healthy", "shop-web-1  Started"]),
     (
         "ps -a --format {{.Service}}:{{.State}}:{{.Health}}:{{.ExitCode}}",
@@ -27,6 +28,7 @@ const STEPS: [(&str, &[&str]); 17] = [
     ("exec -T web wget -q -O- http://api:8080/", &["first"]),
     ("exec -T web cat /etc/web.conf", &["settings of the shop"]),
     ("exec -T web ping -c 1 -W 1 db", &["bad address"]),
+    ("exec -T built cat /www/index.html", &["built by first"]),
     ("exec -T debug true", &["not running"]),
     ("port web 80", &["127.0.0.1:18080"]),
     ("up -d --scale api=3", &["shop-api-3  Started"]),
@@ -54,6 +56,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     };
     plugin.write("compose.yaml", include_str!("compose/compose.yaml"))?;
     plugin.write("password", "s3cret\n")?;
+    let built = plugin.project.join("built");
+    std::fs::create_dir_all(&built).map_err(|error| format!("{}: {error}", built.display()))?;
+    plugin.write("built/Dockerfile", include_str!("compose/Dockerfile"))?;
+    plugin.write("built/settings", "built by ")?;
     let engine = Engine::start(root, &place)?;
     engine.make_image()?;
     for (words, expected) in STEPS {
@@ -81,7 +87,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     if networks.lines().count() != 3 || !volumes.is_empty() {
         return Err(format!("something is left:\n{networks}{volumes}"));
     }
-    shell::print("compose: a project of five services came, changed and went");
+    shell::print("compose: a project of six services came, changed and went");
     Ok(())
 }
 

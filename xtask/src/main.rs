@@ -26,7 +26,7 @@ cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
                     the tests that ask a kernel, on a Debian machine with systemd, cgroup v2, AppArmor (as root)
 cargo xtask docker-py
                     the integration tests of docker's library for Python against the engine (as root)
-cargo xtask compose a project of five services by the Compose plugin against the engine (as root)
+cargo xtask compose a project of six services by the Compose plugin against the engine (as root)
 cargo xtask ci      formatting, clippy, tidy, tests, docker-py, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
 cargo xtask conformance <suite>

@@ -17,6 +17,7 @@
 pub mod language;
 pub mod lint;
 
+mod agent;
 mod apart;
 mod build;
 mod cache;
@@ -43,7 +44,7 @@ pub use error::{Error, Result};
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
-pub use request::{Client, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told};
+pub use request::{Client, Forwarding, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told};
 pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.

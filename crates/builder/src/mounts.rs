@@ -4,6 +4,7 @@
 //! (CVE-2024-1753); what is written to a bind mount is written to a copy; mount points that a mount has made are taken back
 //! through the layer's own directory, never through the container's tree (CVE-2024-23652).
 
+use crate::agent::Agent;
 use crate::build::Build;
 use crate::cache::Inputs;
 use crate::error::{Doing, Error, Result};
@@ -32,6 +33,8 @@ const MOUNTS_MAX: usize = 128;
 pub(crate) const CACHES: &str = "build-caches";
 /// The directory of secrets in the engine's directory for what does not last.
 pub(crate) const SECRETS: &str = "build-secrets";
+/// Where SSH agents are in containers, before their number.
+const AGENTS_TARGET: &str = "/run/buildkit/ssh_agent";
 /// Where secrets are in containers.
 const SECRETS_TARGET: &str = "/run/secrets";
 
@@ -63,9 +66,6 @@ impl Mounts {
         for text in texts {
             let text = stage.word(text)?;
             let mount = Mount::parse(&text).map_err(Error::Invalid)?;
-            if let MountKind::Ssh = mount.kind {
-                return Err(Error::Unsupported("RUN --mount=type=ssh".to_owned()));
-            }
             if let MountKind::Cache { from: Some(_), .. } = mount.kind {
                 return Err(Error::Unsupported(
                     "a cache mount that begins with the files of another (from=)".to_owned(),
@@ -97,6 +97,7 @@ impl Mounts {
             variables: Vec::new(),
             files: None,
             secrets: None,
+            agents: Vec::new(),
             locks: Vec::new(),
         };
         for (at, document) in documents.iter().enumerate() {
@@ -118,10 +119,11 @@ impl Mounts {
 /// What is mounted in one container, and goes with this value.
 pub(crate) struct Mounted {
     pub(crate) mounts: Vec<EngineMount>,
-    /// Secrets as `NAME=value`.
+    /// Secrets, and where an SSH agent is, as `NAME=value`.
     pub(crate) variables: Vec<String>,
     files: Option<Scratch>,
     secrets: Option<SecretFiles>,
+    agents: Vec<Agent>,
     locks: Vec<File>,
 }
 
@@ -205,9 +207,37 @@ impl Mounted {
                     }
                 }
             }
-            MountKind::Ssh => unreachable!("it was refused when the mounts were read"),
+            MountKind::Ssh {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+            } => {
+                let path = self.files(stage.build)?.join(format!("agent-{at}"));
+                let client = &*stage.build.request.client;
+                let agent = Agent::open(client, id, &path, (*mode, *uid, *gid))?;
+                match (agent, required) {
+                    (Some(agent), _) => self.agent(agent, given.map(target), path),
+                    (None, false) => {}
+                    (None, true) => {
+                        return Err(Error::NotFound(format!("ssh agent {id}: not found")));
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Gives an agent to the command: as a socket, and as the variable that SSH knows, for the first of them.
+    fn agent(&mut self, agent: Agent, target: Option<String>, path: PathBuf) {
+        let number = self.agents.len();
+        let target = target.unwrap_or_else(|| format!("{AGENTS_TARGET}.{number}"));
+        if number == 0 {
+            self.variables.push(format!("SSH_AUTH_SOCK={target}"));
+        }
+        self.agents.push(agent);
+        self.bind(target, path, true);
     }
 
     /// Gives a secret to the command: as a variable, and as a file where there is no variable or a target is named.

@@ -9,6 +9,7 @@ use oci::image::Platform;
 use patterns::Ignore;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::unix::net::UnixListener;
 use sys::root::Root;
 use tokio::sync::watch;
 
@@ -79,7 +80,17 @@ pub trait Client: fmt::Debug + Send + Sync {
     /// # Errors
     /// The client is gone.
     fn credentials(&self, domain: &str) -> Result<Credentials>;
+
+    /// Passes what comes to a socket on to an SSH agent of the client, until what is returned goes; `None` where it has none of
+    /// that ID.
+    ///
+    /// # Errors
+    /// The client is gone.
+    fn agent(&self, id: &str, listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>>;
 }
+
+/// Something that forwards as long as it is there.
+pub trait Forwarding: fmt::Debug + Send {}
 
 /// A client that has told everything with its request.
 #[derive(Debug, Default)]
@@ -98,6 +109,11 @@ impl Client for Told {
     fn credentials(&self, domain: &str) -> Result<Credentials> {
         let known = self.credentials.get(domain).cloned();
         Ok(known.unwrap_or(Credentials::Anonymous))
+    }
+
+    /// A request cannot bring one.
+    fn agent(&self, _id: &str, _listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>> {
+        Ok(None)
     }
 }
 

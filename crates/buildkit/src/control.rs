@@ -135,7 +135,7 @@ impl BuildKit {
             frontend: FRONTEND.to_owned(),
             attributes: asked.attributes,
             exporters: outputs
-                .map(|(kind, attributes)| Exporter { kind, attributes })
+                .map(|Output { kind, attributes }| Exporter { kind, attributes })
                 .collect(),
             ..SolveRequest::default()
         };
@@ -179,8 +179,17 @@ pub struct Asked {
     pub session: String,
     /// The attributes of the Dockerfile frontend.
     pub attributes: BTreeMap<String, String>,
-    /// The type and the attributes of each output.
-    pub outputs: Vec<(String, BTreeMap<String, String>)>,
+    /// Where the result goes.
+    pub outputs: Vec<Output>,
+}
+
+/// An output as clients ask for it.
+#[derive(Debug)]
+pub struct Output {
+    /// `moby`, `local`, `tar`.
+    pub kind: String,
+    /// What is to be known of it.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A session that is about to be opened.

@@ -7,18 +7,25 @@
 //! Invariant: what a client says of its files leads nowhere outside of the directory they go to: `images::copy` resolves every
 //! path. How many there are, and how many are open at once, has limits.
 
+mod send;
+mod stat;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use send::send;
+
 use crate::grpc::{Code, Duplex, Status};
 use crate::messages::{Packet, PacketKind, Stat};
 use crate::session::Session;
-use builder::{Context, Error, Result};
+use builder::{Error, Result};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use images::copy::{self, Copy, Found, Want};
-use images::tar::{Entry, Kind, Time};
+use images::copy::Copy;
+use images::tar::{Entry, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use sys::root::Root;
@@ -36,32 +43,6 @@ const FILES_MAX: usize = 4 << 20;
 const OPEN_MAX: usize = 64;
 /// Bytes of the patterns of one transfer: they are sent as headers.
 const PATTERNS_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a file that are sent at once.
-const CONTENT_BYTES: usize = 256 << 10;
-
-/// The bits of Go's `os.FileMode` beside the permissions.
-mod mode {
-    pub(super) const DIRECTORY: u32 = 1 << 31;
-    pub(super) const SYMLINK: u32 = 1 << 27;
-    pub(super) const DEVICE: u32 = 1 << 26;
-    pub(super) const PIPE: u32 = 1 << 25;
-    pub(super) const SOCKET: u32 = 1 << 24;
-    pub(super) const SETUID: u32 = 1 << 23;
-    pub(super) const SETGID: u32 = 1 << 22;
-    pub(super) const CHARACTERS: u32 = 1 << 21;
-    pub(super) const STICKY: u32 = 1 << 20;
-    pub(super) const IRREGULAR: u32 = 1 << 19;
-    /// What is no regular file has one of these.
-    pub(super) const TYPE: u32 =
-        DIRECTORY | SYMLINK | DEVICE | PIPE | SOCKET | CHARACTERS | IRREGULAR;
-}
-
-/// Bits of a mode that Go has elsewhere: there, and in stat(2).
-const SPECIAL: [(u32, u32); 3] = [
-    (mode::SETUID, 0o4000),
-    (mode::SETGID, 0o2000),
-    (mode::STICKY, 0o1000),
-];
 
 /// Which files of a directory are wanted.
 #[derive(Debug, Default)]
@@ -83,14 +64,14 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Receives files into a context. `told` is called with the bytes that have come so far.
+    /// Receives files into a tree. `told` is called with the bytes that have come so far.
     ///
     /// # Errors
     /// The client has no such directory, breaks the protocol, or is gone.
     pub(crate) fn receive(
         &self,
         wanted: &Wanted,
-        context: &Context,
+        tree: &Root,
         told: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let headers = wanted.headers()?;
@@ -99,7 +80,7 @@ impl Transfer<'_> {
         let mut receiver = Receiver {
             transfer: self,
             call,
-            copy: Copy::new(context.root()),
+            copy: Copy::new(tree),
             listed: 0,
             waiting: VecDeque::new(),
             open: HashMap::new(),
@@ -261,26 +242,26 @@ impl<'a> Receiver<'a> {
     }
 
     /// A file that the client has.
-    fn list(&mut self, stat: &Stat) -> Result<()> {
+    fn list(&mut self, told: &Stat) -> Result<()> {
         if self.listed == FILES_MAX {
             return Err(broken(format!("there are more than {FILES_MAX} files")));
         }
         let id = u32::try_from(self.listed).expect("the limit is far below");
         self.listed += 1;
-        let path = PathBuf::from(OsStr::from_bytes(&stat.path));
-        if stat.mode & (mode::SOCKET | mode::IRREGULAR) != 0 {
+        let path = PathBuf::from(OsStr::from_bytes(&told.path));
+        if stat::is_left_out(told) {
             // Nobody can copy them.
             return Ok(());
         }
-        let entry = entry(stat)?;
-        match (&entry.kind, stat.link.is_empty()) {
+        let entry = stat::entry(told)?;
+        match (&entry.kind, told.link.is_empty()) {
             (Kind::File, true) => {
                 self.waiting.push_back(Awaited { id, path, entry });
                 self.request()
             }
             (Kind::File, false) => {
                 // The client lists a file before its other names, and its content may still be to come.
-                let existing = PathBuf::from(OsStr::from_bytes(&stat.link));
+                let existing = PathBuf::from(OsStr::from_bytes(&told.link));
                 self.open_until(&existing)?;
                 self.copy.link(&existing, &path).map_err(failed)
             }
@@ -338,164 +319,5 @@ impl<'a> Receiver<'a> {
             }
         }
         self.copy.finish().map_err(failed)
-    }
-}
-
-/// What the client says of a file. Its owner is nobody here.
-fn entry(stat: &Stat) -> Result<Entry> {
-    let device = || {
-        let number = |number: i64| u32::try_from(number).map_err(|_| broken("a device's number"));
-        Ok::<_, Error>((number(stat.major)?, number(stat.minor)?))
-    };
-    let kind = match stat.mode & mode::TYPE {
-        0 => Kind::File,
-        mode::DIRECTORY => Kind::Directory,
-        mode::SYMLINK => Kind::Symlink {
-            target: stat.link.clone(),
-        },
-        mode::PIPE => Kind::Fifo,
-        mode::DEVICE => {
-            let (major, minor) = device()?;
-            Kind::BlockDevice { major, minor }
-        }
-        bits if bits == mode::DEVICE | mode::CHARACTERS => {
-            let (major, minor) = device()?;
-            Kind::CharDevice { major, minor }
-        }
-        bits => return Err(broken(format!("a file of an unknown kind ({bits:#x})"))),
-    };
-    let special = SPECIAL.iter().filter(|(go, _)| stat.mode & go != 0);
-    let special: u32 = special.map(|(_, unix)| unix).sum();
-    Ok(Entry {
-        mtime: Time {
-            seconds: stat.modified.div_euclid(1_000_000_000),
-            nanoseconds: u32::try_from(stat.modified.rem_euclid(1_000_000_000)).unwrap_or(0),
-        },
-        xattrs: { stat.xattrs.iter() }
-            .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
-            .collect(),
-        ..Entry::new("", kind, stat.mode & 0o777 | special)
-    })
-}
-
-/// Sends a whole tree to a client that takes files: the other side of the same protocol.
-///
-/// # Errors
-/// A tree that cannot be read, a client that takes no more.
-pub(crate) fn send(transfer: &Transfer<'_>, call: Duplex, files: &Root) -> Result<()> {
-    let found = copy::find(files, Path::new("/"), false, &|_| Want::Take).map_err(failed)?;
-    // The first is the tree itself.
-    let found: Vec<Found> = found.into_iter().skip(1).collect();
-    let mut sender = Sender {
-        transfer,
-        call,
-        files,
-    };
-    for found in &found {
-        sender.tell(Packet {
-            stat: Some(stat(found)),
-            ..packet(PacketKind::Stat)
-        })?;
-    }
-    sender.tell(packet(PacketKind::Stat))?;
-    loop {
-        let asked = transfer.wait(sender.call.next::<Packet>())?;
-        let asked = asked.ok_or_else(|| broken("it ended too early"))?;
-        match asked.kind() {
-            PacketKind::Request => {
-                let found = found.get(asked.id as usize);
-                let found = found.filter(|found| found.entry.kind == Kind::File);
-                let found = found.ok_or_else(|| broken("a request for what is no file"))?;
-                sender.content(asked.id, &found.path)?;
-            }
-            PacketKind::End => break,
-            PacketKind::Error => return Err(broken(String::from_utf8_lossy(&asked.data))),
-            PacketKind::Stat | PacketKind::Data => {
-                return Err(broken("a packet that nobody expects now"));
-            }
-        }
-    }
-    sender.tell(packet(PacketKind::End))?;
-    sender.call.finish();
-    let end = async {
-        while sender.call.next::<Packet>().await?.is_some() {}
-        Ok(())
-    };
-    transfer.wait(end)
-}
-
-fn packet(kind: PacketKind) -> Packet {
-    Packet {
-        kind: kind as i32,
-        ..Packet::default()
-    }
-}
-
-struct Sender<'a> {
-    transfer: &'a Transfer<'a>,
-    call: Duplex,
-    files: &'a Root,
-}
-
-impl Sender<'_> {
-    fn tell(&self, packet: Packet) -> Result<()> {
-        self.transfer.wait(self.call.send(&packet))
-    }
-
-    fn content(&self, id: u32, path: &Path) -> Result<()> {
-        let mut file = copy::open_file(self.files, path).map_err(failed)?;
-        loop {
-            let mut data = vec![0; CONTENT_BYTES];
-            let count = file.read(&mut data).map_err(|source| Error::System {
-                doing: format!("read {path:?}"),
-                source,
-            })?;
-            data.truncate(count);
-            self.tell(Packet {
-                id,
-                data: data.into(),
-                ..packet(PacketKind::Data)
-            })?;
-            if count == 0 {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// A file as the client is told of it.
-fn stat(found: &Found) -> Stat {
-    let entry = &found.entry;
-    let (bits, link, (major, minor)) = match &entry.kind {
-        Kind::File | Kind::HardLink { .. } => (0, Vec::new(), (0, 0)),
-        Kind::Directory => (mode::DIRECTORY, Vec::new(), (0, 0)),
-        Kind::Symlink { target } => (mode::SYMLINK, target.clone(), (0, 0)),
-        Kind::Fifo => (mode::PIPE, Vec::new(), (0, 0)),
-        Kind::BlockDevice { major, minor } => (mode::DEVICE, Vec::new(), (*major, *minor)),
-        Kind::CharDevice { major, minor } => (
-            mode::DEVICE | mode::CHARACTERS,
-            Vec::new(),
-            (*major, *minor),
-        ),
-    };
-    let special = SPECIAL.iter().filter(|(_, unix)| entry.mode & unix != 0);
-    let special: u32 = special.map(|(go, _)| go).sum();
-    Stat {
-        path: found.path.as_os_str().as_bytes().to_vec(),
-        mode: bits | special | entry.mode & 0o777,
-        uid: entry.uid,
-        gid: entry.gid,
-        size: i64::try_from(entry.size).unwrap_or(i64::MAX),
-        modified: { entry.mtime.seconds }
-            .saturating_mul(1_000_000_000)
-            .saturating_add(i64::from(entry.mtime.nanoseconds)),
-        link,
-        major: i64::from(major),
-        minor: i64::from(minor),
-        xattrs: { entry.xattrs.iter() }
-            .filter_map(|(name, value)| {
-                Some((String::from_utf8(name.clone()).ok()?, value.clone()))
-            })
-            .collect(),
     }
 }

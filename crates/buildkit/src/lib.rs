@@ -11,6 +11,7 @@
 //! The connections come from whoever serves Docker's API; what this crate says of them is the protocol of the upgrade. Invariant:
 //! a build ends with its call, and with its session; nothing of it stays but what [`builder`] keeps.
 
+mod agent;
 mod attributes;
 mod cache;
 mod control;
@@ -25,4 +26,4 @@ mod steps;
 mod vertex;
 mod wanted;
 
-pub use control::{Announced, Asked, BuildKit};
+pub use control::{Announced, Asked, BuildKit, Output};

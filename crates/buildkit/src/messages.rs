@@ -422,3 +422,9 @@ pub(crate) struct GetSecretResponse {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) data: Vec<u8>,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CheckAgentRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+}

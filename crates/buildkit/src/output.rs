@@ -59,8 +59,8 @@ impl Target {
         for (name, value) in &exporter.attributes {
             match (name.as_str(), &target) {
                 ("name", Self::Image(_)) => names = references(value)?,
-                // The client pushes by itself what it has built here.
-                ("push", Self::Image(_)) => {}
+                // An image is loaded as soon as it is built here, and the client pushes it by itself.
+                ("push" | "load", Self::Image(_)) => {}
                 ("mode", Self::Directory) if value == "copy" => {}
                 (_, _) if value.is_empty() || value == "false" => {}
                 ("unpack" | "store", Self::Image(_)) if is_true(value) => {}
@@ -222,8 +222,11 @@ mod tests {
 
     #[test]
     fn outputs_are_read() {
-        let Target::Image(names) = read("moby", &[("name", "a,b:1"), ("push", "true")]).unwrap()
-        else {
+        let Target::Image(names) = read(
+            "moby",
+            &[("name", "a,b:1"), ("push", "true"), ("load", "true")],
+        )
+        .unwrap() else {
             panic!("it is an image");
         };
         let names: Vec<String> = names.iter().map(Reference::familiar).collect();

@@ -5,9 +5,10 @@
 
 use crate::grpc::{Channel, Code, Duplex, Status};
 use crate::messages::{
-    CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse,
+    CheckAgentRequest, CredentialsRequest, CredentialsResponse, Empty, GetSecretRequest,
+    GetSecretResponse,
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use images::registry::Credentials;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,10 @@ const HEADER_ID: &str = "x-docker-expose-session-uuid";
 const HEADER_METHODS: &str = "x-docker-expose-session-grpc-method";
 
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
+const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
+const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+/// Which of the client's agents is meant.
+const HEADER_AGENT: HeaderName = HeaderName::from_static("buildkit.ssh.id");
 const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 
 /// The sessions that are open.
@@ -192,5 +197,28 @@ impl Session {
             Err(status) if status.code == Code::NotFound => Ok(None),
             Err(status) => Err(status),
         }
+    }
+
+    /// Whether the client has an SSH agent of that name.
+    pub(crate) async fn has_agent(&self, id: &str) -> Result<bool, Status> {
+        if !self.serves(CHECK_AGENT) || !self.serves(FORWARD_AGENT) {
+            return Ok(false);
+        }
+        let request = CheckAgentRequest { id: id.to_owned() };
+        match self.channel.call::<Empty>(CHECK_AGENT, &request).await {
+            Ok(Empty {}) => Ok(true),
+            // Agents that are not there are told as an unknown failure.
+            Err(status) if matches!(status.code, Code::Unknown | Code::NotFound) => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// A connection to the client's SSH agent.
+    pub(crate) fn agent(&self, id: &str) -> Result<Duplex, Status> {
+        let value = HeaderValue::from_str(id);
+        let value = value.map_err(|_| Status::new(Code::InvalidArgument, "a bad name of an agent"));
+        let headers = HeaderMap::from_iter([(HEADER_AGENT, value?)]);
+        let missing = || Status::new(Code::NotFound, "the client forwards no SSH agent");
+        self.open(FORWARD_AGENT, headers).ok_or_else(missing)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here blocks, on a thread of its own.
 
+use crate::agent::Agent;
 use crate::attributes::Attributes;
 use crate::failure::{self, Source};
 use crate::files::{Transfer, Wanted};
@@ -12,14 +13,16 @@ use crate::session::Session;
 use crate::steps::Steps;
 use crate::vertex::{Part, Teller, Vertex};
 use crate::wanted::{self, Wanted as Used};
+use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
-use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
+use builder::{Context, Error, Forwarding, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
 use engine::Engine;
 use engine::model::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use images::registry::Credentials;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,17 +160,23 @@ impl Job {
         vertex
     }
 
-    /// The Dockerfile, its own `.dockerignore`, and the context if it is an archive.
+    /// The Dockerfile, its own `.dockerignore`, and the context if it is an archive or elsewhere.
     #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     fn definition(
         &self,
         vertex: &Vertex,
         attributes: Attributes,
     ) -> Result<(Attributes, Vec<u8>, Option<Vec<u8>>, Option<Context>)> {
-        let uploaded = match &attributes.context {
-            None => None,
-            Some(address) => Some(self.upload(address)?),
+        let (uploaded, fetched) = match &attributes.context {
+            None => (None, None),
+            Some(address) => {
+                let (context, dockerfile) = self.elsewhere(address)?;
+                (Some(context), dockerfile)
+            }
         };
+        if let Some(text) = fetched {
+            return Ok((attributes, text, None, uploaded));
+        }
         let name = &attributes.filename;
         let own = format!("{name}.dockerignore");
         let directory = Context::empty(self.engine.images())?;
@@ -209,24 +218,42 @@ impl Job {
             started,
             is_done,
         };
-        self.transfer().receive(wanted, context, &mut |bytes| {
-            all = bytes;
-            if told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
-                self.teller.part(vertex, &part(bytes, false));
-            }
-        })?;
+        self.transfer()
+            .receive(wanted, context.root(), &mut |bytes| {
+                all = bytes;
+                if told.elapsed() >= PROGRESS_INTERVAL {
+                    told = Instant::now();
+                    self.teller.part(vertex, &part(bytes, false));
+                }
+            })?;
         self.teller.part(vertex, &part(all, true));
         Ok(())
     }
 
-    /// An archive that the client has at hand.
-    fn upload(&self, address: &str) -> Result<Context> {
-        let Some(name) = address.strip_prefix(UPLOADS) else {
-            return Err(Error::Unsupported(format!(
-                "a context from an address ({address})"
-            )));
+    /// A context that is not the client's directory, and the Dockerfile if that is all there is.
+    fn elsewhere(&self, address: &str) -> Result<(Context, Option<Vec<u8>>)> {
+        if let Some(name) = address.strip_prefix(UPLOADS) {
+            return Ok((self.upload(address, name)?, None));
+        }
+        let fetcher = Fetcher {
+            engine: &self.engine,
+            handle: &self.handle,
+            client: &self.client(),
+            stop: &self.stop,
         };
+        fetcher.context(address)
+    }
+
+    fn client(&self) -> SessionClient {
+        SessionClient {
+            handle: self.handle.clone(),
+            session: Arc::clone(&self.session),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// An archive that the client has at hand.
+    fn upload(&self, address: &str, name: &str) -> Result<Context> {
         let path = HeaderValue::try_from(format!("/{name}"));
         let path = path.map_err(|_| Error::Invalid(format!("invalid context: {address:?}")))?;
         let headers = HeaderMap::from_iter([(HEADER_PATH, path)]);
@@ -286,11 +313,7 @@ impl Job {
             no_cache_stages: attributes.no_cache_stages,
             pull: attributes.pull,
             explain: false,
-            client: Box::new(SessionClient {
-                handle: self.handle.clone(),
-                session: Arc::clone(&self.session),
-                stop: self.stop.clone(),
-            }),
+            client: Box::new(self.client()),
             output,
             stages_at_once: STAGES_AT_ONCE_MAX,
             stop: self.stop.clone(),
@@ -434,6 +457,19 @@ impl builder::Client for SessionClient {
 
     fn credentials(&self, domain: &str) -> Result<Credentials> {
         self.wait(self.session.credentials(domain))
+    }
+
+    fn agent(&self, id: &str, listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>> {
+        if !self.wait(self.session.has_agent(id))? {
+            return Ok(None);
+        }
+        let session = Arc::clone(&self.session);
+        let agent = Agent::forward(&self.handle, listener, session, id.to_owned());
+        let agent = agent.map_err(|source| Error::System {
+            doing: "listen for connections to an SSH agent".to_owned(),
+            source,
+        })?;
+        Ok(Some(Box::new(agent)))
     }
 }
 

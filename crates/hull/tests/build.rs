@@ -421,8 +421,11 @@ RUN --mount=type=tmpfs,target=/scratch/deep,size=1m touch /scratch/deep/x && tou
         "FROM busybox\nRUN --mount=type=secret,id=key,required=true true",
     );
     assert!(bench.fails(&[]).contains("secret key: not found"));
-    bench.write("Dockerfile", "FROM busybox\nRUN --mount=type=ssh true");
-    assert!(bench.fails(&[]).contains("not supported"));
+    bench.write(
+        "Dockerfile",
+        "FROM busybox\nRUN --mount=type=ssh,required true",
+    );
+    assert!(bench.fails(&[]).contains("ssh agent default: not found"));
 }
 
 #[test]

@@ -446,3 +446,106 @@ fn clients_without_the_gateway_build_the_same() {
     assert_has(&failed.stderr, &["exit code: 3"]);
     bench.assert_clean();
 }
+
+/// Asks the agent at a socket for its keys, and prints the bytes of the answer.
+const ASK: &str = r#"
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    unsigned char answer[9];
+    size_t have = 0;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
+    if (connect(fd, (struct sockaddr *) &address, sizeof address) < 0) { perror(argv[1]); return 1; }
+    if (write(fd, "\0\0\0\1\13", 5) != 5) return 2;
+    while (have < sizeof answer) {
+        ssize_t count = read(fd, answer + have, sizeof answer - have);
+        if (count <= 0) return 3;
+        have += count;
+    }
+    for (size_t at = 0; at < sizeof answer; at++) printf("%d ", answer[at]);
+    return 0;
+}
+"#;
+
+/// An agent without keys, and a command that asks it for them.
+#[test]
+fn commands_reach_the_clients_ssh_agent() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY ask /bin/\n\
+         RUN --mount=type=ssh,mode=0666 stat -c %a $SSH_AUTH_SOCK > /mode; ask $SSH_AUTH_SOCK > /answer\n\
+         RUN --mount=type=ssh,id=other,required=false echo $SSH_AUTH_SOCK > /none\n",
+        &[],
+    );
+    bench.write("ask.c", ASK);
+    let mut compiler = bench
+        .engine
+        .client("cc", &["-static", "-o", "context/ask", "ask.c"]);
+    let compiled = said(compiler.output().unwrap());
+    assert_eq!(compiled.code, 0, "{}", compiled.stderr);
+    let path = bench.engine.path("agent.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 5];
+            // The client looks whether somebody listens, and asks what the command asks.
+            while std::io::Read::read_exact(&mut stream, &mut asked).is_ok() {
+                assert_eq!(asked, [0, 0, 0, 1, 11]);
+                stream.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap();
+            }
+        }
+    });
+    bench.build(&["--ssh", &format!("default={}", path.display())]);
+    assert_eq!(
+        bench.shell("cat /mode /answer /none"),
+        "666\n0 0 0 5 12 0 0 0 0"
+    );
+    bench.assert_clean();
+    bench.write(
+        "context/Dockerfile",
+        "FROM busybox\nRUN --mount=type=ssh,required true\n",
+    );
+    assert_has(&bench.fails(&[]), &["ssh agent default: not found"]);
+}
+
+#[test]
+fn base_images_come_from_registries_that_know_the_client() {
+    let registry = support::registry::Registry::locked();
+    let (base, mine) = (registry.name("base:1"), registry.name("mine:1"));
+    let bench = Bench::new(&format!("FROM {base}\nRUN echo 1 > /1\n"), &[]);
+    bench.engine.ok(&["tag", "busybox", &base]);
+    let as_user = |arguments: &[&str]| {
+        let mut command = bench.engine.hull(arguments);
+        let config = bench.engine.path("docker-config");
+        let said = said(command.env("DOCKER_CONFIG", config).output().unwrap());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    as_user(&["login", "-u", "me", "-p", "secret", &registry.address]);
+    as_user(&["push", "-q", &base]);
+    bench.engine.ok(&["rmi", &base]);
+    // It is not here, so it may have instructions that use any file.
+    let shown = bench.build(&[]);
+    assert_has(
+        &shown,
+        &[&format!("load metadata for {base}"), "RUN echo 1 > /1"],
+    );
+    let before = registry.asked(&["/v2/base/manifests/1"]);
+    bench.build(&["--pull"]);
+    assert!(registry.asked(&["/v2/base/manifests/1"]) > before);
+    // The client pushes by itself what the engine has built.
+    let said = bench.try_build(&["-t", &mine, "--push"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(registry.asked(&["PUT /v2/mine/manifests/1"]) > 0);
+    std::fs::remove_dir_all(bench.engine.path("docker-config")).unwrap();
+    bench.engine.ok(&["rmi", &base]);
+    assert_has(
+        &bench.fails(&["--no-cache"]),
+        &[&format!("load metadata for {base}")],
+    );
+}

@@ -9,7 +9,7 @@ use crate::server::{Call, Held};
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use buildkit::{Asked, BuildKit};
+use buildkit::{Asked, BuildKit, Output};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
@@ -160,9 +160,6 @@ fn asked(query: &Query) -> Result<Asked, Error> {
     })
 }
 
-/// An output's type and attributes.
-type Output = (String, BTreeMap<String, String>);
-
 /// The outputs; an image, where nothing is said.
 fn outputs(query: &Query) -> Result<Vec<Output>, Error> {
     #[derive(serde::Deserialize)]
@@ -172,17 +169,21 @@ fn outputs(query: &Query) -> Result<Vec<Output>, Error> {
         attrs: Option<BTreeMap<String, String>>,
     }
     let given: Vec<Given> = json(query, "outputs")?;
-    let mut outputs: Vec<Output> = given
-        .into_iter()
-        .map(|output| (output.r#type, output.attrs.unwrap_or_default()))
-        .collect();
+    let output = |given: Given| Output {
+        kind: given.r#type,
+        attributes: given.attrs.unwrap_or_default(),
+    };
+    let mut outputs: Vec<Output> = given.into_iter().map(output).collect();
     if outputs.is_empty() {
-        outputs.push(("moby".to_owned(), BTreeMap::new()));
+        outputs.push(Output {
+            kind: "moby".to_owned(),
+            attributes: BTreeMap::new(),
+        });
     }
     let tags = query.all("t").join(",");
-    for (kind, attributes) in &mut outputs {
-        if kind == "moby" && !tags.is_empty() {
-            attributes.insert("name".to_owned(), tags.clone());
+    for output in &mut outputs {
+        if output.kind == "moby" && !tags.is_empty() {
+            output.attributes.insert("name".to_owned(), tags.clone());
         }
     }
     Ok(outputs)

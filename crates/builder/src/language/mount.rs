@@ -64,7 +64,18 @@ pub enum MountKind {
         gid: u32,
     },
     /// The client's SSH agent.
-    Ssh,
+    Ssh {
+        /// Which of the client's agents.
+        id: String,
+        /// Without the agent the command fails; otherwise it runs without.
+        required: bool,
+        /// Mode, user and group of its socket.
+        mode: u32,
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
 }
 
 /// Who may use a cache at the same time.
@@ -101,10 +112,7 @@ impl Mount {
                     .transpose()?,
             },
             "secret" => secret(&mut options, target.as_deref())?,
-            "ssh" => {
-                options.values.clear();
-                MountKind::Ssh
-            }
+            "ssh" => ssh(&mut options)?,
             other => {
                 let known = ["bind", "cache", "tmpfs", "secret", "ssh"];
                 let hint = suggest::hint(other, known).map(|hint| format!(" ({hint})"));
@@ -176,6 +184,19 @@ fn secret(options: &mut Options, target: Option<&str>) -> Result<MountKind, Stri
         env: options.take(&["env"]),
         required: options.switch(&["required"])?.unwrap_or(false),
         mode: options.mode(0o400)?,
+        uid: options.number("uid")?,
+        gid: options.number("gid")?,
+    })
+}
+
+fn ssh(options: &mut Options) -> Result<MountKind, String> {
+    let id = options.take(&["id", "source", "src"]);
+    Ok(MountKind::Ssh {
+        id: id
+            .filter(|id| !id.is_empty())
+            .unwrap_or_else(|| "default".to_owned()),
+        required: options.switch(&["required"])?.unwrap_or(false),
+        mode: options.mode(0o600)?,
         uid: options.number("uid")?,
         gid: options.number("gid")?,
     })
@@ -305,7 +326,19 @@ mod tests {
         assert!(
             matches!(secret.kind, MountKind::Secret { ref id, required: true, .. } if id == "key")
         );
-        assert_eq!(Mount::parse("type=ssh").unwrap().kind, MountKind::Ssh);
+        let ssh = |id: &str, required, mode| MountKind::Ssh {
+            id: id.to_owned(),
+            required,
+            mode,
+            uid: 0,
+            gid: 0,
+        };
+        let parsed = |text: &str| Mount::parse(text).unwrap().kind;
+        assert_eq!(parsed("type=ssh"), ssh("default", false, 0o600));
+        assert_eq!(
+            parsed("type=ssh,id=k,required,mode=0644"),
+            ssh("k", true, 0o644)
+        );
     }
 
     #[test]

@@ -105,12 +105,38 @@ impl Channel {
     }
 }
 
-impl Duplex {
+/// The direction of a call that goes to the server.
+#[derive(Debug)]
+pub(crate) struct Sending(Option<mpsc::Sender<Result<Bytes, Status>>>);
+
+impl Sending {
     /// Sends a message.
-    pub(crate) async fn send(&self, message: &impl Message) -> Result<(), Status> {
-        let closed = || Status::new(Code::Unavailable, "the client has ended the stream");
-        let sender = self.sender.as_ref().ok_or_else(closed)?;
-        sender.send(Ok(framed(message))).await.map_err(|_| closed())
+    pub(crate) fn send<M: Message>(
+        &self,
+        message: &M,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<M> {
+        // Nothing of the call is borrowed while it waits.
+        let (sender, message) = (self.0.clone(), framed(message));
+        async move {
+            let closed = || Status::new(Code::Unavailable, "the client has ended the stream");
+            let sender = sender.ok_or_else(closed)?;
+            sender.send(Ok(message)).await.map_err(|_| closed())
+        }
+    }
+}
+
+impl Duplex {
+    /// What sends messages beside whoever reads. There are more messages as long as it is there.
+    pub(crate) fn sending(&self) -> Sending {
+        Sending(self.sender.clone())
+    }
+
+    /// Sends a message.
+    pub(crate) fn send<M: Message>(
+        &self,
+        message: &M,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<M> {
+        self.sending().send(message)
     }
 
     /// Says that there are no more messages.

@@ -7,7 +7,7 @@ mod client;
 mod server;
 mod status;
 
-pub(crate) use client::{Channel, Duplex};
+pub(crate) use client::{Channel, Duplex, Sending};
 pub(crate) use server::{Answer, Call, Service, serve};
 pub(crate) use status::{Code, Detail, Status, StatusMessage};
 

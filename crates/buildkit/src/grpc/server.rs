@@ -34,6 +34,12 @@ impl Call {
         let message = self.messages.next().await?;
         message.ok_or_else(|| Status::new(Code::Internal, "the call has no message"))
     }
+
+    /// The messages of a call that has many.
+    #[cfg(test)]
+    pub(crate) fn into_messages(self) -> Messages {
+        self.messages
+    }
 }
 
 /// An answer.
