@@ -6,6 +6,7 @@
 mod engines;
 mod floor;
 mod image;
+mod many;
 mod network;
 mod process;
 mod registry;
@@ -138,22 +139,9 @@ fn engines(root: &Path, hull: &Path, part: &str) -> Result<()> {
     }
     let wants = |name: &str| part.is_empty() || part == name;
     let time = |title: &str, arguments: &'static [&'static str]| {
-        let contender = |(name, program, engine): &(&str, String, &Engine)| {
-            let (program, host) = (program.clone(), engine.host());
-            let command = move || {
-                let mut command = shell::quiet(&program);
-                command
-                    .args(arguments)
-                    .env("DOCKER_HOST", &host)
-                    .env("HULL_HOST", &host);
-                command
-            };
-            Contender {
-                name: (*name).to_owned(),
-                command: Box::new(command),
-            }
-        };
-        compare(title, &clients.iter().map(contender).collect::<Vec<_>>())
+        let contenders = { clients.iter() }
+            .map(|(name, program, engine)| engine.contender(name, program, arguments));
+        compare(title, &contenders.collect::<Vec<_>>())
     };
     if wants("run") {
         time(
@@ -181,10 +169,14 @@ fn engines(root: &Path, hull: &Path, part: &str) -> Result<()> {
         parallel(&clients)?;
     }
     if wants("memory") {
-        hull_engine.print_memory()?;
+        hull_engine.print_memory();
         if let Some(peer) = &peer {
-            peer.print_memory()?;
+            peer.print_memory();
         }
+    }
+    if wants("many") {
+        let engines = [Some(&hull_engine), peer.as_ref()];
+        many::run(&engines.into_iter().flatten().collect::<Vec<_>>(), &clients)?;
     }
     Ok(())
 }

@@ -117,6 +117,23 @@ fn install(place: &Path) -> Result<PathBuf> {
     if tree.exists() {
         std::fs::remove_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
     }
+    let tree_path = tree.display().to_string();
+    let mut arguments = vec![
+        "--quiet",
+        "--variant=essential",
+        "--include=docker-compose",
+        SUITE,
+        &tree_path,
+    ];
+    let mirror = mirror()?;
+    arguments.extend(mirror.as_deref());
+    shell::run("mmdebstrap", &arguments)?;
+    std::fs::write(&ready, "").map_err(|error| format!("{}: {error}", ready.display()))?;
+    Ok(tree)
+}
+
+/// Debian's mirror that this machine takes its packages from, if it names one.
+pub(crate) fn mirror() -> Result<Option<String>> {
     let mut command = Command::new("apt-get");
     command.args([
         "indextargets",
@@ -128,22 +145,9 @@ fn install(place: &Path) -> Result<PathBuf> {
         .output()
         .map_err(|error| format!("cannot run apt-get: {error}"))?;
     let addresses = String::from_utf8_lossy(&output.stdout).into_owned();
-    // That of Debian itself; where this machine has none, mmdebstrap knows one.
-    let mirror = addresses
-        .lines()
-        .find(|address| address.trim_end_matches('/').ends_with("debian"));
-    let tree_path = tree.display().to_string();
-    let mut arguments = vec![
-        "--quiet",
-        "--variant=essential",
-        "--include=docker-compose",
-        SUITE,
-        &tree_path,
-    ];
-    arguments.extend(mirror);
-    shell::run("mmdebstrap", &arguments)?;
-    std::fs::write(&ready, "").map_err(|error| format!("{}: {error}", ready.display()))?;
-    Ok(tree)
+    let mut addresses = addresses.lines();
+    let debians = addresses.find(|address| address.trim_end_matches('/').ends_with("debian"));
+    Ok(debians.map(str::to_owned))
 }
 
 /// The plugin, in a root of its own.

@@ -1,11 +1,13 @@
 //! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | vm-test | ci | bench | conformance | conformance-registry`.
 
 mod bench;
+mod buildx;
 mod compose;
 mod conformance;
 mod docker_py;
 mod elf;
 mod engine;
+mod http;
 mod shell;
 mod strays;
 mod tidy;
@@ -68,7 +70,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 19] = [
+const NEEDED: [(&str, &str); 20] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -88,6 +90,7 @@ const NEEDED: [(&str, &str); 19] = [
     ("zstd", "zstd"),
     ("cc", "gcc"),
     ("curl", "curl"),
+    ("git", "git"),
 ];
 
 /// No run of the tests takes as long: one that does waits for something that never comes.
@@ -98,6 +101,7 @@ fn test() -> Result<()> {
         return Err("the tests make containers: run them as root".to_owned());
     }
     install_missing(&NEEDED)?;
+    buildx::install(&root())?;
     strays::adopt()?;
     let limited = ["--foreground", "--verbose", TESTS_TIMEOUT];
     let tests = ["cargo", "test", "--workspace", "--no-fail-fast"];

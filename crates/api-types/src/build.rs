@@ -2,7 +2,8 @@
 //!
 //! `POST /build?events=1` answers with messages whose `id` is [`EVENT_ID`] and whose `aux` is a [`BuildEvent`], instead of the text
 //! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
-//! below [`PART_NAMED`]`<name>/`, and the Dockerfile as [`PART_DOCKERFILE`]. [`HEADER_SECRETS`] has secrets. Engines that know all
+//! below [`PART_NAMED`]`<name>/`, the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
+//! With `check=1` the Dockerfile is checked, and nothing built. [`HEADER_SECRETS`] has secrets. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,28 @@ pub const SECRETS_BYTES_MAX: usize = 256 << 10;
 pub const PART_DOCKERFILE: &str = "Dockerfile";
 /// The context in a body of parts.
 pub const PART_CONTEXT: &str = "context";
+/// The `.dockerignore` in a body of parts.
+pub const PART_IGNORE: &str = "dockerignore";
 /// The named contexts in a body of parts.
 pub const PART_NAMED: &str = "named";
+
+/// What a check of the Dockerfile has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct BuildFinding {
+    /// The rule's name.
+    pub rule: String,
+    /// Why it is one.
+    pub description: String,
+    /// Where it is explained.
+    pub url: Option<String>,
+    /// What is at odds with it.
+    pub detail: String,
+    /// The first line of the instruction, from 1.
+    pub first_line: u32,
+    /// The last line.
+    pub last_line: u32,
+}
 
 /// Something that happened in a build. Steps are numbers from 1; base images are steps, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +89,10 @@ pub enum BuildEvent {
         /// Bytes of the files in its layer, where it made one.
         layer_bytes: Option<u64>,
     },
+    /// Something had better be written otherwise.
+    Found(BuildFinding),
+    /// Everything that was to be found has been told (`check=1`); nothing is built.
+    Checked,
     /// Something that the user should know.
     Warning {
         /// A sentence.

@@ -46,7 +46,7 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
     };
     told(peer, move |teller| {
         let runtime = Handle::current();
-        let download = runtime.block_on(engine.download(&url))?;
+        let download = runtime.block_on(engine.download(&url, None))?;
         teller.say(types::JsonMessage {
             status: format!("Downloading from {url}"),
             ..types::JsonMessage::default()

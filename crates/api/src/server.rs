@@ -2,6 +2,7 @@
 
 use crate::http::{Body, Error, Query, Reply, empty};
 use crate::{build, containers, distribution, exec, images, networks, system, volumes};
+use buildkit::BuildKit;
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -33,8 +34,15 @@ impl Connections {
 /// How often is looked whether a client is there that nothing is written to.
 const PEER_LOOK: Duration = Duration::from_millis(250);
 
-/// Held by each connection.
+/// Held by each connection, and by what it is upgraded to.
+#[derive(Debug)]
 struct Counted(Connections);
+
+/// A share of a connection's count, for who serves it when it is no longer HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Held(
+    #[expect(dead_code, reason = "it counts as long as it is held")] Arc<Counted>,
+);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -44,12 +52,14 @@ impl Drop for Counted {
 
 /// Accepts connections until the future is dropped.
 pub async fn serve(listener: UnixListener, engine: Engine, connections: Connections) {
+    let build_kit = BuildKit::new(engine.clone());
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 connections.0.fetch_add(1, Ordering::Relaxed);
                 let counted = Counted(connections.clone());
-                tokio::spawn(connection(socket, engine.clone(), counted));
+                let (engine, build_kit) = (engine.clone(), build_kit.clone());
+                tokio::spawn(connection(socket, engine, build_kit, counted));
             }
             Err(error) => {
                 // Out of descriptors, most likely: connections that end will free some.
@@ -87,7 +97,8 @@ impl Peer {
     }
 }
 
-async fn connection(socket: UnixStream, engine: Engine, _counted: Counted) {
+async fn connection(socket: UnixStream, engine: Engine, build_kit: BuildKit, counted: Counted) {
+    let held = Held(Arc::new(counted));
     let peer = match socket.as_fd().try_clone_to_owned() {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
@@ -97,9 +108,10 @@ async fn connection(socket: UnixStream, engine: Engine, _counted: Counted) {
         }
     };
     let service = service_fn(|mut request: Request<Incoming>| {
-        let engine = engine.clone();
+        let (engine, build_kit) = (engine.clone(), build_kit.clone());
         request.extensions_mut().insert(Peer(Arc::downgrade(&peer)));
-        async move { Ok::<_, Infallible>(respond(&engine, request).await) }
+        request.extensions_mut().insert(held.clone());
+        async move { Ok::<_, Infallible>(respond(&engine, &build_kit, request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .half_close(true)
@@ -111,11 +123,15 @@ async fn connection(socket: UnixStream, engine: Engine, _counted: Counted) {
     }
 }
 
-async fn respond(engine: &Engine, request: Request<Incoming>) -> Response<Body> {
+async fn respond(
+    engine: &Engine,
+    build_kit: &BuildKit,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let is_head = request.method() == Method::HEAD;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let reply = route(engine, request).await;
+    let reply = route(engine, build_kit, request).await;
     let mut response = reply.unwrap_or_else(|error| {
         tracing::debug!(%method, path, status = error.status.as_u16(), error = error.message, "refused");
         error.into_response()
@@ -180,12 +196,13 @@ fn decode(segment: &str) -> String {
 /// A request on its way to its handler.
 pub(crate) struct Call<'a> {
     pub(crate) engine: &'a Engine,
+    pub(crate) build_kit: &'a BuildKit,
     pub(crate) query: Query,
     pub(crate) request: Request<Incoming>,
     pub(crate) version: (u32, u32),
 }
 
-async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
+async fn route(engine: &Engine, build_kit: &BuildKit, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let (version, rest) = split_version(&path)?;
     let segments: Vec<String> = rest
@@ -198,6 +215,7 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
     let method = request.method().clone();
     let call = Call {
         engine,
+        build_kit,
         query,
         request,
         version,
@@ -229,9 +247,9 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Reply {
         )),
         (&Method::POST, ["build"]) => build::build(call).await,
         (&Method::POST, ["build", "prune"]) => build::prune(&call),
-        (&Method::POST, ["build", ..] | ["session"] | ["grpc"]) => {
-            Err(Error::unsupported("building by BuildKit's protocol"))
-        }
+        (&Method::POST, ["session"]) => build::session(call),
+        (&Method::POST, ["grpc"]) => build::control(call),
+        (&Method::POST, ["build", "cancel"]) => build::cancel(&call),
         (&Method::POST, ["auth"]) => distribution::log_in(call).await,
         (&Method::GET, ["distribution", name @ .., "json"]) => {
             distribution::inspect(&call, &name.join("/")).await

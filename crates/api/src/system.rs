@@ -30,8 +30,8 @@ pub(crate) fn ping() -> Reply {
         HeaderValue::from_static("no-cache, no-store, must-revalidate"),
     );
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
-    // The classic builder's version: clients then do not try BuildKit.
-    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    // Clients build by BuildKit's protocol where they can.
+    headers.insert("Builder-Version", HeaderValue::from_static("2"));
     Ok(response)
 }
 

@@ -1,14 +1,15 @@
 //! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
 
 use crate::error::{Doing, Error, Result};
-use crate::language::{self, Dockerfile};
+use crate::fetch::Fetcher;
+use crate::language::{self, CheckDirective, Dockerfile};
+use crate::lint::{self, BaseImage, Finding};
 use crate::plan::{self, Plan};
 use crate::progress::{Event, Progress, StepNumber};
 use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
 use crate::scope::{PROXIES, Scope, platform_args};
 use crate::stage::{Finished, Stage};
 use engine::Engine;
-use images::registry::Credentials;
 use images::{Hold, Image, ImageId, Images};
 use oci::image::{ConfigFile, Platform};
 use oci::{Digest, Reference};
@@ -20,8 +21,8 @@ use tokio::runtime::Handle;
 /// What a build has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// The image.
-    pub id: ImageId,
+    /// The image, where one was made.
+    pub id: Option<ImageId>,
     /// Steps that were done, base images included.
     pub steps: usize,
     /// Of those, taken from the cache.
@@ -43,6 +44,14 @@ pub fn build(
     let known = platform_args(&target_platform(request)?, &host());
     let (global, bases) = bases(&file, request, &known)?;
     let plan = plan::plan(&file, &bases, request.target.as_deref())?;
+    let directive = directive(request, &file)?;
+    if directive.error {
+        let found = findings(engine, request, &file, &plan.stages)?;
+        found
+            .iter()
+            .for_each(|finding| progress.tell(&Event::Found(finding)));
+        refuse(&found)?;
+    }
     let build = Build {
         engine,
         images: engine.images(),
@@ -61,6 +70,77 @@ pub fn build(
     };
     build.tell(&Event::Planned { steps: plan.steps });
     build.run(&plan)
+}
+
+/// What of a request's Dockerfile had better be written otherwise, without building it. Base images that are not here are not
+/// looked at.
+///
+/// # Errors
+/// A Dockerfile that cannot be read, or whose stages do not fit together.
+pub fn check(engine: &Engine, request: &Request) -> Result<Vec<Finding>> {
+    let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
+    let known = platform_args(&target_platform(request)?, &host());
+    let (_, bases) = bases(&file, request, &known)?;
+    let plan = plan::plan(&file, &bases, request.target.as_deref())?;
+    // Who names no stage means them all.
+    let stages = match &request.target {
+        Some(_) => plan.stages,
+        None => (0..file.stages.len()).collect(),
+    };
+    findings(engine, request, &file, &stages)
+}
+
+fn findings(
+    engine: &Engine,
+    request: &Request,
+    file: &Dockerfile,
+    stages: &[usize],
+) -> Result<Vec<Finding>> {
+    let platform = target_platform(request)?;
+    let image = |name: &str| {
+        let name = match request.contexts.get(name) {
+            Some(NamedContext::Files(_)) => return None,
+            Some(NamedContext::Image(image)) => image,
+            None => name,
+        };
+        let image = engine.images().get(name).ok()?;
+        Some(BaseImage {
+            env: image.config.config.env.clone(),
+            has_shell: !image.config.config.shell.is_empty(),
+            platform: image.config.platform.clone(),
+        })
+    };
+    let world = lint::World {
+        build_args: &request.build_args,
+        known: &platform_args(&platform, &host()),
+        platform: &platform,
+        ignore: &request.ignore,
+        stages,
+        image: &image,
+    };
+    Ok(lint::check(file, &directive(request, file)?, &world))
+}
+
+/// Which rules count: what the client says, or else the Dockerfile's top.
+fn directive(request: &Request, file: &Dockerfile) -> Result<CheckDirective> {
+    let given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
+    match given.filter(|text| !text.is_empty()) {
+        Some(text) => CheckDirective::parse(text).map_err(Error::Invalid),
+        None => Ok(file.directives.check.clone()),
+    }
+}
+
+/// # Errors
+/// There are any.
+fn refuse(found: &[Finding]) -> Result<()> {
+    let rules: BTreeSet<String> = found.iter().map(|finding| finding.rule.name()).collect();
+    match rules.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!(
+            "lint violation found for rules: {}",
+            Vec::from_iter(rules).join(", ")
+        ))),
+    }
 }
 
 /// The platform of this machine.
@@ -109,7 +189,7 @@ fn bases(
     for (name, value) in known {
         global.declare(name, Some(value.clone()));
     }
-    global.declare_all(&file.arguments, &[], &request.build_args, known)?;
+    global.declare_all(file.arguments(), &[], &request.build_args, known)?;
     let mut bases = Vec::new();
     for stage in &file.stages {
         let base = global.word(&stage.from.image, &[])?;
@@ -184,6 +264,15 @@ impl<'a> Build<'a> {
         match *self.request.stop.borrow() {
             true => Err(Error::Cancelled),
             false => Ok(()),
+        }
+    }
+
+    pub(crate) fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher {
+            engine: self.engine,
+            handle: self.handle,
+            client: &*self.request.client,
+            stop: &self.request.stop,
         }
     }
 
@@ -269,11 +358,28 @@ impl<'a> Build<'a> {
         self.check_stop()?;
         let target = plan.stages.last().expect("a plan has its target");
         let finished = self.finished(*target)?;
+        // Only now every base image is here.
+        for finding in findings(self.engine, self.request, &self.file, &plan.stages)? {
+            self.tell(&Event::Found(&finding));
+        }
         self.publish(&finished)
     }
 
     fn publish(&self, finished: &Finished) -> Result<Built> {
         self.warn_of_arguments();
+        self.tell(&Event::Publishing);
+        let id = match &self.request.output {
+            None => Some(self.make_image(finished)?),
+            Some(output) => {
+                output.take(&self.view(&finished.layers)?.root)?;
+                None
+            }
+        };
+        let (steps, cached) = *lock(&self.counted);
+        Ok(Built { id, steps, cached })
+    }
+
+    fn make_image(&self, finished: &Finished) -> Result<ImageId> {
         let mut config = finished.config.clone();
         config.config.labels.extend(self.request.labels.clone());
         let made = self.images.make_image(config, &finished.layers, None);
@@ -286,8 +392,7 @@ impl<'a> Build<'a> {
         }
         self.engine
             .image_event("build", &id.to_string(), BTreeMap::new());
-        let (steps, cached) = *lock(&self.counted);
-        Ok(Built { id, steps, cached })
+        Ok(id)
     }
 
     fn warn_of_arguments(&self) {
@@ -295,8 +400,11 @@ impl<'a> Build<'a> {
         let declared = |name: &&String| {
             asked.contains(*name)
                 || PROXIES.contains(&name.as_str())
-                || name.as_str() == "SOURCE_DATE_EPOCH"
-                || self.file.arguments.iter().any(|arg| arg.name == **name)
+                || matches!(
+                    name.as_str(),
+                    "SOURCE_DATE_EPOCH" | "BUILDKIT_DOCKERFILE_CHECK"
+                )
+                || self.file.arguments().any(|arg| arg.name == **name)
         };
         let unused: Vec<&str> = { self.request.build_args.keys() }
             .filter(|name| !declared(name))
@@ -346,9 +454,7 @@ impl<'a> Build<'a> {
             Error::Invalid(format!("invalid reference format: {name:?}: {error}"))
         };
         let reference: Reference = name.parse().map_err(invalid)?;
-        let credentials = { self.request.credentials.get(reference.domain()) }
-            .cloned()
-            .unwrap_or(Credentials::Anonymous);
+        let credentials = self.request.client.credentials(reference.domain())?;
         let _runtime = self.handle.enter();
         let stop = self.request.stop.clone();
         let reference = reference.to_target();

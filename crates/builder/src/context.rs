@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sys::root::Root;
@@ -17,10 +18,10 @@ use sys::root::Root;
 /// The directory of a context in its scratch space.
 const FILES: &str = "files";
 
-/// A tree of files that builds take from. It goes with this value.
-#[derive(Debug)]
+/// A tree of files that builds take from. It goes with the last value of it.
+#[derive(Debug, Clone)]
 pub struct Context {
-    root: Root,
+    root: Arc<Root>,
     path: PathBuf,
     _scratch: Arc<Scratch>,
 }
@@ -37,7 +38,7 @@ impl Context {
         let path = scratch.path().join(FILES);
         std::fs::create_dir(&path).doing(|| "make the context's directory".to_owned())?;
         Ok(Self {
-            root: Root::open(&path).doing(|| "open the context".to_owned())?,
+            root: Arc::new(Root::open(&path).doing(|| "open the context".to_owned())?),
             path,
             _scratch: Arc::new(scratch),
         })
@@ -90,15 +91,18 @@ impl Context {
     }
 
     /// One of its directories, which keeps the whole.
-    fn part(&self, path: &Path) -> Result<Self> {
+    pub(crate) fn part(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let fd = self
             .root
             .open_at(path, flags, Mode::empty())
             .doing(|| format!("open {path:?} in the context"))?;
+        // Where it really is: on the way there may be links, which mean the context's own files.
+        let real = std::fs::read_link(sys::root::fd_path(fd.as_fd()))
+            .doing(|| format!("find {path:?} of the context"))?;
         Ok(Self {
-            root: Root::from_fd(fd),
-            path: self.path.join(path.strip_prefix("/").unwrap_or(path)),
+            root: Arc::new(Root::from_fd(fd)),
+            path: real,
             _scratch: Arc::clone(&self._scratch),
         })
     }
@@ -121,22 +125,33 @@ impl Context {
         read(&self.root, path, bytes_max)
     }
 
-    /// Removes what a `.dockerignore` leaves out: the one of the Dockerfile, or else the context's own.
+    /// Removes what a `.dockerignore` leaves out, and tells what that is: the one of the Dockerfile, or else the context's own.
     ///
     /// # Errors
     /// One that cannot be read.
-    pub fn apply_ignore(&self, dockerfile: &str) -> Result<()> {
+    pub fn apply_ignore(&self, dockerfile: &str) -> Result<Ignore> {
         let own = format!("{dockerfile}.dockerignore");
         for name in [own.as_str(), ".dockerignore"] {
-            let Some(bytes) = self.read(Path::new(name), IGNORE_BYTES_MAX)? else {
-                continue;
-            };
-            let wrong = |error: String| Error::Invalid(format!("{name}: {error}"));
-            let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-            let ignore = Ignore::parse(&text).map_err(|error| wrong(error.to_string()))?;
-            return self.remove_ignored(&ignore);
+            if let Some(ignore) = self.ignore(name)? {
+                self.remove_ignored(&ignore)?;
+                return Ok(ignore);
+            }
         }
-        Ok(())
+        Ok(Ignore::default())
+    }
+
+    /// What one of its files says is left out; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn ignore(&self, name: &str) -> Result<Option<Ignore>> {
+        let Some(bytes) = self.read(Path::new(name), IGNORE_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let wrong = |error: String| Error::Invalid(format!("{name}: {error}"));
+        let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
+        let ignore = Ignore::parse(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(Some(ignore))
     }
 
     fn remove_ignored(&self, ignore: &Ignore) -> Result<()> {

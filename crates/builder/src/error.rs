@@ -42,6 +42,9 @@ pub enum Error {
     /// The client is gone.
     #[error("the build was cancelled")]
     Cancelled,
+    /// The client does not give, or take, what the build needs it to.
+    #[error("{0}")]
+    Client(String),
     /// The engine.
     #[error("{doing}")]
     Engine {

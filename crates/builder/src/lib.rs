@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! language   text → instructions                    pure
+//! lint       what of those had better be written otherwise   pure
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
 //! cache      by what a step depends on, what it led to
+//! fetch      what comes from addresses
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
 //!
@@ -13,6 +15,7 @@
 //! Contexts and Dockerfiles are untrusted: their paths are resolved by `sys::root`, their sizes have limits.
 
 pub mod language;
+pub mod lint;
 
 mod apart;
 mod build;
@@ -21,6 +24,7 @@ mod chmod;
 mod config;
 mod context;
 mod error;
+pub mod fetch;
 mod mounts;
 mod plan;
 mod progress;
@@ -33,12 +37,13 @@ mod stage;
 mod sweep;
 mod transfer;
 
-pub use build::{Built, build};
+pub use build::{Built, build, check};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
-pub use request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
+pub use request::{Client, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told};
 pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.

@@ -15,7 +15,7 @@ use images::copy::{self, Copy, Found, Want};
 use images::tar::Kind;
 use images::{Scratch, changes};
 use oci::Digest;
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with};
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -195,9 +195,9 @@ impl Mounted {
                 read_only: false,
             }),
             MountKind::Secret { id, required, .. } => {
-                match (stage.build.request.secrets.get(id), required) {
+                match (stage.build.request.client.secret(id)?, required) {
                     (Some(content), _) => {
-                        self.secret(stage, at, given.map(target), &mount.kind, content)?;
+                        self.secret(stage, at, given.map(target), &mount.kind, &content)?;
                     }
                     (None, false) => {}
                     (None, true) => {
@@ -445,7 +445,7 @@ fn cache(
             match taken {
                 Ok(()) => {
                     let data = path.join("data");
-                    make_cache(&path, &data, id, attributes).doing(doing)?;
+                    make_cache(&path, &data, id, attributes)?;
                     return Ok((data, lock));
                 }
                 Err(TryLockError::WouldBlock) if sharing == CacheSharing::Private => break,
@@ -459,21 +459,27 @@ fn cache(
     )))
 }
 
-fn make_cache(
-    path: &Path,
-    data: &Path,
-    id: &str,
-    (mode, uid, gid): (u32, u32, u32),
-) -> std::io::Result<()> {
-    std::fs::create_dir_all(path)?;
+fn make_cache(path: &Path, data: &Path, id: &str, attributes: (u32, u32, u32)) -> Result<()> {
+    let doing = || format!("make the cache mount {id:?}");
+    std::fs::create_dir_all(path).doing(doing)?;
     // Its time says when it was last of use.
-    std::fs::write(path.join("id"), id)?;
+    std::fs::write(path.join("id"), id).doing(doing)?;
     if data.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir(data)?;
-    std::os::unix::fs::chown(data, Some(uid), Some(gid))?;
-    std::fs::set_permissions(data, std::fs::Permissions::from_mode(mode))
+    // Whole when it is seen, and never replaced: who shares it may make it at the same time.
+    let new = path.join(engine::random_id().doing(doing)?);
+    std::fs::create_dir(&new).doing(doing)?;
+    let (mode, uid, gid) = attributes;
+    let moved = std::os::unix::fs::chown(&new, Some(uid), Some(gid))
+        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode)))
+        .and_then(|()| Ok(renameat_with(CWD, &new, CWD, data, RenameFlags::NOREPLACE)?));
+    let Err(error) = moved else { return Ok(()) };
+    std::fs::remove_dir(&new).doing(doing)?;
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(error).doing(doing),
+    }
 }
 
 /// Secrets of one command, in memory. They go with this value.

@@ -1,6 +1,7 @@
 //! What a build tells while it goes on.
 
 use crate::language::Position;
+use crate::lint::Finding;
 
 /// A step's place among all that are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +79,10 @@ pub enum Event<'a> {
         /// Bytes of the files in its layer, where it made one.
         layer_bytes: Option<u64>,
     },
+    /// Something had better be written otherwise.
+    Found(&'a Finding),
+    /// All steps are done, and what they led to becomes an image, or goes where its files are to go.
+    Publishing,
     /// Something that the user should know.
     Warning(&'a str),
 }

@@ -61,9 +61,9 @@ impl Scope {
     }
 
     /// Declares arguments as ARG does: what the client gives counts, then the default, then what is known beforehand.
-    pub(crate) fn declare_all(
+    pub(crate) fn declare_all<'d>(
         &mut self,
-        declarations: &[ArgDeclaration],
+        declarations: impl IntoIterator<Item = &'d ArgDeclaration>,
         env: &[String],
         given: &BTreeMap<String, String>,
         known: &BTreeMap<String, String>,

@@ -4,7 +4,9 @@ use crate::apart::Below;
 use crate::build::{Build, View};
 use crate::cache::Inputs;
 use crate::chmod::Chmod;
+use crate::context::Context;
 use crate::error::{Doing, Error, Result};
+use crate::fetch::{self, Address};
 use crate::language::{Heredoc, Transfer};
 use crate::plan::{Origin, origin};
 use crate::select::{Selected, Selection, select};
@@ -33,6 +35,12 @@ struct Order {
     link: bool,
     /// Files keep their owners.
     keeps_owner: bool,
+}
+
+/// Sources of one tree.
+struct Group<'b, 'a> {
+    source: Source<'b, 'a>,
+    selection: Selection,
     /// Archives are unpacked.
     unpack: bool,
 }
@@ -41,6 +49,7 @@ struct Order {
 enum Source<'b, 'a> {
     Files(&'b Root),
     Layers(View<'a>),
+    Fetched(Context),
 }
 
 impl Source<'_, '_> {
@@ -48,6 +57,7 @@ impl Source<'_, '_> {
         match self {
             Self::Files(root) => root,
             Self::Layers(view) => &view.root,
+            Self::Fetched(files) => files.root(),
         }
     }
 }
@@ -59,20 +69,14 @@ pub(crate) fn transfer(
     transfer: &Transfer,
     add: bool,
 ) -> Result<()> {
-    let order = order(stage, transfer, add)?;
-    let source = source(stage, transfer.from.as_deref())?;
-    let selection = select(
-        source.root(),
-        &order.sources,
-        &order.excludes,
-        order.parents,
-    )?;
-    check_target(&order, &selection)?;
+    let order = order(stage, transfer)?;
+    let groups = groups(stage, transfer, &order, add)?;
+    check_target(&order, &groups)?;
     let below = match order.link {
         true => Some(Below::look(stage, owner(stage, &order)?, &order.target)?),
         false => None,
     };
-    let inputs = inputs(stage, &order, &source, &selection, below.as_ref())?;
+    let inputs = inputs(stage, &order, &groups, below.as_ref())?;
     let verb = if add { "ADD" } else { "COPY" };
     let rest = text
         .split_once(char::is_whitespace)
@@ -83,21 +87,12 @@ pub(crate) fn transfer(
         inputs,
         is_apart: order.link,
     };
-    stage.layer_step(step, |stage| {
-        make(stage, &order, source.root(), &selection, below.as_ref())
-    })
+    stage.layer_step(step, |stage| make(stage, &order, &groups, below.as_ref()))
 }
 
-fn order(stage: &Stage<'_, '_>, transfer: &Transfer, add: bool) -> Result<Order> {
+fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
     let word = |text: &String| stage.word(text);
-    let sources = transfer
-        .sources
-        .iter()
-        .map(word)
-        .collect::<Result<Vec<_>>>()?;
-    if add {
-        refuse_addresses(&sources)?;
-    }
+    let sources = transfer.sources.iter().map(word).collect::<Result<_>>()?;
     let written = stage.word(&transfer.target)?;
     let target = match written.starts_with('/') {
         true => written.clone(),
@@ -142,19 +137,83 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer, add: bool) -> Result<Order>
         parents: transfer.parents,
         link: transfer.link,
         keeps_owner: transfer.from.is_some(),
-        unpack: add && transfer.unpack.unwrap_or(true),
     })
 }
 
-fn refuse_addresses(sources: &[String]) -> Result<()> {
-    let is_address = |source: &&String| {
-        ["http://", "https://", "git://", "ssh://", "git@"]
-            .iter()
-            .any(|start| source.starts_with(start))
+/// The trees that files come from, in the order of the sources.
+fn groups<'b, 'a>(
+    stage: &Stage<'b, 'a>,
+    transfer: &Transfer,
+    order: &Order,
+    add: bool,
+) -> Result<Vec<Group<'b, 'a>>> {
+    let unpack = add && transfer.unpack.unwrap_or(true);
+    let addresses = order.sources.iter().map(|source| match add {
+        true => Address::parse(source),
+        false => Ok(None),
+    });
+    let addresses = addresses.collect::<Result<Vec<_>>>()?;
+    let checksum = transfer.checksum.as_ref();
+    let checksum = checksum.map(|text| stage.word(text)).transpose()?;
+    if checksum.is_some() && (addresses.len() > 1 || addresses.contains(&None)) {
+        let text = "--checksum is for one source, which is an address";
+        return Err(Error::Invalid(text.to_owned()));
+    }
+    let group = |source: Source<'b, 'a>, words: &[String], unpack| {
+        let selection = select(source.root(), words, &order.excludes, order.parents)?;
+        Ok(Group {
+            source,
+            selection,
+            unpack,
+        })
     };
-    match sources.iter().find(is_address) {
-        Some(address) => Err(Error::Unsupported(format!("ADD of an address ({address})"))),
-        None => Ok(()),
+    if addresses.iter().all(Option::is_none) {
+        let source = source(stage, transfer.from.as_deref())?;
+        return Ok(vec![group(source, &order.sources, unpack)?]);
+    }
+    let groups = { order.sources.iter().zip(addresses) }.map(|(word, address)| match address {
+        None => group(source(stage, None)?, std::slice::from_ref(word), unpack),
+        Some(address) => {
+            let (files, name) = fetch(stage, transfer, order, address, checksum.as_deref())?;
+            let unpack = transfer.unpack.unwrap_or(false);
+            group(Source::Fetched(files), &[name], unpack)
+        }
+    });
+    groups.collect()
+}
+
+/// Files from an address, and the name of what is meant among them.
+fn fetch(
+    stage: &Stage<'_, '_>,
+    transfer: &Transfer,
+    order: &Order,
+    address: Address,
+    checksum: Option<&str>,
+) -> Result<(Context, String)> {
+    let fetcher = stage.build.fetcher();
+    match address {
+        Address::Http(url) => {
+            let invalid = |error: oci::digest::DigestError| {
+                Error::Invalid(format!("invalid --checksum: {error}"))
+            };
+            let checksum = checksum.map(|text| text.parse().map_err(invalid));
+            let checksum = checksum.transpose()?;
+            if fetch::name_of(&url) == fetch::NAMELESS && order.target.ends_with('/') {
+                return Err(Error::Invalid(format!(
+                    "cannot determine filename for source {}: name the file that it is to become",
+                    fetch::shown(&url)
+                )));
+            }
+            let fetched = fetcher.file(&url, checksum.as_ref())?;
+            Ok((fetched.files, fetched.name))
+        }
+        Address::Git(mut repository) => {
+            if let Some(checksum) = checksum {
+                repository.expect(checksum)?;
+            }
+            let files = fetcher.repository(&repository, transfer.keep_git_dir)?;
+            Ok((files, ".".to_owned()))
+        }
     }
 }
 
@@ -178,8 +237,10 @@ pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<
     }
 }
 
-fn check_target(order: &Order, selection: &Selection) -> Result<()> {
-    let several = selection.several || order.documents.len() + selection.sources.len() > 1;
+fn check_target(order: &Order, groups: &[Group<'_, '_>]) -> Result<()> {
+    let found = groups.iter().map(|group| group.selection.sources.len());
+    let several = groups.iter().any(|group| group.selection.several)
+        || order.documents.len() + found.sum::<usize>() > 1;
     if several && !order.target.ends_with('/') && !order.parents {
         let text = "When using COPY with more than one source file, the destination must be a directory and end with a /";
         return Err(Error::Invalid(text.to_owned()));
@@ -191,8 +252,7 @@ fn check_target(order: &Order, selection: &Selection) -> Result<()> {
 fn inputs(
     stage: &Stage<'_, '_>,
     order: &Order,
-    source: &Source<'_, '_>,
-    selection: &Selection,
+    groups: &[Group<'_, '_>],
     below: Option<&Below>,
 ) -> Result<Inputs> {
     let mut inputs = match below {
@@ -206,9 +266,10 @@ fn inputs(
     inputs.add("the target", &order.target);
     inputs.add("--chown", order.chown.as_deref().unwrap_or_default());
     inputs.add("--chmod", &format!("{:?}", order.chmod));
+    let unpack = groups.iter().map(|group| group.unpack).collect::<Vec<_>>();
     inputs.add(
         "its flags",
-        &format!("{} {} {}", order.parents, order.unpack, order.keeps_owner),
+        &format!("{} {unpack:?} {}", order.parents, order.keeps_owner),
     );
     if let Some(epoch) = stage.build.epoch {
         inputs.add("SOURCE_DATE_EPOCH", &epoch.to_string());
@@ -216,10 +277,14 @@ fn inputs(
     for (name, body) in &order.documents {
         inputs.add(format!("the document {name}"), body);
     }
-    for selected in &selection.sources {
+    let sources = groups.iter().flat_map(|group| {
+        let sources = group.selection.sources.iter();
+        sources.map(|selected| (group.source.root(), selected))
+    });
+    for (root, selected) in sources {
         for found in &selected.found {
             let path = clean(&selected.source.join(&found.path));
-            let value = described(source.root(), &path, found, order.keeps_owner)?;
+            let value = described(root, &path, found, order.keeps_owner)?;
             let value = format!("{value} {:?}", selected.kept);
             inputs.add(format!("the file {}", path.display()), &value);
         }
@@ -274,8 +339,7 @@ fn owner(stage: &Stage<'_, '_>, order: &Order) -> Result<Option<(u32, u32)>> {
 fn make<'a>(
     stage: &Stage<'_, 'a>,
     order: &Order,
-    from: &Root,
-    selection: &Selection,
+    groups: &[Group<'_, '_>],
     below: Option<&Below>,
 ) -> Result<Made<'a>> {
     let view = stage
@@ -291,15 +355,16 @@ fn make<'a>(
     let mut filler = Filler {
         copy: Copy::new(&view.root),
         to: &view.root,
-        from,
         owner,
         order,
         newest_s: stage.time_s(),
         default_s: stage.time_s(),
     };
-    for selected in &selection.sources {
-        stage.build.check_stop()?;
-        filler.source(selected)?;
+    for group in groups {
+        for selected in &group.selection.sources {
+            stage.build.check_stop()?;
+            filler.source(group, selected)?;
+        }
     }
     for (name, body) in &order.documents {
         filler.document(name, body)?;
@@ -316,7 +381,6 @@ fn make<'a>(
 struct Filler<'t> {
     copy: Copy<'t>,
     to: &'t Root,
-    from: &'t Root,
     owner: Option<(u32, u32)>,
     order: &'t Order,
     /// The time of the newest file, in seconds since 1970.
@@ -326,9 +390,10 @@ struct Filler<'t> {
 }
 
 impl Filler<'_> {
-    fn source(&mut self, selected: &Selected) -> Result<()> {
+    fn source(&mut self, group: &Group<'_, '_>, selected: &Selected) -> Result<()> {
         let target = self.target_of(selected);
-        if self.order.unpack && !selected.is_directory && self.unpacked(selected)? {
+        let from = group.source.root();
+        if group.unpack && !selected.is_directory && self.unpacked(from, selected)? {
             return Ok(());
         }
         for found in &selected.found {
@@ -347,7 +412,7 @@ impl Filler<'_> {
             let mut entry = found.entry.clone();
             self.adjust(&mut entry);
             let source = clean(&selected.source.join(&found.path));
-            let put = self.copy.put(self.from, &source, &to, &entry);
+            let put = self.copy.put(from, &source, &to, &entry);
             put.doing(|| format!("copy {source:?} to {to:?}"))?;
         }
         Ok(())
@@ -393,12 +458,11 @@ impl Filler<'_> {
     }
 
     /// Unpacks an archive where it is one.
-    fn unpacked(&mut self, selected: &Selected) -> Result<bool> {
+    fn unpacked(&mut self, from: &Root, selected: &Selected) -> Result<bool> {
         let doing = || format!("unpack {:?}", selected.source);
         let open = || {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            self.from
-                .open_at(&selected.source, flags, Mode::empty())
+            from.open_at(&selected.source, flags, Mode::empty())
                 .map(std::fs::File::from)
         };
         if !archive::is_archive(open().doing(doing)?).doing(doing)? {

@@ -2,8 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
+use crate::pages::Face;
 use crate::session::{GLOBAL_FLAGS, Session};
-use crate::{build, container, help, image, inspect, network, output, registry, system, volume};
+use crate::{
+    build, completion, container, help, image, inspect, network, output, registry, system, volume,
+};
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::Path;
@@ -102,15 +105,16 @@ impl Entry {
         }
     }
 
-    fn hidden(&self) -> bool {
+    pub(crate) fn hidden(&self) -> bool {
         matches!(self, Self::Command { hidden: true, .. })
     }
 }
 
-const ROOT: &[Entry] = &[
+pub(crate) const ROOT: &[Entry] = &[
     Entry::command("attach", &container::attach::ATTACH),
     Entry::command("build", &build::BUILD),
     Entry::command("commit", &container::commit::COMMIT),
+    Entry::command("completion", &completion::COMPLETION),
     Entry::command("cp", &container::cp::CP),
     Entry::command("create", &container::create::CREATE),
     Entry::command("diff", &container::diff::DIFF),
@@ -207,7 +211,7 @@ const UNSUPPORTED: &[&str] = &[
 ];
 
 /// Runs one command line.
-pub(crate) fn run(args: Vec<OsString>) -> Result<()> {
+pub(crate) fn run(args: Vec<OsString>, faces: fn() -> Vec<Face>) -> Result<()> {
     let mut texts = Vec::with_capacity(args.len());
     for arg in args {
         texts.push(
@@ -236,9 +240,11 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<()> {
     if words.is_empty() || global.help {
         return output::print(&help::program(program, &visible(ROOT), GLOBAL_FLAGS));
     }
-    let session = Session::new(program.to_owned(), global);
+    let session = Session::new(program.to_owned(), global, faces);
     match words[0].as_str() {
-        "help" => show_help(program, &words[1..]),
+        "help" => show_help(&session, &words[1..]),
+        completion::QUESTION => completion::answer(program, faces, &words[1..], true),
+        completion::PLAIN_QUESTION => completion::answer(program, faces, &words[1..], false),
         _ => dispatch(&session, &words),
     }
 }
@@ -252,16 +258,14 @@ fn visible(entries: &[Entry]) -> Vec<Entry> {
 }
 
 /// `help run`, `help container run`.
-fn show_help(program: &str, words: &[String]) -> Result<()> {
+fn show_help(session: &Session, words: &[String]) -> Result<()> {
     let mut words = words.to_vec();
     words.push("--help".to_owned());
     if words.len() == 1 {
+        let program = &session.program;
         return output::print(&help::program(program, &visible(ROOT), GLOBAL_FLAGS));
     }
-    dispatch(
-        &Session::new(program.to_owned(), Matches::default()),
-        &words,
-    )
+    dispatch(session, &words)
 }
 
 /// Follows the words down the tree.
@@ -330,6 +334,11 @@ fn invoke(session: &Session, path: &str, command: &Command, args: &[String]) -> 
             usage,
         });
     }
+    block_on((command.run)(session, &matches))
+}
+
+/// Runs what waits for the engine, on this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -338,7 +347,7 @@ fn invoke(session: &Session, path: &str, command: &Command, args: &[String]) -> 
             call: "epoll_create1()".to_owned(),
             source,
         })?;
-    runtime.block_on((command.run)(session, &matches))
+    runtime.block_on(work)
 }
 
 #[cfg(test)]

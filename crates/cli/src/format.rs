@@ -18,7 +18,11 @@ pub(crate) struct Columns {
 
 impl Columns {
     /// Renders all rows in `format`: empty or `table` for the table, `table TEMPLATE`, `json`, or a template.
-    pub(crate) fn render(&self, format: &str, rows: Vec<Row>) -> Result<String> {
+    pub(crate) fn render(
+        &self,
+        format: &str,
+        rows: impl IntoIterator<Item = Row>,
+    ) -> Result<String> {
         let (table, template) = match format {
             "" | "table" => (true, self.table),
             "json" => (false, "{{json .}}"),
@@ -36,16 +40,12 @@ impl Columns {
                 .fold(Row::default(), |row, (field, title)| row.set(field, *title));
             let header = Template::parse_header(&template).map_err(Error::Template)?;
             // A template that fails on titles shows none, as in Docker.
-            text.push_str(&header.render(&titles.into_value()).unwrap_or_default());
+            text.push_str(&header.render_row(titles).unwrap_or_default());
             text.push('\n');
         }
         let template = Template::parse(&template).map_err(Error::Template)?;
         for row in rows {
-            text.push_str(
-                &template
-                    .render(&row.into_value())
-                    .map_err(Error::Template)?,
-            );
+            text.push_str(&template.render_row(row).map_err(Error::Template)?);
             text.push('\n');
         }
         Ok(if table { align(&text) } else { text })
@@ -118,8 +118,8 @@ mod tests {
             );
         }
         assert!(COLUMNS.render("{{.Nope}}", rows()).is_err());
-        assert!(COLUMNS.render("{{.ID", vec![]).is_err());
-        assert_eq!(COLUMNS.render("", vec![]).unwrap(), "THE ID    NAME\n");
+        assert!(COLUMNS.render("{{.ID", []).is_err());
+        assert_eq!(COLUMNS.render("", []).unwrap(), "THE ID    NAME\n");
     }
 
     #[test]

@@ -107,7 +107,8 @@ fn left(flag: &Flag) -> String {
     format!("{names}{}", suffix(flag.value_name()))
 }
 
-fn right(flag: &Flag) -> String {
+/// What a flag does, and its value without it.
+pub(crate) fn right(flag: &Flag) -> String {
     match (flag.default, flag.kind) {
         ("", _) => flag.help.to_owned(),
         (default, Kind::Text(_)) => format!("{} (default {default:?})", flag.help),
@@ -116,7 +117,7 @@ fn right(flag: &Flag) -> String {
 }
 
 /// Breaks text between words, so that lines have at most `width` characters where words allow.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines

@@ -6,6 +6,7 @@
 //! parse/   values of flags to wire types                 go/      what Docker's clients inherit from Go's libraries
 //! session  which engine; starts hull's own when absent   stdio    attached streams, the terminal, signals
 //! registry/ credentials, and what speaks to registries   progress  bars of pull, push, load
+//! pages    all of it as pages of one shape           completion/  scripts, and what they ask
 //! container/ image/ volume network system …              one file for a command or a few that belong together
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod app;
 mod build;
+mod completion;
 mod config;
 mod container;
 mod error;
@@ -24,9 +26,11 @@ mod help;
 mod image;
 mod inspect;
 mod json;
+mod man;
 mod network;
 mod objects;
 mod output;
+mod pages;
 mod parse;
 mod progress;
 mod registry;
@@ -39,9 +43,12 @@ mod volume;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs one command line, `args[0]` being the name the program was called by, and returns what to exit with.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match app::run(args.into_iter().collect()) {
+pub use pages::{Choice, Face};
+
+/// Runs one command line, `args[0]` being the name the program was called by, and returns what to exit with. `faces` tells of
+/// the commands that the program answers itself.
+pub fn main(args: impl IntoIterator<Item = OsString>, faces: fn() -> Vec<Face>) -> ExitCode {
+    match app::run(args.into_iter().collect(), faces) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(report) = error.report() {

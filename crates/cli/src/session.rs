@@ -4,6 +4,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::output;
+use crate::pages::Face;
 use crate::spawn;
 use client::{ApiVersion, Client, Host};
 use std::cell::OnceCell;
@@ -56,18 +57,32 @@ fn check_log_level(level: &str) -> Result<(), String> {
 pub(crate) struct Session {
     /// The name it was called by, `hull` or `docker`.
     pub(crate) program: String,
+    /// The commands that the program answers itself.
+    pub(crate) faces: fn() -> Vec<Face>,
     global: Matches,
+    /// Whether hull's own engine is started where none was named and none runs.
+    starts_engine: bool,
     config: OnceCell<Config>,
     client: OnceCell<Client>,
 }
 
 impl Session {
-    pub(crate) fn new(program: String, global: Matches) -> Self {
+    pub(crate) fn new(program: String, global: Matches, faces: fn() -> Vec<Face>) -> Self {
         Self {
             program,
+            faces,
             global,
+            starts_engine: true,
             config: OnceCell::new(),
             client: OnceCell::new(),
+        }
+    }
+
+    /// The same, but that no engine is started.
+    pub(crate) fn that_starts_nothing(self) -> Self {
+        Self {
+            starts_engine: false,
+            ..self
         }
     }
 
@@ -99,7 +114,7 @@ impl Session {
         if self.debug() {
             client.trace(|call, outcome| output::complain(&format!("debug: {call}: {outcome}")));
         }
-        if named.is_none() {
+        if named.is_none() && self.starts_engine {
             spawn::ensure(&self.program, &client).await?;
         }
         Ok(self.client.get_or_init(|| client))

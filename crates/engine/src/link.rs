@@ -165,6 +165,7 @@ pub(crate) fn unexpected(reply: &Reply) -> Error {
 }
 
 async fn connect(bundle: &Path) -> Result<Option<UnixStream>> {
+    use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
     let path = bundle.join(protocol::SOCKET);
     let connect = async || {
         // By way of a descriptor: the path of a socket is limited to 107 bytes, that of a bundle is not.
@@ -174,7 +175,8 @@ async fn connect(bundle: &Path) -> Result<Option<UnixStream>> {
     match connect().await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Ok(None),
+            // One that ends while it is asked resets what it has not accepted.
+            NotFound | ConnectionRefused | ConnectionReset => Ok(None),
             _ => Err(Error::system(format!("connect to {path:?}"), error)),
         },
     }

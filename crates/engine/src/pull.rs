@@ -170,11 +170,11 @@ impl Engine {
             .await?)
     }
 
-    /// Begins to fetch what is at a URL.
+    /// Begins to fetch what is at a URL. `authorization` is a header's value for its host alone.
     ///
     /// # Errors
     /// A URL that is none, or has nothing; a server that cannot be reached.
-    pub async fn download(&self, url: &str) -> Result<Download> {
-        Ok(self.0.distribution.download(url).await?)
+    pub async fn download(&self, url: &str, authorization: Option<&str>) -> Result<Download> {
+        Ok(self.0.distribution.download(url, authorization).await?)
     }
 }

@@ -25,7 +25,7 @@ const IDLE_EXIT: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let path = |name: &'static str, default: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod daemon;
+mod faces;
 mod registry;
 
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
         (_, Some("daemon")) => daemon::main(rest.into_iter().skip(1)),
         (_, Some("registry")) => registry::main(rest.into_iter().skip(1)),
         (_, Some("runtime")) => runtime::main(rest.into_iter().skip(1)),
-        _ => cli::main(std::iter::once(name).chain(rest)),
+        _ => cli::main(std::iter::once(name).chain(rest), faces::all),
     }
 }
 

@@ -25,7 +25,7 @@ const CREDENTIALS_BYTES_MAX: usize = 64 << 10;
 /// How long a cache keeps what nobody asks for.
 const CACHE_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("hull registry")
         .about("An OCI distribution registry")
         .subcommand_required(true)

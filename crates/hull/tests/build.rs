@@ -795,3 +795,265 @@ fn base_images_come_from_registries_that_know_the_client() {
     let refused = bench.try_build(&[]);
     assert!(refused.stderr.contains("denied"), "{refused:?}");
 }
+
+#[test]
+fn dockerfiles_are_checked() {
+    let bench = Bench::new(
+        "FROM busybox AS Base\nCOPY left out /\nENV HOMES=$HOMEE\nCMD run me\n",
+        &[("out", ""), (".dockerignore", "left\n")],
+    );
+    let checked = bench.try_build(&["--check"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    let rules: Vec<&str> = { checked.stdout.lines() }
+        .filter_map(|line| line.strip_prefix("WARNING: ")?.split(' ').next())
+        .collect();
+    let expected = [
+        "StageNameCasing",
+        "CopyIgnoredFile",
+        "UndefinedVar",
+        "JSONArgsRecommended",
+    ];
+    assert_eq!(rules, expected);
+    assert!(checked.stdout.contains("   4 | >>> CMD run me\n"));
+    let json = bench.try_build(&["--call", "check,format=json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["warnings"][1]["ruleName"], "CopyIgnoredFile");
+    assert_eq!(
+        json["warnings"][1]["location"]["ranges"][0]["start"]["line"],
+        2
+    );
+
+    // A build tells the same in the end, and fails of it where the file says so.
+    bench.write(
+        "Dockerfile",
+        "FROM busybox\nCMD run me\nHEALTHCHECK CMD ask me\n",
+    );
+    let shown = bench.build(&[]);
+    assert!(shown.contains("1 warning found"), "{shown}");
+    assert!(shown.contains(" - JSONArgsRecommended: "), "{shown}");
+    let strict = ["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=true"];
+    let refused = bench.fails(&strict);
+    let expected = "lint violation found for rules: JSONArgsRecommended";
+    assert!(refused.contains(expected), "{refused}");
+    bench.write(
+        "Dockerfile",
+        "# check=skip=JSONArgsRecommended;error=true\nFROM busybox\nCMD run me\n",
+    );
+    bench.build(&[]);
+    let clean = bench.try_build(&["--check"]);
+    assert_eq!(
+        (clean.code, clean.stdout.as_str()),
+        (0, "Check complete, no warnings found.\n")
+    );
+}
+
+/// Runs a program of the host that has to succeed.
+fn run(program: &str, arguments: &[&str]) {
+    let output = std::process::Command::new(program).args(arguments).output();
+    let output = output.unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+}
+
+/// Serves files of a directory over HTTP, and how often it was asked.
+struct Web {
+    address: String,
+    asked: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl Web {
+    fn new(directory: PathBuf) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = std::sync::Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = Vec::new();
+                let mut byte = [0];
+                while !request.ends_with(b"\r\n\r\n")
+                    && std::io::Read::read(&mut stream, &mut byte).unwrap() == 1
+                {
+                    request.push(byte[0]);
+                }
+                let request = String::from_utf8(request).unwrap();
+                let path = request.split(' ').nth(1).unwrap_or("/").to_owned();
+                log.lock().unwrap().push(request);
+                let path = path.split('?').next().unwrap().trim_start_matches('/');
+                let (status, body) = match std::fs::read(directory.join(path)) {
+                    Ok(body) => ("200 OK", body),
+                    Err(_) => ("404 Not Found", b"nothing".to_vec()),
+                };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                // A client may have enough.
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&body);
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+}
+
+const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+#[test]
+fn files_are_added_from_addresses() {
+    let bench = Bench::new(
+        "",
+        &[("local", "local"), ("web/a%b", ""), ("web/f", "hello")],
+    );
+    let web = Web::new(bench.context.join("web"));
+    let made = bench.engine.path("made.tar");
+    run(
+        "tar",
+        &[
+            "-C",
+            &bench.context.display().to_string(),
+            "-cf",
+            &made.display().to_string(),
+            "local",
+        ],
+    );
+    std::fs::copy(&made, bench.context.join("web/a.tar")).unwrap();
+    let dockerfile = format!(
+        "FROM busybox\nADD --checksum={HELLO} {f}?token=x /named\nADD local {f} /dir/\nADD --chmod=755 {tar} /tar/\n\
+         ADD --unpack=true {tar} /unpacked/\n",
+        f = web.url("f"),
+        tar = web.url("a.tar")
+    );
+    bench.write("Dockerfile", &dockerfile);
+    std::fs::write(bench.engine.path("token"), "secret\n").unwrap();
+    let secret = format!(
+        "id=HTTP_AUTH_TOKEN_127.0.0.1,src={}",
+        bench.engine.path("token").display()
+    );
+    bench.build(&["--secret", &secret]);
+    let shown = bench.shell(
+        "stat -c '%n %a %Y' /named /dir/f /tar/a.tar; cat /named /dir/f /dir/local /unpacked/local; ls /tar",
+    );
+    assert_eq!(
+        shown,
+        "/named 600 784111777\n/dir/f 600 784111777\n/tar/a.tar 755 784111777\nhellohellolocallocala.tar"
+    );
+    {
+        let asked = web.asked.lock().unwrap();
+        let has_token = |request: &String| request.contains("Bearer secret\r\n");
+        assert!(asked.iter().all(has_token), "{asked:?}");
+    }
+    // The same content is the same layer, whenever it comes; another one is another.
+    assert!(bench.build(&[]).contains("#2 CACHED"));
+    std::fs::write(bench.context.join("web/f"), "other").unwrap();
+    let refused = bench.fails(&[]);
+    assert!(refused.contains("digest mismatch"), "{refused}");
+    assert!(
+        !refused.contains("token=x") || refused.contains("ADD --checksum"),
+        "{refused}"
+    );
+
+    for (line, expected) in [
+        (
+            format!("ADD {} /x/", web.url("")),
+            "cannot determine filename",
+        ),
+        (format!("ADD {} /x", web.url("missing")), "404"),
+        (
+            format!("ADD --checksum={HELLO} local /x"),
+            "--checksum is for one source",
+        ),
+        ("ADD git@h:a /x".to_owned(), "by ssh"),
+    ] {
+        bench.write("Dockerfile", &format!("FROM busybox\n{line}\n"));
+        let refused = bench.fails(&[]);
+        assert!(refused.contains(expected), "{line}: {refused}");
+    }
+}
+
+/// A repository with two commits and a tag, served as files.
+fn repository(bench: &Bench) -> String {
+    let script = "set -e; git init -q -b main r; cd r; git config user.email a@b; git config user.name a; mkdir sub; echo 1 > sub/f; \
+                  printf 'FROM busybox\\nCOPY sub/f /f\\n' > Dockerfile; ln -s /etc evil; git add -A; git commit -qm 1; git tag v1; \
+                  echo 2 > sub/f; git commit -qam 2; cd ..; git clone -q --bare r web/r.git; cd web/r.git; git update-server-info; \
+                  git rev-parse v1";
+    let output = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(&bench.context)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn repositories_are_added_and_built() {
+    let bench = Bench::new("", &[("web/x", "")]);
+    let first = repository(&bench);
+    let web = Web::new(bench.context.join("web"));
+    let url = web.url("r.git");
+    let dockerfile = format!(
+        "FROM busybox\nADD {url} /head\nADD {url}#v1:sub /sub\nADD --keep-git-dir=true --checksum={first} {url}#{first} /commit\n"
+    );
+    bench.write("Dockerfile", &dockerfile);
+    bench.build(&[]);
+    let shown =
+        bench.shell("cat /head/sub/f /sub/f /commit/sub/f; ls -A /head; ls -d /commit/.git");
+    assert_eq!(shown, "2\n1\n1\nDockerfile\nevil\nsub\n/commit/.git");
+    // A tree that is the same again is not added again.
+    assert!(bench.build(&[]).contains("CACHED"));
+    let built = bench
+        .engine
+        .run(&["build", "-t", "t", &format!("{url}#v1")]);
+    assert_eq!(built.code, 0, "{built:?}");
+    assert_eq!(bench.shell("cat /f"), "1");
+    for (line, expected) in [
+        (
+            format!("ADD --checksum=1234567 {url} /x"),
+            "expected checksum",
+        ),
+        (format!("ADD {url}#none /x"), "cannot fetch"),
+        (format!("ADD {url}#:evil /x"), "open"),
+        (format!("ADD {url}#--output=x /x"), "names no branch"),
+    ] {
+        bench.write("Dockerfile", &format!("FROM busybox\n{line}\n"));
+        let refused = bench.fails(&[]);
+        assert!(refused.contains(expected), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn contexts_come_from_addresses() {
+    let bench = Bench::new(
+        "",
+        &[("web/Dockerfile", "FROM busybox\nRUN echo alone > /f\n")],
+    );
+    let tree = bench.engine.path("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("Dockerfile"), "FROM busybox\nCOPY f /f\n").unwrap();
+    std::fs::write(tree.join("f"), "tar\n").unwrap();
+    let archive = bench.context.join("web/a.tar.gz").display().to_string();
+    run(
+        "tar",
+        &["-C", &tree.display().to_string(), "-czf", &archive, "."],
+    );
+    let web = Web::new(bench.context.join("web"));
+    for (path, content) in [("Dockerfile", "alone"), ("a.tar.gz", "tar")] {
+        let built = bench.engine.run(&["build", "-t", "t", &web.url(path)]);
+        assert_eq!(built.code, 0, "{built:?}");
+        assert_eq!(bench.shell("cat /f"), content);
+        let url = web.url(path);
+        let mut docker = bench.engine.client("docker", &["build", "-t", "t", &url]);
+        let built = said(docker.env("DOCKER_BUILDKIT", "0").output().unwrap());
+        assert_eq!(built.code, 0, "{built:?}");
+    }
+    let missing = bench.engine.run(&["build", &web.url("missing")]);
+    assert!(missing.stderr.contains("404"), "{missing:?}");
+}

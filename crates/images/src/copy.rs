@@ -10,11 +10,12 @@ use crate::walk::{self, Node};
 use crate::{Error, Result, tree};
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use sys::Context as _;
 use sys::root::Root;
@@ -124,7 +125,7 @@ pub fn digest(root: &Root, path: &Path) -> Result<Digest> {
 }
 
 /// Opens a regular file, not following a symlink, nor waiting for whoever would write to a pipe.
-fn open_file(root: &Root, path: &Path) -> Result<File> {
+pub fn open_file(root: &Root, path: &Path) -> Result<File> {
     let node = Node::reopen(root.resolve_nofollow(path)?, path)?;
     match node.file_type() {
         FileType::RegularFile => Ok(File::from(node.fd)),
@@ -173,16 +174,81 @@ impl<'a> Copy<'a> {
         })
     }
 
+    /// Makes a regular file, to be written to by and by and then given to [`Copy::finish_file`].
+    pub fn create_file(&mut self, target: &Path) -> Result<File> {
+        let entry = Entry::new("", Kind::File, 0);
+        let made = self.at(target, &entry, |place, _| Ok(place.create_file()?))?;
+        made.ok_or_else(|| Error::Path {
+            path: target.to_owned(),
+            reason: "the root of a tree is no file",
+        })
+    }
+
+    /// Gives a file that has all its content what `entry` says of it.
+    pub fn finish_file(file: &File, target: &Path, entry: &Entry) -> Result<()> {
+        place::set_owner(file.as_fd(), entry, target)?;
+        place::set_mode(file.as_fd(), entry.mode, Some(entry.mtime), target)?;
+        Ok(())
+    }
+
+    /// Gives a file of the tree another name.
+    pub fn link(&mut self, existing: &Path, target: &Path) -> Result<()> {
+        let existing = place::clean(existing.as_os_str().as_bytes())?;
+        let (parent, name) = self.to.parent(&existing)?;
+        let entry = Entry::new("", Kind::File, 0);
+        self.at(target, &entry, |place, _| {
+            rustix::fs::linkat(&parent, &name, place.parent, place.name, AtFlags::empty())
+                .call(|| format!("linkat(<root>, {existing:?}, <root>, {:?})", place.path))?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     fn put_with(
         &mut self,
         target: &Path,
         entry: &Entry,
         content: impl FnOnce(&mut File) -> Result<()>,
     ) -> Result<()> {
-        let clean = place::clean(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()))?;
+        let directory = self.at(target, entry, |place, kept| {
+            match &entry.kind {
+                Kind::Directory => {
+                    if !kept {
+                        place.create_directory()?;
+                    }
+                    let made = place.open_directory()?;
+                    place::set_owner(made.as_fd(), entry, place.path)?;
+                    return Ok(Some(place.path.to_owned()));
+                }
+                Kind::File | Kind::HardLink { .. } => {
+                    let mut file = place.create_file()?;
+                    content(&mut file)?;
+                    Self::finish_file(&file, place.path, entry)?;
+                }
+                special => {
+                    place.create_special(special)?;
+                    place.finish_special(entry)?;
+                }
+            }
+            Ok(None)
+        })?;
+        if let Some(path) = directory.flatten() {
+            self.directories.push((path, entry.mode, entry.mtime));
+        }
+        Ok(())
+    }
+
+    /// Makes something at a place that it makes room at; there may be a directory, where the entry is one. `None`: it is the
+    /// root, which is there, and stays what it is.
+    fn at<T>(
+        &mut self,
+        target: &Path,
+        entry: &Entry,
+        make: impl FnOnce(&Place<'_>, bool) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let clean = place::clean(target.as_os_str().as_bytes())?;
         let Some(name) = clean.file_name() else {
-            // The root is there, and stays what it is.
-            return Ok(());
+            return Ok(None);
         };
         let directory = clean.parent().unwrap_or(Path::new("")).to_owned();
         let parent = self.enter(&directory)?;
@@ -192,29 +258,9 @@ impl<'a> Copy<'a> {
             path: &clean,
         };
         let kept = make_room(&place, entry)?;
-        match &entry.kind {
-            Kind::Directory => {
-                if !kept {
-                    place.create_directory()?;
-                }
-                let made = place.open_directory()?;
-                place::set_owner(made.as_fd(), entry, &clean)?;
-                self.directories
-                    .push((clean.clone(), entry.mode, entry.mtime));
-            }
-            Kind::File | Kind::HardLink { .. } => {
-                let mut file = place.create_file()?;
-                content(&mut file)?;
-                place::set_owner(file.as_fd(), entry, &clean)?;
-                place::set_mode(file.as_fd(), entry.mode, Some(entry.mtime), &clean)?;
-            }
-            special => {
-                place.create_special(special)?;
-                place.finish_special(entry)?;
-            }
-        }
+        let made = make(&place, kept)?;
         self.parent = Some((directory, parent));
-        Ok(())
+        Ok(Some(made))
     }
 
     fn enter(&mut self, path: &Path) -> Result<OwnedFd> {

@@ -40,6 +40,7 @@ pub struct Ignore {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
+    text: String,
     pattern: Pattern,
     keeps: bool,
 }
@@ -74,7 +75,11 @@ impl Ignore {
             if rules.len() == RULES_MAX {
                 return Err(IgnoreError::TooMany);
             }
-            rules.push(Rule { pattern, keeps });
+            rules.push(Rule {
+                text: path,
+                pattern,
+                keeps,
+            });
         }
         Ok(Self { rules })
     }
@@ -82,6 +87,19 @@ impl Ignore {
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Whether it keeps something that an earlier rule leaves out.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keeps)
+    }
+
+    /// The rules in their order, cleaned, those that keep files with a `!` before them.
+    pub fn rules(&self) -> impl Iterator<Item = String> {
+        self.rules.iter().map(|rule| match rule.keeps {
+            true => format!("!{}", rule.text),
+            false => rule.text.clone(),
+        })
     }
 
     /// Whether a path, relative to the context and without `.`, is left out.

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::transport::{Answer, Call, protocol};
 use bytes::Bytes;
 use http::Method;
-use http::header::CONTENT_LENGTH;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, LAST_MODIFIED};
+use std::time::SystemTime;
 
 /// Bytes of one download.
 const DOWNLOAD_BYTES_MAX: u64 = 256 << 30;
@@ -18,12 +19,14 @@ pub struct Download {
     answer: Answer,
     /// How many bytes it has, where the server tells.
     pub size: Option<u64>,
+    /// When it was last changed, where the server tells.
+    pub modified: Option<SystemTime>,
     done: u64,
 }
 
 impl Client {
-    /// Begins to fetch what is at a URL, of http or https.
-    pub async fn download(&self, url: &str) -> Result<Download> {
+    /// Begins to fetch what is at a URL, of http or https. `authorization` is a header's value for its host alone.
+    pub async fn download(&self, url: &str, authorization: Option<&str>) -> Result<Download> {
         let address: Address = { url.split(['?', '#']).next().unwrap_or_default() }.parse()?;
         if !url.contains("://") {
             return Err(Error::Address {
@@ -37,7 +40,10 @@ impl Client {
             mirror: false,
         };
         let url = url.split('#').next().unwrap_or_default().to_owned();
-        let call = Call::new(Method::GET, url);
+        let mut call = Call::new(Method::GET, url);
+        if let Some(value) = authorization {
+            call = call.header(AUTHORIZATION, value);
+        }
         let transport = &self.shared.transport;
         let answer = transport.send(&endpoint, call, &Bytes::new()).await?;
         if !answer.status().is_success() {
@@ -45,9 +51,12 @@ impl Client {
         }
         let size = answer.header(CONTENT_LENGTH.as_str());
         let size = size.and_then(|text| text.parse().ok());
+        let modified = answer.header(LAST_MODIFIED.as_str());
+        let modified = modified.and_then(|text| httpdate::parse_http_date(text).ok());
         Ok(Download {
             answer,
             size,
+            modified,
             done: 0,
         })
     }

@@ -1,6 +1,6 @@
 //! The engines that are measured, each in directories of its own.
 
-use super::bytes_to_mb;
+use super::{Contender, bytes_to_mb};
 use crate::{Result, shell};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub(crate) struct Engine {
     client: String,
     socket: PathBuf,
     process: Child,
-    _directory: TemporaryDirectory,
+    directory: TemporaryDirectory,
 }
 
 impl Engine {
@@ -112,7 +112,7 @@ impl Engine {
             client,
             socket,
             process,
-            _directory: directory,
+            directory,
         };
         let deadline = Instant::now() + START_TIMEOUT;
         while engine.client(&["version"]).is_err() {
@@ -166,6 +166,28 @@ impl Engine {
         format!("unix://{}", self.socket.display())
     }
 
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A command of a client of this engine, to be timed.
+    pub(crate) fn contender(&self, name: &str, program: &str, arguments: &[&str]) -> Contender {
+        let (program, host) = (program.to_owned(), self.host());
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let command = move || {
+            let mut command = shell::quiet(&program);
+            command
+                .args(&arguments)
+                .env("DOCKER_HOST", &host)
+                .env("HULL_HOST", &host);
+            command
+        };
+        Contender {
+            name: name.to_owned(),
+            command: Box::new(command),
+        }
+    }
+
     /// A client's command.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = shell::quiet(&self.client);
@@ -200,35 +222,40 @@ impl Engine {
         }
     }
 
-    /// The private memory of the engine, and of hull's shims.
-    pub(crate) fn print_memory(&self) -> Result<()> {
+    /// The engine's process, those that it has started, and those that name its directories: all but the containers' own.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let parent = format!("PPid:\t{}\n", self.process.id());
+        let names = [self.run_root(), &self.directory.path].map(|path| path.display().to_string());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let ours = |pid: &u32| {
+            // It may have ended.
+            let read = |name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&read("cmdline")).into_owned();
+            *pid == self.process.id()
+                || String::from_utf8_lossy(&read("status")).contains(&parent)
+                || names.iter().any(|name| words.contains(name))
+        };
+        pids.filter(ours).collect()
+    }
+
+    /// The private memory of all of [`Self::processes`].
+    pub(crate) fn private_bytes(&self) -> u64 {
+        { self.processes().into_iter() }
+            .filter_map(private_bytes)
+            .sum()
+    }
+
+    /// Prints the private memory of each of [`Self::processes`].
+    pub(crate) fn print_memory(&self) {
         shell::print(&format!("\n{}: private memory", self.name));
-        let engine = private_bytes(self.process.id()).ok_or("no smaps_rollup of the engine")?;
-        shell::print(&format!("  engine {:.2} MB", bytes_to_mb(engine)));
-        for entry in std::fs::read_dir("/proc")
-            .map_err(|error| error.to_string())?
-            .flatten()
-        {
-            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            let parent = format!("PPid:\t{}\n", self.process.id());
-            let pid = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok());
-            if let Some(bytes) = pid
-                .filter(|_| status.contains(&parent))
-                .and_then(private_bytes)
-            {
-                let name = status
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .trim_start_matches("Name:")
-                    .trim();
+        for pid in self.processes() {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if let Some(bytes) = private_bytes(pid) {
+                let name = name.trim_end();
                 shell::print(&format!("  {name} {:.2} MB", bytes_to_mb(bytes)));
             }
         }
-        Ok(())
     }
 }
 

@@ -51,6 +51,15 @@ pub(super) fn cpu_time(root: u32) -> Duration {
     Duration::from_millis(total * 1000 / rustix::param::clock_ticks_per_second())
 }
 
+/// CPU time of one process: utime and stime of proc_pid_stat(5).
+pub(super) fn own_cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let (_, fields) = stat.rsplit_once(") ").unwrap_or_default();
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
 /// The most memory that a process has had: `VmHWM` of proc_pid_status(5).
 pub(super) fn peak_bytes(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

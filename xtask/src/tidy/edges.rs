@@ -9,10 +9,17 @@ use std::path::Path;
 use std::process::Command;
 
 /// Which crates of the workspace each may depend on. `hull` ties them together and may know all; `xtask` is no part of the product.
-const EDGES: [(&str, &[&str]); 15] = [
-    ("api", &["api-types", "builder", "engine", "oci", "sys"]),
+const EDGES: [(&str, &[&str]); 16] = [
+    (
+        "api",
+        &["api-types", "builder", "buildkit", "engine", "oci", "sys"],
+    ),
     ("api-types", &[]),
     ("builder", &["engine", "images", "oci", "patterns", "sys"]),
+    (
+        "buildkit",
+        &["builder", "engine", "images", "oci", "patterns", "sys"],
+    ),
     (
         "cli",
         &["api-types", "client", "oci", "patterns", "registry"],

@@ -1,9 +1,11 @@
-//! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire.
+//! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire; `POST /session` and `POST /grpc`: BuildKit's.
 
+mod kit;
 mod prune;
 mod request;
 mod tell;
 
+pub(crate) use kit::{cancel, control, session};
 pub(crate) use prune::{prune, records};
 
 use crate::distribution::{peer, stop_when_gone};
@@ -11,6 +13,7 @@ use crate::http::{BodyReader, Error, Pieces, Reply, stream};
 use crate::images::{failed, line};
 use crate::server::Call;
 use api_types as types;
+use builder::lint::Finding;
 use builder::{Built, Progress};
 use engine::Engine;
 use http::StatusCode;
@@ -22,6 +25,9 @@ use tokio::sync::{oneshot, watch};
 
 /// `POST /build`.
 pub(crate) async fn build(call: Call<'_>) -> Reply {
+    if call.query.get("version") == Some("2") {
+        return kit::build(call);
+    }
     let wish = Wish::read(&call.query, call.request.headers())?;
     let peer = peer(&call.request)?;
     let engine = call.engine.clone();
@@ -63,14 +69,16 @@ impl Work {
         stop: watch::Receiver<bool>,
         begun: oneshot::Sender<Option<Error>>,
     ) {
-        let (quiet, events) = (self.wish.quiet, self.wish.events);
+        let (quiet, events, check) = (self.wish.quiet, self.wish.events, self.wish.check);
         let tags: Vec<String> = self
             .wish
             .tags
             .iter()
             .map(oci::Reference::familiar)
             .collect();
-        let request = self.wish.into_request(&self.engine, body, stop);
+        let request = self
+            .wish
+            .into_request(&self.engine, &self.handle, body, stop);
         let request = match request {
             Ok(request) => request,
             Err(error) => {
@@ -85,13 +93,28 @@ impl Work {
             true => Arc::new(Events::new(pieces.clone())),
             false => Arc::new(Text::new(pieces.clone(), quiet)),
         };
-        let built = builder::build(&self.engine, &self.handle, &request, &*progress);
         let say = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
+        if check {
+            return match builder::check(&self.engine, &request) {
+                Ok(found) => tell_checked(&found, &say),
+                Err(error) => say(&failure(&error)),
+            };
+        }
+        let built = builder::build(&self.engine, &self.handle, &request, &*progress);
         match built {
             Ok(built) => tell_built(&built, &tags, quiet, events, &say),
             Err(error) => say(&failure(&error)),
         }
     }
+}
+
+fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {
+    for finding in found {
+        say(&tell::event(&types::BuildEvent::Found(tell::found(
+            finding,
+        ))));
+    }
+    say(&tell::event(&types::BuildEvent::Checked));
 }
 
 fn tell_built(
@@ -101,7 +124,9 @@ fn tell_built(
     events: bool,
     say: &dyn Fn(&types::JsonMessage),
 ) {
-    let id = built.id.to_string();
+    // There is no output but an image here.
+    let Some(id) = built.id.as_ref() else { return };
+    let (id, digits) = (id.to_string(), id.hex());
     if events {
         say(&tell::event(&types::BuildEvent::Built {
             id,
@@ -125,7 +150,7 @@ fn tell_built(
     if quiet {
         return text(format!("{id}\n"));
     }
-    text(format!("Successfully built {}\n", &built.id.hex()[..12]));
+    text(format!("Successfully built {}\n", &digits[..12]));
     for tag in tags {
         text(format!("Successfully tagged {tag}\n"));
     }

@@ -7,7 +7,8 @@ use crate::wire;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use builder::{Context, NamedContext, Request, STAGES_AT_ONCE_MAX};
+use builder::fetch::Fetcher;
+use builder::{Context, Ignore, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
@@ -17,6 +18,7 @@ use oci::image::Platform;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// Who the client is, by registry: base64 of JSON.
@@ -24,13 +26,12 @@ const HEADER_CONFIG: &str = "X-Registry-Config";
 /// Bytes of that header.
 const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
-const REFUSED: [(&str, &str, &[&str]); 6] = [
+const REFUSED: [(&str, &str, &[&str]); 5] = [
     ("squash", "squashing layers", &["0", "false"]),
     ("outputs", "an output of BuildKit", &[]),
     ("session", "a session of BuildKit", &[]),
     ("cachefrom", "taking the cache of an image", &["null", "[]"]),
     ("isolation", "an isolation", &["default"]),
-    ("remote", "a context from an address", &[]),
 ];
 
 /// What a client asks for.
@@ -38,8 +39,12 @@ const REFUSED: [(&str, &str, &[&str]); 6] = [
 pub(crate) struct Wish {
     pub(crate) quiet: bool,
     pub(crate) events: bool,
+    /// The Dockerfile is to be checked, and nothing built.
+    pub(crate) check: bool,
     pub(crate) tags: Vec<Reference>,
     dockerfile: String,
+    /// Where the context is, if not in the body.
+    remote: Option<String>,
     /// The body has parts: the context is one of them.
     parts: bool,
     named_images: BTreeMap<String, String>,
@@ -74,8 +79,10 @@ impl Wish {
         Ok(Self {
             quiet: query.flag("q"),
             events: query.flag("events"),
+            check: query.flag("check"),
             tags: tags.map(|text| tag(text)).collect::<Result<_, _>>()?,
             dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
+            remote: query.get("remote").map(str::to_owned),
             parts: layout.is_some(),
             named_images: json(query, "namedimages")?,
             target: query.get("target").map(str::to_owned),
@@ -101,38 +108,43 @@ impl Wish {
         })
     }
 
-    /// Reads the body.
+    /// Reads the body, or what is elsewhere.
     pub(crate) fn into_request(
         self,
         engine: &Engine,
+        handle: &Handle,
         body: BodyReader,
         stop: watch::Receiver<bool>,
     ) -> Result<Request, Error> {
-        let unpacked = Context::unpack(engine.images(), body).map_err(|error| status(&error))?;
-        let mut contexts: BTreeMap<String, NamedContext> = { self.named_images.into_iter() }
-            .map(|(name, image)| (name, NamedContext::Image(image)))
-            .collect();
-        let name = self.dockerfile;
-        let (context, dockerfile) = match self.parts {
-            false => {
-                let text = dockerfile(&unpacked, &name)?;
-                unpacked
-                    .apply_ignore(&name)
-                    .map_err(|error| status(&error))?;
-                (unpacked, text)
-            }
-            true => {
-                let text = dockerfile(&unpacked, types::PART_DOCKERFILE)?;
-                let parts = unpacked.split(types::PART_CONTEXT, types::PART_NAMED);
-                let (context, named) = parts.map_err(|error| status(&error))?;
-                contexts.extend(
-                    named
-                        .into_iter()
-                        .map(|(name, files)| (name, NamedContext::Files(files))),
-                );
-                (context, text)
-            }
+        let client = Told {
+            secrets: self.secrets,
+            credentials: self.credentials,
         };
+        let fetcher = Fetcher {
+            engine,
+            handle,
+            client: &client,
+            stop: &stop,
+        };
+        let (unpacked, fetched) = match &self.remote {
+            Some(address) => fetcher.context(address),
+            None => Context::unpack(engine.images(), body).map(|context| (context, None)),
+        }
+        .map_err(|error| status(&error))?;
+        let name = self.dockerfile;
+        let Files {
+            context,
+            dockerfile,
+            ignore,
+            named,
+        } = match self.parts {
+            true => Files::of_parts(&unpacked)?,
+            false => Files::of_context(unpacked, &name, fetched)?,
+        };
+        let images = { self.named_images.into_iter() }
+            .map(|(name, image)| (name, NamedContext::Image(image)));
+        let named = { named.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
+        let contexts = images.chain(named).collect();
         builder::language::parse(&name, &dockerfile)
             .map_err(|error| Error::bad_request(error.to_string()))?;
         // The classic text is of one step after another.
@@ -143,6 +155,7 @@ impl Wish {
             dockerfile_name: name,
             dockerfile,
             context,
+            ignore,
             contexts,
             target: self.target,
             tags: self.tags,
@@ -158,10 +171,48 @@ impl Wish {
             no_cache_stages: self.no_cache_stages,
             pull: self.pull,
             explain: self.explain,
-            secrets: self.secrets,
-            credentials: self.credentials,
+            client: Box::new(client),
+            output: None,
             stages_at_once,
             stop,
+        })
+    }
+}
+
+/// What a build is made of.
+struct Files {
+    context: Context,
+    dockerfile: Vec<u8>,
+    ignore: Ignore,
+    named: BTreeMap<String, Context>,
+}
+
+impl Files {
+    /// Of a context with its Dockerfile in it, unless that came by itself.
+    fn of_context(context: Context, name: &str, fetched: Option<Vec<u8>>) -> Result<Self, Error> {
+        let dockerfile = match fetched {
+            Some(text) => text,
+            None => dockerfile(&context, name)?,
+        };
+        let ignore = context.apply_ignore(name);
+        Ok(Self {
+            ignore: ignore.map_err(|error| status(&error))?,
+            context,
+            dockerfile,
+            named: BTreeMap::new(),
+        })
+    }
+
+    /// Of a body of parts, whose client has applied what is ignored.
+    fn of_parts(parts: &Context) -> Result<Self, Error> {
+        let ignore = parts.ignore(types::PART_IGNORE);
+        let split = parts.split(types::PART_CONTEXT, types::PART_NAMED);
+        let (context, named) = split.map_err(|error| status(&error))?;
+        Ok(Self {
+            context,
+            dockerfile: dockerfile(parts, types::PART_DOCKERFILE)?,
+            ignore: ignore.map_err(|error| status(&error))?.unwrap_or_default(),
+            named,
         })
     }
 }
@@ -183,11 +234,6 @@ fn refuse(query: &Query) -> Result<(), Error> {
     }
     match query.get("version") {
         None | Some("1") => {}
-        Some("2") => {
-            return Err(Error::unsupported(
-                "building by BuildKit's protocol (DOCKER_BUILDKIT=0 asks for the other)",
-            ));
-        }
         Some(other) => {
             return Err(Error::bad_request(format!(
                 "invalid version of the builder: {other}"
@@ -216,7 +262,7 @@ fn tag(text: &str) -> Result<Reference, Error> {
 }
 
 /// A parameter that is JSON; absent or null is the default.
-fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
+pub(super) fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
     let Some(text) = query.get(name) else {
         return Ok(T::default());
     };
@@ -346,7 +392,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_told() {
         for (query, expected) in [
-            ("version=2", "BuildKit"),
+            ("version=3", "version of the builder"),
             ("squash=1", "squashing"),
             ("remote=http%3A%2F%2Fx", "address"),
             ("cachefrom=%5B%22a%22%5D", "cache of an image"),

@@ -5,6 +5,7 @@ use crate::images::line;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use builder::lint::Finding;
 use builder::{Event, Progress};
 use std::sync::Mutex;
 
@@ -95,7 +96,8 @@ impl Progress for Text {
                 self.say(&format!(" ---> {}\n", short(id)));
             }
             Event::Warning(text) => self.say(&format!("[Warning] {text}\n")),
-            Event::Based { .. } | Event::Explained { .. } => {}
+            Event::Based { .. } | Event::Explained { .. } | Event::Found(_) | Event::Publishing => {
+            }
         }
     }
 }
@@ -109,6 +111,18 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new(pieces: Pieces) -> Self {
         Self { pieces }
+    }
+}
+
+/// What a check has found, over the wire.
+pub(crate) fn found(finding: &Finding) -> types::BuildFinding {
+    types::BuildFinding {
+        rule: finding.rule.name(),
+        description: finding.rule.description().to_owned(),
+        url: finding.rule.url(),
+        detail: finding.detail.clone(),
+        first_line: finding.first_line,
+        last_line: finding.last_line,
     }
 }
 
@@ -160,10 +174,14 @@ impl Progress for Events {
                 cached: *cached,
                 layer_bytes: *layer_bytes,
             },
+            Event::Found(finding) => types::BuildEvent::Found(found(finding)),
             Event::Warning(text) => types::BuildEvent::Warning {
                 text: (*text).to_owned(),
             },
-            Event::Based { .. } | Event::Running { .. } | Event::Removed { .. } => return,
+            Event::Based { .. }
+            | Event::Running { .. }
+            | Event::Removed { .. }
+            | Event::Publishing => return,
         };
         // A client that has gone ends the build otherwise.
         let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));

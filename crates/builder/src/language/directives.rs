@@ -72,6 +72,16 @@ impl CheckDirective {
         }
         Ok(check)
     }
+
+    /// What both ask for.
+    pub fn merged(mut self, other: &Self) -> Self {
+        self.skip_all |= other.skip_all;
+        self.skip.extend(other.skip.iter().cloned());
+        self.experimental_all |= other.experimental_all;
+        self.experimental.extend(other.experimental.iter().cloned());
+        self.error |= other.error;
+        self
+    }
 }
 
 /// Reads the directives of a text, without its byte order mark.

@@ -15,8 +15,19 @@ pub(crate) struct Logical {
     origins: Vec<(usize, Position)>,
     /// The documents that it announces.
     pub(crate) heredocs: Vec<Heredoc>,
+    /// What checks look at.
+    pub(crate) notes: Notes,
+}
+
+/// What is around an instruction, for checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The last line of the instruction, its here-documents included.
+    pub last_line: u32,
     /// An empty line among the continued ones, which once ended an instruction, and is to be avoided.
-    pub(crate) empty_continuation: bool,
+    pub empty_continuation: bool,
+    /// The comments that stand right above, without their `#`.
+    pub comments: Vec<String>,
 }
 
 impl Logical {
@@ -78,7 +89,7 @@ impl Lines<'_> {
             text: String::new(),
             origins: Vec::new(),
             heredocs: Vec::new(),
-            empty_continuation: false,
+            notes: Notes::default(),
         };
         let mut continues = true;
         while continues && self.next < self.lines.len() {
@@ -87,11 +98,13 @@ impl Lines<'_> {
             self.next += 1;
             let first = line.text.is_empty();
             let trimmed = raw.trim_start();
-            if trimmed.starts_with('#') || (first && trimmed.is_empty()) {
-                continue;
+            match trimmed.strip_prefix('#') {
+                Some(comment) if first => line.notes.comments.push(comment.trim().to_owned()),
+                None if trimmed.is_empty() && first => line.notes.comments.clear(),
+                None if trimmed.is_empty() => line.notes.empty_continuation = true,
+                _ => {}
             }
-            if trimmed.is_empty() {
-                line.empty_continuation = true;
+            if trimmed.is_empty() || trimmed.starts_with('#') {
                 continue;
             }
             // Blanks at the beginning of a continued line belong to the instruction.
@@ -103,6 +116,7 @@ impl Lines<'_> {
             };
             let (piece, more) = self.continued(shown);
             continues = more;
+            line.notes.last_line = number;
             line.origins.push((line.text.len(), position));
             line.text.push_str(piece);
         }
@@ -153,6 +167,7 @@ impl Lines<'_> {
             };
             heredoc.content = rest[..count].concat();
             self.next += count + 1;
+            line.notes.last_line = u32::try_from(self.next).unwrap_or(u32::MAX);
         }
         Ok(())
     }
@@ -190,8 +205,24 @@ mod tests {
         assert_eq!(texts("\\\nRUN a"), ["RUN a"]);
         assert_eq!(texts(" \n# c\n\t FROM x \n"), ["FROM x"]);
         assert!(texts("").is_empty());
-        assert!(read("RUN a \\\n\nb", '\\').unwrap()[0].empty_continuation);
+        assert!(
+            read("RUN a \\\n\nb", '\\').unwrap()[0]
+                .notes
+                .empty_continuation
+        );
         assert_eq!(read("RUN a `\nb \\", '`').unwrap()[0].text, "RUN a b \\");
+    }
+
+    #[test]
+    fn what_is_around_an_instruction_is_noted() {
+        let text = "# away\n\n# a\n#b\nRUN x \\\n# inside\n y\nRUN <<A\nz\nA\n";
+        let lines = read(text, '\\').unwrap();
+        assert_eq!(lines[0].notes.comments, ["a", "b"]);
+        assert_eq!(lines[0].notes.last_line, 7);
+        assert_eq!(
+            (lines[1].notes.comments.len(), lines[1].notes.last_line),
+            (0, 10)
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod lines;
 mod mount;
 mod options;
 mod stages;
-mod suggest;
+pub(crate) mod suggest;
 mod transfer;
 
 pub use diagnostic::{Diagnostic, Position};
@@ -27,6 +27,7 @@ pub use heredoc::Heredoc;
 pub use instruction::{
     ArgDeclaration, Command, From, Health, HealthTest, Instruction, Pair, Run, RunNetwork,
 };
+pub use lines::Notes;
 pub use mount::{CacheSharing, Mount, MountKind};
 pub use stages::{Dockerfile, Stage, Step, parse, parse_trigger};
 pub use transfer::Transfer;

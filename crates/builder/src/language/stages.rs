@@ -4,7 +4,7 @@ use super::DOCKERFILE_BYTES_MAX;
 use super::diagnostic::{Diagnostic, Mistake, Position};
 use super::directives::{self, Directives};
 use super::instruction::{self, ArgDeclaration, From, Instruction};
-use super::lines::{self, Logical};
+use super::lines::{self, Logical, Notes};
 use super::options::{Arguments, Wrong};
 
 /// A Dockerfile.
@@ -12,8 +12,8 @@ use super::options::{Arguments, Wrong};
 pub struct Dockerfile {
     /// What its top says of it.
     pub directives: Directives,
-    /// Arguments that FROM lines may use, in their order.
-    pub arguments: Vec<ArgDeclaration>,
+    /// What is before the first stage: ARG alone.
+    pub preamble: Vec<Step>,
     /// The stages; there is at least one.
     pub stages: Vec<Stage>,
 }
@@ -27,6 +27,8 @@ pub struct Stage {
     pub text: String,
     /// Where that is.
     pub position: Position,
+    /// What is around it.
+    pub notes: Notes,
     /// What follows.
     pub steps: Vec<Step>,
 }
@@ -40,9 +42,21 @@ pub struct Step {
     pub text: String,
     /// Where it begins.
     pub position: Position,
+    /// What is around it.
+    pub notes: Notes,
 }
 
 impl Dockerfile {
+    /// Arguments that FROM lines may use, in their order.
+    pub fn arguments(&self) -> impl Iterator<Item = &ArgDeclaration> {
+        self.preamble
+            .iter()
+            .flat_map(|step| match &step.instruction {
+                Instruction::Arg(arguments) => arguments.as_slice(),
+                _ => &[],
+            })
+    }
+
     /// The number of the stage with a name or number, of those before `before`.
     pub fn stage(&self, name: &str, before: usize) -> Option<usize> {
         let stages = &self.stages[..before.min(self.stages.len())];
@@ -76,7 +90,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Dockerfile, Diagnostic> {
 fn read(text: &str) -> Result<Dockerfile, Mistake> {
     let directives = directives::read(text)?;
     let mut dockerfile = Dockerfile {
-        arguments: Vec::new(),
+        preamble: Vec::new(),
         stages: Vec::new(),
         directives,
     };
@@ -87,13 +101,17 @@ fn read(text: &str) -> Result<Dockerfile, Mistake> {
                 from,
                 text: step.text,
                 position: step.position,
+                notes: step.notes,
                 steps: Vec::new(),
             }),
             (instruction, Some(stage)) => stage.steps.push(Step {
                 instruction,
                 ..step
             }),
-            (Instruction::Arg(arguments), None) => dockerfile.arguments.extend(arguments),
+            (Instruction::Arg(arguments), None) => dockerfile.preamble.push(Step {
+                instruction: Instruction::Arg(arguments),
+                ..step
+            }),
             (_, None) => {
                 let message = "no build stage in current context: only ARG may be before FROM";
                 return Err(Mistake::new(step.position, message));
@@ -101,7 +119,7 @@ fn read(text: &str) -> Result<Dockerfile, Mistake> {
         }
     }
     if dockerfile.stages.is_empty() {
-        let message = match dockerfile.arguments.is_empty() {
+        let message = match dockerfile.preamble.is_empty() {
             true => "file with no instructions",
             false => "no build stage: there is no FROM",
         };
@@ -125,6 +143,7 @@ fn step(line: &Logical, escape: char) -> Result<Step, Mistake> {
         })?,
         text: line.text.clone(),
         position: line.position(0),
+        notes: line.notes.clone(),
     })
 }
 

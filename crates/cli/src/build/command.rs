@@ -1,6 +1,7 @@
 //! `hull build`.
 
-use super::context::{Parts, ignore};
+use super::check;
+use super::context::{Ignored, Parts, ignore};
 use super::display::{self, Outcome, Show};
 use super::output::Output;
 use crate::app::{Arity, Command};
@@ -37,6 +38,12 @@ const WHAT: &[Flag] = &[
         "Dockerfile (default: Dockerfile in the context), or - for standard input",
     )
     .short('f'),
+    Flag::text(
+        "call",
+        "What to do: build, or check (check,format=json) the Dockerfile alone",
+    )
+    .default("build"),
+    Flag::bool("check", "Check the Dockerfile alone, as --call check does"),
     Flag::list("label", "Label of the image").check(keyvalue::check_label),
     Flag::text("platform", "Platform to build for"),
     Flag::list(
@@ -108,8 +115,6 @@ const MISSING: &[Flag] = &[
     Flag::list("attest", "Attestation of the image (not supported yet)"),
     Flag::list("cache-from", "Cache to read (not supported yet)"),
     Flag::list("cache-to", "Cache to write (not supported yet)"),
-    Flag::text("call", "Something else than building (not supported yet)"),
-    Flag::bool("check", "Check the Dockerfile alone (not supported yet)"),
     Flag::bool("compress", "Compress the context (not supported yet)"),
     Flag::text("metadata-file", "Write what was built (not supported yet)"),
     Flag::text("provenance", "Attest how it was built (not supported yet)"),
@@ -130,6 +135,7 @@ pub(crate) const BUILD: Command = Command {
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     refuse(matches)?;
+    let call = Call::read(matches)?;
     let outputs = matches
         .list("output")
         .iter()
@@ -150,7 +156,10 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "the engine does not build in a way that this client knows: it is another engine than hull's",
         ));
     }
-    let response = send(session, request, matches).await?;
+    if let Call::Check(form) = call {
+        return check(session, request, matches, form).await;
+    }
+    let response = send(session, request, source(matches)?).await?;
     let Outcome { id } = display::show(response.lines(), show).await?;
     if let Some(path) = matches.get("iidfile") {
         std::fs::write(path, &id).during(|| format!("write {path}"))?;
@@ -165,6 +174,40 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         Show::Nothing => output::line(&id),
         Show::Plain | Show::Raw => Ok(()),
     }
+}
+
+/// What a build is asked for.
+enum Call {
+    Build,
+    Check(check::Form),
+}
+
+impl Call {
+    fn read(matches: &Matches) -> Result<Self> {
+        let asked = match matches.text("call") {
+            "" | "build" if matches.on("check") => "check",
+            asked => asked,
+        };
+        let (what, option) = asked.split_once(',').unwrap_or((asked, ""));
+        let form = match option {
+            "" | "format=text" => check::Form::Text,
+            "format=json" => check::Form::Json,
+            other => return Err(Error::msg(format!("invalid option {other:?} of --call"))),
+        };
+        match what {
+            "" | "build" => Ok(Self::Build),
+            "check" | "lint" => Ok(Self::Check(form)),
+            other => Err(Error::msg(format!(
+                "--call {other} is not supported yet: it is build or check"
+            ))),
+        }
+    }
+}
+
+/// The Dockerfile as it is called in messages.
+fn file_name(matches: &Matches) -> &str {
+    let file = matches.get("file").filter(|file| !file.is_empty());
+    file.unwrap_or("Dockerfile")
 }
 
 fn refuse(matches: &Matches) -> Result<()> {
@@ -222,6 +265,7 @@ fn request(matches: &Matches) -> Result<Request> {
             "nocachefilter",
             document(serde_json::json!(matches.list("no-cache-filter"))),
         )
+        .query("dockerfile", file_name(matches))
         .query("namedimages", document(serde_json::json!(named)))
         .query("ulimits", document(serde_json::json!(ulimits)))
         .query("rm", if matches.on_unless("rm") { "1" } else { "0" })
@@ -294,7 +338,7 @@ fn named_directories(contexts: &[String]) -> Result<Vec<(String, PathBuf, Ignore
         }
         let path = PathBuf::from(value);
         let ignored = ignore(&path, None)?;
-        named.push((name.to_owned(), path, ignored));
+        named.push((name.to_owned(), path, ignored.rules));
     }
     Ok(named)
 }
@@ -347,16 +391,24 @@ fn from_env(name: &str) -> Result<Vec<u8>> {
     Ok(value.into_bytes())
 }
 
-/// Sends the request with its body.
-async fn send(session: &Session, request: Request, matches: &Matches) -> Result<Response> {
-    const TYPE: &str = "application/x-tar";
-    let client = session.client().await?;
-    let source = matches.args[0].as_str();
+/// What a build is made of.
+enum Source {
+    /// An archive from standard input, which has begun with these bytes.
+    Archive(Vec<u8>, std::io::Stdin),
+    /// Something that the engine fetches.
+    Address(String),
+    Parts(Parts),
+}
+
+fn source(matches: &Matches) -> Result<Source> {
     let file = matches.get("file").filter(|file| !file.is_empty());
     let named = named_directories(matches.list("build-context"))?;
-    let request = request.query("dockerfile", file.unwrap_or("Dockerfile"));
-    let is_address = |text: &str| text.contains("://") || text.starts_with("git@");
-    let parts = match (source, file) {
+    let is_address = |text: &str| {
+        text.contains("://")
+            || text.starts_with("git@")
+            || (text.starts_with("github.com/") && !Path::new(text).exists())
+    };
+    let parts = match (matches.args[0].as_str(), file) {
         ("-", Some("-")) => {
             return Err(Error::msg(
                 "invalid argument: can't use stdin for both build context and dockerfile",
@@ -369,26 +421,22 @@ async fn send(session: &Session, request: Request, matches: &Matches) -> Result<
                         "--build-context together with a context from standard input is not supported yet",
                     ));
                 }
-                let whole = Cursor::new(start).chain(input);
-                return Ok(client.upload(&request, TYPE, Blocking(whole)).await?);
+                return Ok(Source::Archive(start, input));
             }
             (start, input) => Parts {
                 dockerfile: read_dockerfile(Cursor::new(start).chain(input))?,
                 context: None,
+                ignored: Ignored::default(),
                 named,
             },
         },
-        (address, _) if is_address(address) => {
-            // The engine says what it can fetch.
-            return Ok(client.send(&request.query("remote", address)).await?);
-        }
+        (address, _) if is_address(address) => return Ok(Source::Address(address.to_owned())),
         (directory, Some("-")) => {
             let directory = context_directory(directory)?;
-            let ignored = ignore(&directory, None)?;
-            let dockerfile = read_dockerfile(std::io::stdin())?;
             Parts {
-                dockerfile,
-                context: Some((directory, ignored)),
+                ignored: ignore(&directory, None)?,
+                dockerfile: read_dockerfile(std::io::stdin())?,
+                context: Some(directory),
                 named,
             }
         }
@@ -397,13 +445,31 @@ async fn send(session: &Session, request: Request, matches: &Matches) -> Result<
             let path = file.map_or_else(|| directory.join("Dockerfile"), PathBuf::from);
             let opened =
                 std::fs::File::open(&path).during(|| format!("open {}", path.display()))?;
-            let ignored = ignore(&directory, Some(&path))?;
             Parts {
+                ignored: ignore(&directory, Some(&path))?,
                 dockerfile: read_dockerfile(opened)?,
-                context: Some((directory, ignored)),
+                context: Some(directory),
                 named,
             }
         }
+    };
+    Ok(Source::Parts(parts))
+}
+
+/// Sends the request with its body.
+async fn send(session: &Session, request: Request, source: Source) -> Result<Response> {
+    const TYPE: &str = "application/x-tar";
+    let client = session.client().await?;
+    let parts = match source {
+        Source::Archive(start, input) => {
+            let whole = Cursor::new(start).chain(input);
+            return Ok(client.upload(&request, TYPE, Blocking(whole)).await?);
+        }
+        // The engine says what it can fetch.
+        Source::Address(address) => {
+            return Ok(client.send(&request.query("remote", address)).await?);
+        }
+        Source::Parts(parts) => parts,
     };
     let text = String::from_utf8_lossy(&parts.dockerfile);
     let request = credentials::authorized_for(session, request, &text)?;
@@ -413,6 +479,24 @@ async fn send(session: &Session, request: Request, matches: &Matches) -> Result<
         .upload(&request.query("layout", "parts"), TYPE, tar)
         .await;
     failure.or(result)
+}
+
+/// Has the Dockerfile checked; no files are sent for that.
+async fn check(
+    session: &Session,
+    request: Request,
+    matches: &Matches,
+    form: check::Form,
+) -> Result<()> {
+    let mut source = source(matches)?;
+    let mut text = String::new();
+    if let Source::Parts(parts) = &mut source {
+        parts.context = None;
+        parts.named.clear();
+        text = String::from_utf8_lossy(&parts.dockerfile).into_owned();
+    }
+    let response = send(session, request.query("check", "1"), source).await?;
+    check::show(response.lines(), form, file_name(matches), &text).await
 }
 
 /// What standard input begins with, and the rest of it.

@@ -1,10 +1,10 @@
-//! What a build sends: a tar of parts (Dockerfile, context, named contexts), without what `.dockerignore` leaves out.
+//! What a build sends: a tar of parts (Dockerfile, ignore file, context, named contexts), without what `.dockerignore` leaves out.
 //!
 //! Files are root's in it, as with Docker's client; times and modes are theirs.
 
 use crate::container::cp::tree::{Sink, TarStream};
 use crate::error::{Error, IoContext, Result};
-use api_types::{PART_CONTEXT, PART_DOCKERFILE, PART_NAMED};
+use api_types::{PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_NAMED};
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -19,10 +19,21 @@ const DEPTH_MAX: usize = 2048;
 pub(crate) struct Parts {
     /// The Dockerfile's text.
     pub(crate) dockerfile: Vec<u8>,
-    /// The directory of the context, and what is left out of it.
-    pub(crate) context: Option<(PathBuf, Ignore)>,
+    /// The directory of the context.
+    pub(crate) context: Option<PathBuf>,
+    /// What is left out of it.
+    pub(crate) ignored: Ignored,
     /// Directories of named contexts.
     pub(crate) named: Vec<(String, PathBuf, Ignore)>,
+}
+
+/// An ignore file.
+#[derive(Debug, Default)]
+pub(crate) struct Ignored {
+    /// Its rules.
+    pub(crate) rules: Ignore,
+    /// Its text.
+    text: String,
 }
 
 impl Parts {
@@ -33,12 +44,19 @@ impl Parts {
 
     fn write(&self, sink: Sink) -> Result<()> {
         let mut tar = Builder::new(sink);
-        let mut header = header_of(EntryType::Regular, 0o644, 0);
-        header.set_size(self.dockerfile.len() as u64);
-        tar.append_data(&mut header, PART_DOCKERFILE, self.dockerfile.as_slice())
-            .during(|| "write the archive")?;
-        if let Some((path, ignore)) = &self.context {
-            children(&mut tar, path, Path::new(PART_CONTEXT), "", ignore, 0)?;
+        let files = [
+            (PART_DOCKERFILE, self.dockerfile.as_slice()),
+            (PART_IGNORE, self.ignored.text.as_bytes()),
+        ];
+        for (name, content) in files {
+            let mut header = header_of(EntryType::Regular, 0o644, 0);
+            header.set_size(content.len() as u64);
+            tar.append_data(&mut header, name, content)
+                .during(|| "write the archive")?;
+        }
+        if let Some(path) = &self.context {
+            let rules = &self.ignored.rules;
+            children(&mut tar, path, Path::new(PART_CONTEXT), "", rules, 0)?;
         }
         for (name, path, ignore) in &self.named {
             let below = Path::new(PART_NAMED).join(name);
@@ -159,7 +177,7 @@ fn entry(
 }
 
 /// Reads what a directory's ignore file says: the one of the Dockerfile, or its own.
-pub(crate) fn ignore(directory: &Path, dockerfile: Option<&Path>) -> Result<Ignore> {
+pub(crate) fn ignore(directory: &Path, dockerfile: Option<&Path>) -> Result<Ignored> {
     let own = dockerfile.map(|path| {
         let mut name = path.as_os_str().to_owned();
         name.push(".dockerignore");
@@ -178,10 +196,11 @@ pub(crate) fn ignore(directory: &Path, dockerfile: Option<&Path>) -> Result<Igno
             let text = format!("{}: more than {IGNORE_BYTES_MAX} bytes", path.display());
             return Err(Error::msg(text));
         }
-        let parsed = Ignore::parse(&text);
-        return parsed.map_err(|error| Error::msg(format!("{}: {error}", path.display())));
+        let rules = Ignore::parse(&text)
+            .map_err(|error| Error::msg(format!("{}: {error}", path.display())))?;
+        return Ok(Ignored { rules, text });
     }
-    Ok(Ignore::default())
+    Ok(Ignored::default())
 }
 
 #[cfg(test)]
@@ -205,10 +224,8 @@ mod tests {
         .unwrap();
         let parts = Parts {
             dockerfile: b"FROM x".to_vec(),
-            context: Some((
-                directory.path().to_owned(),
-                ignore(directory.path(), None).unwrap(),
-            )),
+            context: Some(directory.path().to_owned()),
+            ignored: ignore(directory.path(), None).unwrap(),
             named: vec![(
                 "n".to_owned(),
                 directory.path().join("keep"),
@@ -230,6 +247,7 @@ mod tests {
             names,
             [
                 "Dockerfile",
+                "dockerignore",
                 "context/.dockerignore",
                 "context/keep",
                 "context/keep/b.c",

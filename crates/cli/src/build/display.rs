@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::output;
-use api_types::{BuildEvent, EVENT_ID, JsonMessage, from_value};
+use api_types::{BuildEvent, BuildFinding, EVENT_ID, JsonMessage, from_value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::JsonLines;
@@ -33,24 +33,19 @@ pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, show: Show) -> Re
         begun: Instant::now(),
         steps: BTreeMap::new(),
         numbers: 0,
+        found: Vec::new(),
     };
     let mut outcome = None;
     while let Some(message) = messages.next().await? {
-        if let Some(error) = &message.error {
+        if message.error.is_some() {
             display.flush_all()?;
-            return Err(Error::msg(error.message.clone()));
         }
-        let Some(aux) = message.aux.filter(|_| message.id == EVENT_ID) else {
+        let Some((raw, event)) = event(message)? else {
             continue;
         };
         if show == Show::Raw {
-            output::write_stderr(format!("{aux}\n").as_bytes())?;
+            output::write_stderr(format!("{raw}\n").as_bytes())?;
         }
-        let event: BuildEvent = from_value(aux).map_err(|error| {
-            Error::msg(format!(
-                "the engine tells of the build what cannot be read: {error}"
-            ))
-        })?;
         if let BuildEvent::Built { id, .. } = &event {
             outcome = Some(Outcome { id: id.clone() });
         }
@@ -59,12 +54,32 @@ pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, show: Show) -> Re
     outcome.ok_or_else(|| Error::msg("the engine ended the build without saying how"))
 }
 
+/// The event in a message, as it came and read; `None` where there is none.
+///
+/// # Errors
+/// The build has failed.
+pub(crate) fn event(message: JsonMessage) -> Result<Option<(serde_json::Value, BuildEvent)>> {
+    if let Some(error) = message.error {
+        return Err(Error::msg(error.message));
+    }
+    let Some(raw) = message.aux.filter(|_| message.id == EVENT_ID) else {
+        return Ok(None);
+    };
+    let event = from_value(raw.clone()).map_err(|error| {
+        Error::msg(format!(
+            "the engine tells of the build what cannot be read: {error}"
+        ))
+    })?;
+    Ok(Some((raw, event)))
+}
+
 struct Display {
     show: Show,
     begun: Instant,
     steps: BTreeMap<usize, Step>,
     /// Steps that are shown.
     numbers: usize,
+    found: Vec<BuildFinding>,
 }
 
 /// A step that goes on.
@@ -86,7 +101,11 @@ impl Display {
 
     fn event(&mut self, event: &BuildEvent) -> Result<()> {
         match event {
-            BuildEvent::Planned { .. } => Ok(()),
+            BuildEvent::Planned { .. } | BuildEvent::Checked => Ok(()),
+            BuildEvent::Found(finding) => {
+                self.found.push(finding.clone());
+                Ok(())
+            }
             BuildEvent::Began {
                 step,
                 stage,
@@ -120,7 +139,8 @@ impl Display {
                 };
                 self.say(&format!(
                     "built {id}{names}: {steps} steps, {cached} cached, {seconds:.1}s\n"
-                ))
+                ))?;
+                self.findings()
             }
         }
     }
@@ -202,8 +222,26 @@ impl Display {
         }
     }
 
+    /// What had better be written otherwise, a line each.
+    fn findings(&self) -> Result<()> {
+        let heading = match self.found.len() {
+            0 => return Ok(()),
+            1 => "1 warning found".to_owned(),
+            count => format!("{count} warnings found"),
+        };
+        self.say(&format!("\n {heading} (--check shows the lines):\n"))?;
+        for finding in &self.found {
+            self.say(&format!(
+                " - {}: {} (line {})\n",
+                finding.rule, finding.detail, finding.first_line
+            ))?;
+        }
+        Ok(())
+    }
+
     /// What was said before a failure.
     fn flush_all(&mut self) -> Result<()> {
+        self.findings()?;
         let open: Vec<usize> = self.steps.keys().copied().collect();
         for step in open {
             let rest = self

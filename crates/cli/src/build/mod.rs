@@ -1,5 +1,6 @@
 //! `hull build` and `hull builder`.
 
+mod check;
 mod command;
 mod context;
 mod display;

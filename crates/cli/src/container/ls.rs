@@ -107,10 +107,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         );
     let containers: Vec<ContainerSummary> = session.client().await?.json(&request).await?;
     let truncate = !matches.on("no-trunc");
-    let rows = containers
-        .iter()
-        .map(|container| row(container, truncate))
-        .collect();
+    let rows = containers.iter().map(|container| row(container, truncate));
     let columns = if matches.on("size") {
         TABLE_WITH_SIZE
     } else {

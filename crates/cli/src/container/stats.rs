@@ -83,7 +83,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         let rows = readings
             .iter()
             .map(|(name, stats)| row(name, stats, &mut before, !matches.on("no-trunc")));
-        let text = COLUMNS.render(format, rows.collect())?;
+        let text = COLUMNS.render(format, rows)?;
         if !stream {
             return output::print(&text);
         }

@@ -70,10 +70,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         (format, _) => format,
     };
     let (human, truncate) = (matches.on_unless("human"), !matches.on("no-trunc"));
-    let rows = history
-        .iter()
-        .map(|item| row(item, human, truncate))
-        .collect();
+    let rows = history.iter().map(|item| row(item, human, truncate));
     let columns = if human { HUMAN } else { EXACT };
     output::print(&columns.render(format, rows)?)
 }

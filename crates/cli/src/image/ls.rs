@@ -98,10 +98,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         digests,
         truncate: !matches.on("no-trunc"),
     };
-    let rows = images
-        .iter()
-        .flat_map(|image| rows(image, options))
-        .collect();
+    let rows = images.iter().flat_map(|image| rows(image, options));
     let columns = if matches.on("digests") {
         TABLE_WITH_DIGESTS
     } else {

@@ -64,10 +64,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         (format, _) => format,
     };
     let truncate = !matches.on("no-trunc");
-    let rows = networks
-        .iter()
-        .map(|network| row(network, truncate))
-        .collect();
+    let rows = networks.iter().map(|network| row(network, truncate));
     output::print(&COLUMNS.render(format, rows)?)
 }
 

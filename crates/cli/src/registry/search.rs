@@ -74,7 +74,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         _ => ["", "[OK]"],
     };
     let rows = rows.iter().map(|result| row(result, truncate, marks));
-    output::print(&COLUMNS.render(format, rows.collect())?)
+    output::print(&COLUMNS.render(format, rows)?)
 }
 
 /// The fields of one result, with `marks` for no and yes.

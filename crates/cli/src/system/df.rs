@@ -234,23 +234,20 @@ fn details(usage: &DiskUsage) -> Result<String> {
         .map(|record| record.size)
         .sum();
     Ok([
-        format!(
-            "Images space usage:\n\n{}",
-            IMAGES.render("", images.collect())?
-        ),
+        format!("Images space usage:\n\n{}", IMAGES.render("", images)?),
         format!(
             "Containers space usage:\n\n{}",
-            CONTAINERS.render("", containers.collect())?
+            CONTAINERS.render("", containers)?
         ),
         format!(
             "Local Volumes space usage:\n\n{}",
-            VOLUMES.render("", volumes.collect())?
+            VOLUMES.render("", volumes)?
         ),
         format!(
             "Build cache usage: {}\n",
             units::human_size(cache_bytes as f64)
         ),
-        CACHE.render("", cache.iter().map(cache_row).collect())?,
+        CACHE.render("", cache.iter().map(cache_row))?,
     ]
     .join("\n"))
 }

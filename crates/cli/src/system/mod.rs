@@ -3,6 +3,7 @@
 mod df;
 pub(crate) mod events;
 pub(crate) mod info;
+mod man;
 pub(crate) mod prune;
 mod verify;
 pub(crate) mod version;
@@ -13,6 +14,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     Entry::command("df", &df::DF),
     Entry::command("events", &events::EVENTS),
     Entry::command("info", &info::INFO),
+    Entry::command("man", &man::MAN),
     Entry::command("prune", &prune::PRUNE),
     Entry::command("verify", &verify::VERIFY),
 ];

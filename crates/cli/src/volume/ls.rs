@@ -77,7 +77,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     };
     let mut volumes = answer.volumes.unwrap_or_default();
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
-    output::print(&COLUMNS.render(format, volumes.iter().map(row).collect())?)
+    output::print(&COLUMNS.render(format, volumes.iter().map(row))?)
 }
 
 /// The fields of one volume.

@@ -11,7 +11,7 @@
 use network::{BridgeConfig, Endpoint, EndpointRequest, Networks, PortMapping, Protocol, Publish};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
@@ -107,10 +107,19 @@ pub fn ruleset() -> String {
 }
 
 pub fn listen(container: &Namespace, port: u16) -> TcpListener {
+    let deadline = Instant::now() + WAIT;
     container.inside(|| {
-        TcpListener::bind(("::", port))
-            .or_else(|_| TcpListener::bind(("0.0.0.0", port)))
-            .unwrap()
+        loop {
+            let bound =
+                TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)));
+            match bound {
+                // A program that another test is starting has the listener that was here before until it is executed.
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                bound => return bound.unwrap(),
+            }
+        }
     })
 }
 

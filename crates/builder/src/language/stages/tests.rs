@@ -31,7 +31,10 @@ fn stages_have_names_and_numbers() {
     let file = dockerfile(
         "ARG V=1\nFROM --platform=$BUILDPLATFORM a:$V AS Build\nRUN x\nfrom build\nFROM scratch as last\n",
     );
-    assert_eq!(file.arguments[0].default.as_deref(), Some("1"));
+    assert_eq!(
+        file.arguments().next().unwrap().default.as_deref(),
+        Some("1")
+    );
     assert_eq!(file.stages.len(), 3);
     assert_eq!(
         file.stages[0].from.platform.as_deref(),

@@ -1,0 +1,132 @@
+//! Checks of FROM lines.
+
+use super::{Lint, Place, Rule, World, expanded, meant};
+use crate::language::{Dockerfile, Stage};
+use oci::Reference;
+use oci::image::Platform;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names that mean something else in FROM and `--from`.
+const RESERVED: [&str; 2] = ["context", "scratch"];
+
+pub(super) fn check(lint: &mut Lint<'_>, file: &Dockerfile, world: &World<'_>) {
+    let escape = file.directives.escape;
+    let given = arguments(file, world, world.build_args);
+    let defaults = arguments(file, world, &BTreeMap::new());
+    let mut names = BTreeSet::new();
+    for stage in &file.stages {
+        let place = Place::from(stage);
+        casing(lint, stage, place);
+        if let Some(name) = &stage.from.name {
+            if RESERVED.contains(&name.as_str()) {
+                let detail =
+                    format!("Stage name should not use the same name as reserved stage {name:?}");
+                lint.say(Rule::ReservedStageName, place, detail);
+            }
+            if !names.insert(name) {
+                let detail = format!("Duplicate stage name {name:?}, stage names should be unique");
+                lint.say(Rule::DuplicateStageName, place, detail);
+            }
+        }
+        let image = &stage.from.image;
+        undeclared(lint, file, world, place, image, &given);
+        let (base, _) = expanded(image, escape, &|name| defaults.get(name).cloned());
+        // A name without variables is not made by defaults.
+        let valid = base.is_none_or(|base| base.parse::<Reference>().is_ok());
+        if image.contains('$') && !valid {
+            let detail = format!(
+                "Default value for ARG {image} results in empty or invalid base image name"
+            );
+            lint.say(Rule::InvalidDefaultArgInFrom, place, detail);
+        }
+        if let Some(platform) = &stage.from.platform {
+            undeclared(lint, file, world, place, platform, &given);
+            platform_flag(lint, stage, place, platform);
+        }
+    }
+}
+
+/// The arguments before the first FROM that have a value.
+fn arguments(
+    file: &Dockerfile,
+    world: &World<'_>,
+    given: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut values = world.known.clone();
+    for argument in file.arguments() {
+        let default = argument.default.as_ref().and_then(|text| {
+            expanded(text, file.directives.escape, &|name| {
+                values.get(name).cloned()
+            })
+            .0
+        });
+        if let Some(value) = given.get(&argument.name).cloned().or(default) {
+            values.insert(argument.name.clone(), value);
+        }
+    }
+    values
+}
+
+fn casing(lint: &mut Lint<'_>, stage: &Stage, place: Place<'_>) {
+    let mut words = stage.text.split_whitespace();
+    let from = words.next().unwrap_or_default();
+    let mut words = words.filter(|word| !word.starts_with("--")).skip(1);
+    let (Some(r#as), Some(name)) = (words.next(), words.next()) else {
+        return;
+    };
+    if name != name.to_ascii_lowercase() {
+        let detail = format!("Stage name '{name}' should be lowercase");
+        lint.say(Rule::StageNameCasing, place, detail);
+    }
+    // A FROM of mixed case is at odds with another rule.
+    let fits = match from {
+        from if from == from.to_ascii_lowercase() => r#as == r#as.to_ascii_lowercase(),
+        from if from == from.to_ascii_uppercase() => r#as == r#as.to_ascii_uppercase(),
+        _ => true,
+    };
+    if !fits {
+        let detail = format!("'{as}' and '{from}' keywords' casing do not match");
+        lint.say(Rule::FromAsCasing, place, detail);
+    }
+}
+
+fn undeclared(
+    lint: &mut Lint<'_>,
+    file: &Dockerfile,
+    world: &World<'_>,
+    place: Place<'_>,
+    text: &str,
+    values: &BTreeMap<String, String>,
+) {
+    let declared = || {
+        let declared = file.arguments().map(|argument| argument.name.as_str());
+        declared.chain(world.known.keys().map(String::as_str))
+    };
+    let get = |name: &str| values.get(name).cloned();
+    let (_, missing) = expanded(text, file.directives.escape, &get);
+    for name in missing {
+        if !declared().any(|known| known == name) {
+            let hint = meant(&name, declared());
+            let detail = format!("FROM argument '{name}' is not declared{hint}");
+            lint.say(Rule::UndefinedArgInFrom, place, detail);
+        }
+    }
+}
+
+fn platform_flag(lint: &mut Lint<'_>, stage: &Stage, place: Place<'_>, platform: &str) {
+    if matches!(platform, "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
+        let detail = format!(
+            "Setting platform to predefined {platform} in FROM is redundant as this is the default behavior"
+        );
+        return lint.say(Rule::RedundantTargetPlatform, place, detail);
+    }
+    let Ok(parsed) = platform.parse::<Platform>() else {
+        return;
+    };
+    let name = stage.from.name.as_deref().unwrap_or_default();
+    let is_named = name.contains(&parsed.os) || name.contains(&parsed.architecture);
+    if !platform.contains('$') && !is_named {
+        let detail = format!("FROM --platform flag should not use constant value {platform:?}");
+        lint.say(Rule::FromPlatformFlagConstDisallowed, place, detail);
+    }
+}

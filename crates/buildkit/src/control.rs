@@ -1,0 +1,598 @@
+//! The services that a client calls: Control, and the gateway by which it steers the build itself.
+//!
+//! A client first asks for a build without a frontend (Control.Solve), which waits; over the gateway it then asks for what is to
+//! be built (LLBBridge.Solve), which gets the Dockerfile and gives a reference; it returns that (LLBBridge.Return), and the first
+//! call builds it. A frontend may also be named in the first call.
+//!
+//! Source: moby/buildkit `client/solve.go`, `client/build.go`, `frontend/gateway/grpcclient`, `control/gateway`.
+
+use crate::cache;
+use crate::grpc::{Answer, Call, Code, Service, Status, framed, serve};
+use crate::messages::{
+    Capability, Empty, Exporter, GatewayReference, GatewayResult, GatewaySolveRequest,
+    GatewaySolveResponse, InfoResponse, ListWorkersResponse, Platform, PongResponse, ReturnRequest,
+    SolveRequest, SolveResponse, StatusRequest, Version, Worker,
+};
+use crate::output::Target;
+use crate::session::Sessions;
+use crate::solve::{Job, Prepared};
+use crate::vertex::Teller;
+use bytes::Bytes;
+use engine::Engine;
+use http::HeaderMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{block_in_place, spawn_blocking};
+
+/// Builds at the same time.
+const BUILDS_MAX: usize = 256;
+/// References of one build: what a client has asked for over the gateway, and may return.
+const REFERENCES_MAX: usize = 64;
+/// How long a call of the gateway, or one for the status, waits for its build: clients make these calls at the same time.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the status of a build that has ended is kept for a client that has not asked for it yet.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a build's name.
+const ID_BYTES_MAX: usize = 256;
+
+/// Which build a call of the gateway is about.
+const HEADER_BUILD: &str = "buildkit-controlapi-buildid";
+/// The language that is built.
+const FRONTEND: &str = "dockerfile.v0";
+/// What the gateway can do, of what clients ask for.
+const CAPABILITIES: [&str; 5] = [
+    "solve.base",
+    "return",
+    "returnmap",
+    "proto.refarray",
+    "frontend.caps",
+];
+
+/// The builds and sessions of an engine.
+#[derive(Debug, Clone)]
+pub struct BuildKit(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    engine: Engine,
+    sessions: Sessions,
+    builds: Mutex<HashMap<String, Arc<Build>>>,
+    changed: Notify,
+}
+
+/// A build that goes on, or waits to be told what to build.
+#[derive(Debug)]
+struct Build {
+    id: String,
+    session: String,
+    teller: Arc<Teller>,
+    stop: watch::Sender<bool>,
+    gateway: Mutex<Gateway>,
+}
+
+/// What the client has done over the gateway.
+#[derive(Debug, Default)]
+struct Gateway {
+    prepared: HashMap<String, Prepared>,
+    /// Taken by what the client returns.
+    returned: Option<oneshot::Sender<Result<Option<Prepared>, Status>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks here guard is whole after every statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BuildKit {
+    /// For the builds of an engine.
+    pub fn new(engine: Engine) -> Self {
+        Self(Arc::new(State {
+            engine,
+            sessions: Sessions::default(),
+            builds: Mutex::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// What a client says of the session it opens, for [`BuildKit::session`].
+    ///
+    /// # Errors
+    /// A sentence on what is missing.
+    pub fn announced(headers: &HeaderMap) -> Result<Announced, String> {
+        Sessions::announced(headers).map(|(id, methods)| Announced { id, methods })
+    }
+
+    /// Keeps a session on the connection of `POST /session`, until that ends.
+    pub async fn session<I>(&self, announced: Announced, connection: I)
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let Announced { id, methods } = announced;
+        self.0.sessions.keep(id, methods, connection).await;
+    }
+
+    /// Builds what a request of its own asks for, and calls `told` with each `moby.buildkit.v1.StatusResponse`. Gives what became
+    /// of it, by name; dropping the future ends the build.
+    ///
+    /// # Errors
+    /// A sentence for the client.
+    pub async fn build<F>(
+        &self,
+        asked: Asked,
+        mut told: impl FnMut(Bytes) -> F,
+    ) -> Result<BTreeMap<String, String>, String>
+    where
+        F: Future<Output = ()>,
+    {
+        let id = asked.build.clone();
+        let outputs = asked.outputs.into_iter();
+        let request = SolveRequest {
+            build: asked.build,
+            session: asked.session,
+            frontend: FRONTEND.to_owned(),
+            attributes: asked.attributes,
+            exporters: outputs
+                .map(|(kind, attributes)| Exporter { kind, attributes })
+                .collect(),
+            ..SolveRequest::default()
+        };
+        let told = async {
+            // A build that is refused tells nothing.
+            let Ok(mut messages) = self.0.status(&id).await else {
+                return;
+            };
+            while let Some(Ok(message)) = messages.recv().await {
+                told(crate::grpc::unframed(message)).await;
+            }
+        };
+        let (solved, ()) = tokio::join!(self.0.solve(request), told);
+        solved.map_err(|status| status.message)
+    }
+
+    /// Ends a build. False: there is none of that name.
+    pub fn cancel(&self, build: &str) -> bool {
+        let build = self.0.builds().get(build).cloned();
+        build.is_some_and(|build| {
+            build.stop.send_replace(true);
+            true
+        })
+    }
+
+    /// Serves the connection of `POST /grpc`, until that ends.
+    pub async fn control<I>(&self, connection: I)
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        serve(connection, Arc::new(self.clone())).await;
+    }
+}
+
+/// A build that is asked for by a request of its own, as clients did before they had the gateway.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// What the client calls the build.
+    pub build: String,
+    /// The name of its session.
+    pub session: String,
+    /// The attributes of the Dockerfile frontend.
+    pub attributes: BTreeMap<String, String>,
+    /// The type and the attributes of each output.
+    pub outputs: Vec<(String, BTreeMap<String, String>)>,
+}
+
+/// A session that is about to be opened.
+#[derive(Debug)]
+pub struct Announced {
+    id: String,
+    methods: std::collections::BTreeSet<String>,
+}
+
+impl Service for BuildKit {
+    async fn call(&self, mut call: Call) -> Result<Answer, Status> {
+        let state = &self.0;
+        match call.path.as_str() {
+            "/moby.buildkit.v1.Control/Solve" => {
+                let request = call.message().await?;
+                let exporter = state.solve(request).await?;
+                Ok(Answer::one(&SolveResponse { exporter }))
+            }
+            "/moby.buildkit.v1.Control/Status" => {
+                let request: StatusRequest = call.message().await?;
+                state.status(&request.build).await.map(Answer::Many)
+            }
+            "/moby.buildkit.v1.Control/ListWorkers" => Ok(Answer::one(&ListWorkersResponse {
+                workers: vec![worker()],
+            })),
+            "/moby.buildkit.v1.Control/Info" => Ok(Answer::one(&InfoResponse {
+                version: Some(version()),
+            })),
+            "/moby.buildkit.v1.Control/DiskUsage" => {
+                let request = call.message().await?;
+                let usage = block_in_place(|| cache::usage(&state.engine, &request));
+                usage.map(|usage| Answer::one(&usage))
+            }
+            "/moby.buildkit.v1.Control/Prune" => {
+                let request = call.message().await?;
+                block_in_place(|| cache::prune(&state.engine, &request)).map(listed)
+            }
+            // No build is remembered when it is over.
+            "/moby.buildkit.v1.Control/ListenBuildHistory" => Ok(Answer::Many(mpsc::channel(1).1)),
+            "/moby.buildkit.v1.frontend.LLBBridge/Ping" => {
+                state.steered(&call).await?;
+                Ok(Answer::one(&PongResponse {
+                    frontend: CAPABILITIES.map(capability).to_vec(),
+                    llb: vec![capability("frontend.dockerfile")],
+                    workers: vec![worker()],
+                }))
+            }
+            "/moby.buildkit.v1.frontend.LLBBridge/Solve" => {
+                let build = state.steered(&call).await?;
+                let request = call.message().await?;
+                let answer = state.gateway_solve(&build, request).await?;
+                Ok(Answer::one(&answer))
+            }
+            "/moby.buildkit.v1.frontend.LLBBridge/Return" => {
+                let build = state.steered(&call).await?;
+                build.take_returned(call.message().await?)?;
+                Ok(Answer::one(&Empty {}))
+            }
+            "/grpc.health.v1.Health/Check" => Ok(Answer::one(&Health { status: SERVING })),
+            other => Err(Status::new(
+                Code::Unimplemented,
+                format!("{other} of BuildKit's protocol is not supported yet"),
+            )),
+        }
+    }
+}
+
+/// `grpc.health.v1.HealthCheckResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Health {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+const SERVING: i32 = 1;
+
+/// Several messages that are all there.
+fn listed(messages: Vec<impl prost::Message>) -> Answer {
+    let (sender, receiver) = mpsc::channel(messages.len().max(1));
+    for message in &messages {
+        sender
+            .try_send(Ok(framed(message)))
+            .expect("there is room for all");
+    }
+    Answer::Many(receiver)
+}
+
+fn capability(id: &str) -> Capability {
+    Capability {
+        id: id.to_owned(),
+        enabled: true,
+    }
+}
+
+fn version() -> Version {
+    Version {
+        package: "hull".to_owned(),
+        version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+        revision: String::new(),
+    }
+}
+
+/// This engine, as the one worker there is.
+fn worker() -> Worker {
+    let host: oci::image::Platform = "linux"
+        .parse()
+        .expect("a system alone means this machine's architecture");
+    Worker {
+        id: "hull".to_owned(),
+        labels: BTreeMap::from([(
+            "org.mobyproject.buildkit.worker.executor".to_owned(),
+            "hull".to_owned(),
+        )]),
+        platforms: vec![Platform {
+            architecture: host.architecture,
+            os: host.os,
+            variant: String::new(),
+        }],
+        version: Some(version()),
+    }
+}
+
+impl State {
+    fn builds(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
+        lock(&self.builds)
+    }
+
+    /// A build by its name. It may be about to begin.
+    async fn build(&self, id: &str) -> Result<Arc<Build>, Status> {
+        let found = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(build) = self.builds().get(id).cloned() {
+                    return build;
+                }
+                changed.await;
+            }
+        };
+        let found = tokio::time::timeout(BUILD_TIMEOUT, found).await;
+        found.map_err(|_| Status::new(Code::NotFound, format!("no such build {id}")))
+    }
+
+    /// The build that a call of the gateway is about.
+    async fn steered(&self, call: &Call) -> Result<Arc<Build>, Status> {
+        let id = call.headers.get(HEADER_BUILD);
+        let id = id.and_then(|id| id.to_str().ok());
+        let missing = || Status::new(Code::InvalidArgument, "the call names no build");
+        self.build(id.ok_or_else(missing)?).await
+    }
+
+    /// Begins a build; it ends with the value that comes with it.
+    fn begin(self: &Arc<Self>, request: &SolveRequest) -> Result<(Arc<Build>, Begun), Status> {
+        let build = Arc::new(Build {
+            id: request.build.clone(),
+            session: request.session.clone(),
+            teller: Arc::new(Teller::new()),
+            stop: watch::Sender::new(false),
+            gateway: Mutex::default(),
+        });
+        let refuse = |text: &str| Err(Status::new(Code::InvalidArgument, text));
+        if build.id.is_empty() || build.id.len() > ID_BYTES_MAX {
+            return refuse("a build has a name");
+        }
+        let mut builds = self.builds();
+        if builds.contains_key(&build.id) {
+            return refuse("a build of that name goes on");
+        }
+        if builds.len() >= BUILDS_MAX {
+            let text = format!("more than {BUILDS_MAX} builds at once");
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        builds.insert(build.id.clone(), Arc::clone(&build));
+        drop(builds);
+        self.changed.notify_waiters();
+        let begun = Begun {
+            state: Arc::clone(self),
+            build: Arc::clone(&build),
+        };
+        Ok((build, begun))
+    }
+
+    /// Control.Solve: the whole build.
+    async fn solve(
+        self: &Arc<Self>,
+        request: SolveRequest,
+    ) -> Result<BTreeMap<String, String>, Status> {
+        let (build, _begun) = self.begin(&request)?;
+        refuse(&request)?;
+        let target = Target::read(&exporters(&request));
+        let target = target.map_err(|error| crate::failure::status(&error, None))?;
+        let prepared = match request.frontend.as_str() {
+            "" => self.steer(&build).await?,
+            FRONTEND => Some(self.prepare(&build, request.attributes).await?),
+            other => return Err(other_frontend(other)),
+        };
+        // A client that only wants to know what the gateway can do returns nothing.
+        let Some(prepared) = prepared else {
+            return Ok(BTreeMap::new());
+        };
+        let job = self.job(&build).await?;
+        self.work(&build, move || job.build(prepared, &target))
+            .await
+    }
+
+    /// Waits for what the client returns over the gateway.
+    async fn steer(&self, build: &Build) -> Result<Option<Prepared>, Status> {
+        let (sender, returned) = oneshot::channel();
+        lock(&build.gateway).returned = Some(sender);
+        let session = self.sessions.get(&build.session).await?;
+        tokio::select! {
+            returned = returned => returned.unwrap_or_else(|_| Err(gone())),
+            () = session.gone() => Err(gone()),
+        }
+    }
+
+    async fn job(&self, build: &Build) -> Result<Job, Status> {
+        Ok(Job {
+            engine: self.engine.clone(),
+            handle: Handle::current(),
+            id: build.id.clone(),
+            session: Arc::new(self.sessions.get(&build.session).await?),
+            teller: Arc::clone(&build.teller),
+            stop: build.stop.subscribe(),
+        })
+    }
+
+    async fn prepare(
+        &self,
+        build: &Build,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<Prepared, Status> {
+        let job = self.job(build).await?;
+        self.work(build, move || job.prepare(&attributes)).await
+    }
+
+    /// Does something on a thread of its own, no longer than the session is there.
+    async fn work<T: Send + 'static>(
+        &self,
+        build: &Build,
+        work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let session = self.sessions.get(&build.session).await?;
+        let working = spawn_blocking(work);
+        tokio::select! {
+            done = working => done.unwrap_or_else(|error| {
+                let text = format!("the build's thread failed: {error}");
+                Err(Status::new(Code::Internal, text))
+            }),
+            // Dropping what this call holds stops the thread.
+            () = session.gone() => Err(gone()),
+        }
+    }
+
+    /// LLBBridge.Solve: what is to be built.
+    async fn gateway_solve(
+        &self,
+        build: &Build,
+        request: GatewaySolveRequest,
+    ) -> Result<GatewaySolveResponse, Status> {
+        let defined = request.definition.is_some_and(|it| !it.def.is_empty());
+        refuse_graphs(defined || !request.inputs.is_empty())?;
+        if request.frontend != FRONTEND {
+            return Err(other_frontend(&request.frontend));
+        }
+        let prepared = self.prepare(build, request.attributes).await?;
+        let id = engine::random_id();
+        let id = id.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        let references = &mut lock(&build.gateway).prepared;
+        if references.len() >= REFERENCES_MAX {
+            let text = format!("a build has at most {REFERENCES_MAX} references");
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        references.insert(id.clone(), prepared);
+        Ok(GatewaySolveResponse {
+            result: Some(GatewayResult {
+                reference: Some(GatewayReference { id }),
+                ..GatewayResult::default()
+            }),
+        })
+    }
+
+    /// Control.Status: what a build tells.
+    async fn status(&self, id: &str) -> Result<mpsc::Receiver<Result<Bytes, Status>>, Status> {
+        let build = self.build(id).await?;
+        let told = build.teller.listen();
+        told.ok_or_else(|| Status::new(Code::InvalidArgument, "somebody listens to the build"))
+    }
+}
+
+fn gone() -> Status {
+    Status::new(Code::Cancelled, "the client's session is gone")
+}
+
+fn other_frontend(name: &str) -> Status {
+    let text = format!("the frontend {name:?} is not supported yet: it is {FRONTEND}");
+    Status::new(Code::Unimplemented, text)
+}
+
+fn refuse_graphs(given: bool) -> Result<(), Status> {
+    match given {
+        true => Err(Status::new(
+            Code::Unimplemented,
+            "building a graph of LLB is not supported yet: only Dockerfiles are built",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what a request asks for and does not get.
+fn refuse(request: &SolveRequest) -> Result<(), Status> {
+    let defined = request
+        .definition
+        .as_ref()
+        .is_some_and(|it| !it.def.is_empty());
+    refuse_graphs(defined || !request.inputs.is_empty())?;
+    let unsupported = |what: String| {
+        let text = format!("{what} is not supported yet");
+        Err(Status::new(Code::Unimplemented, text))
+    };
+    let cache = request.cache.iter();
+    let mut caches = cache.flat_map(|cache| cache.exports.iter().chain(&cache.imports));
+    if let Some(entry) = caches.next() {
+        return unsupported(format!("the cache of type {:?}", entry.kind));
+    }
+    if request.source_policy.is_some() {
+        return unsupported("a policy of sources".to_owned());
+    }
+    // What it allows is only allowed here where a Dockerfile asks for it.
+    let refused = request
+        .entitlements
+        .iter()
+        .find(|name| *name != "network.host");
+    match refused {
+        Some(name) => unsupported(format!("the entitlement {name}")),
+        None => Ok(()),
+    }
+}
+
+/// The outputs; older clients have one in other fields.
+fn exporters(request: &SolveRequest) -> Vec<Exporter> {
+    match (request.exporters.is_empty(), request.exporter.is_empty()) {
+        (true, false) => vec![Exporter {
+            kind: request.exporter.clone(),
+            attributes: request.exporter_attributes.clone(),
+        }],
+        _ => request.exporters.clone(),
+    }
+}
+
+impl Build {
+    /// LLBBridge.Return: the client has what it wants.
+    fn take_returned(&self, request: ReturnRequest) -> Result<(), Status> {
+        let mut gateway = lock(&self.gateway);
+        let result = match (request.error, request.result) {
+            (Some(error), _) => Err(Status::from_message(error)),
+            (
+                None,
+                Some(GatewayResult {
+                    references: Some(_),
+                    ..
+                }),
+            ) => Err(Status::new(
+                Code::Unimplemented,
+                "a result of several platforms is not supported yet",
+            )),
+            (None, result) => {
+                let id = result
+                    .and_then(|result| result.reference)
+                    .unwrap_or_default()
+                    .id;
+                match gateway.prepared.remove(&id) {
+                    None if !id.is_empty() => {
+                        Err(Status::new(Code::NotFound, "there is no such reference"))
+                    }
+                    prepared => Ok(prepared),
+                }
+            }
+        };
+        let returned = gateway.returned.take();
+        let returned = returned.ok_or_else(|| {
+            Status::new(
+                Code::InvalidArgument,
+                "nobody waits for a result of this build",
+            )
+        })?;
+        // Whoever waited may be gone, and the build with it.
+        let _ = returned.send(result);
+        Ok(())
+    }
+}
+
+/// Ends a build when its call ends, however that is.
+struct Begun {
+    state: Arc<State>,
+    build: Arc<Build>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.build.stop.send_replace(true);
+        self.build.teller.close();
+        let (state, build) = (Arc::clone(&self.state), Arc::clone(&self.build));
+        let remove = move || drop(state.builds().remove(&build.id));
+        if self.build.teller.is_heard() {
+            return remove();
+        }
+        // A client that asks at the same time as it builds may be late.
+        tokio::spawn(async move {
+            tokio::time::sleep(STATUS_TIMEOUT).await;
+            remove();
+        });
+    }
+}

@@ -1,0 +1,501 @@
+//! Directories of the client, as `moby.filesync.v1.FileSync` sends them (fsutil's protocol).
+//!
+//! The client lists what it has (STAT, each with a number by its place, an empty one at the end), this side asks for contents
+//! (REQ with the number), and they come in pieces (DATA, an empty one at the end), those of several files side by side. FIN from
+//! either side is the end, ERR an end before it. Source: tonistiigi/fsutil `receive.go`, `send.go`.
+//!
+//! Invariant: what a client says of its files leads nowhere outside of the directory they go to: `images::copy` resolves every
+//! path. How many there are, and how many are open at once, has limits.
+
+use crate::grpc::{Code, Duplex, Status};
+use crate::messages::{Packet, PacketKind, Stat};
+use crate::session::Session;
+use builder::{Context, Error, Result};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use images::copy::{self, Copy, Found, Want};
+use images::tar::{Entry, Kind, Time};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use sys::root::Root;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
+const HEADER_DIRECTORY: HeaderName = HeaderName::from_static("dir-name");
+const HEADER_FOLLOW: HeaderName = HeaderName::from_static("followpaths");
+const HEADER_EXCLUDE: HeaderName = HeaderName::from_static("exclude-patterns");
+
+/// Files of one transfer.
+const FILES_MAX: usize = 4 << 20;
+/// Files whose content is on its way. Clients stop listening when they are asked for more than 128.
+const OPEN_MAX: usize = 64;
+/// Bytes of the patterns of one transfer: they are sent as headers.
+const PATTERNS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a file that are sent at once.
+const CONTENT_BYTES: usize = 256 << 10;
+
+/// The bits of Go's `os.FileMode` beside the permissions.
+mod mode {
+    pub(super) const DIRECTORY: u32 = 1 << 31;
+    pub(super) const SYMLINK: u32 = 1 << 27;
+    pub(super) const DEVICE: u32 = 1 << 26;
+    pub(super) const PIPE: u32 = 1 << 25;
+    pub(super) const SOCKET: u32 = 1 << 24;
+    pub(super) const SETUID: u32 = 1 << 23;
+    pub(super) const SETGID: u32 = 1 << 22;
+    pub(super) const CHARACTERS: u32 = 1 << 21;
+    pub(super) const STICKY: u32 = 1 << 20;
+    pub(super) const IRREGULAR: u32 = 1 << 19;
+    /// What is no regular file has one of these.
+    pub(super) const TYPE: u32 =
+        DIRECTORY | SYMLINK | DEVICE | PIPE | SOCKET | CHARACTERS | IRREGULAR;
+}
+
+/// Bits of a mode that Go has elsewhere: there, and in stat(2).
+const SPECIAL: [(u32, u32); 3] = [
+    (mode::SETUID, 0o4000),
+    (mode::SETGID, 0o2000),
+    (mode::STICKY, 0o1000),
+];
+
+/// Which files of a directory are wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// The name under which the client offers the directory.
+    pub(crate) directory: String,
+    /// Only what is at these paths, symlinks followed; everything where there are none.
+    pub(crate) follow: Vec<String>,
+    /// As in a `.dockerignore`.
+    pub(crate) exclude: Vec<String>,
+}
+
+/// What a transfer needs besides its session.
+#[derive(Debug)]
+pub(crate) struct Transfer<'a> {
+    pub(crate) handle: &'a Handle,
+    pub(crate) session: &'a Session,
+    pub(crate) stop: &'a watch::Receiver<bool>,
+}
+
+impl Transfer<'_> {
+    /// Receives files into a context. `told` is called with the bytes that have come so far.
+    ///
+    /// # Errors
+    /// The client has no such directory, breaks the protocol, or is gone.
+    pub(crate) fn receive(
+        &self,
+        wanted: &Wanted,
+        context: &Context,
+        told: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let headers = wanted.headers()?;
+        let call = self.session.open(DIFF_COPY, headers);
+        let call = call.ok_or_else(|| Error::Client("the client gives no files".to_owned()))?;
+        let mut receiver = Receiver {
+            transfer: self,
+            call,
+            copy: Copy::new(context.root()),
+            listed: 0,
+            waiting: VecDeque::new(),
+            open: HashMap::new(),
+        };
+        let received = receiver.run(told);
+        if let Err(error) = &received {
+            // The client may be what failed.
+            let _ = receiver.tell(PacketKind::Error, 0, error.chain().into());
+            return received;
+        }
+        receiver.finish()
+    }
+
+    /// Waits for something of the client, but not longer than the build is wanted.
+    pub(crate) fn wait<T>(
+        &self,
+        what: impl Future<Output = std::result::Result<T, Status>>,
+    ) -> Result<T> {
+        let mut stop = self.stop.clone();
+        let result = self.handle.block_on(async {
+            tokio::select! {
+                result = what => Some(result),
+                _ = stop.wait_for(|stop| *stop) => None,
+            }
+        });
+        match result {
+            None => Err(Error::Cancelled),
+            Some(Err(status)) if status.code == Code::Cancelled => Err(Error::Cancelled),
+            Some(result) => result.map_err(|status| Error::Client(status.message)),
+        }
+    }
+}
+
+impl Wanted {
+    fn headers(&self) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        let directory = std::slice::from_ref(&self.directory);
+        let all = [
+            (HEADER_DIRECTORY, directory),
+            (HEADER_FOLLOW, &self.follow[..]),
+            (HEADER_EXCLUDE, &self.exclude[..]),
+        ];
+        let mut bytes = 0;
+        for (name, values) in all {
+            // Other characters than ASCII's are escaped, and that is said, for all values of a name or none.
+            let escaped = !values.iter().all(|value| value.is_ascii());
+            for value in values {
+                let value = if escaped {
+                    escape(value)
+                } else {
+                    value.clone()
+                };
+                bytes += value.len();
+                let header = HeaderValue::try_from(value);
+                let header = header.map_err(|_| {
+                    Error::Invalid(format!("a path or pattern has control characters: {name}"))
+                })?;
+                headers.append(&name, header);
+            }
+            if escaped {
+                let name = HeaderName::try_from(format!("{name}-encoded"));
+                let name = name.expect("a name with a suffix of letters is one");
+                headers.insert(name, HeaderValue::from_static("1"));
+            }
+        }
+        match bytes <= PATTERNS_BYTES_MAX {
+            true => Ok(headers),
+            false => Err(Error::Invalid(format!(
+                "the patterns of a context have more than {PATTERNS_BYTES_MAX} bytes"
+            ))),
+        }
+    }
+}
+
+/// As in the query of an address.
+fn escape(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte));
+            }
+            b' ' => escaped.push('+'),
+            other => write!(escaped, "%{other:02X}").expect("a string takes everything"),
+        }
+    }
+    escaped
+}
+
+/// A file whose content is to come.
+#[derive(Debug)]
+struct Awaited {
+    id: u32,
+    path: PathBuf,
+    entry: Entry,
+}
+
+struct Receiver<'a> {
+    transfer: &'a Transfer<'a>,
+    call: Duplex,
+    copy: Copy<'a>,
+    listed: usize,
+    waiting: VecDeque<Awaited>,
+    open: HashMap<u32, (File, Awaited)>,
+}
+
+fn broken(what: impl Into<String>) -> Error {
+    Error::Client(format!("the transfer of files failed: {}", what.into()))
+}
+
+fn failed(error: images::Error) -> Error {
+    Error::Images {
+        doing: "unpack the files of the client".to_owned(),
+        source: error,
+    }
+}
+
+impl<'a> Receiver<'a> {
+    fn run(&mut self, told: &mut dyn FnMut(u64)) -> Result<()> {
+        let mut all_listed = false;
+        let mut bytes = 0;
+        while !all_listed || !self.open.is_empty() {
+            let packet = self.next()?;
+            let packet = packet.ok_or_else(|| broken("it ended too early"))?;
+            bytes += packet.data.len() as u64;
+            match (packet.kind(), packet.stat) {
+                (PacketKind::Stat, None) => all_listed = true,
+                (PacketKind::Stat, Some(_)) if all_listed => {
+                    return Err(broken("a file after the last"));
+                }
+                (PacketKind::Stat, Some(stat)) => self.list(&stat)?,
+                (PacketKind::Data, _) => self.data(packet.id, &packet.data)?,
+                (PacketKind::Error, _) => {
+                    return Err(broken(String::from_utf8_lossy(&packet.data)));
+                }
+                (PacketKind::Request | PacketKind::End, _) => {
+                    return Err(broken("a packet that nobody expects now"));
+                }
+            }
+            told(bytes);
+        }
+        self.tell(PacketKind::End, 0, Bytes::new())
+    }
+
+    fn next(&mut self) -> Result<Option<Packet>> {
+        let transfer = self.transfer;
+        transfer.wait(self.call.next::<Packet>())
+    }
+
+    fn tell(&self, kind: PacketKind, id: u32, data: Bytes) -> Result<()> {
+        let packet = Packet {
+            kind: kind as i32,
+            stat: None,
+            id,
+            data,
+        };
+        self.transfer.wait(self.call.send(&packet))
+    }
+
+    /// A file that the client has.
+    fn list(&mut self, stat: &Stat) -> Result<()> {
+        if self.listed == FILES_MAX {
+            return Err(broken(format!("there are more than {FILES_MAX} files")));
+        }
+        let id = u32::try_from(self.listed).expect("the limit is far below");
+        self.listed += 1;
+        let path = PathBuf::from(OsStr::from_bytes(&stat.path));
+        if stat.mode & (mode::SOCKET | mode::IRREGULAR) != 0 {
+            // Nobody can copy them.
+            return Ok(());
+        }
+        let entry = entry(stat)?;
+        match (&entry.kind, stat.link.is_empty()) {
+            (Kind::File, true) => {
+                self.waiting.push_back(Awaited { id, path, entry });
+                self.request()
+            }
+            (Kind::File, false) => {
+                // The client lists a file before its other names, and its content may still be to come.
+                let existing = PathBuf::from(OsStr::from_bytes(&stat.link));
+                self.open_until(&existing)?;
+                self.copy.link(&existing, &path).map_err(failed)
+            }
+            _ => self.copy.put_bytes(&[], &path, &entry).map_err(failed),
+        }
+    }
+
+    /// Asks for contents, for as many as may be open.
+    fn request(&mut self) -> Result<()> {
+        while self.open.len() < OPEN_MAX
+            && let Some(awaited) = self.waiting.pop_front()
+        {
+            let file = self.copy.create_file(&awaited.path).map_err(failed)?;
+            let id = awaited.id;
+            self.open.insert(id, (file, awaited));
+            self.tell(PacketKind::Request, id, Bytes::new())?;
+        }
+        Ok(())
+    }
+
+    /// Makes a file that waits for its turn, without asking for its content before that.
+    fn open_until(&mut self, path: &Path) -> Result<()> {
+        let Some(at) = self.waiting.iter().position(|awaited| awaited.path == path) else {
+            return Ok(());
+        };
+        let awaited = self.waiting.remove(at).expect("it was just found");
+        let file = self.copy.create_file(&awaited.path).map_err(failed)?;
+        let id = awaited.id;
+        self.open.insert(id, (file, awaited));
+        self.tell(PacketKind::Request, id, Bytes::new())
+    }
+
+    fn data(&mut self, id: u32, bytes: &[u8]) -> Result<()> {
+        let unknown = || broken("content that nobody has asked for");
+        let (file, _) = self.open.get_mut(&id).ok_or_else(unknown)?;
+        if !bytes.is_empty() {
+            let written = file.write_all(bytes);
+            return written.map_err(|source| Error::System {
+                doing: "write a file of the client".to_owned(),
+                source,
+            });
+        }
+        let (file, awaited) = self.open.remove(&id).ok_or_else(unknown)?;
+        Copy::finish_file(&file, &awaited.path, &awaited.entry).map_err(failed)?;
+        self.request()
+    }
+
+    /// Takes the client's end, and sets what is set last.
+    fn finish(mut self) -> Result<()> {
+        loop {
+            match self.next()? {
+                None => break,
+                Some(packet) if packet.kind() == PacketKind::End => self.call.finish(),
+                Some(_) => return Err(broken("a packet after the end")),
+            }
+        }
+        self.copy.finish().map_err(failed)
+    }
+}
+
+/// What the client says of a file. Its owner is nobody here.
+fn entry(stat: &Stat) -> Result<Entry> {
+    let device = || {
+        let number = |number: i64| u32::try_from(number).map_err(|_| broken("a device's number"));
+        Ok::<_, Error>((number(stat.major)?, number(stat.minor)?))
+    };
+    let kind = match stat.mode & mode::TYPE {
+        0 => Kind::File,
+        mode::DIRECTORY => Kind::Directory,
+        mode::SYMLINK => Kind::Symlink {
+            target: stat.link.clone(),
+        },
+        mode::PIPE => Kind::Fifo,
+        mode::DEVICE => {
+            let (major, minor) = device()?;
+            Kind::BlockDevice { major, minor }
+        }
+        bits if bits == mode::DEVICE | mode::CHARACTERS => {
+            let (major, minor) = device()?;
+            Kind::CharDevice { major, minor }
+        }
+        bits => return Err(broken(format!("a file of an unknown kind ({bits:#x})"))),
+    };
+    let special = SPECIAL.iter().filter(|(go, _)| stat.mode & go != 0);
+    let special: u32 = special.map(|(_, unix)| unix).sum();
+    Ok(Entry {
+        mtime: Time {
+            seconds: stat.modified.div_euclid(1_000_000_000),
+            nanoseconds: u32::try_from(stat.modified.rem_euclid(1_000_000_000)).unwrap_or(0),
+        },
+        xattrs: { stat.xattrs.iter() }
+            .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
+            .collect(),
+        ..Entry::new("", kind, stat.mode & 0o777 | special)
+    })
+}
+
+/// Sends a whole tree to a client that takes files: the other side of the same protocol.
+///
+/// # Errors
+/// A tree that cannot be read, a client that takes no more.
+pub(crate) fn send(transfer: &Transfer<'_>, call: Duplex, files: &Root) -> Result<()> {
+    let found = copy::find(files, Path::new("/"), false, &|_| Want::Take).map_err(failed)?;
+    // The first is the tree itself.
+    let found: Vec<Found> = found.into_iter().skip(1).collect();
+    let mut sender = Sender {
+        transfer,
+        call,
+        files,
+    };
+    for found in &found {
+        sender.tell(Packet {
+            stat: Some(stat(found)),
+            ..packet(PacketKind::Stat)
+        })?;
+    }
+    sender.tell(packet(PacketKind::Stat))?;
+    loop {
+        let asked = transfer.wait(sender.call.next::<Packet>())?;
+        let asked = asked.ok_or_else(|| broken("it ended too early"))?;
+        match asked.kind() {
+            PacketKind::Request => {
+                let found = found.get(asked.id as usize);
+                let found = found.filter(|found| found.entry.kind == Kind::File);
+                let found = found.ok_or_else(|| broken("a request for what is no file"))?;
+                sender.content(asked.id, &found.path)?;
+            }
+            PacketKind::End => break,
+            PacketKind::Error => return Err(broken(String::from_utf8_lossy(&asked.data))),
+            PacketKind::Stat | PacketKind::Data => {
+                return Err(broken("a packet that nobody expects now"));
+            }
+        }
+    }
+    sender.tell(packet(PacketKind::End))?;
+    sender.call.finish();
+    let end = async {
+        while sender.call.next::<Packet>().await?.is_some() {}
+        Ok(())
+    };
+    transfer.wait(end)
+}
+
+fn packet(kind: PacketKind) -> Packet {
+    Packet {
+        kind: kind as i32,
+        ..Packet::default()
+    }
+}
+
+struct Sender<'a> {
+    transfer: &'a Transfer<'a>,
+    call: Duplex,
+    files: &'a Root,
+}
+
+impl Sender<'_> {
+    fn tell(&self, packet: Packet) -> Result<()> {
+        self.transfer.wait(self.call.send(&packet))
+    }
+
+    fn content(&self, id: u32, path: &Path) -> Result<()> {
+        let mut file = copy::open_file(self.files, path).map_err(failed)?;
+        loop {
+            let mut data = vec![0; CONTENT_BYTES];
+            let count = file.read(&mut data).map_err(|source| Error::System {
+                doing: format!("read {path:?}"),
+                source,
+            })?;
+            data.truncate(count);
+            self.tell(Packet {
+                id,
+                data: data.into(),
+                ..packet(PacketKind::Data)
+            })?;
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A file as the client is told of it.
+fn stat(found: &Found) -> Stat {
+    let entry = &found.entry;
+    let (bits, link, (major, minor)) = match &entry.kind {
+        Kind::File | Kind::HardLink { .. } => (0, Vec::new(), (0, 0)),
+        Kind::Directory => (mode::DIRECTORY, Vec::new(), (0, 0)),
+        Kind::Symlink { target } => (mode::SYMLINK, target.clone(), (0, 0)),
+        Kind::Fifo => (mode::PIPE, Vec::new(), (0, 0)),
+        Kind::BlockDevice { major, minor } => (mode::DEVICE, Vec::new(), (*major, *minor)),
+        Kind::CharDevice { major, minor } => (
+            mode::DEVICE | mode::CHARACTERS,
+            Vec::new(),
+            (*major, *minor),
+        ),
+    };
+    let special = SPECIAL.iter().filter(|(_, unix)| entry.mode & unix != 0);
+    let special: u32 = special.map(|(go, _)| go).sum();
+    Stat {
+        path: found.path.as_os_str().as_bytes().to_vec(),
+        mode: bits | special | entry.mode & 0o777,
+        uid: entry.uid,
+        gid: entry.gid,
+        size: i64::try_from(entry.size).unwrap_or(i64::MAX),
+        modified: { entry.mtime.seconds }
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(entry.mtime.nanoseconds)),
+        link,
+        major: i64::from(major),
+        minor: i64::from(minor),
+        xattrs: { entry.xattrs.iter() }
+            .filter_map(|(name, value)| {
+                Some((String::from_utf8(name.clone()).ok()?, value.clone()))
+            })
+            .collect(),
+    }
+}

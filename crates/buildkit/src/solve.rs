@@ -1,0 +1,462 @@
+//! One build: the Dockerfile and the contexts from the client's session, the engine's own builder, the output.
+//!
+//! Everything here blocks, on a thread of its own.
+
+use crate::attributes::Attributes;
+use crate::failure::{self, Source};
+use crate::files::{Transfer, Wanted};
+use crate::grpc::{Duplex, Status};
+use crate::messages::{BytesMessage, Timestamp};
+use crate::output::{Target, ToClient};
+use crate::session::Session;
+use crate::steps::Steps;
+use crate::vertex::{Part, Teller, Vertex};
+use crate::wanted::{self, Wanted as Used};
+use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
+use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
+use engine::Engine;
+use engine::model::Limits;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use images::registry::Credentials;
+use patterns::{IGNORE_BYTES_MAX, Ignore};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+const PULL: &str = "/moby.upload.v1.Upload/Pull";
+const HEADER_PATH: HeaderName = HeaderName::from_static("urlpath");
+/// Addresses of archives that the client has at hand, such as its standard input.
+const UPLOADS: &str = "http://buildkit-session/";
+/// How often the progress of a transfer is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A build that a client has asked for.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) engine: Engine,
+    pub(crate) handle: Handle,
+    /// What the client calls the build.
+    pub(crate) id: String,
+    pub(crate) session: Arc<Session>,
+    pub(crate) teller: Arc<Teller>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// A build whose Dockerfile is there, and can be read.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    attributes: Attributes,
+    text: Vec<u8>,
+    file: Dockerfile,
+    /// The `.dockerignore`, where it belongs to the Dockerfile.
+    ignore: Option<Vec<u8>>,
+    /// The context, where it came as an archive.
+    uploaded: Option<Context>,
+}
+
+impl Job {
+    fn transfer(&self) -> Transfer<'_> {
+        Transfer {
+            handle: &self.handle,
+            session: &self.session,
+            stop: &self.stop,
+        }
+    }
+
+    /// Gets the Dockerfile.
+    ///
+    /// # Errors
+    /// Attributes that are not supported, no Dockerfile, one with mistakes: as the client is told.
+    pub(crate) fn prepare(
+        &self,
+        given: &BTreeMap<String, String>,
+    ) -> std::result::Result<Prepared, Status> {
+        let whole = |error: Error| failure::status(&error, None);
+        let attributes = Attributes::read(given).map_err(whole)?;
+        let name = attributes.filename.clone();
+        let vertex = self.begin(&format!("[internal] load build definition from {name}"));
+        let got = self.definition(&vertex, attributes);
+        if let Err(error) = &got {
+            self.teller.fail(&vertex, &failure::sentence(error));
+        }
+        let (attributes, text, ignore, uploaded) = got.map_err(whole)?;
+        self.teller.end(&vertex, false);
+        let parsed = language::parse(&name, &text).map_err(Error::Language);
+        let file = parsed.map_err(|error| {
+            let source = Source {
+                name: &name,
+                text: &text,
+                escape: '\\',
+            };
+            failure::status(&error, Some(&source))
+        })?;
+        Ok(Prepared {
+            attributes,
+            text,
+            file,
+            ignore,
+            uploaded,
+        })
+    }
+
+    /// Builds, and gives the result to whom it is for. What the client is told of it, by name.
+    ///
+    /// # Errors
+    /// As the client is told.
+    pub(crate) fn build(
+        &self,
+        prepared: Prepared,
+        target: &Target,
+    ) -> std::result::Result<BTreeMap<String, String>, Status> {
+        let (name, text) = (prepared.attributes.filename.clone(), prepared.text.clone());
+        let escape = prepared.file.directives.escape;
+        let steps = Steps::new(&self.teller, &self.id, &prepared.file, target.title());
+        let built = self
+            .request(prepared, target)
+            .and_then(|request| builder::build(&self.engine, &self.handle, &request, &steps));
+        let built = built.map_err(|error| {
+            steps.fail(failure::place(&error), &failure::sentence(&error));
+            let source = Source {
+                name: &name,
+                text: &text,
+                escape,
+            };
+            failure::status(&error, Some(&source))
+        })?;
+        let Some(id) = built.id else {
+            steps.finish(&[]);
+            return Ok(BTreeMap::new());
+        };
+        let id = id.to_string();
+        let Target::Image(names) = target else {
+            return Ok(BTreeMap::new());
+        };
+        let names: Vec<String> = names
+            .iter()
+            .map(|name| crate::steps::normal(&name.familiar()))
+            .collect();
+        let mut parts = vec!["exporting layers".to_owned(), format!("writing image {id}")];
+        parts.extend(names.iter().map(|name| format!("naming to {name}")));
+        steps.finish(&parts);
+        let mut told = BTreeMap::from([
+            ("containerimage.digest".to_owned(), id.clone()),
+            ("containerimage.config.digest".to_owned(), id),
+        ]);
+        if !names.is_empty() {
+            told.insert("image.name".to_owned(), names.join(","));
+        }
+        Ok(told)
+    }
+
+    fn begin(&self, name: &str) -> Vertex {
+        let vertex = Vertex::begin(&format!("{} {name}", self.id), name);
+        self.teller.begin(&vertex);
+        vertex
+    }
+
+    /// The Dockerfile, its own `.dockerignore`, and the context if it is an archive.
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    fn definition(
+        &self,
+        vertex: &Vertex,
+        attributes: Attributes,
+    ) -> Result<(Attributes, Vec<u8>, Option<Vec<u8>>, Option<Context>)> {
+        let uploaded = match &attributes.context {
+            None => None,
+            Some(address) => Some(self.upload(address)?),
+        };
+        let name = &attributes.filename;
+        let own = format!("{name}.dockerignore");
+        let directory = Context::empty(self.engine.images())?;
+        let source = match &uploaded {
+            // Where the context comes as an archive, the Dockerfile is in it, unless it is said to be elsewhere.
+            Some(context) if !attributes.has_dockerfile => context,
+            _ => {
+                let wanted = Wanted {
+                    directory: attributes.dockerfile_directory.clone(),
+                    follow: vec![name.clone(), own.clone()],
+                    exclude: Vec::new(),
+                };
+                self.receive(vertex, "transferring dockerfile:", &wanted, &directory)?;
+                &directory
+            }
+        };
+        let text = source.read(Path::new(name), DOCKERFILE_BYTES_MAX)?;
+        let text = text.ok_or_else(|| {
+            let text = format!("failed to read dockerfile: open {name}: no such file or directory");
+            Error::NotFound(text)
+        })?;
+        let ignore = source.read(Path::new(&own), IGNORE_BYTES_MAX)?;
+        Ok((attributes, text, ignore, uploaded))
+    }
+
+    fn receive(
+        &self,
+        vertex: &Vertex,
+        name: &str,
+        wanted: &Wanted,
+        context: &Context,
+    ) -> Result<()> {
+        let started = Timestamp::now();
+        let mut told = Instant::now();
+        let mut all = 0;
+        let part = |bytes, is_done| Part {
+            name,
+            bytes,
+            started,
+            is_done,
+        };
+        self.transfer().receive(wanted, context, &mut |bytes| {
+            all = bytes;
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = Instant::now();
+                self.teller.part(vertex, &part(bytes, false));
+            }
+        })?;
+        self.teller.part(vertex, &part(all, true));
+        Ok(())
+    }
+
+    /// An archive that the client has at hand.
+    fn upload(&self, address: &str) -> Result<Context> {
+        let Some(name) = address.strip_prefix(UPLOADS) else {
+            return Err(Error::Unsupported(format!(
+                "a context from an address ({address})"
+            )));
+        };
+        let path = HeaderValue::try_from(format!("/{name}"));
+        let path = path.map_err(|_| Error::Invalid(format!("invalid context: {address:?}")))?;
+        let headers = HeaderMap::from_iter([(HEADER_PATH, path)]);
+        let call = self.session.open(PULL, headers);
+        let mut call =
+            call.ok_or_else(|| Error::Client("the client sends no archive".to_owned()))?;
+        call.finish();
+        let archive = Archive {
+            transfer: self.transfer(),
+            call,
+            piece: Vec::new(),
+            read: 0,
+        };
+        Context::unpack(self.engine.images(), archive)
+    }
+
+    /// Everything that the builder wants to know.
+    fn request(&self, prepared: Prepared, target: &Target) -> Result<Request> {
+        let (context, ignore) = self.context(&prepared)?;
+        let attributes = prepared.attributes;
+        let mut contexts = BTreeMap::new();
+        for (name, value) in &attributes.contexts {
+            contexts.insert(name.clone(), self.named(name, value)?);
+        }
+        let output: Option<Box<dyn builder::Output>> = match target {
+            Target::Image(_) => None,
+            other => Some(Box::new(ToClient {
+                handle: self.handle.clone(),
+                session: Arc::clone(&self.session),
+                stop: self.stop.clone(),
+                target: other.clone(),
+            })),
+        };
+        Ok(Request {
+            dockerfile_name: attributes.filename,
+            dockerfile: prepared.text,
+            context,
+            ignore,
+            contexts,
+            target: attributes.target,
+            tags: match target {
+                Target::Image(names) => names.clone(),
+                _ => Vec::new(),
+            },
+            build_args: attributes.build_args,
+            labels: attributes.labels,
+            platform: attributes.platform,
+            network: attributes.network,
+            extra_hosts: attributes.extra_hosts,
+            shm_bytes: attributes.shm_bytes,
+            limits: Limits {
+                ulimits: attributes.ulimits,
+                ..Limits::default()
+            },
+            cgroup_parent: attributes.cgroup_parent,
+            no_cache: attributes.no_cache,
+            no_cache_stages: attributes.no_cache_stages,
+            pull: attributes.pull,
+            explain: false,
+            client: Box::new(SessionClient {
+                handle: self.handle.clone(),
+                session: Arc::clone(&self.session),
+                stop: self.stop.clone(),
+            }),
+            output,
+            stages_at_once: STAGES_AT_ONCE_MAX,
+            stop: self.stop.clone(),
+        })
+    }
+
+    /// The files of the context that the Dockerfile can use, and what is left out of them.
+    fn context(&self, prepared: &Prepared) -> Result<(Context, Ignore)> {
+        let attributes = &prepared.attributes;
+        if let Some(context) = &prepared.uploaded {
+            let ignore = context.apply_ignore(&attributes.filename)?;
+            return Ok((context.clone(), ignore));
+        }
+        let context = Context::empty(self.engine.images())?;
+        let used = match self.may_have_triggers(prepared) {
+            true => Used::Everything,
+            false => wanted::of_context(&prepared.file),
+        };
+        let follow = match used {
+            Used::Nothing => return Ok((context, Ignore::default())),
+            Used::Everything => Vec::new(),
+            Used::Paths(paths) => paths,
+        };
+        let directory = &attributes.context_directory;
+        let ignore = match &prepared.ignore {
+            Some(bytes) => Some(bytes.clone()),
+            None => self.ignore("[internal] load .dockerignore", directory)?,
+        };
+        let ignore = parsed(ignore)?;
+        let wanted = Wanted {
+            directory: directory.clone(),
+            follow,
+            exclude: ignore.rules().collect(),
+        };
+        self.load("[internal] load build context", &wanted, &context)?;
+        Ok((context, ignore))
+    }
+
+    fn load(&self, name: &str, wanted: &Wanted, context: &Context) -> Result<()> {
+        let vertex = self.begin(name);
+        match self.receive(&vertex, "transferring context:", wanted, context) {
+            Ok(()) => {
+                self.teller.end(&vertex, false);
+                Ok(())
+            }
+            Err(error) => {
+                self.teller.fail(&vertex, &failure::sentence(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// The `.dockerignore` of a directory of the client.
+    fn ignore(&self, name: &str, directory: &str) -> Result<Option<Vec<u8>>> {
+        let file = ".dockerignore";
+        let wanted = Wanted {
+            directory: directory.to_owned(),
+            follow: vec![file.to_owned()],
+            exclude: Vec::new(),
+        };
+        let own = Context::empty(self.engine.images())?;
+        self.load(name, &wanted, &own)?;
+        own.read(Path::new(file), IGNORE_BYTES_MAX)
+    }
+
+    /// Whether a base image may have instructions of its own, which may use any file.
+    fn may_have_triggers(&self, prepared: &Prepared) -> bool {
+        let file = &prepared.file;
+        let stages = file.stages.iter().enumerate();
+        let mut outside = stages
+            .filter(|(at, stage)| file.stage(&stage.from.image, *at).is_none())
+            .map(|(_, stage)| stage.from.image.as_str())
+            .filter(|image| *image != "scratch");
+        outside.any(|image| {
+            let named = prepared.attributes.contexts.get(image);
+            let image = named
+                .and_then(|value| value.strip_prefix(IMAGES))
+                .unwrap_or(image);
+            let known = self.engine.images().get(image);
+            // One that is still to be pulled may have some.
+            known.map_or(true, |image| !image.config.config.on_build.is_empty())
+        })
+    }
+
+    fn named(&self, name: &str, value: &str) -> Result<NamedContext> {
+        if let Some(image) = value.strip_prefix(IMAGES) {
+            return Ok(NamedContext::Image(image.to_owned()));
+        }
+        let Some(directory) = value.strip_prefix("local:") else {
+            return Err(Error::Unsupported(format!(
+                "the named context {name}={value}"
+            )));
+        };
+        let title = format!("[context {name}] load .dockerignore");
+        let ignore = parsed(self.ignore(&title, directory)?)?;
+        let wanted = Wanted {
+            directory: directory.to_owned(),
+            follow: Vec::new(),
+            exclude: ignore.rules().collect(),
+        };
+        let context = Context::empty(self.engine.images())?;
+        let title = format!("[context {name}] load from client");
+        self.load(&title, &wanted, &context)?;
+        Ok(NamedContext::Files(context))
+    }
+}
+
+const IMAGES: &str = "docker-image://";
+
+/// What a `.dockerignore` says.
+fn parsed(ignore: Option<Vec<u8>>) -> Result<Ignore> {
+    let wrong = |error: String| Error::Invalid(format!(".dockerignore: {error}"));
+    let text = String::from_utf8(ignore.unwrap_or_default());
+    let text = text.map_err(|error| wrong(error.to_string()))?;
+    Ignore::parse(&text).map_err(|error| wrong(error.to_string()))
+}
+
+/// A client that is asked by its session.
+#[derive(Debug)]
+struct SessionClient {
+    handle: Handle,
+    session: Arc<Session>,
+    stop: watch::Receiver<bool>,
+}
+
+impl SessionClient {
+    fn wait<T>(&self, what: impl Future<Output = std::result::Result<T, Status>>) -> Result<T> {
+        let transfer = Transfer {
+            handle: &self.handle,
+            session: &self.session,
+            stop: &self.stop,
+        };
+        transfer.wait(what)
+    }
+}
+
+impl builder::Client for SessionClient {
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
+        self.wait(self.session.secret(id))
+    }
+
+    fn credentials(&self, domain: &str) -> Result<Credentials> {
+        self.wait(self.session.credentials(domain))
+    }
+}
+
+/// An archive that comes in messages.
+struct Archive<'a> {
+    transfer: Transfer<'a>,
+    call: Duplex,
+    piece: Vec<u8>,
+    read: usize,
+}
+
+impl std::io::Read for Archive<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.read == self.piece.len() {
+            let next = self.transfer.wait(self.call.next::<BytesMessage>());
+            match next.map_err(std::io::Error::other)? {
+                Some(message) => (self.piece, self.read) = (message.data, 0),
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len() - self.read);
+        buffer[..count].copy_from_slice(&self.piece[self.read..self.read + count]);
+        self.read += count;
+        Ok(count)
+    }
+}

@@ -1,0 +1,448 @@
+//! Building by BuildKit's protocol, with Docker's buildx.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use support::{Engine, Said, said};
+
+/// A directory to build, and the engine that does.
+struct Bench {
+    engine: Engine,
+    context: PathBuf,
+}
+
+impl Bench {
+    fn new(dockerfile: &str, files: &[(&str, &str)]) -> Self {
+        let engine = Engine::new();
+        let context = engine.path("context");
+        let bench = Self { engine, context };
+        bench.write("context/Dockerfile", dockerfile);
+        for (path, content) in files {
+            bench.write(&format!("context/{path}"), content);
+        }
+        bench
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.engine.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.engine.path(name).display().to_string()
+    }
+
+    fn buildx(&self, arguments: &[&str]) -> Command {
+        let program =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/docker-buildx");
+        assert!(
+            program.exists(),
+            "`cargo xtask test` downloads docker-buildx"
+        );
+        let program = program.display().to_string();
+        let limited = ["--foreground", "-k", "5", "120", &program];
+        let mut command = self
+            .engine
+            .client("timeout", &[&limited[..], arguments].concat());
+        command
+            .env("DOCKER_CONFIG", self.engine.path("docker-config"))
+            .env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn try_build(&self, arguments: &[&str]) -> Said {
+        let context = self.context.display().to_string();
+        let arguments = [&["build", "--progress", "plain"], arguments, &[&context]].concat();
+        said(self.buildx(&arguments).output().unwrap())
+    }
+
+    /// Builds as `t`; what was shown.
+    fn build(&self, arguments: &[&str]) -> String {
+        let said = self.try_build(&[&["-t", "t"], arguments].concat());
+        assert_eq!(
+            said.code,
+            0,
+            "{}\nengine: {}",
+            said.stderr,
+            self.engine.log()
+        );
+        said.stderr
+    }
+
+    /// Builds in vain; what was said.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let said = self.try_build(arguments);
+        assert_ne!(said.code, 0, "{}", said.stderr);
+        self.assert_clean();
+        said.stderr
+    }
+
+    /// What a command says in a container of `t`.
+    fn shell(&self, script: &str) -> String {
+        let run = ["run", "--rm", "--network", "none", "t", "sh", "-c", script];
+        self.engine.ok(&run)
+    }
+
+    /// No container, snapshot, secret or temporary file is left.
+    fn assert_clean(&self) {
+        self.engine.until("containers go", || {
+            self.engine.ok(&["ps", "-aq"]).is_empty()
+        });
+        for directory in ["data/tmp", "run/build-secrets"] {
+            let path = self.engine.path(directory);
+            let is_empty = || std::fs::read_dir(&path).map_or(true, |mut all| all.next().is_none());
+            self.engine.until("temporary files go", is_empty);
+        }
+        self.engine.assert_nothing_left();
+    }
+}
+
+fn assert_has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn a_build_is_shown_as_buildkit_shows_it_and_cached() {
+    let bench = Bench::new(
+        "FROM busybox AS one\nARG WHO\nRUN echo hello $WHO | tee /out\nFROM one\nCOPY a sub/ /x/\nLABEL l=m\n",
+        &[("a", "A"), ("sub/s", "S"), ("unused", "U")],
+    );
+    let shown = bench.build(&["--build-arg", "WHO=you", "--label", "x=y", "-t", "u:1"]);
+    assert_has(
+        &shown,
+        &[
+            "[internal] load build definition from Dockerfile",
+            "[internal] load metadata for docker.io/library/busybox:latest",
+            "[internal] load build context",
+            "[one 1/2] FROM docker.io/library/busybox:latest",
+            "[one 2/2] RUN echo hello $WHO | tee /out",
+            "hello you",
+            "[stage-1 1/1] COPY a sub/ /x/",
+            "exporting to image",
+            "naming to docker.io/library/t:latest",
+            "naming to docker.io/library/u:1",
+        ],
+    );
+    assert_eq!(bench.shell("cat /out /x/a /x/s"), "hello you\nAS");
+    let labels = "{{.Config.Labels.l}} {{.Config.Labels.x}}";
+    assert_eq!(
+        bench
+            .engine
+            .ok(&["inspect", "--type", "image", "--format", labels, "u:1"]),
+        "m y"
+    );
+    let again = bench.build(&["--build-arg", "WHO=you", "--label", "x=y"]);
+    assert_eq!(again.matches("CACHED").count(), 2, "{again}");
+    let none = bench.build(&["--build-arg", "WHO=you", "--no-cache"]);
+    assert!(!none.contains("CACHED"), "{none}");
+    let filtered = bench.build(&["--build-arg", "WHO=you", "--no-cache-filter", "one"]);
+    assert_has(&filtered, &["hello you"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn the_engine_asks_for_buildkit() {
+    let bench = Bench::new("FROM busybox\n", &[]);
+    let mut curl = bench.engine.client("curl", &["-sS", "-I", "--unix-socket"]);
+    let curl = curl
+        .arg(bench.engine.path("run/hull.sock"))
+        .arg("http://d/_ping");
+    let head = String::from_utf8(curl.output().unwrap().stdout).unwrap();
+    assert!(head.to_lowercase().contains("builder-version: 2"), "{head}");
+    let said = said(bench.buildx(&["inspect"]).output().unwrap());
+    assert_has(&said.stdout, &["Driver:", "docker", "linux/"]);
+    for (path, body) in [("/session", ""), ("/grpc", "{}")] {
+        let (status, _) = bench.engine.ask("POST", path, Some(body));
+        assert_eq!(status, 400, "{path}");
+    }
+}
+
+#[test]
+fn failures_are_told_with_the_lines_of_the_dockerfile() {
+    let bench = Bench::new("FROM busybox\nRUN echo a && \\\n  exit 7\nRUN never\n", &[]);
+    let shown = bench.fails(&[]);
+    assert_has(
+        &shown,
+        &[
+            "process \"/bin/sh -c echo a &&   exit 7\" did not complete successfully: exit code: 7",
+            "Dockerfile:2",
+            ">>> RUN echo a",
+            ">>>   exit 7",
+        ],
+    );
+    bench.write("context/Dockerfile", "FROM busybox\nCPOY a b\n");
+    let shown = bench.fails(&[]);
+    assert_has(
+        &shown,
+        &["unknown instruction: CPOY", "COPY", ">>> CPOY a b"],
+    );
+    bench.write("context/Dockerfile", "FROM busybox\nCOPY none /\n");
+    assert_has(&bench.fails(&[]), &["none", ">>> COPY none /"]);
+    bench.write("context/Dockerfile", "FROM none.invalid/none\n");
+    assert_has(
+        &bench.fails(&[]),
+        &["ERROR", "load metadata for none.invalid/none:latest"],
+    );
+    assert_has(&bench.fails(&["-f", "/nowhere/D"]), &["/nowhere"]);
+}
+
+#[test]
+fn the_context_is_what_the_dockerfile_and_its_ignore_file_say() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY . /all/\nRUN --mount=target=/m ls /m > /mounted\n",
+        &[
+            (".dockerignore", "*.log\n!keep.log\nskip\n"),
+            ("a.log", ""),
+            ("keep.log", "kept"),
+            ("skip/x", ""),
+            ("d/e/run.sh", "#!/bin/sh\n"),
+            ("ä b", "umlaut"),
+        ],
+    );
+    let executable = std::fs::Permissions::from_mode(0o4751);
+    std::fs::set_permissions(bench.context.join("d/e/run.sh"), executable).unwrap();
+    symlink("/etc/passwd", bench.context.join("link")).unwrap();
+    std::fs::hard_link(bench.context.join("d/e/run.sh"), bench.context.join("z")).unwrap();
+    std::fs::write(bench.context.join("large"), vec![7; 3 << 20]).unwrap();
+    for at in 0..300 {
+        bench.write(&format!("context/many/{at}"), &at.to_string());
+    }
+    bench.build(&[]);
+    assert_eq!(
+        bench.shell("cd /all && ls -A; readlink link; stat -c '%a %s' d/e/run.sh large z; cat keep.log ??' b'; ls many | wc -l; cat many/299"),
+        ".dockerignore\nDockerfile\nd\nkeep.log\nlarge\nlink\nmany\nz\n?? b\n/etc/passwd\n4751 10\n644 3145728\n4751 10\nkeptumlaut300\n299"
+    );
+    assert_has(&bench.shell("cat /mounted"), &["keep.log", "many"]);
+    // Its own ignore file counts before the context's.
+    bench.write("context/other", "FROM busybox\nCOPY . /all/\n");
+    bench.write("context/other.dockerignore", "many\n*.log\n");
+    let other = bench.path("context/other");
+    bench.build(&["-f", &other]);
+    assert_eq!(
+        bench.shell("ls /all | grep -e many -e log; ls -d /all/skip"),
+        "/all/skip"
+    );
+    bench.assert_clean();
+}
+
+#[test]
+fn dockerfiles_and_contexts_come_from_standard_input() {
+    let bench = Bench::new("FROM busybox\nCOPY a /\n", &[("a", "A")]);
+    let with_input = |arguments: &[&str], input: &[u8]| {
+        let arguments = [&["build", "-t", "t"], arguments].concat();
+        let mut child = bench
+            .buildx(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let said = said(child.wait_with_output().unwrap());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    let context = bench.context.display().to_string();
+    with_input(
+        &["-f", "-", &context],
+        b"FROM busybox\nCOPY a /from-input\n",
+    );
+    assert_eq!(bench.shell("cat /from-input"), "A");
+    with_input(&["-"], b"FROM busybox\nRUN echo alone > /alone\n");
+    assert_eq!(bench.shell("cat /alone"), "alone");
+    let tar = Command::new("tar")
+        .args(["-C", &context, "-c", "."])
+        .output();
+    with_input(&["-"], &tar.unwrap().stdout);
+    assert_eq!(bench.shell("cat /a"), "A");
+    bench.assert_clean();
+}
+
+#[test]
+fn outputs_go_where_they_are_asked_to() {
+    let bench = Bench::new(
+        "FROM scratch AS files\nCOPY a /d/\nCOPY links /\nFROM busybox\nRUN echo b > /b\n",
+        &[("a", "A"), ("links/x", "")],
+    );
+    symlink("d/a", bench.context.join("links/link")).unwrap();
+    let (out, tar) = (bench.path("out"), bench.path("out.tar"));
+    let said = bench.try_build(&["--target", "files", "-o", &out]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(
+        std::fs::read_to_string(bench.engine.path("out/d/a")).unwrap(),
+        "A"
+    );
+    assert_eq!(
+        std::fs::read_link(bench.engine.path("out/link")).unwrap(),
+        Path::new("d/a")
+    );
+    let said = bench.try_build(&["--target", "files", "-o", &format!("type=tar,dest={tar}")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let listed = Command::new("tar").args(["-tf", &tar]).output().unwrap();
+    assert_has(&String::from_utf8(listed.stdout).unwrap(), &["d/a", "link"]);
+    let said = bench.try_build(&["-o", "type=cacheonly"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(bench.engine.ok(&["images", "-q"]).lines().count(), 1);
+    let (id, metadata) = (bench.path("id"), bench.path("metadata"));
+    bench.build(&["--iidfile", &id, "--metadata-file", &metadata]);
+    let format = ["inspect", "--type", "image", "--format", "{{.Id}}", "t"];
+    let image = bench.engine.ok(&format);
+    assert_eq!(std::fs::read_to_string(&id).unwrap(), image);
+    let metadata = std::fs::read_to_string(&metadata).unwrap();
+    assert_has(&metadata, &[&image, "docker.io/library/t:latest"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn commands_get_what_the_client_gives_them() {
+    let bench = Bench::new(
+        "FROM base\nCOPY --from=files n /n\n\
+         RUN --mount=type=secret,id=file --mount=type=secret,id=variable,env=V sh -c 'cat /run/secrets/file; echo $V' > /seen\n\
+         RUN grep -h example /etc/hosts > /hosts; ulimit -n > /limit; df -k /dev/shm | tail -n 1 > /shm\n\
+         RUN --mount=type=secret,id=none ls /run/secrets > /none 2>&1 || true\n",
+        &[],
+    );
+    bench.write("named/n", "named");
+    bench.write("secret", "from a file");
+    let (named, secret) = (bench.path("named"), bench.path("secret"));
+    let context = bench.context.display().to_string();
+    let mut command = bench.buildx(&[
+        "build",
+        "-t",
+        "t",
+        "--build-context",
+        "base=docker-image://busybox",
+        "--build-context",
+        &format!("files={named}"),
+        "--secret",
+        &format!("id=file,src={secret}"),
+        "--secret",
+        "id=variable,env=GIVEN",
+        "--add-host",
+        "example:10.1.2.3",
+        "--ulimit",
+        "nofile=321:400",
+        "--shm-size",
+        "8m",
+        "--network",
+        "none",
+        &context,
+    ]);
+    let said = said(command.env("GIVEN", "a variable").output().unwrap());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(
+        bench.shell("cat /n /seen /hosts /limit"),
+        "namedfrom a filea variable\n10.1.2.3\texample\n321"
+    );
+    assert_has(&bench.shell("cat /shm"), &["8192"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_build_ends_with_its_client() {
+    let bench = Bench::new("FROM busybox\nRUN echo begun; sleep 1000\n", &[]);
+    let context = bench.context.display().to_string();
+    let mut child = bench
+        .buildx(&["build", "--progress", "plain", &context])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    bench.engine.until("the command runs", || {
+        !bench.engine.ok(&["ps", "-q"]).is_empty()
+    });
+    // `timeout` passes it on.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    child.wait().unwrap();
+    bench.assert_clean();
+}
+
+#[test]
+fn what_is_not_supported_is_told() {
+    let bench = Bench::new("FROM busybox\nCOPY Dockerfile /\n", &[]);
+    let other = if cfg!(target_arch = "x86_64") {
+        "linux/arm64"
+    } else {
+        "linux/amd64"
+    };
+    for (arguments, expected) in [
+        (&["--platform", other][..], "is not supported yet"),
+        (
+            &["--cache-from", "type=registry,ref=a/b"],
+            "the cache of type",
+        ),
+        (&["--build-arg", "BUILDKIT_SYNTAX=a/b"], "by a frontend"),
+    ] {
+        assert_has(&bench.fails(arguments), &[expected]);
+    }
+}
+
+#[test]
+fn the_cache_is_listed_and_pruned() {
+    let bench = Bench::new("FROM busybox\nRUN echo a > /a\n", &[]);
+    bench.build(&[]);
+    let usage = said(bench.buildx(&["du", "--verbose"]).output().unwrap());
+    assert_has(&usage.stdout, &["RUN echo a > /a", "regular"]);
+    let pruned = said(bench.buildx(&["prune", "-af"]).output().unwrap());
+    assert_eq!(pruned.code, 0, "{}", pruned.stderr);
+    let usage = said(bench.buildx(&["du", "--verbose"]).output().unwrap());
+    assert!(!usage.stdout.contains("RUN echo"), "{}", usage.stdout);
+    assert!(!bench.build(&[]).contains("CACHED"));
+}
+
+/// Docker's client before it had buildx, as Debian 12 has it.
+#[test]
+fn clients_without_the_gateway_build_the_same() {
+    let bench = Bench::new(
+        "FROM busybox\nARG A\nCOPY a /\nRUN --mount=type=secret,id=s cat /run/secrets/s > /s; echo $A >> /s; exit $CODE\n",
+        &[("a", "A"), ("large", "")],
+    );
+    bench.write("secret", "hidden");
+    let (context, secret) = (bench.context.display().to_string(), bench.path("secret"));
+    let secret = format!("id=s,src={secret}");
+    let build = |arguments: &[&str]| {
+        let fixed = [
+            "build",
+            "--progress",
+            "plain",
+            "--secret",
+            &secret,
+            &context,
+        ];
+        let arguments = [&fixed[..], arguments].concat();
+        let mut command = bench.engine.client("/usr/bin/docker", &arguments);
+        command.env("DOCKER_CONFIG", bench.engine.path("docker-config"));
+        said(command.output().unwrap())
+    };
+    let built = build(&["-t", "t", "--build-arg", "A=given", "--label", "l=m"]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_has(
+        &built.stderr,
+        &[
+            "[1/3] FROM docker.io/library/busybox",
+            "naming to docker.io/library/t",
+        ],
+    );
+    assert_eq!(bench.shell("cat /a /s"), "Ahiddengiven");
+    let out = bench.path("out");
+    let built = build(&["-o", &out, "--build-arg", "A=given"]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_eq!(
+        std::fs::read_to_string(bench.engine.path("out/a")).unwrap(),
+        "A"
+    );
+    bench.write("context/Dockerfile", "FROM busybox\nRUN exit 3\n");
+    let failed = build(&[]);
+    assert_ne!(failed.code, 0);
+    assert_has(&failed.stderr, &["exit code: 3"]);
+    bench.assert_clean();
+}
