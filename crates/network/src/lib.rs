@@ -22,6 +22,7 @@ mod redirect;
 mod spoofing;
 mod state;
 mod subnet;
+mod tunnel;
 mod uplink;
 mod watch;
 
@@ -32,6 +33,7 @@ pub use rate::Rate;
 pub use redirect::redirect_names;
 pub use subnet::Subnet;
 pub use sys::netlink::Error as NetlinkError;
+pub use tunnel::{Tunnel, VXLAN_PORT};
 pub use uplink::{Uplink, UplinkMode};
 
 use std::fmt;
@@ -71,6 +73,8 @@ pub struct BridgeConfig {
     pub interface: String,
     /// Some: there is no bridge, and containers are on an interface of the host.
     pub uplink: Option<Uplink>,
+    /// Some: other hosts have the network, too.
+    pub tunnel: Option<Tunnel>,
     /// Its IPv4 addresses.
     pub ipv4: Addressing,
     /// Its IPv6 addresses.
@@ -99,6 +103,7 @@ impl BridgeConfig {
         Self {
             interface: interface.into(),
             uplink: None,
+            tunnel: None,
             ipv4: Addressing::Choose,
             ipv6: Addressing::None,
             mtu: None,

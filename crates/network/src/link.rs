@@ -167,6 +167,30 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Err
     socket.send(vec![message, port])
 }
 
+/// Makes an interface of the host that is a port of a bridge, and brings it up. `data`: what its kind has to know.
+pub(crate) fn create_port(
+    socket: &mut Socket,
+    name: &str,
+    bridge: u32,
+    mtu: Option<u32>,
+    kind: &'static str,
+    data: impl FnOnce(Message) -> Message,
+) -> Result<(), Error> {
+    let what = format!("create {kind} {name}");
+    let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, what)
+        .fixed(&ifinfo(0, IFF_UP))
+        .text(IFLA_IFNAME, name)
+        .number(IFLA_MASTER, bridge);
+    if let Some(mtu) = mtu {
+        message = message.number(IFLA_MTU, mtu);
+    }
+    let message = message.nest(IFLA_LINKINFO, |info| {
+        info.attribute(IFLA_INFO_KIND, kind.as_bytes())
+            .nest(IFLA_INFO_DATA, data)
+    });
+    socket.send(vec![message])
+}
+
 /// What an interface on another one is to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewLink<'a> {

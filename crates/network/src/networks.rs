@@ -104,6 +104,16 @@ impl Networks {
         check_interface(&config.interface)?;
         let mut state = self.lock();
         let interface = &config.interface;
+        if let Some(tunnel) = &config.tunnel {
+            tunnel.check()?;
+            if link::index(&link::open()?, &tunnel.interface())?.is_some() {
+                return Err(Failure::Invalid(format!(
+                    "there is an interface {} already: the VXLAN id {} is in use",
+                    tunnel.interface(),
+                    tunnel.id
+                )));
+            }
+        }
         let taken = state
             .networks
             .values()
@@ -154,7 +164,11 @@ impl Networks {
         }
         let exists = network.index.is_some();
         let interface = network.config.interface.clone();
+        let tunnel = network.config.tunnel.clone();
         if exists && let Some(kernel) = &mut state.kernel {
+            if let Some(tunnel) = tunnel {
+                link::delete(&mut kernel.links, &tunnel.interface())?;
+            }
             link::delete(&mut kernel.links, &interface)?;
         }
         state.networks.remove(key);

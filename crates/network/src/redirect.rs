@@ -1,8 +1,9 @@
 //! How a container's questions for names come to who answers them: port 53 of the resolver's address is translated to the port
-//! that its supervisor listens on, in the container's network namespace. docs/adr/0007 says why it is not bound itself.
+//! that its supervisor listens on, in the container's network namespace. Ports are rewritten packet by packet: translation by
+//! nf_tables would have the kernel track every connection of the container. docs/adr/0007 says why port 53 is not bound itself.
 
 use crate::nft::{self, End, Family, Hook, KEY, Table, meta};
-use crate::{Protocol, Result, link};
+use crate::{Failure, Protocol, Result, link};
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use sys::netlink::Socket;
@@ -16,6 +17,21 @@ const TABLE: Table<'_> = Table {
 /// The port of name servers.
 const DOMAIN: u16 = 53;
 
+/// Where ports are in the headers of transports: RFC 768, RFC 9293.
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
+
+/// Where the checksum is.
+fn checksum(protocol: Protocol) -> Result<u32> {
+    match protocol {
+        Protocol::Tcp => Ok(16),
+        Protocol::Udp => Ok(6),
+        Protocol::Sctp => Err(Failure::Invalid(
+            "nobody asks for names over sctp".to_owned(),
+        )),
+    }
+}
+
 /// Has what goes to port 53 of an address in a network namespace go to these ports of it, as long as the namespace lasts.
 ///
 /// # Errors
@@ -28,25 +44,30 @@ pub fn redirect_names(
     link::inside(netns, || {
         let mut messages = TABLE.anew();
         let hook = Hook {
-            kind: "nat",
+            kind: "filter",
             number: nft::OUTPUT,
-            priority: -100,
+            priority: -150,
         };
         messages.push(TABLE.chain("output", Some(hook)));
         for (protocol, port) in ports {
-            let asked = vec![
-                nft::load_meta(KEY, meta::L4PROTO),
-                nft::equals(&[protocol.number()]),
-                nft::payload(KEY, nft::TRANSPORT_HEADER, 2, 2),
-                nft::equals(&DOMAIN.to_be_bytes()),
-            ];
-            let parts = [
-                nft::family(false),
-                nft::address_in(End::Destination, address.into(), 32),
-                asked,
-                nft::dnat_to(address.octets(), *port),
-            ];
-            messages.push(TABLE.rule("output", parts));
+            let checksum = checksum(*protocol)?;
+            let asked = (End::Destination, DESTINATION_PORT, DOMAIN, *port);
+            let answered = (End::Source, SOURCE_PORT, *port, DOMAIN);
+            for (end, at, from, to) in [asked, answered] {
+                let found = vec![
+                    nft::load_meta(KEY, meta::L4PROTO),
+                    nft::equals(&[protocol.number()]),
+                    nft::payload(KEY, nft::TRANSPORT_HEADER, at, 2),
+                    nft::equals(&from.to_be_bytes()),
+                ];
+                let parts = [
+                    nft::family(false),
+                    nft::address_in(end, address.into(), 32),
+                    found,
+                    nft::rewrite(at, to.to_be_bytes(), checksum),
+                ];
+                messages.push(TABLE.rule("output", parts));
+            }
         }
         let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
         Ok(nft::transaction(&mut socket, messages)?)

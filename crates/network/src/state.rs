@@ -295,7 +295,11 @@ impl State {
         let has_ipv6 = network.pools[1].is_some();
         let configured = prepare_host(interface, has_ipv6).and_then(|()| {
             let links = &mut kernel.links;
-            Ok(link::address_and_raise(links, index, interface, &missing)?)
+            link::address_and_raise(links, index, interface, &missing)?;
+            match &config.tunnel {
+                Some(tunnel) => tunnel.make(links, index, config.mtu),
+                None => Ok(()),
+            }
         });
         if configured.is_err() && kept.is_none() {
             // The first error is the one to tell.

@@ -7,7 +7,7 @@ mod support;
 use network::{BridgeConfig, Explanation, GatewayMode, Networks, Origin, Protocol};
 use std::net::SocketAddr;
 use support::{
-    KEY, Member, Namespace, add, listen, networks, on_host, publish, reaches, run, world,
+    KEY, Member, Namespace, add, listen, networks, on_host, publish, reaches, run, until, world,
 };
 
 const PORT: u16 = 80;
@@ -20,21 +20,32 @@ fn explain(networks: &Networks, member: &Member) -> Explanation {
     explained.remove(0)
 }
 
-/// Whether what is said is so, for everybody.
+/// Checks that what is said is so, for everybody.
 fn compare(networks: &Networks, server: &Member, others: [(&Namespace, Origin); 3]) {
     let said = explain(networks, server);
     let direct: SocketAddr = (server.address(false), PORT).into();
     let by_host: SocketAddr = PUBLISHED.parse().unwrap();
     let _listener = listen(&server.namespace, PORT);
-    let host = reaches(direct) || reaches(by_host);
-    let mut found = vec![(Origin::Host, host)];
-    for (namespace, from) in others {
-        let reached = namespace.inside(|| reaches(direct) || reaches(by_host));
-        found.push((from, reached));
-    }
-    let said_so: Vec<_> = said.reaches.iter().map(|r| (r.from, r.reached)).collect();
-    assert_eq!(said_so, found, "{said:#?}");
-    for reach in said.reaches {
+    let reached = || reaches(direct) || reaches(by_host);
+    let origins: Vec<Origin> = said.reaches.iter().map(|reach| reach.from).collect();
+    let expected = [
+        Origin::Host,
+        Origin::World,
+        Origin::Network,
+        Origin::OtherNetworks,
+    ];
+    assert_eq!(origins, expected);
+    for reach in &said.reaches {
+        let namespace = others.iter().find(|(_, from)| *from == reach.from);
+        let is_reached = || match namespace {
+            Some((namespace, _)) => namespace.inside(reached),
+            None => reached(),
+        };
+        if reach.reached {
+            until("it is reached as it is said", is_reached);
+        } else {
+            assert!(!is_reached(), "{reach:?}");
+        }
         // Within the host and the network no rule needs to let anybody through.
         let is_free = matches!(reach.from, Origin::Host | Origin::Network) && reach.reached;
         assert!(is_free || !reach.rule.is_empty(), "{reach:?}");

@@ -37,6 +37,17 @@ pub(crate) fn default_attachment() -> Attachment {
     }
 }
 
+/// Checks the addresses of a network that other hosts have, too: nobody else tells the hosts apart.
+fn check_shared(ranges: &[AddressRange]) -> Result<()> {
+    let is_said = |range: &AddressRange| range.gateway.is_some() && range.pool.is_some();
+    if !ranges.is_empty() && ranges.iter().all(is_said) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "a network of several hosts (hull.network.vxlan) needs --subnet, and a --gateway and an --ip-range in it that no other host has",
+    ))
+}
+
 /// A failure of the network, as the engine's.
 pub(crate) fn failed(doing: &str, failure: network::Failure) -> Error {
     match failure.kind() {
@@ -176,6 +187,9 @@ impl Engine {
             labels: request.labels,
         };
         let mut config = network.bridge_config()?;
+        if config.tunnel.is_some() {
+            check_shared(&network.ranges)?;
+        }
         // Whoever names a subnet of IPv6 wants IPv6.
         let ipv6 = request.ipv6 || matches!(config.ipv6, Addressing::Fixed(_));
         for (wanted, addressing, family) in [

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::error::{Error, Result};
-use network::{BridgeConfig, GatewayMode, Uplink, UplinkMode};
+use network::{BridgeConfig, GatewayMode, Tunnel, Uplink, UplinkMode, VXLAN_PORT};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -16,6 +16,9 @@ const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// This engine's own: whether containers can send in their own name only.
 const CHECK_SENDERS: &str = "hull.network.bridge.check_senders";
+
+/// This engine's own, of networks that other hosts have, too: VXLAN's number, the other hosts, this host's address, the UDP port.
+const VXLAN: &str = "hull.network.vxlan.";
 
 /// The longest prefix of an interface's name, which leaves room for a number.
 const INTERFACE_PREFIX_BYTES_MAX: usize = 11;
@@ -46,6 +49,7 @@ pub(super) fn apply(options: &BTreeMap<String, String>, config: &mut BridgeConfi
                 config.checks_senders = flag()?;
                 continue;
             }
+            name if name.starts_with(VXLAN) => continue,
             _ => {}
         }
         match name.strip_prefix(PREFIX).unwrap_or_default() {
@@ -70,7 +74,49 @@ pub(super) fn apply(options: &BTreeMap<String, String>, config: &mut BridgeConfi
             }
         }
     }
+    config.tunnel = tunnel(options)?;
+    if let Some(tunnel) = &config.tunnel {
+        config.mtu = config.mtu.or(Some(tunnel.mtu()));
+    }
     Ok(())
+}
+
+/// Reads the options of a network that other hosts have, too. None: there are none.
+fn tunnel(options: &BTreeMap<String, String>) -> Result<Option<Tunnel>> {
+    let mut tunnel = Tunnel {
+        id: 0,
+        peers: Vec::new(),
+        local: None,
+        port: VXLAN_PORT,
+    };
+    let mut is_asked_for = false;
+    for (name, value) in options {
+        let Some(option) = name.strip_prefix(VXLAN) else {
+            continue;
+        };
+        is_asked_for = true;
+        let invalid = || Error::invalid(format!("invalid value for option {name}: {value:?}"));
+        match option {
+            "id" => tunnel.id = value.parse().map_err(|_| invalid())?,
+            "port" => tunnel.port = value.parse().map_err(|_| invalid())?,
+            "local" => tunnel.local = Some(value.parse().map_err(|_| invalid())?),
+            "peers" => {
+                let peers = value.split(',').map(str::parse);
+                tunnel.peers = peers.collect::<Result<_, _>>().map_err(|_| invalid())?;
+            }
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the option {name:?} of the bridge driver is not supported"
+                )));
+            }
+        }
+    }
+    if !is_asked_for {
+        return Ok(None);
+    }
+    let checked = tunnel.check();
+    checked.map_err(|failure| Error::invalid(failure.to_string()))?;
+    Ok(Some(tunnel))
 }
 
 /// Reads the options of the drivers without a bridge.
@@ -180,6 +226,25 @@ mod tests {
         let mut config = BridgeConfig::new("br0");
         apply(&options.collect(), &mut config)?;
         Ok(config)
+    }
+
+    #[test]
+    fn a_network_of_several_hosts_names_them() {
+        let config = read(&[
+            ("hull.network.vxlan.id", "42"),
+            ("hull.network.vxlan.peers", "192.0.2.2,192.0.2.3"),
+        ]);
+        let config = config.unwrap();
+        assert_eq!(config.mtu, Some(1450));
+        let tunnel = config.tunnel.unwrap();
+        assert_eq!((tunnel.id, tunnel.peers.len(), tunnel.port), (42, 2, 4789));
+        for bad in [
+            ("hull.network.vxlan.id", "42"),
+            ("hull.network.vxlan.peers", "192.0.2.2"),
+            ("hull.network.vxlan.colour", "red"),
+        ] {
+            assert!(read(&[bad]).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

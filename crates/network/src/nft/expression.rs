@@ -228,19 +228,25 @@ pub(crate) fn dnat(is_ipv6: bool) -> Expression {
     )
 }
 
-/// The destination becomes this port of this IPv4 address.
-pub(crate) fn dnat_to(address: [u8; 4], port: u16) -> Vec<Expression> {
-    let load = |register, bytes: Vec<u8>| {
-        (
-            "immediate",
-            vec![(1, Value::Number(register)), (2, Value::Bytes(bytes))],
-        )
-    };
-    vec![
-        load(RESULT, address.to_vec()),
-        load(RESULT + 1, port.to_be_bytes().to_vec()),
-        dnat(false),
-    ]
+/// The two bytes at an offset of the transport's header become these; its checksum is at another.
+pub(crate) fn rewrite(offset: u32, bytes: [u8; 2], checksum: u32) -> Vec<Expression> {
+    const INTERNET_CHECKSUM: u32 = 1;
+    let load = vec![
+        (1, Value::Number(RESULT)),
+        (2, Value::Bytes(bytes.to_vec())),
+    ];
+    let write = numbers(
+        "payload",
+        &[
+            (2, TRANSPORT_HEADER),
+            (3, offset),
+            (4, 2),
+            (5, RESULT),
+            (6, INTERNET_CHECKSUM),
+            (7, checksum),
+        ],
+    );
+    vec![("immediate", load), write]
 }
 
 /// The source becomes the address of the interface that the packet leaves by.

@@ -7,8 +7,8 @@ pub(crate) mod live;
 
 pub(crate) use expression::{
     End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, conntrack, ct,
-    differs, dnat, dnat_to, drop, equals, exceeds, family, from, go_back, interface_bytes, into,
-    jump, load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload,
+    differs, dnat, drop, equals, exceeds, family, from, go_back, interface_bytes, into, jump,
+    load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload, rewrite,
     to_local,
 };
 

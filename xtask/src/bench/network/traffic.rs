@@ -65,8 +65,10 @@ pub(super) fn run(sites: &[Site], rounds: usize) -> Result<()> {
         };
         let _servers = serve(sites, PORTS[0], iperf3)?;
         for streams in ["1", "8"] {
-            let title = format!("Gbit/s, {streams} streams");
-            table(sites, rounds, &[&title], &|site, way| {
+            let titles = ["Gbit/s", "Gbit for each second of CPU"];
+            let titles = titles.map(|title| format!("{title}, {streams} streams"));
+            let titles = titles.each_ref().map(String::as_str);
+            table(sites, rounds, &titles, &|site, way| {
                 streams_of(site, way, streams)
             })?;
         }
@@ -141,6 +143,7 @@ fn ask(site: &Site, way: Way, command: impl Fn(&str) -> Command + Sync) -> Resul
     Err(format!("{}, {}: {said}", site.name, way.title()))
 }
 
+/// What was received, and that for the time that both programs had the CPU: what else the machine does takes little of that.
 fn streams_of(site: &Site, way: Way, streams: &str) -> Result<Vec<f64>> {
     let output = ask(site, way, |address| {
         let mut command = Command::new("iperf3");
@@ -151,7 +154,13 @@ fn streams_of(site: &Site, way: Way, streams: &str) -> Result<Vec<f64>> {
         serde_json::from_str(&output).map_err(|error| format!("iperf3: {error}"))?;
     let received = result["end"]["sum_received"]["bits_per_second"].as_f64();
     let received = received.ok_or_else(|| format!("iperf3, {}: {}", site.name, result["error"]))?;
-    Ok(vec![received / 1e9])
+    let used = &result["end"]["cpu_utilization_percent"];
+    let percent = used["host_total"]
+        .as_f64()
+        .zip(used["remote_total"].as_f64());
+    let (own, other) = percent.ok_or("iperf3 tells nothing of the CPU")?;
+    let gigabits = received / 1e9;
+    Ok(vec![gigabits, gigabits * 100.0 / (own + other)])
 }
 
 /// Requests per second, and how often the median and the 99th percentile of their times fit in one.
