@@ -73,8 +73,11 @@ struct Build {
     gateway: Mutex<Gateway>,
 }
 
+/// Where comes what the client returns.
+type Returned = oneshot::Receiver<Result<Option<Prepared>, Status>>;
+
 /// What the client has done over the gateway.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gateway {
     prepared: HashMap<String, Prepared>,
     /// Taken by what the client returns.
@@ -342,14 +345,22 @@ impl State {
         self.build(id.ok_or_else(missing)?).await
     }
 
-    /// Begins a build; it ends with the value that comes with it.
-    fn begin(self: &Arc<Self>, request: &SolveRequest) -> Result<(Arc<Build>, Begun), Status> {
+    /// Begins a build; it ends with the value that comes with it. What the client returns over the gateway can come as soon as
+    /// the build is known.
+    fn begin(
+        self: &Arc<Self>,
+        request: &SolveRequest,
+    ) -> Result<(Arc<Build>, Begun, Returned), Status> {
+        let (sender, returned) = oneshot::channel();
         let build = Arc::new(Build {
             id: request.build.clone(),
             session: request.session.clone(),
             teller: Arc::new(Teller::new()),
             stop: watch::Sender::new(false),
-            gateway: Mutex::default(),
+            gateway: Mutex::new(Gateway {
+                prepared: HashMap::new(),
+                returned: Some(sender),
+            }),
         });
         let refuse = |text: &str| Err(Status::new(Code::InvalidArgument, text));
         if build.id.is_empty() || build.id.len() > ID_BYTES_MAX {
@@ -370,7 +381,7 @@ impl State {
             state: Arc::clone(self),
             build: Arc::clone(&build),
         };
-        Ok((build, begun))
+        Ok((build, begun, returned))
     }
 
     /// Control.Solve: the whole build.
@@ -378,28 +389,30 @@ impl State {
         self: &Arc<Self>,
         request: SolveRequest,
     ) -> Result<BTreeMap<String, String>, Status> {
-        let (build, _begun) = self.begin(&request)?;
+        let (build, _begun, returned) = self.begin(&request)?;
         refuse(&request)?;
         let target = Target::read(&exporters(&request));
         let target = target.map_err(|error| crate::failure::status(&error, None))?;
         let prepared = match request.frontend.as_str() {
-            "" => self.steer(&build).await?,
+            "" => self.steer(&build, returned).await?,
             FRONTEND => Some(self.prepare(&build, request.attributes).await?),
             other => return Err(other_frontend(other)),
         };
-        // A client that only wants to know what the gateway can do returns nothing.
+        // A client that only wants to know something returns nothing.
         let Some(prepared) = prepared else {
             return Ok(BTreeMap::new());
         };
+        if prepared.inquiry().is_some() {
+            let text = "asking without the gateway is not supported yet";
+            return Err(Status::new(Code::Unimplemented, text));
+        }
         let job = self.job(&build).await?;
         self.work(&build, move || job.build(prepared, &target))
             .await
     }
 
     /// Waits for what the client returns over the gateway.
-    async fn steer(&self, build: &Build) -> Result<Option<Prepared>, Status> {
-        let (sender, returned) = oneshot::channel();
-        lock(&build.gateway).returned = Some(sender);
+    async fn steer(&self, build: &Build, returned: Returned) -> Result<Option<Prepared>, Status> {
         let session = self.sessions.get(&build.session).await?;
         tokio::select! {
             returned = returned => returned.unwrap_or_else(|_| Err(gone())),
@@ -457,6 +470,16 @@ impl State {
             return Err(other_frontend(&request.frontend));
         }
         let prepared = self.prepare(build, request.attributes).await?;
+        if let Some(inquiry) = prepared.inquiry() {
+            let job = self.job(build).await?;
+            let answer = self.work(build, move || job.answer(prepared, inquiry));
+            return Ok(GatewaySolveResponse {
+                result: Some(GatewayResult {
+                    metadata: answer.await?,
+                    ..GatewayResult::default()
+                }),
+            });
+        }
         let id = engine::random_id();
         let id = id.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
         let references = &mut lock(&build.gateway).prepared;

@@ -5,7 +5,7 @@
 //! session     `POST /session`: this side calls, the client serves its files, secrets, credentials
 //! control     `POST /grpc`: the client calls, this side serves Control and the gateway
 //! solve       one build      files  its contexts      output  its result     attributes, wanted  what the client asks for
-//! steps       the build as the client shows it        vertex, failure
+//! steps       the build as the client shows it        vertex, failure                   inquiry   what is asked and not built
 //! ```
 //!
 //! The connections come from whoever serves Docker's API; what this crate says of them is the protocol of the upgrade. Invariant:
@@ -18,6 +18,7 @@ mod control;
 mod failure;
 mod files;
 mod grpc;
+mod inquiry;
 mod messages;
 mod output;
 mod session;

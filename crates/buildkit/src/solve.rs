@@ -3,11 +3,12 @@
 //! Everything here blocks, on a thread of its own.
 
 use crate::agent::Agent;
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, Inquiry};
 use crate::failure::{self, Source};
 use crate::files::{Transfer, Wanted};
 use crate::grpc::{Duplex, Status};
-use crate::messages::{BytesMessage, Timestamp};
+use crate::inquiry::{self, Answer};
+use crate::messages::{BytesMessage, SourceInfo, Timestamp};
 use crate::output::{Target, ToClient};
 use crate::session::Session;
 use crate::steps::Steps;
@@ -58,6 +59,13 @@ pub(crate) struct Prepared {
     ignore: Option<Vec<u8>>,
     /// The context, where it came as an archive.
     uploaded: Option<Context>,
+}
+
+impl Prepared {
+    /// What is asked of it, in the place of building it.
+    pub(crate) fn inquiry(&self) -> Option<Inquiry> {
+        self.attributes.inquiry
+    }
 }
 
 impl Job {
@@ -116,7 +124,13 @@ impl Job {
     ) -> std::result::Result<BTreeMap<String, String>, Status> {
         let (name, text) = (prepared.attributes.filename.clone(), prepared.text.clone());
         let escape = prepared.file.directives.escape;
-        let steps = Steps::new(&self.teller, &self.id, &prepared.file, target.title());
+        let source = SourceInfo {
+            filename: name.clone(),
+            text: text.clone(),
+            language: "Dockerfile".to_owned(),
+        };
+        let title = target.title();
+        let steps = Steps::new(&self.teller, &self.id, &prepared.file, source, title);
         let built = self
             .request(prepared, target)
             .and_then(|request| builder::build(&self.engine, &self.handle, &request, &steps));
@@ -152,6 +166,27 @@ impl Job {
             told.insert("image.name".to_owned(), names.join(","));
         }
         Ok(told)
+    }
+
+    /// Answers what is asked of a Dockerfile that is not to be built.
+    ///
+    /// # Errors
+    /// As the client is told.
+    pub(crate) fn answer(
+        &self,
+        prepared: Prepared,
+        inquiry: Inquiry,
+    ) -> std::result::Result<Answer, Status> {
+        if inquiry == Inquiry::Targets {
+            return Ok(inquiry::targets(&prepared.file));
+        }
+        let checked = self
+            .request(prepared, &Target::Nothing)
+            .and_then(|request| {
+                let found = builder::check(&self.engine, &request)?;
+                Ok(inquiry::lint(&request, &found))
+            });
+        checked.map_err(|error| failure::status(&error, None))
     }
 
     fn begin(&self, name: &str) -> Vertex {
@@ -272,11 +307,12 @@ impl Job {
 
     /// Everything that the builder wants to know.
     fn request(&self, prepared: Prepared, target: &Target) -> Result<Request> {
+        let is_built = prepared.attributes.inquiry.is_none();
         let (context, ignore) = self.context(&prepared)?;
         let attributes = prepared.attributes;
         let mut contexts = BTreeMap::new();
         for (name, value) in &attributes.contexts {
-            contexts.insert(name.clone(), self.named(name, value)?);
+            contexts.insert(name.clone(), self.named(name, value, is_built)?);
         }
         let output: Option<Box<dyn builder::Output>> = match target {
             Target::Image(_) => None,
@@ -348,7 +384,9 @@ impl Job {
             follow,
             exclude: ignore.rules().collect(),
         };
-        self.load("[internal] load build context", &wanted, &context)?;
+        if attributes.inquiry.is_none() {
+            self.load("[internal] load build context", &wanted, &context)?;
+        }
         Ok((context, ignore))
     }
 
@@ -398,7 +436,8 @@ impl Job {
         })
     }
 
-    fn named(&self, name: &str, value: &str) -> Result<NamedContext> {
+    /// A named context, with its files where something is built.
+    fn named(&self, name: &str, value: &str, is_built: bool) -> Result<NamedContext> {
         if let Some(image) = value.strip_prefix(IMAGES) {
             return Ok(NamedContext::Image(image.to_owned()));
         }
@@ -407,6 +446,10 @@ impl Job {
                 "the named context {name}={value}"
             )));
         };
+        let context = Context::empty(self.engine.images())?;
+        if !is_built {
+            return Ok(NamedContext::Files(context));
+        }
         let title = format!("[context {name}] load .dockerignore");
         let ignore = parsed(self.ignore(&title, directory)?)?;
         let wanted = Wanted {
@@ -414,7 +457,6 @@ impl Job {
             follow: Vec::new(),
             exclude: ignore.rules().collect(),
         };
-        let context = Context::empty(self.engine.images())?;
         let title = format!("[context {name}] load from client");
         self.load(&title, &wanted, &context)?;
         Ok(NamedContext::Files(context))
