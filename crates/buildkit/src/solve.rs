@@ -2,13 +2,13 @@
 //!
 //! Everything here blocks, on a thread of its own.
 
-use crate::agent::Agent;
+use crate::asked::{Archive, SessionClient};
 use crate::attributes::{Attributes, Inquiry};
 use crate::failure::{self, Source};
 use crate::files::{Transfer, Wanted};
-use crate::grpc::{Duplex, Status};
+use crate::grpc::Status;
 use crate::inquiry::{self, Answer};
-use crate::messages::{BytesMessage, SourceInfo, Timestamp};
+use crate::messages::{SourceInfo, Timestamp};
 use crate::output::{Target, ToClient};
 use crate::session::Session;
 use crate::steps::Steps;
@@ -16,14 +16,12 @@ use crate::vertex::{Part, Teller, Vertex};
 use crate::wanted::{self, Wanted as Used};
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
-use builder::{Context, Error, Forwarding, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
+use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
 use engine::Engine;
 use engine::model::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use images::registry::Credentials;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -296,12 +294,7 @@ impl Job {
         let mut call =
             call.ok_or_else(|| Error::Client("the client sends no archive".to_owned()))?;
         call.finish();
-        let archive = Archive {
-            transfer: self.transfer(),
-            call,
-            piece: Vec::new(),
-            read: 0,
-        };
+        let archive = Archive::new(self.transfer(), call);
         Context::unpack(self.engine.images(), archive)
     }
 
@@ -471,70 +464,4 @@ fn parsed(ignore: Option<Vec<u8>>) -> Result<Ignore> {
     let text = String::from_utf8(ignore.unwrap_or_default());
     let text = text.map_err(|error| wrong(error.to_string()))?;
     Ignore::parse(&text).map_err(|error| wrong(error.to_string()))
-}
-
-/// A client that is asked by its session.
-#[derive(Debug)]
-struct SessionClient {
-    handle: Handle,
-    session: Arc<Session>,
-    stop: watch::Receiver<bool>,
-}
-
-impl SessionClient {
-    fn wait<T>(&self, what: impl Future<Output = std::result::Result<T, Status>>) -> Result<T> {
-        let transfer = Transfer {
-            handle: &self.handle,
-            session: &self.session,
-            stop: &self.stop,
-        };
-        transfer.wait(what)
-    }
-}
-
-impl builder::Client for SessionClient {
-    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
-        self.wait(self.session.secret(id))
-    }
-
-    fn credentials(&self, domain: &str) -> Result<Credentials> {
-        self.wait(self.session.credentials(domain))
-    }
-
-    fn agent(&self, id: &str, listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>> {
-        if !self.wait(self.session.has_agent(id))? {
-            return Ok(None);
-        }
-        let session = Arc::clone(&self.session);
-        let agent = Agent::forward(&self.handle, listener, session, id.to_owned());
-        let agent = agent.map_err(|source| Error::System {
-            doing: "listen for connections to an SSH agent".to_owned(),
-            source,
-        })?;
-        Ok(Some(Box::new(agent)))
-    }
-}
-
-/// An archive that comes in messages.
-struct Archive<'a> {
-    transfer: Transfer<'a>,
-    call: Duplex,
-    piece: Vec<u8>,
-    read: usize,
-}
-
-impl std::io::Read for Archive<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.read == self.piece.len() {
-            let next = self.transfer.wait(self.call.next::<BytesMessage>());
-            match next.map_err(std::io::Error::other)? {
-                Some(message) => (self.piece, self.read) = (message.data, 0),
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.piece.len() - self.read);
-        buffer[..count].copy_from_slice(&self.piece[self.read..self.read + count]);
-        self.read += count;
-        Ok(count)
-    }
 }
