@@ -41,6 +41,17 @@ pub(crate) struct Attributes {
     pub(crate) no_cache: bool,
     pub(crate) no_cache_stages: Vec<String>,
     pub(crate) pull: bool,
+    /// What is asked of the Dockerfile, in the place of building it.
+    pub(crate) inquiry: Option<Inquiry>,
+}
+
+/// What can be asked of a Dockerfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inquiry {
+    /// What had better be written otherwise.
+    Lint,
+    /// Which stages there are.
+    Targets,
 }
 
 impl Default for Attributes {
@@ -64,6 +75,7 @@ impl Default for Attributes {
             no_cache: false,
             no_cache_stages: Vec::new(),
             pull: false,
+            inquiry: None,
         }
     }
 }
@@ -161,7 +173,13 @@ impl Attributes {
             "multi-platform" => {}
             "cache-imports" | "cache-from" if matches!(value, "" | "null" | "[]") => {}
             "cache-imports" | "cache-from" => return Err(unsupported("importing a cache")),
-            "requestid" => return Err(unsupported(value)),
+            "requestid" => {
+                self.inquiry = Some(match value {
+                    "frontend.lint" => Inquiry::Lint,
+                    "frontend.targets" => Inquiry::Targets,
+                    other => return Err(unsupported(other)),
+                });
+            }
             name if TOLD_ONLY.iter().any(|known| name.starts_with(known)) => {}
             name => return Err(unsupported(format!("the attribute {name} of a build"))),
         }
@@ -262,7 +280,7 @@ mod tests {
             ("platform", "linux/amd64,linux/arm64", "several platforms"),
             ("attest:sbom", "", "attestation sbom"),
             ("cache-imports", "[{}]", "importing a cache"),
-            ("requestid", "frontend.lint", "frontend.lint"),
+            ("requestid", "frontend.outline", "frontend.outline"),
             ("build-arg:BUILDKIT_SYNTAX", "x", "frontend"),
             ("new", "", "the attribute new"),
             ("ulimit", "nofile", "ulimit"),

@@ -1,4 +1,4 @@
-//! The services that a client calls: Control, and the gateway by which it steers the build itself.
+//! The builds that go on, and how a client brings one about.
 //!
 //! A client first asks for a build without a frontend (Control.Solve), which waits; over the gateway it then asks for what is to
 //! be built (LLBBridge.Solve), which gets the Dockerfile and gives a reference; it returns that (LLBBridge.Return), and the first
@@ -6,12 +6,10 @@
 //!
 //! Source: moby/buildkit `client/solve.go`, `client/build.go`, `frontend/gateway/grpcclient`, `control/gateway`.
 
-use crate::cache;
-use crate::grpc::{Answer, Call, Code, Service, Status, framed, serve};
+use crate::grpc::{Call, Code, Status, serve};
 use crate::messages::{
-    Capability, Empty, Exporter, GatewayReference, GatewayResult, GatewaySolveRequest,
-    GatewaySolveResponse, InfoResponse, ListWorkersResponse, Platform, PongResponse, ReturnRequest,
-    SolveRequest, SolveResponse, StatusRequest, Version, Worker,
+    Exporter, GatewayReference, GatewayResult, GatewaySolveRequest, GatewaySolveResponse,
+    ReturnRequest, SolveRequest,
 };
 use crate::output::Target;
 use crate::session::Sessions;
@@ -25,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{block_in_place, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 /// Builds at the same time.
 const BUILDS_MAX: usize = 256;
@@ -42,22 +40,14 @@ const ID_BYTES_MAX: usize = 256;
 const HEADER_BUILD: &str = "buildkit-controlapi-buildid";
 /// The language that is built.
 const FRONTEND: &str = "dockerfile.v0";
-/// What the gateway can do, of what clients ask for.
-const CAPABILITIES: [&str; 5] = [
-    "solve.base",
-    "return",
-    "returnmap",
-    "proto.refarray",
-    "frontend.caps",
-];
 
 /// The builds and sessions of an engine.
 #[derive(Debug, Clone)]
 pub struct BuildKit(Arc<State>);
 
 #[derive(Debug)]
-struct State {
-    engine: Engine,
+pub(crate) struct State {
+    pub(crate) engine: Engine,
     sessions: Sessions,
     builds: Mutex<HashMap<String, Arc<Build>>>,
     changed: Notify,
@@ -65,7 +55,7 @@ struct State {
 
 /// A build that goes on, or waits to be told what to build.
 #[derive(Debug)]
-struct Build {
+pub(crate) struct Build {
     id: String,
     session: String,
     teller: Arc<Teller>,
@@ -73,8 +63,11 @@ struct Build {
     gateway: Mutex<Gateway>,
 }
 
+/// Where comes what the client returns.
+type Returned = oneshot::Receiver<Result<Option<Prepared>, Status>>;
+
 /// What the client has done over the gateway.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gateway {
     prepared: HashMap<String, Prepared>,
     /// Taken by what the client returns.
@@ -95,6 +88,10 @@ impl BuildKit {
             builds: Mutex::default(),
             changed: Notify::new(),
         }))
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.0
     }
 
     /// What a client says of the session it opens, for [`BuildKit::session`].
@@ -199,119 +196,6 @@ pub struct Announced {
     methods: std::collections::BTreeSet<String>,
 }
 
-impl Service for BuildKit {
-    async fn call(&self, mut call: Call) -> Result<Answer, Status> {
-        let state = &self.0;
-        match call.path.as_str() {
-            "/moby.buildkit.v1.Control/Solve" => {
-                let request = call.message().await?;
-                let exporter = state.solve(request).await?;
-                Ok(Answer::one(&SolveResponse { exporter }))
-            }
-            "/moby.buildkit.v1.Control/Status" => {
-                let request: StatusRequest = call.message().await?;
-                state.status(&request.build).await.map(Answer::Many)
-            }
-            "/moby.buildkit.v1.Control/ListWorkers" => Ok(Answer::one(&ListWorkersResponse {
-                workers: vec![worker()],
-            })),
-            "/moby.buildkit.v1.Control/Info" => Ok(Answer::one(&InfoResponse {
-                version: Some(version()),
-            })),
-            "/moby.buildkit.v1.Control/DiskUsage" => {
-                let request = call.message().await?;
-                let usage = block_in_place(|| cache::usage(&state.engine, &request));
-                usage.map(|usage| Answer::one(&usage))
-            }
-            "/moby.buildkit.v1.Control/Prune" => {
-                let request = call.message().await?;
-                block_in_place(|| cache::prune(&state.engine, &request)).map(listed)
-            }
-            // No build is remembered when it is over.
-            "/moby.buildkit.v1.Control/ListenBuildHistory" => Ok(Answer::Many(mpsc::channel(1).1)),
-            "/moby.buildkit.v1.frontend.LLBBridge/Ping" => {
-                state.steered(&call).await?;
-                Ok(Answer::one(&PongResponse {
-                    frontend: CAPABILITIES.map(capability).to_vec(),
-                    llb: vec![capability("frontend.dockerfile")],
-                    workers: vec![worker()],
-                }))
-            }
-            "/moby.buildkit.v1.frontend.LLBBridge/Solve" => {
-                let build = state.steered(&call).await?;
-                let request = call.message().await?;
-                let answer = state.gateway_solve(&build, request).await?;
-                Ok(Answer::one(&answer))
-            }
-            "/moby.buildkit.v1.frontend.LLBBridge/Return" => {
-                let build = state.steered(&call).await?;
-                build.take_returned(call.message().await?)?;
-                Ok(Answer::one(&Empty {}))
-            }
-            "/grpc.health.v1.Health/Check" => Ok(Answer::one(&Health { status: SERVING })),
-            other => Err(Status::new(
-                Code::Unimplemented,
-                format!("{other} of BuildKit's protocol is not supported yet"),
-            )),
-        }
-    }
-}
-
-/// `grpc.health.v1.HealthCheckResponse`
-#[derive(Clone, PartialEq, prost::Message)]
-struct Health {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
-const SERVING: i32 = 1;
-
-/// Several messages that are all there.
-fn listed(messages: Vec<impl prost::Message>) -> Answer {
-    let (sender, receiver) = mpsc::channel(messages.len().max(1));
-    for message in &messages {
-        sender
-            .try_send(Ok(framed(message)))
-            .expect("there is room for all");
-    }
-    Answer::Many(receiver)
-}
-
-fn capability(id: &str) -> Capability {
-    Capability {
-        id: id.to_owned(),
-        enabled: true,
-    }
-}
-
-fn version() -> Version {
-    Version {
-        package: "hull".to_owned(),
-        version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
-        revision: String::new(),
-    }
-}
-
-/// This engine, as the one worker there is.
-fn worker() -> Worker {
-    let host: oci::image::Platform = "linux"
-        .parse()
-        .expect("a system alone means this machine's architecture");
-    Worker {
-        id: "hull".to_owned(),
-        labels: BTreeMap::from([(
-            "org.mobyproject.buildkit.worker.executor".to_owned(),
-            "hull".to_owned(),
-        )]),
-        platforms: vec![Platform {
-            architecture: host.architecture,
-            os: host.os,
-            variant: String::new(),
-        }],
-        version: Some(version()),
-    }
-}
-
 impl State {
     fn builds(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
         lock(&self.builds)
@@ -335,21 +219,29 @@ impl State {
     }
 
     /// The build that a call of the gateway is about.
-    async fn steered(&self, call: &Call) -> Result<Arc<Build>, Status> {
+    pub(crate) async fn steered(&self, call: &Call) -> Result<Arc<Build>, Status> {
         let id = call.headers.get(HEADER_BUILD);
         let id = id.and_then(|id| id.to_str().ok());
         let missing = || Status::new(Code::InvalidArgument, "the call names no build");
         self.build(id.ok_or_else(missing)?).await
     }
 
-    /// Begins a build; it ends with the value that comes with it.
-    fn begin(self: &Arc<Self>, request: &SolveRequest) -> Result<(Arc<Build>, Begun), Status> {
+    /// Begins a build; it ends with the value that comes with it. What the client returns over the gateway can come as soon as
+    /// the build is known.
+    fn begin(
+        self: &Arc<Self>,
+        request: &SolveRequest,
+    ) -> Result<(Arc<Build>, Begun, Returned), Status> {
+        let (sender, returned) = oneshot::channel();
         let build = Arc::new(Build {
             id: request.build.clone(),
             session: request.session.clone(),
             teller: Arc::new(Teller::new()),
             stop: watch::Sender::new(false),
-            gateway: Mutex::default(),
+            gateway: Mutex::new(Gateway {
+                prepared: HashMap::new(),
+                returned: Some(sender),
+            }),
         });
         let refuse = |text: &str| Err(Status::new(Code::InvalidArgument, text));
         if build.id.is_empty() || build.id.len() > ID_BYTES_MAX {
@@ -370,36 +262,38 @@ impl State {
             state: Arc::clone(self),
             build: Arc::clone(&build),
         };
-        Ok((build, begun))
+        Ok((build, begun, returned))
     }
 
     /// Control.Solve: the whole build.
-    async fn solve(
+    pub(crate) async fn solve(
         self: &Arc<Self>,
         request: SolveRequest,
     ) -> Result<BTreeMap<String, String>, Status> {
-        let (build, _begun) = self.begin(&request)?;
+        let (build, _begun, returned) = self.begin(&request)?;
         refuse(&request)?;
         let target = Target::read(&exporters(&request));
         let target = target.map_err(|error| crate::failure::status(&error, None))?;
         let prepared = match request.frontend.as_str() {
-            "" => self.steer(&build).await?,
+            "" => self.steer(&build, returned).await?,
             FRONTEND => Some(self.prepare(&build, request.attributes).await?),
             other => return Err(other_frontend(other)),
         };
-        // A client that only wants to know what the gateway can do returns nothing.
+        // A client that only wants to know something returns nothing.
         let Some(prepared) = prepared else {
             return Ok(BTreeMap::new());
         };
+        if prepared.inquiry().is_some() {
+            let text = "asking without the gateway is not supported yet";
+            return Err(Status::new(Code::Unimplemented, text));
+        }
         let job = self.job(&build).await?;
         self.work(&build, move || job.build(prepared, &target))
             .await
     }
 
     /// Waits for what the client returns over the gateway.
-    async fn steer(&self, build: &Build) -> Result<Option<Prepared>, Status> {
-        let (sender, returned) = oneshot::channel();
-        lock(&build.gateway).returned = Some(sender);
+    async fn steer(&self, build: &Build, returned: Returned) -> Result<Option<Prepared>, Status> {
         let session = self.sessions.get(&build.session).await?;
         tokio::select! {
             returned = returned => returned.unwrap_or_else(|_| Err(gone())),
@@ -446,7 +340,7 @@ impl State {
     }
 
     /// LLBBridge.Solve: what is to be built.
-    async fn gateway_solve(
+    pub(crate) async fn gateway_solve(
         &self,
         build: &Build,
         request: GatewaySolveRequest,
@@ -457,6 +351,16 @@ impl State {
             return Err(other_frontend(&request.frontend));
         }
         let prepared = self.prepare(build, request.attributes).await?;
+        if let Some(inquiry) = prepared.inquiry() {
+            let job = self.job(build).await?;
+            let answer = self.work(build, move || job.answer(prepared, inquiry));
+            return Ok(GatewaySolveResponse {
+                result: Some(GatewayResult {
+                    metadata: answer.await?,
+                    ..GatewayResult::default()
+                }),
+            });
+        }
         let id = engine::random_id();
         let id = id.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
         let references = &mut lock(&build.gateway).prepared;
@@ -474,7 +378,10 @@ impl State {
     }
 
     /// Control.Status: what a build tells.
-    async fn status(&self, id: &str) -> Result<mpsc::Receiver<Result<Bytes, Status>>, Status> {
+    pub(crate) async fn status(
+        &self,
+        id: &str,
+    ) -> Result<mpsc::Receiver<Result<Bytes, Status>>, Status> {
         let build = self.build(id).await?;
         let told = build.teller.listen();
         told.ok_or_else(|| Status::new(Code::InvalidArgument, "somebody listens to the build"))
@@ -543,7 +450,7 @@ fn exporters(request: &SolveRequest) -> Vec<Exporter> {
 
 impl Build {
     /// LLBBridge.Return: the client has what it wants.
-    fn take_returned(&self, request: ReturnRequest) -> Result<(), Status> {
+    pub(crate) fn take_returned(&self, request: ReturnRequest) -> Result<(), Status> {
         let mut gateway = lock(&self.gateway);
         let result = match (request.error, request.result) {
             (Some(error), _) => Err(Status::from_message(error)),

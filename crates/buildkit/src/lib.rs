@@ -3,23 +3,26 @@
 //! ```text
 //! grpc        calls over HTTP/2, in both directions                       messages   what is said
 //! session     `POST /session`: this side calls, the client serves its files, secrets, credentials
-//! control     `POST /grpc`: the client calls, this side serves Control and the gateway
+//! services    `POST /grpc`: the client calls Control and the gateway        control    the builds that go on
 //! solve       one build      files  its contexts      output  its result     attributes, wanted  what the client asks for
-//! steps       the build as the client shows it        vertex, failure
+//! steps       the build as the client shows it        vertex, failure                   inquiry   what is asked and not built
 //! ```
 //!
 //! The connections come from whoever serves Docker's API; what this crate says of them is the protocol of the upgrade. Invariant:
 //! a build ends with its call, and with its session; nothing of it stays but what [`builder`] keeps.
 
 mod agent;
+mod asked;
 mod attributes;
 mod cache;
 mod control;
 mod failure;
 mod files;
 mod grpc;
+mod inquiry;
 mod messages;
 mod output;
+mod services;
 mod session;
 mod solve;
 mod steps;

@@ -183,6 +183,41 @@ pub(crate) struct VertexWarning {
     pub(crate) level: i64,
     #[prost(bytes = "vec", tag = "3")]
     pub(crate) short: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub(crate) detail: Vec<Vec<u8>>,
+    #[prost(string, tag = "5")]
+    pub(crate) url: String,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) source: Option<SourceInfo>,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) ranges: Vec<Range>,
+}
+
+/// `pb.SourceInfo`: a text that something is said of.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SourceInfo {
+    #[prost(string, tag = "1")]
+    pub(crate) filename: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) text: Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub(crate) language: String,
+}
+
+/// `pb.Range`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Range {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) start: Option<Place>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) end: Option<Place>,
+}
+
+/// `pb.Position`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Place {
+    #[prost(int32, tag = "1")]
+    pub(crate) line: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

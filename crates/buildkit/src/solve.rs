@@ -2,12 +2,13 @@
 //!
 //! Everything here blocks, on a thread of its own.
 
-use crate::agent::Agent;
-use crate::attributes::Attributes;
+use crate::asked::{Archive, SessionClient};
+use crate::attributes::{Attributes, Inquiry};
 use crate::failure::{self, Source};
 use crate::files::{Transfer, Wanted};
-use crate::grpc::{Duplex, Status};
-use crate::messages::{BytesMessage, Timestamp};
+use crate::grpc::Status;
+use crate::inquiry::{self, Answer};
+use crate::messages::{SourceInfo, Timestamp};
 use crate::output::{Target, ToClient};
 use crate::session::Session;
 use crate::steps::Steps;
@@ -15,14 +16,12 @@ use crate::vertex::{Part, Teller, Vertex};
 use crate::wanted::{self, Wanted as Used};
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
-use builder::{Context, Error, Forwarding, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
+use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
 use engine::Engine;
 use engine::model::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use images::registry::Credentials;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,6 +57,13 @@ pub(crate) struct Prepared {
     ignore: Option<Vec<u8>>,
     /// The context, where it came as an archive.
     uploaded: Option<Context>,
+}
+
+impl Prepared {
+    /// What is asked of it, in the place of building it.
+    pub(crate) fn inquiry(&self) -> Option<Inquiry> {
+        self.attributes.inquiry
+    }
 }
 
 impl Job {
@@ -116,7 +122,13 @@ impl Job {
     ) -> std::result::Result<BTreeMap<String, String>, Status> {
         let (name, text) = (prepared.attributes.filename.clone(), prepared.text.clone());
         let escape = prepared.file.directives.escape;
-        let steps = Steps::new(&self.teller, &self.id, &prepared.file, target.title());
+        let source = SourceInfo {
+            filename: name.clone(),
+            text: text.clone(),
+            language: "Dockerfile".to_owned(),
+        };
+        let title = target.title();
+        let steps = Steps::new(&self.teller, &self.id, &prepared.file, source, title);
         let built = self
             .request(prepared, target)
             .and_then(|request| builder::build(&self.engine, &self.handle, &request, &steps));
@@ -152,6 +164,27 @@ impl Job {
             told.insert("image.name".to_owned(), names.join(","));
         }
         Ok(told)
+    }
+
+    /// Answers what is asked of a Dockerfile that is not to be built.
+    ///
+    /// # Errors
+    /// As the client is told.
+    pub(crate) fn answer(
+        &self,
+        prepared: Prepared,
+        inquiry: Inquiry,
+    ) -> std::result::Result<Answer, Status> {
+        if inquiry == Inquiry::Targets {
+            return Ok(inquiry::targets(&prepared.file));
+        }
+        let checked = self
+            .request(prepared, &Target::Nothing)
+            .and_then(|request| {
+                let found = builder::check(&self.engine, &request)?;
+                Ok(inquiry::lint(&request, &found))
+            });
+        checked.map_err(|error| failure::status(&error, None))
     }
 
     fn begin(&self, name: &str) -> Vertex {
@@ -261,22 +294,18 @@ impl Job {
         let mut call =
             call.ok_or_else(|| Error::Client("the client sends no archive".to_owned()))?;
         call.finish();
-        let archive = Archive {
-            transfer: self.transfer(),
-            call,
-            piece: Vec::new(),
-            read: 0,
-        };
+        let archive = Archive::new(self.transfer(), call);
         Context::unpack(self.engine.images(), archive)
     }
 
     /// Everything that the builder wants to know.
     fn request(&self, prepared: Prepared, target: &Target) -> Result<Request> {
+        let is_built = prepared.attributes.inquiry.is_none();
         let (context, ignore) = self.context(&prepared)?;
         let attributes = prepared.attributes;
         let mut contexts = BTreeMap::new();
         for (name, value) in &attributes.contexts {
-            contexts.insert(name.clone(), self.named(name, value)?);
+            contexts.insert(name.clone(), self.named(name, value, is_built)?);
         }
         let output: Option<Box<dyn builder::Output>> = match target {
             Target::Image(_) => None,
@@ -348,7 +377,9 @@ impl Job {
             follow,
             exclude: ignore.rules().collect(),
         };
-        self.load("[internal] load build context", &wanted, &context)?;
+        if attributes.inquiry.is_none() {
+            self.load("[internal] load build context", &wanted, &context)?;
+        }
         Ok((context, ignore))
     }
 
@@ -398,7 +429,8 @@ impl Job {
         })
     }
 
-    fn named(&self, name: &str, value: &str) -> Result<NamedContext> {
+    /// A named context, with its files where something is built.
+    fn named(&self, name: &str, value: &str, is_built: bool) -> Result<NamedContext> {
         if let Some(image) = value.strip_prefix(IMAGES) {
             return Ok(NamedContext::Image(image.to_owned()));
         }
@@ -407,6 +439,10 @@ impl Job {
                 "the named context {name}={value}"
             )));
         };
+        let context = Context::empty(self.engine.images())?;
+        if !is_built {
+            return Ok(NamedContext::Files(context));
+        }
         let title = format!("[context {name}] load .dockerignore");
         let ignore = parsed(self.ignore(&title, directory)?)?;
         let wanted = Wanted {
@@ -414,7 +450,6 @@ impl Job {
             follow: Vec::new(),
             exclude: ignore.rules().collect(),
         };
-        let context = Context::empty(self.engine.images())?;
         let title = format!("[context {name}] load from client");
         self.load(&title, &wanted, &context)?;
         Ok(NamedContext::Files(context))
@@ -429,70 +464,4 @@ fn parsed(ignore: Option<Vec<u8>>) -> Result<Ignore> {
     let text = String::from_utf8(ignore.unwrap_or_default());
     let text = text.map_err(|error| wrong(error.to_string()))?;
     Ignore::parse(&text).map_err(|error| wrong(error.to_string()))
-}
-
-/// A client that is asked by its session.
-#[derive(Debug)]
-struct SessionClient {
-    handle: Handle,
-    session: Arc<Session>,
-    stop: watch::Receiver<bool>,
-}
-
-impl SessionClient {
-    fn wait<T>(&self, what: impl Future<Output = std::result::Result<T, Status>>) -> Result<T> {
-        let transfer = Transfer {
-            handle: &self.handle,
-            session: &self.session,
-            stop: &self.stop,
-        };
-        transfer.wait(what)
-    }
-}
-
-impl builder::Client for SessionClient {
-    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
-        self.wait(self.session.secret(id))
-    }
-
-    fn credentials(&self, domain: &str) -> Result<Credentials> {
-        self.wait(self.session.credentials(domain))
-    }
-
-    fn agent(&self, id: &str, listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>> {
-        if !self.wait(self.session.has_agent(id))? {
-            return Ok(None);
-        }
-        let session = Arc::clone(&self.session);
-        let agent = Agent::forward(&self.handle, listener, session, id.to_owned());
-        let agent = agent.map_err(|source| Error::System {
-            doing: "listen for connections to an SSH agent".to_owned(),
-            source,
-        })?;
-        Ok(Some(Box::new(agent)))
-    }
-}
-
-/// An archive that comes in messages.
-struct Archive<'a> {
-    transfer: Transfer<'a>,
-    call: Duplex,
-    piece: Vec<u8>,
-    read: usize,
-}
-
-impl std::io::Read for Archive<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.read == self.piece.len() {
-            let next = self.transfer.wait(self.call.next::<BytesMessage>());
-            match next.map_err(std::io::Error::other)? {
-                Some(message) => (self.piece, self.read) = (message.data, 0),
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.piece.len() - self.read);
-        buffer[..count].copy_from_slice(&self.piece[self.read..self.read + count]);
-        self.read += count;
-        Ok(count)
-    }
 }

@@ -1,8 +1,9 @@
 //! The steps of a build as vertexes, with the names that BuildKit gives them.
 
-use crate::messages::Timestamp;
+use crate::messages::{Place, Range, SourceInfo, Timestamp, VertexWarning};
 use crate::vertex::{Part, Teller, Vertex};
 use builder::language::{Dockerfile, Instruction, Position, Stage};
+use builder::lint::Finding;
 use builder::{Event, Progress, StepNumber};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ pub(crate) struct Steps<'a> {
     /// What stages stand on, by the places of their FROM.
     bases: BTreeMap<Position, String>,
     output: &'static str,
+    source: SourceInfo,
     state: Mutex<State>,
 }
 
@@ -37,11 +39,12 @@ struct State {
 }
 
 impl<'a> Steps<'a> {
-    /// `output` is the name of what the build leads to.
+    /// `source` is the Dockerfile's text; `output` is the name of what the build leads to.
     pub(crate) fn new(
         teller: &'a Teller,
         build: &'a str,
         file: &Dockerfile,
+        source: SourceInfo,
         output: &'static str,
     ) -> Self {
         let bases = file.stages.iter();
@@ -52,6 +55,7 @@ impl<'a> Steps<'a> {
             names: names(file),
             bases: bases.collect(),
             output,
+            source,
             state: Mutex::default(),
         }
     }
@@ -120,11 +124,30 @@ impl<'a> Steps<'a> {
         )
     }
 
-    fn warn(&self, text: &str) {
+    fn warn(&self, warning: VertexWarning) {
         let last = self.state().last.clone();
         if let Some(vertex) = last {
-            self.teller.warn(&vertex, text);
+            self.teller.warn(&vertex, warning);
         }
+    }
+
+    fn found(&self, finding: &Finding) {
+        let place = |line: u32| {
+            Some(Place {
+                line: i32::try_from(line).unwrap_or(i32::MAX),
+            })
+        };
+        self.warn(VertexWarning {
+            short: finding.short().into_bytes(),
+            detail: vec![finding.rule.description().into()],
+            url: finding.rule.url().unwrap_or_default(),
+            source: Some(self.source.clone()),
+            ranges: vec![Range {
+                start: place(finding.first_line),
+                end: place(finding.last_line),
+            }],
+            ..VertexWarning::default()
+        });
     }
 
     fn output(&self) {
@@ -214,8 +237,11 @@ impl Progress for Steps<'_> {
                 }
             }
             Event::Publishing => self.output(),
-            Event::Found(finding) => self.warn(&finding.short()),
-            Event::Warning(text) => self.warn(text),
+            Event::Found(finding) => self.found(finding),
+            Event::Warning(text) => self.warn(VertexWarning {
+                short: text.as_bytes().to_vec(),
+                ..VertexWarning::default()
+            }),
             Event::Planned { .. }
             | Event::Running { .. }
             | Event::Removed { .. }

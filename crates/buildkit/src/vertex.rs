@@ -159,12 +159,13 @@ impl Teller {
         });
     }
 
-    pub(crate) fn warn(&self, vertex: &Vertex, text: &str) {
+    /// Something that the user should know, in all its fields but the vertex.
+    pub(crate) fn warn(&self, vertex: &Vertex, warning: VertexWarning) {
         self.tell(&StatusResponse {
             warnings: vec![VertexWarning {
                 vertex: vertex.digest.clone(),
                 level: 1,
-                short: text.as_bytes().to_vec(),
+                ..warning
             }],
             ..StatusResponse::default()
         });

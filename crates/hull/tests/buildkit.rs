@@ -549,3 +549,26 @@ fn base_images_come_from_registries_that_know_the_client() {
         &[&format!("load metadata for {base}")],
     );
 }
+
+#[test]
+fn dockerfiles_are_checked_and_their_targets_listed() {
+    let dockerfile = "FROM busybox AS one\nCMD echo a\nFROM one AS two\nCOPY a /\n";
+    let bench = Bench::new(dockerfile, &[("a", "A")]);
+    let asked = |what: &str| {
+        let context = bench.context.display().to_string();
+        let mut command = bench.buildx(&["build", "--print", what, &context]);
+        let said = said(command.env("BUILDX_EXPERIMENTAL", "1").output().unwrap());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said.stdout
+    };
+    assert_has(&asked("targets"), &["TARGET", "one", "two (default)"]);
+    assert_has(
+        &asked("lint"),
+        &["WARNING: JSONArgsRecommended", ">>> CMD echo a"],
+    );
+    assert_eq!(bench.engine.ok(&["images", "-q"]).lines().count(), 1);
+    // A build says it in the end.
+    let shown = bench.build(&["--target", "one"]);
+    assert_has(&shown, &["1 warning found", "JSONArgsRecommended"]);
+    bench.assert_clean();
+}
