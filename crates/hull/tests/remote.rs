@@ -5,7 +5,9 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use support::certificates::{Authority, port};
 use support::{Engine, Said, feed, said};
@@ -347,12 +349,63 @@ fn a_given_socket_of_tcp_needs_certificates_too() {
     );
 }
 
+/// Attaches, and neither reads nor says anything from then on.
+fn stuck_attach(engine: &Engine, container: &str) -> UnixStream {
+    let mut socket = UnixStream::connect(engine.path("run/hull.sock")).unwrap();
+    let request = format!(
+        "POST /containers/{container}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    socket
+}
+
+#[test]
+fn stuck_attaches_and_a_hung_container_keep_nobody_waiting() {
+    let engine = Engine::new();
+    engine.words("run -di --network none --name noisy busybox yes");
+    engine.words("run -di --network none --name hung busybox sleep 1000");
+    let stuck: Vec<UnixStream> = (0..200).map(|_| stuck_attach(&engine, "noisy")).collect();
+    let init = engine.words("inspect -f {{.State.Pid}} hung");
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    let shim = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:\t"))
+        .unwrap();
+    let signal = |name: &str| Command::new("kill").args([name, shim]).status().unwrap();
+    assert!(signal("-STOP").success());
+    // These wait for the container, and nobody waits for them.
+    let waiting: Vec<_> = [&["exec", "hung", "true"][..], &["stop", "-t", "1", "hung"]]
+        .into_iter()
+        .map(|words| engine.hull(words).spawn().unwrap())
+        .collect();
+    for line in [
+        "ps -q",
+        "version",
+        "inspect hung",
+        "inspect noisy",
+        "images",
+        "run --rm --network none busybox true",
+    ] {
+        engine.words(line);
+    }
+    assert!(signal("-CONT").success());
+    drop(stuck);
+    for child in waiting {
+        child.wait_with_output().unwrap();
+    }
+    engine.words("rm -f noisy hung");
+    engine.assert_nothing_left();
+}
+
 /// What a request to the read-only socket is answered: the status, and the body.
 fn read_only(engine: &Engine, arguments: &[&str], path: &str) -> (String, String) {
     let output = Command::new("curl")
         .args(["-sS", "--max-time", "100", "-w", "%{http_code}"])
         .arg("--unix-socket")
-        .arg(engine.path("run/read.sock"))
+        .arg(engine.path("read.sock"))
         .args(arguments)
         .arg(format!("http://localhost{path}"))
         .output();
@@ -364,7 +417,7 @@ fn read_only(engine: &Engine, arguments: &[&str], path: &str) -> (String, String
 #[test]
 fn a_read_only_socket_tells_of_objects_and_of_nothing_in_them() {
     let mut engine = Engine::new();
-    let socket = engine.path("run/read.sock");
+    let socket = engine.path("read.sock");
     let path = socket.display().to_string();
     engine.restart_with(&["--read-only-socket", &path, "--read-only-group", "4244"]);
     assert_eq!(std::fs::metadata(&socket).unwrap().gid(), 4244);

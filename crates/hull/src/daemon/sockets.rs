@@ -137,6 +137,15 @@ impl Sockets {
                 ))
             }
         };
+        if let Some((path, own)) = &read_only
+            && *own != group
+            && path.parent() == Some(run_root)
+        {
+            return Err(format!(
+                "cannot listen on {}: the run root is open to the group of --group alone\nhint: a read-only socket with a group of its own goes to another directory",
+                path.display()
+            ));
+        }
         let mut seen: BTreeSet<Address> = { read_only.iter() }
             .map(|(path, _)| Address::Unix(path.clone()))
             .collect();
@@ -492,6 +501,10 @@ mod tests {
             ("--read-only-socket a", "slash"),
             ("--group no-such-group-here", "no-such-group-here"),
             ("--read-only-group 0", "read-only-socket"),
+            (
+                "--group 1 --read-only-socket /run/none/r --read-only-group 2",
+                "another directory",
+            ),
         ] {
             let error = read(words).unwrap_err();
             assert!(error.contains(why), "{words}: {error}");
