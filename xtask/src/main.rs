@@ -70,7 +70,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 20] = [
+const NEEDED: [(&str, &str); 21] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -91,6 +91,7 @@ const NEEDED: [(&str, &str); 20] = [
     ("cc", "gcc"),
     ("curl", "curl"),
     ("git", "git"),
+    ("openssl", "openssl"),
 ];
 
 /// No run of the tests takes as long: one that does waits for something that never comes.

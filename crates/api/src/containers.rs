@@ -1,18 +1,20 @@
 //! `/containers` and `/commit`.
 
+use crate::access::{Access, without_values};
 use crate::http::{
     BodyReader, Error, PieceWriter, Pieces, Reply, empty, json, json_with, read_json, send_line,
     stream,
 };
 use crate::server::Call;
-use crate::streams;
+use crate::streams::{self, Framing, Unframer};
+use crate::websocket;
 use crate::wire::{self, summary::Selection};
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use engine::images::{CommitOptions, archive::ExtractOptions};
-use engine::{Condition, Engine, LogEntry, LogOptions, LogSource, LogStream, Streams};
+use engine::{Attached, Condition, LogEntry, LogOptions, LogSource, LogStream, Streams};
 use http::{HeaderValue, StatusCode};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -186,6 +188,11 @@ pub(crate) fn inspect(call: &Call<'_>, id: &str) -> Reply {
     let mut response = wire::inspect::inspect(call.engine, &container, sizes);
     let execs = call.engine.running_execs(id)?;
     response.exec_ids = (!execs.is_empty()).then_some(execs);
+    if call.access == Access::ReadOnly
+        && let Some(environment) = &mut response.config.env
+    {
+        without_values(environment);
+    }
     json(&response)
 }
 
@@ -233,52 +240,94 @@ fn is_framed(call: &Call<'_>, terminal: bool) -> bool {
 }
 
 pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
+    let wanted = wanted_streams(&call);
     let container = call.engine.inspect(id)?;
     let terminal = container.spec.process.terminal;
     let keys = streams::detach_keys(call.query.get("detachKeys"))?;
-    let live = call.query.flag("stream");
-    let wanted = Streams {
-        stdin: live && call.query.flag("stdin") && container.spec.process.open_stdin,
-        stdout: live && call.query.flag("stdout"),
-        stderr: live && call.query.flag("stderr"),
-    };
-    let before = if call.query.flag("logs") {
-        past_output(call.engine, id, &call, terminal).await?
-    } else {
-        Vec::new()
-    };
+    let before = past_output(&call, id, wanted, terminal).await?;
     let framed = is_framed(&call, terminal);
     let (client, response) = streams::take(&mut call.request, framed)?;
-    if !wanted.any() {
+    let attached = attached(&call, &container, wanted).await?;
+    let framing = Framing::Kept;
+    tokio::spawn(streams::serve_attached(
+        client, attached, keys, before, framing,
+    ));
+    Ok(response)
+}
+
+/// As [`attach`], by websocket: output has no frames there.
+pub(crate) async fn attach_websocket(mut call: Call<'_>, id: &str) -> Reply {
+    let wanted = match call.version < (1, 42) {
+        // Older versions do not ask.
+        true => Streams {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+        },
+        false => wanted_streams(&call),
+    };
+    let container = call.engine.inspect(id)?;
+    let keys = streams::detach_keys(call.query.get("detachKeys"))?;
+    let before = past_output(&call, id, wanted, true).await?;
+    let messages = match call.version < (1, 28) {
+        true => websocket::Messages::Text,
+        false => websocket::Messages::Binary,
+    };
+    let (client, response) = websocket::take(&mut call.request, messages)?;
+    let attached = attached(&call, &container, wanted).await?;
+    let framing = match container.spec.process.terminal {
+        true => Framing::Kept,
+        false => Framing::Removed(Unframer::default()),
+    };
+    tokio::spawn(streams::serve_attached(
+        client, attached, keys, before, framing,
+    ));
+    Ok(response)
+}
+
+fn wanted_streams(call: &Call<'_>) -> Streams {
+    Streams {
+        stdin: call.query.flag("stdin"),
+        stdout: call.query.flag("stdout"),
+        stderr: call.query.flag("stderr"),
+    }
+}
+
+/// Attaches to those of the streams that are wanted and there are, as they go on from now.
+async fn attached(
+    call: &Call<'_>,
+    container: &engine::model::Snapshot,
+    wanted: Streams,
+) -> Result<Attached, Error> {
+    let wanted = Streams {
+        stdin: wanted.stdin && container.spec.process.open_stdin,
+        ..wanted
+    };
+    if !call.query.flag("stream") || !wanted.any() {
         // Only what has been said already is wanted.
         let (_, none) = tokio::sync::oneshot::channel();
-        tokio::spawn(streams::serve_attached(
-            client,
-            engine::Attached::WhenStarted(none),
-            keys,
-            before,
-        ));
-        return Ok(response);
+        return Ok(Attached::WhenStarted(none));
     }
-    let attached = call.engine.attach(id, wanted).await?;
-    tokio::spawn(streams::serve_attached(client, attached, keys, before));
-    Ok(response)
+    Ok(call.engine.attach(&container.spec.id, wanted).await?)
 }
 
 /// How much past output an attach with `logs` gets at most; the rest is for `logs`.
 const PAST_BYTES_MAX: usize = 16 << 20;
 
+/// What was said before, if the call asks for it; without frames for a terminal.
 async fn past_output(
-    engine: &Engine,
-    id: &str,
     call: &Call<'_>,
+    id: &str,
+    wanted: Streams,
     terminal: bool,
 ) -> Result<Vec<u8>, Error> {
-    let mut log = engine.logs(id, LogOptions::default(), false)?;
+    if !call.query.flag("logs") {
+        return Ok(Vec::new());
+    }
+    let mut log = call.engine.logs(id, LogOptions::default(), false)?;
     let mut output = Vec::new();
-    let wanted = wanted_sources(call);
     while let Some(entry) = log.next().await? {
-        if wanted.contains(&entry.stream) {
+        if wants(wanted, entry.stream) {
             push_entry(
                 &mut output,
                 &entry,
@@ -295,6 +344,13 @@ async fn past_output(
         }
     }
     Ok(output)
+}
+
+fn wants(streams: Streams, source: LogSource) -> bool {
+    match source {
+        LogSource::Stdout => streams.stdout,
+        LogSource::Stderr => streams.stderr,
+    }
 }
 
 fn wanted_sources(call: &Call<'_>) -> Vec<LogSource> {
@@ -568,7 +624,7 @@ pub(crate) async fn stats(call: &Call<'_>, id: &str) -> Reply {
 
 /// One measurement; of a container that does not run, an empty one, as Docker's.
 async fn sample(
-    engine: &Engine,
+    engine: &engine::Engine,
     id: &str,
     before: Option<&types::StatsResponse>,
 ) -> Result<types::StatsResponse, Error> {

@@ -3,7 +3,8 @@
 
 use crate::http::{Error, Pieces, Query, Reply, json, read_json, stream};
 use crate::images::{PROGRESS_BYTES, failed, line, signed};
-use crate::server::{Call, Peer};
+use crate::server::Call;
+use crate::socket::Peer;
 use api_types as types;
 use base64::Engine as _;
 use base64::alphabet;

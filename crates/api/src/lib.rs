@@ -3,6 +3,7 @@
 //! Handlers only read a request, call the engine, and shape the answer. What Docker's API says and what the engine's
 //! model is meet in [`wire`] alone; a class of failure becomes a status in [`http::Error`] alone.
 
+mod access;
 mod build;
 mod containers;
 mod distribution;
@@ -10,13 +11,17 @@ mod exec;
 mod http;
 mod images;
 mod import;
+mod listen;
 mod networks;
 mod prune;
 mod search;
 mod server;
+mod socket;
 mod streams;
 mod system;
 mod volumes;
+mod websocket;
 mod wire;
 
-pub use server::{Connections, serve};
+pub use access::Access;
+pub use listen::{Connections, Listener, serve};

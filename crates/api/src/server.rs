@@ -1,141 +1,49 @@
-//! Serving connections, and which handler serves a request.
+//! Which handler serves a request.
 
+use crate::access::Access;
 use crate::http::{Body, Error, Query, Reply, empty};
+use crate::socket::{Caller, Peer};
 use crate::{build, containers, distribution, exec, images, networks, system, volumes};
 use buildkit::BuildKit;
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 /// The newest and the oldest version of the API.
 const VERSION_MAX: (u32, u32) = (1, 51);
 const VERSION_MIN: (u32, u32) = (1, 24);
 
-/// Counts the connections that are open, so that an idle engine can end.
-#[derive(Debug, Clone, Default)]
-pub struct Connections(Arc<AtomicUsize>);
-
-impl Connections {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// How often is looked whether a client is there that nothing is written to.
-const PEER_LOOK: Duration = Duration::from_millis(250);
-
-/// Held by each connection, and by what it is upgraded to.
-#[derive(Debug)]
-struct Counted(Connections);
-
-/// A share of a connection's count, for who serves it when it is no longer HTTP.
+/// What a request has besides itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Held(
-    #[expect(dead_code, reason = "it counts as long as it is held")] Arc<Counted>,
-);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
+pub(crate) struct Context {
+    pub(crate) engine: Engine,
+    pub(crate) build_kit: BuildKit,
+    pub(crate) access: Access,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) peer: Peer,
 }
 
-/// Accepts connections until the future is dropped.
-pub async fn serve(listener: UnixListener, engine: Engine, connections: Connections) {
-    let build_kit = BuildKit::new(engine.clone());
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                connections.0.fetch_add(1, Ordering::Relaxed);
-                let counted = Counted(connections.clone());
-                let (engine, build_kit) = (engine.clone(), build_kit.clone());
-                tokio::spawn(connection(socket, engine, build_kit, counted));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: connections that end will free some.
-                tracing::error!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// The client's end of a connection, for who wants to know whether it is there still. It keeps nothing open.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer(Weak<OwnedFd>);
-
-impl Peer {
-    /// Returns when the client has closed its end, or the connection is over. A client that has ended its input alone may
-    /// wait for answers, so a connection goes on then; that it is closed shows only when something is written, or here.
-    pub(crate) async fn gone(&self) {
-        while self.is_there() {
-            tokio::time::sleep(PEER_LOOK).await;
-        }
-    }
-
-    fn is_there(&self) -> bool {
-        let Some(socket) = self.0.upgrade() else {
-            return false;
-        };
-        let mut polled = [PollFd::new(&*socket, PollFlags::empty())];
-        // A signal that comes between says nothing.
-        let looked = poll(&mut polled, Some(&Timespec::default()));
-        looked.is_err()
-            || !polled[0]
-                .revents()
-                .intersects(PollFlags::HUP | PollFlags::ERR)
-    }
-}
-
-async fn connection(socket: UnixStream, engine: Engine, build_kit: BuildKit, counted: Counted) {
-    let held = Held(Arc::new(counted));
-    let peer = match socket.as_fd().try_clone_to_owned() {
-        Ok(socket) => Arc::new(socket),
-        Err(error) => {
-            // Out of descriptors, as when accepting.
-            tracing::error!(%error, "cannot serve a connection");
-            return;
-        }
-    };
-    let service = service_fn(|mut request: Request<Incoming>| {
-        let (engine, build_kit) = (engine.clone(), build_kit.clone());
-        request.extensions_mut().insert(Peer(Arc::downgrade(&peer)));
-        request.extensions_mut().insert(held.clone());
-        async move { Ok::<_, Infallible>(respond(&engine, &build_kit, request).await) }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .half_close(true)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection broke off");
-    }
-}
-
-async fn respond(
-    engine: &Engine,
-    build_kit: &BuildKit,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let is_head = request.method() == Method::HEAD;
+/// Answers a request, and writes down who has changed something, or tried to.
+pub(crate) async fn respond(context: Context, mut request: Request<Incoming>) -> Response<Body> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let reply = route(engine, build_kit, request).await;
-    let mut response = reply.unwrap_or_else(|error| {
-        tracing::debug!(%method, path, status = error.status.as_u16(), error = error.message, "refused");
-        error.into_response()
-    });
+    request.extensions_mut().insert(context.peer.clone());
+    let reply = route(&context, request).await;
+    let (mut response, refusal) = match reply {
+        Ok(response) => (response, None),
+        Err(error) => {
+            let message = error.message.clone();
+            (error.into_response(), Some(message))
+        }
+    };
+    let (caller, status) = (&context.caller, response.status().as_u16());
+    let error = refusal.as_deref();
+    if changes(&method, &path) {
+        tracing::info!(%caller, status, error, "{method} {path}");
+    } else {
+        tracing::debug!(%caller, status, error, "{method} {path}");
+    }
     let headers = response.headers_mut();
     headers.insert(
         "Api-Version",
@@ -147,10 +55,21 @@ async fn respond(
         http::header::SERVER,
         HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"))),
     );
-    if is_head {
+    if method == Method::HEAD {
         *response.body_mut() = Body::Whole(None);
     }
     response
+}
+
+/// Whether the operator wants to know who has asked for it: what changes something, or gives a way in. Who waits for a
+/// container, or makes a terminal larger, does neither.
+fn changes(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::GET => path.ends_with("/attach/ws"),
+        Method::HEAD | Method::OPTIONS => false,
+        Method::POST => !(path.ends_with("/wait") || path.ends_with("/resize")),
+        _ => true,
+    }
 }
 
 /// A request's version and the rest of its path.
@@ -196,13 +115,14 @@ fn decode(segment: &str) -> String {
 /// A request on its way to its handler.
 pub(crate) struct Call<'a> {
     pub(crate) engine: &'a Engine,
+    pub(crate) access: Access,
     pub(crate) build_kit: &'a BuildKit,
     pub(crate) query: Query,
     pub(crate) request: Request<Incoming>,
     pub(crate) version: (u32, u32),
 }
 
-async fn route(engine: &Engine, build_kit: &BuildKit, request: Request<Incoming>) -> Reply {
+async fn route(context: &Context, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let (version, rest) = split_version(&path)?;
     let segments: Vec<String> = rest
@@ -213,9 +133,11 @@ async fn route(engine: &Engine, build_kit: &BuildKit, request: Request<Incoming>
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let method = request.method().clone();
+    context.access.check(&method, &segments)?;
     let call = Call {
-        engine,
-        build_kit,
+        engine: &context.engine,
+        access: context.access,
+        build_kit: &context.build_kit,
         query,
         request,
         version,
@@ -288,7 +210,9 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::GET, ["containers", id, "archive"]) => containers::archive_get(&call, id),
         (&Method::PUT, ["containers", id, "archive"]) => containers::archive_put(call, id).await,
         (&Method::POST, ["containers", id, "update"]) => containers::update(call, id).await,
-        (_, ["containers", _, "attach", "ws"]) => Err(Error::unsupported("attaching by websocket")),
+        (&Method::GET, ["containers", id, "attach", "ws"]) => {
+            containers::attach_websocket(call, id).await
+        }
         (_, ["containers", _, "checkpoints", ..]) => Err(Error::unsupported("a checkpoint")),
         _ => Err(Error::not_found("page not found")),
     }
@@ -313,6 +237,26 @@ mod tests {
             (VERSION_MAX, "/volumes/v1")
         );
         assert!(split_version("/v1.23/info").is_err() && split_version("/v1.99/info").is_err());
+    }
+
+    #[test]
+    fn the_operator_is_told_of_changes_and_ways_in() {
+        for (method, path) in [
+            (Method::POST, "/v1.51/containers/create"),
+            (Method::DELETE, "/volumes/v"),
+            (Method::PUT, "/containers/x/archive"),
+            (Method::GET, "/containers/x/attach/ws"),
+        ] {
+            assert!(changes(&method, path), "{method} {path}");
+        }
+        for (method, path) in [
+            (Method::GET, "/containers/json"),
+            (Method::HEAD, "/_ping"),
+            (Method::POST, "/containers/x/wait"),
+            (Method::POST, "/exec/x/resize"),
+        ] {
+            assert!(!changes(&method, path), "{method} {path}");
+        }
     }
 
     #[test]

@@ -5,17 +5,17 @@
 //! they are the body of a plain response, and it has no input.
 
 use crate::http::{Body, Error, empty, stream};
+use crate::socket::{Peer, Socket};
 use bytes::Bytes;
 use engine::{Attached, Stream};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 
 /// How often a client that has nothing more to say is looked after.
 const GONE_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,6 +33,9 @@ const DETACH_KEYS_MAX: usize = 16;
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(2);
 const HEADERS_INTERVAL: Duration = Duration::from_millis(1);
 
+/// How long the end of a connection may take to be told.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The length of a frame's header: its source, three zeros, and the length of its contents.
 const FRAME_BYTES: usize = 8;
 
@@ -41,8 +44,8 @@ const FRAME_BYTES: usize = 8;
 pub(crate) enum Client {
     /// Its connection, once the answer was sent.
     Upgraded(OnUpgrade),
-    /// What is written here is the response's body.
-    Body(UnixStream),
+    /// Its end of a pair of sockets, whose other end is passed on in some other form.
+    Piped(Socket),
 }
 
 /// Takes the client for streams: the answer, and its end.
@@ -74,6 +77,7 @@ fn body(content_type: &'static str) -> Result<(Client, Response<Body>), Error> {
         )
     };
     let (here, mut there) = UnixStream::pair().map_err(failed)?;
+    let here = Socket::unix(here).map_err(failed)?;
     let (pieces, response) = stream(content_type);
     tokio::spawn(async move {
         // No input ever comes.
@@ -97,7 +101,7 @@ fn body(content_type: &'static str) -> Result<(Client, Response<Body>), Error> {
             }
         }
     });
-    Ok((Client::Body(here), response))
+    Ok((Client::Piped(here), response))
 }
 
 /// Reads the parameter `detachKeys`, such as `ctrl-p,ctrl-q` or `ctrl-@,a`.
@@ -137,25 +141,29 @@ pub(crate) async fn serve_attached(
     attached: Attached,
     keys: Vec<u8>,
     before: Vec<u8>,
+    framing: Framing,
 ) {
     let Some(mut client) = client.connected().await else {
         return;
     };
-    if client.write_all(&before).await.is_err() {
+    if client.write_all(&before).await.is_err() || client.flush().await.is_err() {
         return;
     }
+    let peer = client.peer();
     let stream = match attached {
         Attached::Now(stream) => stream,
         Attached::WhenStarted(ready) => tokio::select! {
             stream = ready => match stream {
                 Ok(stream) => stream,
                 // It was not started.
-                Err(_) => return,
+                Err(_) => return farewell(client).await,
             },
-            () = gone(&client) => return,
+            () = peer.gone_by(GONE_INTERVAL) => return,
         },
     };
-    copy(client, stream, &keys, Framing::Kept).await;
+    if let Some(client) = copy(client, stream, &keys, framing).await {
+        farewell(client).await;
+    }
 }
 
 /// Connects the client with an exec that `start` starts, and ends only when its exit code is known. Why it was not started is
@@ -173,7 +181,7 @@ pub(crate) async fn serve_exec(
     let stream = match start.await {
         Ok(Some(stream)) => stream,
         // No stream was asked for when it was created.
-        Ok(None) => return,
+        Ok(None) => return farewell(client).await,
         Err(error) => {
             let text = format!("OCI runtime exec failed: {}: unknown\r\n", error.chain());
             let mut said = Vec::new();
@@ -183,14 +191,20 @@ pub(crate) async fn serve_exec(
             said.extend_from_slice(text.as_bytes());
             // Nobody is left to be told when this fails.
             let _ = client.write_all(&said).await;
-            return;
+            return farewell(client).await;
         }
     };
     let Some(client) = copy(client, stream, &keys, terminals.framing()).await else {
         return;
     };
     exec.wait().await;
-    drop(client);
+    farewell(client).await;
+}
+
+/// Ends the connection in a way that the client can tell from one that broke.
+async fn farewell(mut client: Socket) {
+    // One that is gone, or does not read, needs none.
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, client.shutdown()).await;
 }
 
 /// Who has a terminal: with one, output has no frames.
@@ -214,9 +228,12 @@ impl Terminals {
 
 /// What becomes of the frames of multiplexed output on its way to the client.
 #[derive(Debug)]
-enum Framing {
+pub(crate) enum Framing {
+    /// They go on, where there are any.
     Kept,
+    /// There are none, and the client wants some.
     Added,
+    /// The client gets what is in them.
     Removed(Unframer),
 }
 
@@ -238,7 +255,7 @@ impl Framing {
 
 /// Takes frames off, wherever they are cut.
 #[derive(Debug, Default)]
-struct Unframer {
+pub(crate) struct Unframer {
     header: Vec<u8>,
     /// How much of the frame's contents is to come.
     left: usize,
@@ -275,10 +292,10 @@ pub(crate) fn push_frame(output: &mut Vec<u8>, source: engine::LogSource, bytes:
 
 impl Client {
     /// The connection, ready for the first byte of output. None: the client has left.
-    async fn connected(self) -> Option<UnixStream> {
+    async fn connected(self) -> Option<Socket> {
         let on_upgrade = match self {
             Self::Upgraded(on_upgrade) => on_upgrade,
-            Self::Body(client) => return Some(client),
+            Self::Piped(client) => return Some(client),
         };
         let upgraded: Upgraded = match on_upgrade.await {
             Ok(upgraded) => upgraded,
@@ -287,14 +304,16 @@ impl Client {
                 return None;
             }
         };
-        let parts = upgraded.downcast::<TokioIo<UnixStream>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Socket>>().ok()?;
         if !parts.read_buf.is_empty() {
             // No client sends input before it has seen the 101; one that does would lose it silently.
             tracing::warn!("a client sent input before its connection was upgraded");
             return None;
         }
         let client = parts.io.into_inner();
-        headers_read(&client).await;
+        if let Some(local) = client.local() {
+            headers_read(local).await;
+        }
         Some(client)
     }
 }
@@ -312,13 +331,9 @@ async fn headers_read(client: &UnixStream) {
 }
 
 /// Copies both ways. Returns the client when the process's output has ended; None: it detached or left.
-async fn copy(
-    client: UnixStream,
-    stream: Stream,
-    keys: &[u8],
-    mut framing: Framing,
-) -> Option<UnixStream> {
-    let (mut from_client, mut to_client) = client.into_split();
+async fn copy(client: Socket, stream: Stream, keys: &[u8], mut framing: Framing) -> Option<Socket> {
+    let peer = client.peer();
+    let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_process, mut to_process) = stream.socket.into_split();
     let mut framed = Vec::new();
     let mut received = stream.received;
@@ -327,6 +342,7 @@ async fn copy(
         let _ = from_process.try_read_buf(&mut received);
         let output = framing.apply(&received, &mut framed);
         to_client.write_all(output).await.ok()?;
+        to_client.flush().await.ok()?;
     }
     let output = async {
         let mut buffer = vec![0; COPY_BYTES];
@@ -335,7 +351,9 @@ async fn copy(
                 Ok(0) | Err(_) => return true,
                 Ok(count) => {
                     let output = framing.apply(&buffer[..count], &mut framed);
-                    if to_client.write_all(output).await.is_err() {
+                    if to_client.write_all(output).await.is_err()
+                        || to_client.flush().await.is_err()
+                    {
                         return false;
                     }
                 }
@@ -344,14 +362,19 @@ async fn copy(
     };
     let ended = tokio::select! {
         ended = output => ended,
-        () = input(&mut from_client, &mut to_process, keys) => false,
+        () = input(&mut from_client, &mut to_process, keys, &peer) => false,
     };
-    from_client.reunite(to_client).ok().filter(|_| ended)
+    ended.then(|| from_client.unsplit(to_client))
 }
 
 /// Copies the client's input until it detaches or is gone. The end of input alone does not end the client: it may wait
 /// for output.
-async fn input(client: &mut OwnedReadHalf, process: &mut OwnedWriteHalf, keys: &[u8]) {
+async fn input(
+    client: &mut ReadHalf<Socket>,
+    process: &mut OwnedWriteHalf,
+    keys: &[u8],
+    peer: &Peer,
+) {
     let mut scanner = Scanner { keys, matched: 0 };
     let mut buffer = vec![0; COPY_BYTES];
     let mut forward = Vec::new();
@@ -371,28 +394,7 @@ async fn input(client: &mut OwnedReadHalf, process: &mut OwnedWriteHalf, keys: &
         }
     }
     let _ = process.shutdown().await;
-    gone(client.as_ref()).await;
-}
-
-/// Ends when the client has closed its connection.
-async fn gone(client: &UnixStream) {
-    loop {
-        tokio::time::sleep(GONE_INTERVAL).await;
-        if has_hung_up(client.as_fd()) {
-            return;
-        }
-    }
-}
-
-fn has_hung_up(fd: impl AsFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds = [PollFd::new(&fd, PollFlags::empty())];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let ready: io::Result<_> = poll(&mut fds, Some(&now)).map_err(Into::into);
-    ready.is_err() || fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    peer.gone_by(GONE_INTERVAL).await;
 }
 
 /// Looks for the detach keys in the input.

@@ -5,7 +5,8 @@ use crate::flags::{Flag, Matches};
 use crate::pages::Face;
 use crate::session::{GLOBAL_FLAGS, Session};
 use crate::{
-    build, completion, container, help, image, inspect, network, output, registry, system, volume,
+    build, completion, container, context, help, image, inspect, network, output, registry, system,
+    volume,
 };
 use std::ffi::OsString;
 use std::future::Future;
@@ -163,6 +164,11 @@ pub(crate) const ROOT: &[Entry] = &[
         entries: container::ENTRIES,
     },
     Entry::Group {
+        name: "context",
+        about: "Manage names for engines and the ways to them",
+        entries: context::ENTRIES,
+    },
+    Entry::Group {
         name: "image",
         about: "Manage images",
         entries: image::ENTRIES,
@@ -196,7 +202,6 @@ const UNSUPPORTED: &[&str] = &[
     "checkpoint",
     "compose",
     "config",
-    "context",
     "debug",
     "init",
     "model",

@@ -1,9 +1,14 @@
 //! `config.json` of Docker's command line: the settings of it that mean something here.
 
+use crate::error::{Error, IoContext, Result};
+use crate::json;
 use crate::output;
 use crate::parse::keyvalue;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The settings.
@@ -22,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) volumes_format: String,
     /// `stats --format`.
     pub(crate) stats_format: String,
+    /// The context in use; empty: the default one.
+    pub(crate) current_context: String,
     /// By engine's address, or `default`.
     proxies: BTreeMap<String, Proxy>,
 }
@@ -89,6 +96,64 @@ impl Config {
         }
         variables
     }
+}
+
+/// All of `config.json`, to change something in it. What means nothing here stays as it is.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    pub(crate) path: PathBuf,
+    pub(crate) values: Map<String, Value>,
+}
+
+impl ConfigFile {
+    /// Reads the file in a directory; without one nothing is set.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("config.json");
+        if !path.exists() {
+            let values = Map::new();
+            return Ok(Self { path, values });
+        }
+        let text = keyvalue::read_limited(&path.to_string_lossy())?;
+        let values = serde_json::from_slice(&text)
+            .map_err(|error| Error::msg(format!("{}: {error}", path.display())))?;
+        Ok(Self { path, values })
+    }
+
+    /// Writes the file by renaming a complete new one over it, readable by its owner alone.
+    pub(crate) fn write(&self) -> Result<()> {
+        // The file may be a link to where somebody keeps it.
+        let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let directory = target.parent().unwrap_or(Path::new("/"));
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .during(|| format!("mkdir {}", directory.display()))?;
+        let text = Value::from(self.values.clone()).to_string();
+        write_whole(&target, json::indent(&text, "\t").as_bytes(), 0o600)
+    }
+}
+
+/// Writes a file whole or not at all: a new one is renamed over what was there.
+pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    let write = || {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&fresh)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    let written = write();
+    if written.is_err() {
+        // The error that brought us here is the one to tell.
+        let _ = std::fs::remove_file(&fresh);
+    }
+    written.during(|| format!("write {}", path.display()))
 }
 
 /// Where `config.json` is: `--config`, `$DOCKER_CONFIG`, `~/.docker`.

@@ -120,10 +120,7 @@ async fn inspect(session: &Session, matches: &Matches, kinds: &[Kind]) -> Result
     if matches.given("platform") {
         return Err(Error::msg("--platform is not supported yet"));
     }
-    let template = match matches.text("format") {
-        "" | "json" | "{{json .}}" => None,
-        text => Some(Template::parse(text).map_err(Error::InspectTemplate)?),
-    };
+    let format = Format::parse(matches.text("format"))?;
     let client = session.client().await?;
     let mut documents = Vec::new();
     let mut errors = Vec::new();
@@ -133,23 +130,45 @@ async fn inspect(session: &Session, matches: &Matches, kinds: &[Kind]) -> Result
             Err(error) => errors.push(error),
         }
     }
-    let text = match (&template, matches.text("format")) {
-        (None, "{{json .}}") => documents
-            .iter()
-            .map(|document| json::compact(document) + "\n")
-            .collect(),
-        (None, "json") => json::compact(&format!("[{}]", documents.join(","))) + "\n",
-        (None, _) => json::indent(&format!("[{}]", documents.join(",")), "    ") + "\n",
-        (Some(template), _) => render(template, &documents, &mut errors)?,
-    };
-    output::print(&text)?;
-    for error in &errors {
-        output::complain(&crate::error::chain(error));
+    format.print(&documents, errors)
+}
+
+/// How documents are shown.
+pub(crate) enum Format<'a> {
+    Json(&'a str),
+    Template(Box<Template>),
+}
+
+impl<'a> Format<'a> {
+    /// Reads the value of `--format`.
+    pub(crate) fn parse(text: &'a str) -> Result<Self> {
+        match text {
+            "" | "json" | "{{json .}}" => Ok(Self::Json(text)),
+            text => Template::parse(text)
+                .map(|template| Self::Template(Box::new(template)))
+                .map_err(Error::InspectTemplate),
+        }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Exit(1))
+
+    /// Prints what was found, then the errors about the rest, of which one is enough to fail.
+    pub(crate) fn print(&self, documents: &[String], mut errors: Vec<Error>) -> Result<()> {
+        let text = match self {
+            Self::Json("{{json .}}") => documents
+                .iter()
+                .map(|document| json::compact(document) + "\n")
+                .collect(),
+            Self::Json("json") => json::compact(&format!("[{}]", documents.join(","))) + "\n",
+            Self::Json(_) => json::indent(&format!("[{}]", documents.join(",")), "    ") + "\n",
+            Self::Template(template) => render(template, documents, &mut errors)?,
+        };
+        output::print(&text)?;
+        for error in &errors {
+            output::complain(&crate::error::chain(error));
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Exit(1)),
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! app      the command tree; from argv to one command's run function
 //! flags    the flags of a command, and the parser        help     what --help prints
 //! parse/   values of flags to wire types                 go/      what Docker's clients inherit from Go's libraries
-//! session  which engine; starts hull's own when absent   stdio    attached streams, the terminal, signals
+//! endpoint which engine, by which way                    context/ names for engines, on disk as Docker's client has them
+//! session  the engine's client; starts hull's own        stdio    attached streams, the terminal, signals
 //! registry/ credentials, and what speaks to registries   progress  bars of pull, push, load
 //! pages    all of it as pages of one shape           completion/  scripts, and what they ask
 //! container/ image/ volume network system …              one file for a command or a few that belong together
@@ -18,6 +19,8 @@ mod build;
 mod completion;
 mod config;
 mod container;
+mod context;
+mod endpoint;
 mod error;
 mod flags;
 mod format;

@@ -1,6 +1,7 @@
 //! One run of the program: how it was called, which engine it means, and the client of that engine.
 
 use crate::config::{self, Config};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::output;
@@ -13,7 +14,11 @@ use std::path::PathBuf;
 /// The flags before the command.
 pub(crate) const GLOBAL_FLAGS: &[Flag] = &[
     Flag::text("config", "Directory of the client's config.json"),
-    Flag::text("context", "Name of a context; only \"default\" exists").short('c'),
+    Flag::text(
+        "context",
+        "Name of the context to use, which says where the engine is",
+    )
+    .short('c'),
     Flag::bool(
         "debug",
         "Show the requests to the engine; as --log-level debug",
@@ -21,7 +26,7 @@ pub(crate) const GLOBAL_FLAGS: &[Flag] = &[
     .short('D'),
     Flag::list(
         "host",
-        "Address of the engine: unix:///path or tcp://address:port",
+        "Address of the engine: unix:///path, tcp://address:port, ssh://user@host",
     )
     .short('H'),
     Flag::text(
@@ -31,17 +36,14 @@ pub(crate) const GLOBAL_FLAGS: &[Flag] = &[
     .short('l')
     .default("info")
     .check(check_log_level),
-    Flag::bool("tls", "Use TLS (not supported yet)"),
+    Flag::bool("tls", "Use TLS; --tlsverify also looks who answers"),
     Flag::text(
         "tlscacert",
-        "Certificate authority to trust (not supported yet)",
+        "Who vouches for the engine (default ca.pem in $DOCKER_CERT_PATH)",
     ),
-    Flag::text("tlscert", "Client certificate (not supported yet)"),
-    Flag::text("tlskey", "Client key (not supported yet)"),
-    Flag::bool(
-        "tlsverify",
-        "Use TLS and verify the engine (not supported yet)",
-    ),
+    Flag::text("tlscert", "Certificate to show (default cert.pem there)"),
+    Flag::text("tlskey", "Its key (default key.pem there)"),
+    Flag::bool("tlsverify", "Use TLS, and verify who answers"),
     Flag::bool("version", "Print the version and quit").short('v'),
 ];
 
@@ -108,13 +110,18 @@ impl Session {
             })?),
             _ => None,
         };
-        let named = self.named_host()?;
-        let host = named.clone().unwrap_or(Host::Unix(default_socket()));
+        let directory = self.config_directory();
+        let endpoint = Endpoint::find(&self.global, &directory, &self.config().current_context)?;
+        let own = endpoint.host.is_none();
+        let host = endpoint.host.unwrap_or(Host::Unix(default_socket()));
         let mut client = Client::new(host, version);
+        if let Some(tls) = endpoint.tls {
+            client.secure(tls.connector()?);
+        }
         if self.debug() {
             client.trace(|call, outcome| output::complain(&format!("debug: {call}: {outcome}")));
         }
-        if named.is_none() && self.starts_engine {
+        if own && self.starts_engine {
             spawn::ensure(&self.program, &client).await?;
         }
         Ok(self.client.get_or_init(|| client))
@@ -125,57 +132,9 @@ impl Session {
         self.global.on("debug") || self.global.text("log-level") == "debug"
     }
 
-    /// The engine that flags or the environment name, if any.
-    fn named_host(&self) -> Result<Option<Host>> {
-        let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        for flag in ["tls", "tlsverify"] {
-            if self.global.on(flag) {
-                return Err(Error::msg(format!("--{flag} is not supported yet")));
-            }
-        }
-        if let Some(flag) = ["tlscacert", "tlscert", "tlskey"]
-            .iter()
-            .find(|flag| self.global.given(flag))
-        {
-            return Err(Error::msg(format!("--{flag} is not supported yet")));
-        }
-        let context = self.global.get("context").map(str::to_owned);
-        if context.is_some() && self.global.given("host") {
-            return Err(Error::msg(
-                "conflicting options: either specify --host or --context, not both",
-            ));
-        }
-        let host = match self.global.list("host") {
-            [] => None,
-            [host] => Some(host.clone()),
-            _ => return Err(Error::msg("specify only one -H")),
-        };
-        let host = host.or_else(|| match &context {
-            Some(_) => None,
-            None => env("HULL_HOST").or_else(|| env("DOCKER_HOST")),
-        });
-        let context = context.or_else(|| {
-            if host.is_none() {
-                env("DOCKER_CONTEXT")
-            } else {
-                None
-            }
-        });
-        if let Some(context) = context.filter(|context| context != "default") {
-            return Err(Error::msg(format!(
-                "context {context:?} does not exist: contexts are not supported yet, use --host or DOCKER_HOST"
-            )));
-        }
-        let Some(host) = host else { return Ok(None) };
-        let host = Host::parse(&host)?;
-        if matches!(host, Host::Tcp { .. })
-            && (env("DOCKER_TLS_VERIFY").is_some() || env("DOCKER_TLS").is_some())
-        {
-            return Err(Error::msg(
-                "TLS is not supported yet: DOCKER_TLS_VERIFY or DOCKER_TLS is set",
-            ));
-        }
-        Ok(Some(host))
+    /// The flags before the command.
+    pub(crate) fn global(&self) -> &Matches {
+        &self.global
     }
 
     /// The keys that detach: the flag's, or the settings'.
@@ -188,6 +147,6 @@ impl Session {
 }
 
 /// Where hull's own engine listens.
-fn default_socket() -> PathBuf {
+pub(crate) fn default_socket() -> PathBuf {
     spawn::runtime_directory().join("hull.sock")
 }

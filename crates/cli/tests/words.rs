@@ -145,7 +145,7 @@ const MISTAKES: &[&str] = &[
     "--tlsverify ps",
     "-H a -H b ps",
     "-H foo://x ps",
-    "-H ssh://x ps",
+    "-H ssh://a:b@x ps",
     "-l loud ps",
 ];
 

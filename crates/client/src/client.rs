@@ -1,6 +1,8 @@
 //! Sends requests: connections and their reuse, API versions, status codes.
 
-use crate::{ApiVersion, BodyReader, Error, Hijacked, Host, JsonLines, Request, Result, Socket};
+use crate::{
+    ApiVersion, BodyReader, Error, Hijacked, Host, JsonLines, Request, Result, Socket, TlsConnector,
+};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
@@ -36,11 +38,21 @@ type Sender = SendRequest<RequestBody>;
 #[derive(Debug)]
 pub struct Client {
     host: Host,
+    tls: Option<Tls>,
     version: Cell<ApiVersion>,
     /// Whether the engine has accepted the version, or the user has chosen it.
     settled: Cell<bool>,
     idle: Rc<RefCell<Vec<Sender>>>,
     trace: Option<Trace>,
+}
+
+/// What connects by TLS; it holds a key, which is nobody's to see.
+struct Tls(TlsConnector);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
 }
 
 /// Is told of every request: method and path, and the status or the error.
@@ -69,6 +81,7 @@ impl Client {
     pub fn new(host: Host, version: Option<ApiVersion>) -> Self {
         Self {
             host,
+            tls: None,
             version: Cell::new(version.unwrap_or(ApiVersion::NEWEST)),
             settled: Cell::new(version.is_some()),
             idle: Rc::default(),
@@ -79,6 +92,16 @@ impl Client {
     /// Tells `trace` of every request: method and path, and the status or the error.
     pub fn trace(&mut self, trace: fn(&str, &str)) {
         self.trace = Some(trace);
+    }
+
+    /// Speaks TLS with an engine that is reached by TCP.
+    pub fn secure(&mut self, tls: TlsConnector) {
+        self.tls = Some(Tls(tls));
+    }
+
+    /// A connection that nothing was sent on yet, for who passes on what somebody else says.
+    pub async fn dial(&self) -> Result<Socket> {
+        Socket::connect(&self.host, self.tls.as_ref().map(|tls| &tls.0)).await
     }
 
     /// Where the engine is.
@@ -233,7 +256,7 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Sender> {
-        let socket = Socket::connect(&self.host).await?;
+        let socket = self.dial().await?;
         let failed = |source| Error::Http {
             call: format!("connect to {}", self.host),
             source,

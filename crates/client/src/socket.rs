@@ -1,7 +1,11 @@
-//! The connection's bytes: a unix socket or TCP, as one type.
+//! The connection's bytes: a unix socket, TCP, TLS, or what `ssh` carries, as one type.
 
+use crate::ssh::Tunnel;
 use crate::{Error, Host, Result};
+use connections::client::TlsStream;
+use connections::{Resolver, ServerName, TlsConnector};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,12 +22,17 @@ pub enum Socket {
     Unix(UnixStream),
     /// TCP.
     Tcp(TcpStream),
+    /// TCP with TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// By ssh.
+    Ssh(Tunnel),
 }
 
 impl Socket {
-    /// Connects to an engine.
-    pub(crate) async fn connect(host: &Host) -> Result<Self> {
-        let result = match tokio::time::timeout(CONNECT_TIMEOUT, Self::try_connect(host)).await {
+    /// Connects to an engine, by TLS where there is a connector.
+    pub(crate) async fn connect(host: &Host, tls: Option<&TlsConnector>) -> Result<Self> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_connect(host, tls));
+        let result = match connecting.await {
             Ok(result) => result,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
@@ -39,25 +48,34 @@ impl Socket {
         })
     }
 
-    async fn try_connect(host: &Host) -> io::Result<Self> {
+    async fn try_connect(host: &Host, tls: Option<&TlsConnector>) -> io::Result<Self> {
         match host {
             Host::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
-            Host::Tcp { addresses, .. } => {
-                let mut last = io::ErrorKind::AddrNotAvailable.into();
-                for address in addresses {
-                    match TcpStream::connect(address).await {
-                        Ok(stream) => {
-                            // Keystrokes are small and must not wait for more.
-                            stream.set_nodelay(true)?;
-                            return Ok(Self::Tcp(stream));
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
+            Host::Ssh(ssh) => Ok(Self::Ssh(Tunnel::open(ssh)?)),
+            Host::Tcp { name, port, .. } => {
+                let stream = dial(name, *port).await?;
+                // Keystrokes are small and must not wait for more.
+                stream.set_nodelay(true)?;
+                let Some(tls) = tls else {
+                    return Ok(Self::Tcp(stream));
+                };
+                let name = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
+                Ok(Self::Tls(Box::new(tls.connect(name, stream).await?)))
             }
         }
     }
+}
+
+/// Connects to the first address of a name that takes a connection.
+async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in Resolver::default().addresses(name).await? {
+        match TcpStream::connect(SocketAddr::new(address, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl AsyncRead for Socket {
@@ -69,6 +87,8 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Ssh(tunnel) => Pin::new(tunnel).poll_read(context, buffer),
         }
     }
 }
@@ -82,6 +102,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Ssh(tunnel) => Pin::new(tunnel).poll_write(context, bytes),
         }
     }
 
@@ -93,6 +115,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Ssh(tunnel) => Pin::new(tunnel).poll_write_vectored(context, slices),
         }
     }
 
@@ -104,6 +128,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Ssh(tunnel) => Pin::new(tunnel).poll_flush(context),
         }
     }
 
@@ -111,6 +137,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Ssh(tunnel) => Pin::new(tunnel).poll_shutdown(context),
         }
     }
 }

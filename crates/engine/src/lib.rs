@@ -141,9 +141,12 @@ impl Engine {
     }
 
     fn open_stores(config: Config, apparmor: Option<&'static str>) -> Result<Self> {
-        let containers = config.run_root.join("containers");
-        for dir in [&config.data_root, &config.run_root, &containers] {
+        for dir in [&config.data_root, &config.run_root] {
             private_dir(dir)?;
+        }
+        // The group of the engine's socket comes through the run root.
+        for name in ["containers", "names"] {
+            private_dir(&config.run_root.join(name))?;
         }
         for name in ["containers", "volumes"] {
             private_dir(&config.data_root.join(name))?;

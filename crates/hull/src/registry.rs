@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use registry::Credentials;
 use registry::config::{Address, Registries};
 use registry::server::{
-    Access, Quota, Rule, Server, Settings, Sweep, Tls, UpstreamSettings, sweep,
+    Access, Identity, Quota, Rule, Server, Settings, Sweep, UpstreamSettings, sweep,
 };
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -258,7 +258,7 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
         read_only,
         deletion: matches.get_flag("delete"),
         access: access.map_err(|error| chain(&error))?,
-        tls: tls.map(|(certificate, key)| Tls { certificate, key }),
+        tls: tls.map(|(certificate, key)| Identity { certificate, key }),
         connections_per_address_max: { matches.get_one::<u16>("connections-per-address") }
             .map_or(usize::MAX, |count| usize::from(*count)),
         quotas: { matches.get_many::<Quota>("quota") }

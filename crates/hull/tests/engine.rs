@@ -198,16 +198,6 @@ fn a_second_engine_on_the_same_directories_is_refused() {
 }
 
 #[test]
-fn tcp_without_tls_is_refused_with_the_reason() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hull"))
-        .args(["daemon", "--host", "tcp://127.0.0.1:2375"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("TLS"));
-}
-
-#[test]
 fn a_start_that_fails_at_any_step_leaves_nothing() {
     let mut engine = Engine::new();
     let steps = [

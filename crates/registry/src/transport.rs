@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Source};
 use crate::tls;
 use crate::waits::Waits;
 use bytes::Bytes;
-use hickory_resolver::TokioResolver;
+use connections::Resolver;
 use http::header::{
     AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT,
 };
@@ -21,12 +21,11 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -61,7 +60,7 @@ pub(crate) struct Transport {
     pub(crate) registries: Registries,
     pub(crate) waits: Waits,
     proxies: Matcher,
-    resolver: OnceCell<TokioResolver>,
+    resolver: Resolver,
     connectors: Mutex<HashMap<Place, TlsConnector>>,
     idle: Mutex<HashMap<Place, Vec<Sender>>>,
 }
@@ -148,7 +147,7 @@ impl Transport {
             registries,
             waits,
             proxies: Matcher::from_env(),
-            resolver: OnceCell::new(),
+            resolver: Resolver::default(),
             connectors: Mutex::default(),
             idle: Mutex::default(),
         }
@@ -331,10 +330,8 @@ impl Transport {
             .ok()
             .and_then(|known| known.port_u16());
         let name = host(authority);
-        let addresses = match name.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => self.resolve(name).await?,
-        };
+        let addresses = self.resolver.addresses(name).await;
+        let addresses = addresses.map_err(|error| failed(Box::new(error)))?;
         let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
             match TcpStream::connect(SocketAddr::new(address, port.unwrap_or(default))).await {
@@ -348,25 +345,6 @@ impl Transport {
             }
         }
         Err(failed(Box::new(last)))
-    }
-
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>> {
-        let failed = |error: hickory_resolver::net::NetError| failed(Box::new(error));
-        let resolver = self.resolver.get_or_try_init(|| async {
-            TokioResolver::builder_tokio().and_then(hickory_resolver::ResolverBuilder::build)
-        });
-        let resolver = resolver.await.map_err(failed)?;
-        let found = resolver.lookup_ip(name).await.map_err(|error| {
-            if error.is_no_records_found() {
-                let none = format!("no such host: {name}");
-                return self::failed(Box::new(std::io::Error::new(
-                    std::io::ErrorKind::NotFound,
-                    none,
-                )));
-            }
-            failed(error)
-        })?;
-        Ok(found.iter().collect())
     }
 }
 

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "the one crate that talks to the kernel by hand")]
 
+pub mod activation;
 pub mod bpf;
 mod error;
 pub mod executable;

@@ -5,7 +5,7 @@ use super::request::json;
 use crate::distribution::peer;
 use crate::http::{Body, Error, Query, Reply, empty, stream};
 use crate::images::{failed, line};
-use crate::server::{Call, Held};
+use crate::server::Call;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -202,10 +202,8 @@ where
             "the connection is to be upgraded to {PROTOCOL}"
         )));
     }
-    let held = request.extensions().get::<Held>().cloned();
     let upgraded = hyper::upgrade::on(request);
     tokio::spawn(async move {
-        let _held = held;
         match upgraded.await {
             Ok(connection) => serve(connection).await,
             Err(error) => {

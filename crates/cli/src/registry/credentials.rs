@@ -4,9 +4,8 @@
 //! readable by its owner alone, with everything in it that means nothing here. Source: docker's `cli/config/configfile`.
 
 use super::helper::{Helper, Secret};
-use crate::error::{Error, IoContext, Result};
-use crate::json;
-use crate::parse::keyvalue;
+use crate::config::ConfigFile;
+use crate::error::{Error, Result};
 use crate::session::Session;
 use api_types::AuthConfig;
 use base64::Engine as _;
@@ -15,9 +14,7 @@ use client::Request;
 use oci::Reference;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What Docker Hub's credentials are kept under.
 pub(super) const HUB: &str = "https://index.docker.io/v1/";
@@ -88,22 +85,14 @@ pub(crate) fn authorized_for(
 /// The credentials of config.json.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) path: PathBuf,
-    document: Map<String, Value>,
+    pub(super) file: ConfigFile,
 }
 
 impl Store {
     /// Reads the file in a directory; without one there are no credentials.
     pub(super) fn open(directory: &Path) -> Result<Self> {
-        let path = directory.join("config.json");
-        if !path.exists() {
-            let document = Map::new();
-            return Ok(Self { path, document });
-        }
-        let text = keyvalue::read_limited(&path.to_string_lossy())?;
-        let document = serde_json::from_slice(&text)
-            .map_err(|error| Error::msg(format!("{}: {error}", path.display())))?;
-        Ok(Self { path, document })
+        let file = ConfigFile::open(directory)?;
+        Ok(Self { file })
     }
 
     /// The credentials for a registry, where there are any.
@@ -111,7 +100,7 @@ impl Store {
         if let Some(helper) = self.helper(key) {
             return helper.get(key);
         }
-        let Some(auths) = self.document.get("auths").and_then(Value::as_object) else {
+        let Some(auths) = self.file.values.get("auths").and_then(Value::as_object) else {
             return Ok(None);
         };
         // Older files have whole addresses.
@@ -120,7 +109,8 @@ impl Store {
         let Some((address, entry)) = entry else {
             return Ok(None);
         };
-        let error = |what: String| Error::msg(format!("{}: {key}: {what}", self.path.display()));
+        let error =
+            |what: String| Error::msg(format!("{}: {key}: {what}", self.file.path.display()));
         let mut auth: AuthConfig =
             api_types::from_value(entry.clone()).map_err(|bad| error(bad.to_string()))?;
         if !auth.auth.is_empty() {
@@ -150,7 +140,7 @@ impl Store {
         }
         // Where a helper has them, the file says no more than for which registries.
         self.auths()?.insert(key.to_owned(), entry.into());
-        self.write()?;
+        self.file.write()?;
         Ok(helper.is_none())
     }
 
@@ -162,12 +152,12 @@ impl Store {
                 failed.push(error);
             }
         }
-        if self.document.contains_key("auths") {
+        if self.file.values.contains_key("auths") {
             let auths = self.auths()?;
             let before = auths.len();
             auths.retain(|known, _| !keys.contains(known));
             if auths.len() != before {
-                self.write()?;
+                self.file.write()?;
             }
         }
         // A helper has them under one name at most.
@@ -178,9 +168,10 @@ impl Store {
     }
 
     fn auths(&mut self) -> Result<&mut Map<String, Value>> {
-        let bad = || Error::msg(format!("{}: auths is no object", self.path.display()));
+        let bad = || Error::msg(format!("{}: auths is no object", self.file.path.display()));
         let auths = self
-            .document
+            .file
+            .values
             .entry("auths")
             .or_insert_with(|| Map::new().into());
         auths.as_object_mut().ok_or_else(bad)
@@ -188,42 +179,15 @@ impl Store {
 
     fn helper(&self, key: &str) -> Option<Helper> {
         let own = self
-            .document
+            .file
+            .values
             .get("credHelpers")
             .and_then(|map| map.get(key));
-        let name = own.or_else(|| self.document.get("credsStore"))?.as_str()?;
+        let name = own
+            .or_else(|| self.file.values.get("credsStore"))?
+            .as_str()?;
         (!name.is_empty()).then(|| Helper(name.to_owned()))
     }
-
-    fn write(&self) -> Result<()> {
-        // The file may be a link to where somebody keeps it.
-        let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let directory = target.parent().unwrap_or(Path::new("/"));
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .during(|| format!("mkdir {}", directory.display()))?;
-        let text = Value::from(self.document.clone()).to_string();
-        let fresh = target.with_extension(format!("json.{}", std::process::id()));
-        let written = write_new(&fresh, json::indent(&text, "\t").as_bytes())
-            .and_then(|()| std::fs::rename(&fresh, &target));
-        if written.is_err() {
-            // The error that brought us here is the one to tell.
-            let _ = std::fs::remove_file(&fresh);
-        }
-        written.during(|| format!("write {}", target.display()))
-    }
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// Name and password from `base64(name:password)`.

@@ -67,7 +67,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
              Configure a credential helper to remove this warning. See\n\
              https://docs.docker.com/go/credential-store/\n",
-            store.path.display()
+            store.file.path.display()
         ));
     }
     say(&answer.status)

@@ -3,7 +3,7 @@
 mod attach;
 mod detach;
 mod signals;
-mod stdin;
+pub(crate) mod stdin;
 mod terminal;
 
 pub(crate) use attach::{Attach, End, copy_frames, copy_raw};

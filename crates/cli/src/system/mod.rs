@@ -1,6 +1,7 @@
 //! `hull system`.
 
 mod df;
+mod dial_stdio;
 pub(crate) mod events;
 pub(crate) mod info;
 mod man;
@@ -12,6 +13,7 @@ use crate::app::Entry;
 
 pub(crate) const ENTRIES: &[Entry] = &[
     Entry::command("df", &df::DF),
+    Entry::alias("dial-stdio", &dial_stdio::DIAL_STDIO),
     Entry::command("events", &events::EVENTS),
     Entry::command("info", &info::INFO),
     Entry::command("man", &man::MAN),

@@ -11,6 +11,7 @@
     reason = "a test's own support"
 )]
 
+pub mod certificates;
 pub mod dockerd;
 pub mod registry;
 
@@ -125,6 +126,13 @@ impl Engine {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Starts the engine's process again, with more flags.
+    pub fn restart_with(&mut self, flags: &[&str]) {
+        self.kill();
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.start();
     }
 
     /// Ends the engine's process as kill -9 does; its containers go on.
@@ -373,6 +381,14 @@ impl Drop for Engine {
                 .status();
         }
     }
+}
+
+/// Writes a text to a child's standard input, and ends that, while its output is read: neither waits for the other.
+pub fn feed(child: &mut Child, text: &str) {
+    let mut stdin = child.stdin.take().unwrap();
+    let text = text.to_owned();
+    // A child that ends before it has read everything breaks the pipe; its own code tells why.
+    std::thread::spawn(move || stdin.write_all(text.as_bytes()));
 }
 
 pub fn said(output: Output) -> Said {

@@ -6,13 +6,11 @@
 
 mod access;
 mod blobs;
-mod certificate;
 mod fetch;
 mod lists;
 mod manifest;
 mod manifests;
 mod pace;
-mod peers;
 mod quota;
 mod range;
 mod receive;
@@ -25,13 +23,14 @@ mod uploads;
 mod upstream;
 
 pub use access::{Access, Rule};
+pub use connections::Identity;
 pub use quota::Quota;
-pub use settings::{Settings, Tls, UpstreamSettings};
+pub use settings::{Settings, UpstreamSettings};
 pub use store::sweep::{Sweep, Swept};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use access::{Caller, Right};
-use certificate::Certificate;
+use connections::{Acceptor, Peers, subscriber};
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -39,7 +38,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pace::{Paced, STALL};
-use peers::Peers;
 use quota::Quotas;
 use reply::{Body, Code, Refusal, Reply, document, set};
 use route::{Name, Route};
@@ -75,7 +73,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
-    certificate: Option<Arc<Certificate>>,
+    acceptor: Option<Arc<Acceptor>>,
 }
 
 /// What requests share.
@@ -119,7 +117,10 @@ impl fmt::Debug for Server {
 impl Server {
     /// Opens the storage, and reads the files that the settings name.
     pub fn open(settings: Settings) -> Result<Self> {
-        let certificate = settings.tls.as_ref().map(Certificate::read).transpose()?;
+        let acceptor = settings.tls.clone().map(Acceptor::open_to_all);
+        let acceptor = acceptor
+            .transpose()
+            .map_err(|connections::Error { path, reason }| Error::Settings { path, reason })?;
         let upstream = settings.upstream.as_ref().map(Upstream::new).transpose()?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -129,7 +130,7 @@ impl Server {
                 settings,
                 upstream,
             }),
-            certificate: certificate.map(Arc::new),
+            acceptor: acceptor.map(Arc::new),
         })
     }
 
@@ -145,7 +146,7 @@ impl Server {
                 let permit = permit.expect("it is never closed");
                 match listener.accept().await {
                     Ok((socket, peer)) => {
-                        let Some(connected) = peers.connect(peer.ip()) else {
+                        let Some(connected) = peers.connect(subscriber(peer.ip())) else {
                             tracing::debug!(%peer, "refused: its address has too many connections");
                             continue;
                         };
@@ -185,10 +186,10 @@ impl Server {
     ) -> Result<(), crate::error::Source> {
         socket.set_nodelay(true)?;
         let socket = Paced::new(socket, STALL);
-        match &self.certificate {
+        match &self.acceptor {
             None => self.talk(socket, stopped).await,
-            Some(certificate) => {
-                let accepting = certificate.acceptor().accept(socket);
+            Some(acceptor) => {
+                let accepting = acceptor.get().accept(socket);
                 let socket = timeout(HANDSHAKE, accepting).await??;
                 self.talk(socket, stopped).await
             }

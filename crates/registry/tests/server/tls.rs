@@ -1,7 +1,7 @@
 //! HTTPS, with a certificate for `localhost` that nobody trusts but this test: its key is in the open, beside it.
 
 use crate::wire::{Options, Registry};
-use registry::server::{Access, Server, Settings, Tls};
+use registry::server::{Access, Identity, Server, Settings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,8 +17,8 @@ fn fixture(name: &str) -> PathBuf {
     manifest.join("tests/server/localhost").join(name)
 }
 
-fn certificate() -> Tls {
-    Tls {
+fn certificate() -> Identity {
+    Identity {
         certificate: fixture("cert.pem"),
         key: fixture("key.pem"),
     }
@@ -66,7 +66,7 @@ fn a_certificate_without_its_key_is_refused() {
             read_only: false,
             deletion: false,
             access: Access::new(None, Vec::new()).unwrap(),
-            tls: Some(Tls {
+            tls: Some(Identity {
                 certificate: fixture(certificate),
                 key: fixture(key),
             }),
@@ -105,7 +105,7 @@ async fn a_certificate_is_read_again_when_it_changes() {
     }
     let old = CertificateDer::from_pem_file(fixture("cert.pem")).unwrap();
     let new = CertificateDer::from_pem_file(renewed("cert.pem")).unwrap();
-    let tls = Tls {
+    let tls = Identity {
         certificate: at("cert.pem"),
         key: at("key.pem"),
     };

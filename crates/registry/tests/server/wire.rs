@@ -1,7 +1,7 @@
 //! A registry in this process, and HTTP to it by hand: what is sent is what is written here, byte by byte.
 
 use oci::Digest;
-use registry::server::{Access, Rule, Server, Settings, Sweep, Tls, UpstreamSettings};
+use registry::server::{Access, Identity, Rule, Server, Settings, Sweep, UpstreamSettings};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) struct Registry {
 pub(crate) struct Options<'a> {
     pub(crate) read_only: bool,
     pub(crate) no_deletion: bool,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<Identity>,
     pub(crate) htpasswd: Option<&'a Path>,
     pub(crate) rules: &'a [&'a str],
     pub(crate) upstream: Option<UpstreamSettings>,

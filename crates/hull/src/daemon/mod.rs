@@ -1,16 +1,17 @@
-//! The engine's face: flags, the socket, signals, and the end when nobody needs it any more.
+//! The engine's face: flags, sockets, signals, and the end when nobody needs it any more.
+
+mod sockets;
 
 use api::Connections;
 use clap::{Arg, ArgAction, Command};
 use engine::images::registry::config as registry_config;
 use engine::{Config, Engine};
+use sockets::Sockets;
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// More threads than this would only wait for each other.
@@ -45,13 +46,7 @@ pub(crate) fn command() -> Command {
             "/run/hull",
             "Where the state of running containers is kept, on tmpfs",
         ))
-        .arg(
-            Arg::new("host")
-                .long("host")
-                .short('H')
-                .value_name("unix://PATH")
-                .help("The socket to listen on (default: hull.sock in the run root)"),
-        )
+        .args(sockets::flags())
         .args(crate::bridge::flags())
         .arg(path(
             "registries",
@@ -120,10 +115,7 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         .with_ansi(false)
         .init();
     let run_root = PathBuf::from(text("run-root"));
-    let socket = match matches.get_one::<String>("host") {
-        Some(host) => socket_path(host)?,
-        None => run_root.join("hull.sock"),
-    };
+    let sockets = Sockets::read(matches, &run_root)?;
     let certificates = registry_config::CERTIFICATES.map(PathBuf::from).to_vec();
     let registries =
         registry_config::Registries::read(Path::new(&text("registries")), certificates);
@@ -168,78 +160,30 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
     let idle_exit = matches.get_flag("idle-exit");
     // The work is spawned, so that it runs on the workers, as everything it calls expects.
     runtime
-        .block_on(async move { tokio::spawn(serve(config, socket, idle_exit)).await })
+        .block_on(async move { tokio::spawn(serve(config, sockets, idle_exit)).await })
         .map_err(|error| error.to_string())?
 }
 
-fn socket_path(host: &str) -> Result<PathBuf, String> {
-    match host.split_once("://") {
-        Some(("unix", path)) if path.starts_with('/') => Ok(PathBuf::from(path)),
-        Some(("tcp", _)) => Err(format!(
-            "will not listen on {host}: whoever reaches an engine over TCP is root on this host, and TLS with client certificates is not supported yet"
-        )),
-        _ => Err(format!(
-            "cannot listen on {host:?}: it reads like unix:///run/hull/hull.sock"
-        )),
-    }
-}
-
-async fn serve(config: Config, socket: PathBuf, idle_exit: bool) -> Result<(), String> {
+async fn serve(config: Config, sockets: Sockets, idle_exit: bool) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let engine = Engine::open(config).await.map_err(|error| error.chain())?;
     builder::sweep(&engine)
         .await
         .map_err(|error| error.chain())?;
-    let listener = listen(&socket)?;
-    tracing::info!(socket = %socket.display(), "the engine serves");
+    let mut open = sockets.open().await?;
     let connections = Connections::default();
-    let serving = api::serve(listener, engine.clone(), connections.clone());
+    let listeners = std::mem::take(&mut open.listeners);
+    let serving = api::serve(listeners, engine.clone(), connections.clone());
     tokio::select! {
         () = serving => {}
         _ = terminate.recv() => tracing::info!("terminated; containers go on"),
         _ = interrupt.recv() => tracing::info!("interrupted; containers go on"),
         () = idle(&engine, &connections), if idle_exit => tracing::info!("nobody needs the engine: it ends"),
     }
-    // Removed while the lock is still held: a new engine that starts now makes its own after that.
-    let _ = std::fs::remove_file(&socket);
+    // Its sockets are removed while the lock is still held: a new engine that starts now makes its own after that.
+    drop(open);
     Ok(())
-}
-
-/// Listens for root and the group hull alone. A socket that is there is the rest of an engine that was killed: the lock
-/// says that none is running.
-fn listen(path: &Path) -> Result<UnixListener, String> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("cannot replace {}: {error}", path.display()));
-        }
-        _ => {}
-    }
-    // Nobody can connect between the making and the closing of the socket.
-    let old = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(old);
-    let listener =
-        listener.map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
-    if let Some(group) = group_id("hull") {
-        let opened = std::os::unix::fs::chown(path, None, Some(group))
-            .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)));
-        opened.map_err(|error| {
-            format!("cannot open {} to the group hull: {error}", path.display())
-        })?;
-    }
-    Ok(listener)
-}
-
-/// A group's number, from group(5).
-fn group_id(name: &str) -> Option<u32> {
-    let text = std::fs::read_to_string("/etc/group").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name))
-            .then(|| fields.nth(1)?.parse().ok())
-            .flatten()
-    })
 }
 
 /// Ends when there has been no container and no client for a while.

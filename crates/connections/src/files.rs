@@ -1,0 +1,69 @@
+//! Certificates and keys in files, in PEM.
+
+use std::path::{Path, PathBuf};
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// The result of reading certificates.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path:?}: {reason}")]
+pub struct Error {
+    /// Which.
+    pub path: PathBuf,
+    /// Why not.
+    pub reason: String,
+}
+
+impl Error {
+    pub(crate) fn new(path: &Path, reason: &dyn std::error::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Who one is: a certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, and those that vouch for it.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Identity {
+    pub(crate) fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let key = PrivateKeyDer::from_pem_file(&self.key);
+        let key = key.map_err(|error| Error::new(&self.key, &error))?;
+        Ok((certificates(&self.certificate)?, key))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let found =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| Error::new(path, &error))?;
+    if found.is_empty() {
+        return Err(Error {
+            path: path.to_owned(),
+            reason: "there is no certificate in it".to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+/// The authorities in a file, of which there is one at least.
+pub(crate) fn authorities(path: &Path) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path)? {
+        roots
+            .add(authority)
+            .map_err(|error| Error::new(path, &error))?;
+    }
+    Ok(roots)
+}
