@@ -239,6 +239,16 @@ impl Engine {
         pids.filter(ours).collect()
     }
 
+    /// Where its images and records are.
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.directory.path.join("data")
+    }
+
+    /// The private memory of the engine's process alone.
+    pub(crate) fn own_private_bytes(&self) -> u64 {
+        private_bytes(self.process.id()).unwrap_or(0)
+    }
+
     /// The private memory of all of [`Self::processes`].
     pub(crate) fn private_bytes(&self) -> u64 {
         { self.processes().into_iter() }
