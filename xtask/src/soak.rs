@@ -79,7 +79,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     }
 }
 
-const MEMORY: &str = "private bytes";
+const MEMORY: &str = "anonymous bytes";
 const RECORDS: &str = "record bytes";
 
 /// What an engine has of everything.
@@ -116,7 +116,7 @@ fn census(engine: &Engine) -> Result<Census> {
         ),
         ("files", files.0),
         (RECORDS, files.1),
-        (MEMORY, engine.own_private_bytes()),
+        (MEMORY, engine.own_anonymous_bytes()),
     ]))
 }
 

@@ -105,18 +105,9 @@ fn nothing_grows_with_what_was_done() {
     }
     engine.assert_nothing_left();
     // Connections and processes that end take their moment.
-    let mut after = before.clone();
-    let no_more = |after: &(BTreeMap<String, usize>, usize)| {
-        let (now, count) = after;
-        let less =
-            |(kind, count): (&String, &usize)| *count <= before.0.get(kind).copied().unwrap_or(0);
-        now.iter().all(less) && *count <= before.1
-    };
-    engine.until("nothing has grown", || {
-        after = (descriptors(&engine), files(&data));
-        no_more(&after) || {
-            eprintln!("{before:?}, then {after:?}");
-            false
-        }
+    engine.until(&format!("no more than {before:?}"), || {
+        let known = |kind: &String| before.0.get(kind).copied().unwrap_or(0);
+        let now = descriptors(&engine);
+        now.iter().all(|(kind, count)| *count <= known(kind)) && files(&data) <= before.1
     });
 }

@@ -3,6 +3,7 @@
 mod df;
 pub(crate) mod events;
 pub(crate) mod info;
+mod install;
 mod man;
 pub(crate) mod prune;
 mod verify;
@@ -14,7 +15,9 @@ pub(crate) const ENTRIES: &[Entry] = &[
     Entry::command("df", &df::DF),
     Entry::command("events", &events::EVENTS),
     Entry::command("info", &info::INFO),
+    Entry::command("install", &install::INSTALL),
     Entry::command("man", &man::MAN),
     Entry::command("prune", &prune::PRUNE),
+    Entry::command("uninstall", &install::UNINSTALL),
     Entry::command("verify", &verify::VERIFY),
 ];
