@@ -3,7 +3,7 @@
 //! Absolute times move with the machine; the ratios of one run hold. Everything is the median of many, wall time of a whole
 //! client command as a person waits for it. Each engine has directories of its own, which are removed.
 
-mod engines;
+pub(crate) mod engines;
 mod floor;
 mod image;
 mod many;

@@ -107,19 +107,12 @@ fn prepare(place: &Path) -> Result<()> {
         return Ok(());
     }
     shell::say("fetching the integration tests of docker's library for Python");
-    let venv = shell::quiet("python3")
-        .args(["-c", "import ensurepip"])
-        .status();
-    if !venv.is_ok_and(|status| status.success()) {
-        install_missing(&[("python3 with venv", "python3-venv")])?;
-    }
     // What an interrupted run has left.
     if place.exists() {
         std::fs::remove_dir_all(place).map_err(|error| format!("{}: {error}", place.display()))?;
     }
     std::fs::create_dir_all(place).map_err(|error| format!("{}: {error}", place.display()))?;
-    let venv = path(place, "venv");
-    shell::run("python3", &["-m", "venv", &venv])?;
+    make_venv(&place.join("venv"))?;
     let pip = path(place, "venv/bin/pip");
     let quiet = ["-q", "--disable-pip-version-check"];
     shell::run(&pip, &[&["install"], &quiet[..], &PACKAGES].concat())?;
@@ -137,6 +130,17 @@ fn prepare(place: &Path) -> Result<()> {
     let archive = path(place, "source/docker-6.1.3.tar.gz");
     shell::run("tar", &["-C", &path(place, "."), "-xf", &archive])?;
     std::fs::write(&ready, "").map_err(|error| format!("{}: {error}", ready.display()))
+}
+
+/// An environment for packages of Python.
+pub(crate) fn make_venv(venv: &Path) -> Result<()> {
+    let able = shell::quiet("python3")
+        .args(["-c", "import ensurepip"])
+        .status();
+    if !able.is_ok_and(|status| status.success()) {
+        install_missing(&[("python3 with venv", "python3-venv")])?;
+    }
+    shell::run("python3", &["-m", "venv", &venv.display().to_string()])
 }
 
 fn path(place: &Path, below: &str) -> String {

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | vm-test | ci | bench | conformance | conformance-registry`.
+//! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | testcontainers | vm-test | ci | bench | soak | conformance | conformance-registry`.
 
 mod bench;
 mod buildx;
@@ -9,7 +9,9 @@ mod elf;
 mod engine;
 mod http;
 mod shell;
+mod soak;
 mod strays;
+mod testcontainers;
 mod tidy;
 mod vm;
 
@@ -27,8 +29,12 @@ cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
 cargo xtask docker-py
                     the integration tests of docker's library for Python against the engine (as root)
 cargo xtask compose a project of six services by the Compose plugin against the engine (as root)
+cargo xtask testcontainers
+                    PostgreSQL and Redis by Testcontainers for Python against the engine (as root)
 cargo xtask ci      formatting, clippy, tidy, tests, docker-py, and a static release build
 cargo xtask bench   measure side by side with the engines that are installed (as root)
+cargo xtask soak [--calls N] [--lives N] [--binary PATH]
+                    an engine under many calls and lives of containers, which must not grow by them (as root)
 cargo xtask conformance <suite>
                     run a built opencontainers/runtime-tools against this runtime, runc and crun (as root)
 cargo xtask conformance-registry <suite>
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
         "docker-py" => docker_py::run(&root()),
         "ci" => ci(),
         "bench" => bench::run(&root()),
+        "testcontainers" => testcontainers::run(&root()),
+        "soak" => soak::run(&root(), &arguments),
         "conformance" => conformance::run(&root(), std::env::args().nth(2).as_deref()),
         "conformance-registry" => {
             conformance::registry::run(&root(), std::env::args().nth(2).as_deref())

@@ -8,6 +8,7 @@ mod build;
 mod containers;
 mod distribution;
 mod exec;
+mod host;
 mod http;
 mod images;
 mod import;

@@ -1,5 +1,6 @@
 //! `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
 
+use crate::host::Host;
 use crate::http::{Body, Error, Query, Reply, json, send_line, stream};
 use crate::images::signed;
 use crate::server::Call;
@@ -92,8 +93,8 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     };
     let images = block_in_place(|| call.engine.images().list(&ListFilter::default()))?;
     let (release, machine) = kernel();
-    let sysinfo = rustix::system::sysinfo();
     let support = call.engine.support()?;
+    let host = Host::look(&support, call.engine.is_busy());
     let config = call.engine.config();
     let mut security_options = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
     if call.engine.default_apparmor_profile().is_some() {
@@ -120,8 +121,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         cpu_shares: support.cpu_shares,
         cpu_set: support.cpuset,
         pids_limit: support.pids,
-        ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward")
-            .is_ok_and(|value| value.starts_with(b"1")),
+        ipv4_forwarding: host.forwards_ipv4,
         oom_kill_disable: support.oom_kill_disable,
         system_time: jiff::Timestamp::now().to_string(),
         logging_driver: "json-file".to_owned(),
@@ -133,13 +133,9 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         architecture: machine,
         n_cpu: std::thread::available_parallelism()
             .map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
-        mem_total: i64::try_from(sysinfo.totalram.saturating_mul(sysinfo.mem_unit.into()))
-            .unwrap_or(i64::MAX),
+        mem_total: memory_bytes(),
         docker_root_dir: config.data_root.display().to_string(),
-        name: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
+        name: nodename(),
         server_version: VERSION.to_owned(),
         runtimes: BTreeMap::from([("hull".to_owned(), types::Runtime::default())]),
         default_runtime: "hull".to_owned(),
@@ -153,8 +149,21 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
         security_options: names(&security_options),
+        warnings: Some(host.warnings()),
         ..types::Info::default()
     })
+}
+
+fn nodename() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
+}
+
+/// The host's memory.
+fn memory_bytes() -> i64 {
+    let sysinfo = rustix::system::sysinfo();
+    let bytes = sysinfo.totalram.saturating_mul(sysinfo.mem_unit.into());
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn directories(config: &engine::Config) -> Vec<String> {

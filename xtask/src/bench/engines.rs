@@ -239,6 +239,20 @@ impl Engine {
         pids.filter(ours).collect()
     }
 
+    /// Where its images and records are.
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.directory.path.join("data")
+    }
+
+    /// The anonymous memory of the engine's process alone: what its program is mapped from comes and goes.
+    pub(crate) fn own_anonymous_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.process.id());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = { text.lines() }.find_map(|line| line.strip_prefix("Anonymous:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kilobytes.unwrap_or(0) << 10
+    }
+
     /// The private memory of all of [`Self::processes`].
     pub(crate) fn private_bytes(&self) -> u64 {
         { self.processes().into_iter() }

@@ -4,6 +4,7 @@ mod df;
 mod dial_stdio;
 pub(crate) mod events;
 pub(crate) mod info;
+mod install;
 mod man;
 pub(crate) mod prune;
 mod verify;
@@ -16,7 +17,9 @@ pub(crate) const ENTRIES: &[Entry] = &[
     Entry::alias("dial-stdio", &dial_stdio::DIAL_STDIO),
     Entry::command("events", &events::EVENTS),
     Entry::command("info", &info::INFO),
+    Entry::command("install", &install::INSTALL),
     Entry::command("man", &man::MAN),
     Entry::command("prune", &prune::PRUNE),
+    Entry::command("uninstall", &install::UNINSTALL),
     Entry::command("verify", &verify::VERIFY),
 ];
