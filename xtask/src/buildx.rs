@@ -25,7 +25,7 @@ pub(crate) fn install(root: &Path) -> Result<()> {
         apt() {
             apt-get -qq -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null \
                 -o Dir::State::Lists="$PWD/lists" -o Dir::State::Status="$PWD/status" -o Dir::Cache="$PWD" \
-                -o APT::Sandbox::User=root "$@"
+                -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
         }
         apt update
         apt download "$4"
@@ -33,12 +33,13 @@ pub(crate) fn install(root: &Path) -> Result<()> {
         mv "tree/$5" "$1/$4"
         rm -rf "$1/apt""#;
     let mirror = crate::compose::mirror()?;
-    let mirror = mirror.as_deref().unwrap_or("http://deb.debian.org/debian");
+    let mirror =
+        mirror.ok_or("apt-get names no mirror of Debian to download docker-buildx from")?;
     std::fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
     let status = Command::new("sh")
         .args(["-c", script, "buildx"])
         .arg(&place)
-        .args([mirror, SUITE, PACKAGE, PROGRAM])
+        .args([mirror.as_str(), SUITE, PACKAGE, PROGRAM])
         .status();
     match status {
         Ok(status) if status.success() => Ok(()),

@@ -14,7 +14,10 @@ fn attack_21_and_23_nothing_of_a_container_is_executed_to_copy() {
     let engine = Engine::new();
     engine.words("run -d --network none --name evil busybox sleep 1000");
     // Every program and library that an engine might look for says that it ran.
-    let script = "for name in xz unxz gzip gunzip unpigz pigz bzip2 zstd tar; do rm -f /bin/$name; printf '#!/bin/sh\\ntouch /ran-$0\\n' > /bin/$name; chmod +x /bin/$name; done; mkdir -p /lib/x86_64-linux-gnu; for name in libnss_files.so.2 libnss_compat.so.2 libnss_dns.so.2; do echo evil > /lib/x86_64-linux-gnu/$name; done; echo 'passwd: files compat' > /etc/nsswitch.conf; mkdir /into";
+    let script = "for name in xz unxz gzip gunzip unpigz pigz bzip2 zstd tar; do \
+                  rm -f /bin/$name; printf '#!/bin/sh\\ntouch /ran-$0\\n' > /bin/$name; chmod +x /bin/$name; done; \
+                  mkdir -p /lib/x86_64-linux-gnu; for name in libnss_files.so.2 libnss_compat.so.2 libnss_dns.so.2; do \
+                  echo evil > /lib/x86_64-linux-gnu/$name; done; echo 'passwd: files compat' > /etc/nsswitch.conf; mkdir /into";
     engine.ok(&["exec", "evil", "/bin/busybox", "sh", "-c", script]);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
