@@ -25,4 +25,4 @@ mod websocket;
 mod wire;
 
 pub use access::Access;
-pub use listen::{Connections, Listener, serve};
+pub use listen::{CONNECTIONS_MAX, Connections, Listener, serve};

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Connections of one socket at once; further ones wait in the kernel's queue. Less where the engine may have few files open.
-const CONNECTIONS_MAX: usize = 4096;
+pub const CONNECTIONS_MAX: usize = 4096;
 
 /// The share of the files that the engine may have open which one socket's connections have: a connection with streams has
 /// three, and containers and images need some.

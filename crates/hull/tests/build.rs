@@ -497,7 +497,7 @@ fn an_engine_that_is_killed_cleans_when_it_starts() {
 
 /// CVE-2024-1753, CVE-2024-9676, CVE-2026-33748, CVE-2026-44517: links of a context, a stage or an image lead nowhere outside.
 #[test]
-fn links_lead_nowhere_outside() {
+fn attack_49_links_lead_nowhere_outside() {
     let bench = Bench::new("FROM scratch\n", &[("d/f", "f")]);
     let secret = bench.engine.path("outside");
     std::fs::write(&secret, "outside").unwrap();
@@ -539,7 +539,7 @@ fn links_lead_nowhere_outside() {
 
 /// CVE-2024-23652: what a command leaves in the place of a mount point is removed in its layer, if at all.
 #[test]
-fn mount_points_are_removed_in_the_layer_alone() {
+fn attack_47_mount_points_are_removed_in_the_layer_alone() {
     let bench = Bench::new("", &[("a", "A")]);
     let victim = bench.engine.path("victim");
     std::fs::create_dir(&victim).unwrap();
@@ -555,7 +555,7 @@ fn mount_points_are_removed_in_the_layer_alone() {
 
 /// CVE-2024-24557: two images that differ in configuration alone share no results.
 #[test]
-fn the_whole_configuration_is_part_of_the_key() {
+fn attack_48_the_whole_configuration_is_part_of_the_key() {
     let bench = Bench::new("FROM busybox\nUSER user\nRUN id -u\n", &[]);
     bench.build(&[]);
     bench.write("Dockerfile", "FROM busybox\nRUN id -u\n");
@@ -569,7 +569,7 @@ fn the_whole_configuration_is_part_of_the_key() {
 
 /// CVE-2021-3602: a command has the variables of its image and arguments, not the engine's.
 #[test]
-fn the_engines_environment_does_not_leak() {
+fn attack_50_the_engines_environment_does_not_leak() {
     let bench = Bench::new("FROM busybox\nARG SECOND=2\nRUN env > /env\n", &[]);
     bench.build(&["--build-arg", "HTTP_PROXY=http://proxy.example"]);
     let environment = bench.shell("cat /env");

@@ -59,6 +59,31 @@ fn devices_of_a_specification_are_injected() {
     engine.assert_nothing_left();
 }
 
+/// CVE-2024-0132, CVE-2025-23266: a driver's hook runs on the host, and nothing of an image comes to it but the container's state.
+#[test]
+fn attack_53_a_hook_has_nothing_of_the_image_in_its_environment() {
+    let engine = Engine::new();
+    let told = engine.path("told");
+    std::fs::create_dir(engine.path("cdi")).unwrap();
+    let spec = format!(
+        r#"{{"cdiVersion":"0.6.0","kind":"vendor.com/class","devices":[{{"name":"x","containerEdits":{{
+            "hooks":[{{"hookName":"createRuntime","path":"/bin/sh","args":["sh","-c","env > {}"],"env":["OWN=1"]}}]}}}}]}}"#,
+        told.display()
+    );
+    std::fs::write(engine.path("cdi/hook.json"), spec).unwrap();
+    let run =
+        "run --rm -e LD_PRELOAD=/evil.so -e EVIL=1 --device vendor.com/class=x busybox echo runs";
+    assert_eq!(engine.words(run), "runs");
+    let environment = std::fs::read_to_string(&told).unwrap();
+    // The shell adds where it is.
+    let names: Vec<&str> = { environment.lines() }
+        .filter_map(|line| Some(line.split_once('=')?.0))
+        .filter(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"))
+        .collect();
+    assert_eq!(names, ["OWN"], "{environment}");
+    engine.assert_nothing_left();
+}
+
 #[test]
 fn every_flag_of_limits_and_isolation_is_kept() {
     let engine = Engine::new();

@@ -415,7 +415,7 @@ fn read_only(engine: &Engine, arguments: &[&str], path: &str) -> (String, String
 }
 
 #[test]
-fn a_read_only_socket_tells_of_objects_and_of_nothing_in_them() {
+fn attack_31_a_read_only_socket_tells_of_objects_and_of_nothing_in_them() {
     let mut engine = Engine::new();
     let socket = engine.path("read.sock");
     let path = socket.display().to_string();

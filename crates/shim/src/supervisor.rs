@@ -690,6 +690,11 @@ fn create_container(
     terminal: bool,
 ) -> Result<(Container, process::Ends), Failure> {
     let (stdio, ends) = open_streams(terminal, launch.stdin)?;
+    if let (Some(_), Some(root)) = (&spec.hooks, &spec.root) {
+        // Hooks find the root at its path; it is mounted nowhere else.
+        std::fs::create_dir_all(launch.bundle.join(&root.path))
+            .map_err(|error| system("mkdir", &error))?;
+    }
     let request = runtime::Create {
         user: launch.user.as_deref(),
         group_add: &launch.groups,

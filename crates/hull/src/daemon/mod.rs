@@ -17,6 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// More threads than this would only wait for each other.
 const WORKERS_MAX: usize = 8;
 
+/// Threads for work that blocks, made when they are needed. A client that stops sending or reading keeps one: all that may be
+/// connected can do so, and those of the next request are there still.
+const BLOCKING_MAX: usize = api::CONNECTIONS_MAX + 512;
+
 /// How many arenas glibc's allocator may have: each keeps memory of its own.
 const ARENAS_MAX: i32 = 2;
 
@@ -154,6 +158,7 @@ fn run(matches: &clap::ArgMatches) -> Result<(), String> {
         .min(WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_MAX)
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
