@@ -366,7 +366,7 @@ fn what_cannot_be_copied_is_told() {
         ),
         ("FROM busybox\nCOPY --chmod=9 1.txt /", "invalid chmod"),
         ("FROM busybox\nCOPY sub/deep /etc/passwd", "non-directory"),
-        ("FROM busybox\nADD http://127.0.0.1:1/x /", "not supported"),
+        ("FROM busybox\nADD http://127.0.0.1:1/x /", "refused"),
         ("FROM none-such-image:x\n", "none-such-image"),
         (
             "FROM busybox AS a\nCOPY --from=b x /\nFROM a AS b",

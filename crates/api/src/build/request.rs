@@ -394,7 +394,6 @@ mod tests {
         for (query, expected) in [
             ("version=3", "version of the builder"),
             ("squash=1", "squashing"),
-            ("remote=http%3A%2F%2Fx", "address"),
             ("cachefrom=%5B%22a%22%5D", "cache of an image"),
             ("t=A%20b", "invalid argument"),
             ("labels=x", "labels"),
