@@ -118,7 +118,7 @@ impl Engine {
             .unwrap();
         self.child = Some(child);
         let deadline = Instant::now() + WAIT;
-        while std::os::unix::net::UnixStream::connect(self.path("run/hull.sock")).is_err() {
+        while self.answers().is_err() {
             assert!(
                 Instant::now() < deadline,
                 "the engine does not serve: {}",
@@ -126,6 +126,14 @@ impl Engine {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Asks the engine whether it is there: it answers when everything that it listens on is open.
+    fn answers(&self) -> std::io::Result<()> {
+        let mut socket = std::os::unix::net::UnixStream::connect(self.path("run/hull.sock"))?;
+        socket.set_read_timeout(Some(WAIT))?;
+        std::io::Write::write_all(&mut socket, b"GET /_ping HTTP/1.1\r\nHost: hull\r\n\r\n")?;
+        std::io::Read::read_exact(&mut socket, &mut [0])
     }
 
     /// Starts the engine's process again, with more flags.
