@@ -135,13 +135,7 @@ impl From<engine::images::Error> for Error {
             ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self::new(status, message)
+        Self::new(status, sys::chain(&error))
     }
 }
 

@@ -227,7 +227,7 @@ async fn accept(listener: Listener, served: Served, connections: Connections) {
                         }
                     };
                     if let Err(error) = done {
-                        tracing::debug!(error = chain(&*error), "a connection broke off");
+                        tracing::debug!(error = sys::chain(&*error), "a connection broke off");
                     }
                 });
             }
@@ -240,16 +240,6 @@ async fn accept(listener: Listener, served: Served, connections: Connections) {
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
 
 /// What is served, and to whom.
 #[derive(Debug, Clone)]

@@ -77,13 +77,7 @@ pub enum Error {
 impl Error {
     /// The sentence and all its causes in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
+        sys::chain(self)
     }
 
     /// The exit code of the command that failed the build, if one did.

@@ -90,14 +90,7 @@ impl Error {
 
     /// The sentence and all its causes in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
+        sys::chain(self)
     }
 }
 

@@ -85,19 +85,9 @@ fn path_error(error: images::Error, path: &Path) -> Error {
             "Could not find the file {} in container",
             path.display()
         )),
-        images::ErrorKind::Invalid => Error::invalid(chain(&error)),
+        images::ErrorKind::Invalid => Error::invalid(sys::chain(&error)),
         _ => Error::system(format!("access {} in the container", path.display()), error),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl Engine {
@@ -281,7 +271,7 @@ impl Engine {
         };
         let made = self.0.images.commit(&snapshot, base.as_ref(), options);
         made.map_err(|error| match error.kind() {
-            images::ErrorKind::Invalid => Error::invalid(chain(&error)),
+            images::ErrorKind::Invalid => Error::invalid(sys::chain(&error)),
             _ => Error::system("make an image of the container", error),
         })
     }

@@ -43,3 +43,25 @@ fn read(
         }
     })
 }
+
+/// The flag of [`log`].
+fn log_level() -> clap::Arg {
+    clap::Arg::new("log-level")
+        .long("log-level")
+        .short('l')
+        .default_value("info")
+        .value_parser(["error", "warn", "info", "debug", "trace"])
+        .help("What to log on standard error")
+}
+
+/// Begins to log on standard error.
+fn log(matches: &clap::ArgMatches) -> Result<(), String> {
+    let level = { matches.get_one::<String>("log-level") }.ok_or("--log-level is missing")?;
+    let level = level.parse::<tracing::Level>();
+    tracing_subscriber::fmt()
+        .with_max_level(level.map_err(|error| error.to_string())?)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    Ok(())
+}

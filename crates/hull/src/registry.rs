@@ -120,14 +120,7 @@ fn serve_command() -> Command {
         .arg(file("proxy-credentials", "A file with name:password for that registry").requires("proxy"))
         .arg(seconds("gc-interval-s", "21600", "How often what nobody uses is deleted; 0 is never"))
         .arg(grace_flag())
-        .arg(
-            Arg::new("log-level")
-                .long("log-level")
-                .short('l')
-                .default_value("info")
-                .value_parser(["error", "warn", "info", "debug", "trace"])
-                .help("What to log on standard error"),
-        )
+        .arg(crate::log_level())
 }
 
 fn gc_command() -> Command {
@@ -158,17 +151,6 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 fn text(matches: &ArgMatches, name: &str) -> String {
     matches.get_one::<String>(name).cloned().unwrap_or_default()
 }
@@ -192,20 +174,14 @@ fn gc(matches: &ArgMatches) -> Result<(), String> {
         keep: None,
         dry_run,
     };
-    let swept = sweep(&storage, how).map_err(|error| chain(&error))?;
+    let swept = sweep(&storage, how).map_err(|error| sys::chain(&error))?;
     let word = if dry_run { "would delete" } else { "deleted" };
     let told = writeln!(std::io::stdout(), "{word} {swept}");
     told.map_err(|error| error.to_string())
 }
 
 fn run(matches: &ArgMatches) -> Result<(), String> {
-    let level = text(matches, "log-level").parse::<tracing::Level>();
-    let level = level.map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    crate::log(matches)?;
     let address = *{ matches.get_one::<SocketAddr>("listen") }.ok_or("--listen is missing")?;
     let settings = settings(matches)?;
     check_exposure(
@@ -257,7 +233,7 @@ fn settings(matches: &ArgMatches) -> Result<Settings, String> {
         storage: PathBuf::from(text(matches, "storage")),
         read_only,
         deletion: matches.get_flag("delete"),
-        access: access.map_err(|error| chain(&error))?,
+        access: access.map_err(|error| sys::chain(&error))?,
         tls: tls.map(|(certificate, key)| Identity { certificate, key }),
         connections_per_address_max: { matches.get_one::<u16>("connections-per-address") }
             .map_or(usize::MAX, |count| usize::from(*count)),
@@ -307,7 +283,7 @@ async fn serve(address: SocketAddr, settings: Settings) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let storage = settings.storage.clone();
-    let server = Server::open(settings).map_err(|error| chain(&error))?;
+    let server = Server::open(settings).map_err(|error| sys::chain(&error))?;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;

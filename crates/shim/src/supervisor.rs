@@ -808,15 +808,18 @@ fn conflict(message: &str) -> Failure {
 }
 
 fn invalid(error: &dyn std::error::Error) -> Failure {
-    failure_of(FailureKind::Invalid, chain(error))
+    failure_of(FailureKind::Invalid, sys::chain(error))
 }
 
 pub(crate) fn failure(error: &dyn std::error::Error) -> Failure {
-    failure_of(FailureKind::System, chain(error))
+    failure_of(FailureKind::System, sys::chain(error))
 }
 
 pub(crate) fn system(what: &str, error: &io::Error) -> Failure {
-    failure_of(FailureKind::System, format!("{what}: {}", chain(error)))
+    failure_of(
+        FailureKind::System,
+        format!("{what}: {}", sys::chain(error)),
+    )
 }
 
 fn runtime_failure(error: &runtime::Error) -> Failure {
@@ -826,17 +829,5 @@ fn runtime_failure(error: &runtime::Error) -> Failure {
         runtime::ErrorKind::InvalidSpec | runtime::ErrorKind::Unsupported => FailureKind::Invalid,
         _ => FailureKind::System,
     };
-    failure_of(kind, chain(error))
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    failure_of(kind, sys::chain(error))
 }

@@ -39,6 +39,17 @@ impl From<Error> for std::io::Error {
     }
 }
 
+/// An error and all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 /// Names the call that returned an errno.
 pub trait Context<T> {
     /// Adds the call, built only when it failed.

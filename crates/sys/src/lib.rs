@@ -18,4 +18,4 @@ pub mod seccomp;
 pub mod signals;
 pub mod socket;
 
-pub use error::{Context, Error, Result};
+pub use error::{Context, Error, Result, chain};

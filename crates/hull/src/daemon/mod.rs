@@ -77,14 +77,7 @@ pub(crate) fn command() -> Command {
                 .default_values(engine::cdi::DIRECTORIES)
                 .help("Where specifications of devices (CDI) are; a later one wins"),
         )
-        .arg(
-            Arg::new("log-level")
-                .long("log-level")
-                .short('l')
-                .default_value("info")
-                .value_parser(["error", "warn", "info", "debug", "trace"])
-                .help("What to log on standard error"),
-        )
+        .arg(crate::log_level())
         .arg(
             Arg::new("idle-exit")
                 .long("idle-exit")
@@ -110,14 +103,7 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(matches: &clap::ArgMatches) -> Result<(), String> {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let level = text("log-level")
-        .parse::<tracing::Level>()
-        .map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    crate::log(matches)?;
     let run_root = PathBuf::from(text("run-root"));
     let sockets = Sockets::read(matches, &run_root)?;
     let certificates = registry_config::CERTIFICATES.map(PathBuf::from).to_vec();
