@@ -1,13 +1,13 @@
 //! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
 
+use crate::definition::Definition;
 use crate::error::{Doing, Error, Result};
 use crate::fetch::Fetcher;
-use crate::language::{self, CheckDirective, Dockerfile};
-use crate::lint::{self, BaseImage, Finding};
-use crate::plan::{self, Plan};
+use crate::lint::Finding;
+use crate::plan::Plan;
 use crate::progress::{Event, Progress, StepNumber};
 use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
-use crate::scope::{PROXIES, Scope, platform_args};
+use crate::scope::PROXIES;
 use crate::stage::{Finished, Stage};
 use engine::Engine;
 use images::{Hold, Image, ImageId, Images};
@@ -40,13 +40,10 @@ pub fn build(
     request: &Request,
     progress: &dyn Progress,
 ) -> Result<Built> {
-    let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
-    let known = platform_args(&target_platform(request)?, &host());
-    let (global, bases) = bases(&file, request, &known)?;
-    let plan = plan::plan(&file, &bases, request.target.as_deref())?;
-    let directive = directive(request, &file)?;
-    if directive.error {
-        let found = findings(engine, request, &file, &plan.stages)?;
+    let definition = Definition::read(request)?;
+    let plan = definition.plan(request)?;
+    if definition.check.error {
+        let found = definition.findings(engine, request, &plan.stages);
         found
             .iter()
             .for_each(|finding| progress.tell(&Event::Found(finding)));
@@ -58,10 +55,7 @@ pub fn build(
         handle,
         request,
         epoch: epoch(request)?,
-        known,
-        global,
-        bases,
-        file,
+        definition,
         progress,
         results: Results::default(),
         holds: Mutex::default(),
@@ -78,56 +72,14 @@ pub fn build(
 /// # Errors
 /// A Dockerfile that cannot be read, or whose stages do not fit together.
 pub fn check(engine: &Engine, request: &Request) -> Result<Vec<Finding>> {
-    let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
-    let known = platform_args(&target_platform(request)?, &host());
-    let (_, bases) = bases(&file, request, &known)?;
-    let plan = plan::plan(&file, &bases, request.target.as_deref())?;
+    let definition = Definition::read(request)?;
+    let plan = definition.plan(request)?;
     // Who names no stage means them all.
     let stages = match &request.target {
         Some(_) => plan.stages,
-        None => (0..file.stages.len()).collect(),
+        None => (0..definition.file.stages.len()).collect(),
     };
-    findings(engine, request, &file, &stages)
-}
-
-fn findings(
-    engine: &Engine,
-    request: &Request,
-    file: &Dockerfile,
-    stages: &[usize],
-) -> Result<Vec<Finding>> {
-    let platform = target_platform(request)?;
-    let image = |name: &str| {
-        let name = match request.contexts.get(name) {
-            Some(NamedContext::Files(_)) => return None,
-            Some(NamedContext::Image(image)) => image,
-            None => name,
-        };
-        let image = engine.images().get(name).ok()?;
-        Some(BaseImage {
-            env: image.config.config.env.clone(),
-            has_shell: !image.config.config.shell.is_empty(),
-            platform: image.config.platform.clone(),
-        })
-    };
-    let world = lint::World {
-        build_args: &request.build_args,
-        known: &platform_args(&platform, &host()),
-        platform: &platform,
-        ignore: &request.ignore,
-        stages,
-        image: &image,
-    };
-    Ok(lint::check(file, &directive(request, file)?, &world))
-}
-
-/// Which rules count: what the client says, or else the Dockerfile's top.
-fn directive(request: &Request, file: &Dockerfile) -> Result<CheckDirective> {
-    let given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
-    match given.filter(|text| !text.is_empty()) {
-        Some(text) => CheckDirective::parse(text).map_err(Error::Invalid),
-        None => Ok(file.directives.check.clone()),
-    }
+    Ok(definition.findings(engine, request, &stages))
 }
 
 /// # Errors
@@ -141,24 +93,6 @@ fn refuse(found: &[Finding]) -> Result<()> {
             Vec::from_iter(rules).join(", ")
         ))),
     }
-}
-
-/// The platform of this machine.
-fn host() -> Platform {
-    "linux"
-        .parse()
-        .expect("a system alone means this machine's architecture")
-}
-
-fn target_platform(request: &Request) -> Result<Platform> {
-    let host = host();
-    let wanted = request.platform.clone().unwrap_or_else(|| host.clone());
-    if wanted.os != host.os || wanted.architecture != host.architecture {
-        return Err(Error::Unsupported(format!(
-            "building for {wanted} on {host}"
-        )));
-    }
-    Ok(wanted)
 }
 
 /// `SOURCE_DATE_EPOCH`: the time that everything younger gets.
@@ -179,47 +113,13 @@ fn epoch(request: &Request) -> Result<Option<i64>> {
     })
 }
 
-/// The scope of FROM lines, and what each of them names.
-fn bases(
-    file: &Dockerfile,
-    request: &Request,
-    known: &BTreeMap<String, String>,
-) -> Result<(Scope, Vec<String>)> {
-    let mut global = Scope::new(file.directives.escape);
-    for (name, value) in known {
-        global.declare(name, Some(value.clone()));
-    }
-    global.declare_all(file.arguments(), &[], &request.build_args, known)?;
-    let mut bases = Vec::new();
-    for stage in &file.stages {
-        let base = global.word(&stage.from.image, &[])?;
-        if base.is_empty() {
-            return Err(Error::Step {
-                text: stage.text.clone(),
-                position: stage.position,
-                source: Box::new(Error::Invalid(format!(
-                    "base name ({}) should not be blank",
-                    stage.from.image
-                ))),
-            });
-        }
-        bases.push(base);
-    }
-    Ok((global, bases))
-}
-
 /// A build that goes on.
 pub(crate) struct Build<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) images: &'a Images,
     pub(crate) handle: &'a Handle,
     pub(crate) request: &'a Request,
-    pub(crate) file: Dockerfile,
-    /// What each stage's FROM names.
-    pub(crate) bases: Vec<String>,
-    /// Arguments before the first FROM, and what is known of the platforms.
-    pub(crate) global: Scope,
-    pub(crate) known: BTreeMap<String, String>,
+    pub(crate) definition: Definition,
     /// Seconds since 1970 that no time of the image is after.
     pub(crate) epoch: Option<i64>,
     progress: &'a dyn Progress,
@@ -321,7 +221,7 @@ impl<'a> Build<'a> {
                 }
                 let first = plan.stages[..place]
                     .iter()
-                    .map(|at| 1 + self.file.stages[*at].steps.len());
+                    .map(|at| 1 + self.definition.file.stages[*at].steps.len());
                 let first = StepNumber(1 + first.sum::<usize>());
                 let result = Stage::build(self, *at, first);
                 let mut state = lock(&self.results.state);
@@ -359,7 +259,10 @@ impl<'a> Build<'a> {
         let target = plan.stages.last().expect("a plan has its target");
         let finished = self.finished(*target)?;
         // Only now every base image is here.
-        for finding in findings(self.engine, self.request, &self.file, &plan.stages)? {
+        let found = self
+            .definition
+            .findings(self.engine, self.request, &plan.stages);
+        for finding in found {
             self.tell(&Event::Found(&finding));
         }
         self.publish(&finished)
@@ -404,7 +307,11 @@ impl<'a> Build<'a> {
                     name.as_str(),
                     "SOURCE_DATE_EPOCH" | "BUILDKIT_DOCKERFILE_CHECK"
                 )
-                || self.file.arguments().any(|arg| arg.name == **name)
+                || self
+                    .definition
+                    .file
+                    .arguments()
+                    .any(|arg| arg.name == **name)
         };
         let unused: Vec<&str> = { self.request.build_args.keys() }
             .filter(|name| !declared(name))

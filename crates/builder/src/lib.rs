@@ -24,6 +24,7 @@ mod cache;
 mod chmod;
 mod config;
 mod context;
+mod definition;
 mod error;
 pub mod fetch;
 mod mounts;

@@ -1,8 +1,8 @@
 //! Variables of a build: arguments, environment, and what is known beforehand.
 
 use crate::error::{Error, Result};
-use crate::language::ArgDeclaration;
 use crate::language::expand::{ExpandError, Expander};
+use crate::language::{ArgDeclaration, Dockerfile};
 use oci::image::Platform;
 use std::collections::BTreeMap;
 
@@ -48,6 +48,26 @@ impl Scope {
             escape,
             args: Vec::new(),
         }
+    }
+
+    /// That of FROM lines: the arguments before them, and what is known beforehand.
+    pub(crate) fn global(
+        file: &Dockerfile,
+        given: &BTreeMap<String, String>,
+        known: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut global = Self::known(file, known);
+        global.declare_all(file.arguments(), &[], given, known)?;
+        Ok(global)
+    }
+
+    /// What is known beforehand alone.
+    pub(crate) fn known(file: &Dockerfile, known: &BTreeMap<String, String>) -> Self {
+        let mut scope = Self::new(file.directives.escape);
+        for (name, value) in known {
+            scope.declare(name, Some(value.clone()));
+        }
+        scope
     }
 
     /// The declared arguments that have a value, in their order.

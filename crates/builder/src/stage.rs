@@ -74,25 +74,25 @@ pub(crate) struct LayerStep<'t> {
 impl<'b, 'a> Stage<'b, 'a> {
     /// Builds stage `at`. `first` is the number of its FROM.
     pub(crate) fn build(build: &'b Build<'a>, at: usize, first: StepNumber) -> Result<Finished> {
-        let from = &build.file.stages[at].from;
+        let from = &build.definition.file.stages[at].from;
         let mut stage = Self {
             build,
             at,
             layer_steps: (
                 0,
-                1 + { build.file.stages[at].steps.iter() }
+                1 + { build.definition.file.stages[at].steps.iter() }
                     .filter(|step| may_make_layer(step))
                     .count(),
             ),
             name: from.name.clone().unwrap_or_else(|| format!("stage-{at}")),
             layers: Vec::new(),
             config: ConfigFile::default(),
-            scope: Scope::new(build.file.directives.escape),
+            scope: Scope::new(build.definition.file.directives.escape),
             cmd_set: false,
             time: Timestamp::UNIX_EPOCH.to_string(),
             number: first,
         };
-        let file = &build.file.stages[at];
+        let file = &build.definition.file.stages[at];
         stage.begin(&file.text, file.position, false, true);
         let within = |error: Error| in_step(error, &file.text, file.position);
         stage.base().map_err(within)?;
@@ -135,17 +135,17 @@ impl<'b, 'a> Stage<'b, 'a> {
     /// Takes what the stage stands on.
     fn base(&mut self) -> Result<()> {
         let build = self.build;
-        let name = &build.bases[self.at];
-        let platform = build.file.stages[self.at].from.platform.as_ref();
+        let name = &build.definition.bases[self.at];
+        let platform = build.definition.file.stages[self.at].from.platform.as_ref();
         let platform = platform
-            .map(|text| build.global.word(text, &[]))
+            .map(|text| build.definition.global.word(text, &[]))
             .transpose()?;
         let platform = platform
             .filter(|text| !text.is_empty())
             .map(|text| text.parse())
             .transpose()
             .map_err(|error: oci::image::PlatformError| Error::Invalid(error.to_string()))?;
-        if let Origin::Stage(stage) = origin(&build.file, name, self.at)? {
+        if let Origin::Stage(stage) = origin(&build.definition.file, name, self.at)? {
             let finished = build.finished(stage)?;
             self.layers.clone_from(&finished.layers);
             self.config = finished.config.clone();
@@ -239,8 +239,8 @@ impl<'b, 'a> Stage<'b, 'a> {
                 self.build
                     .note_asked(declarations.iter().map(|arg| arg.name.as_str()));
                 let env = self.config.config.env.clone();
-                let mut known = self.build.known.clone();
-                let global = self.build.global.args();
+                let mut known = self.build.definition.known.clone();
+                let global = self.build.definition.global.args();
                 known.extend(global.map(|(name, value)| (name.to_owned(), value.to_owned())));
                 let given = &self.build.request.build_args;
                 self.scope.declare_all(declarations, &env, given, &known)?;

@@ -231,7 +231,7 @@ fn source<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Source<'b
 
 /// The layers of a stage or image.
 pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<oci::Digest>> {
-    match origin(&build.file, from, at)? {
+    match origin(&build.definition.file, from, at)? {
         Origin::Stage(stage) => Ok(build.finished(stage)?.layers.clone()),
         Origin::Outside(name) => Ok(build.image(&name, None)?.layers().to_vec()),
     }

@@ -2,6 +2,7 @@
 
 use super::{Lint, Place, Rule, World, expanded, meant};
 use crate::language::{Dockerfile, Stage};
+use crate::scope::Scope;
 use oci::Reference;
 use oci::image::Platform;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +12,9 @@ const RESERVED: [&str; 2] = ["context", "scratch"];
 
 pub(super) fn check(lint: &mut Lint<'_>, file: &Dockerfile, world: &World<'_>) {
     let escape = file.directives.escape;
-    let given = arguments(file, world, world.build_args);
-    let defaults = arguments(file, world, &BTreeMap::new());
+    // Where a default cannot be replaced, none has a value.
+    let defaults = Scope::global(file, &BTreeMap::new(), world.known)
+        .unwrap_or_else(|_| Scope::known(file, world.known));
     let mut names = BTreeSet::new();
     for stage in &file.stages {
         let place = Place::from(stage);
@@ -29,8 +31,8 @@ pub(super) fn check(lint: &mut Lint<'_>, file: &Dockerfile, world: &World<'_>) {
             }
         }
         let image = &stage.from.image;
-        undeclared(lint, file, world, place, image, &given);
-        let (base, _) = expanded(image, escape, &|name| defaults.get(name).cloned());
+        undeclared(lint, file, world, place, image);
+        let (base, _) = expanded(image, escape, &|name| defaults.get(name, &[]));
         // A name without variables is not made by defaults.
         let valid = base.is_none_or(|base| base.parse::<Reference>().is_ok());
         if image.contains('$') && !valid {
@@ -40,31 +42,10 @@ pub(super) fn check(lint: &mut Lint<'_>, file: &Dockerfile, world: &World<'_>) {
             lint.say(Rule::InvalidDefaultArgInFrom, place, detail);
         }
         if let Some(platform) = &stage.from.platform {
-            undeclared(lint, file, world, place, platform, &given);
+            undeclared(lint, file, world, place, platform);
             platform_flag(lint, stage, place, platform);
         }
     }
-}
-
-/// The arguments before the first FROM that have a value.
-fn arguments(
-    file: &Dockerfile,
-    world: &World<'_>,
-    given: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
-    let mut values = world.known.clone();
-    for argument in file.arguments() {
-        let default = argument.default.as_ref().and_then(|text| {
-            expanded(text, file.directives.escape, &|name| {
-                values.get(name).cloned()
-            })
-            .0
-        });
-        if let Some(value) = given.get(&argument.name).cloned().or(default) {
-            values.insert(argument.name.clone(), value);
-        }
-    }
-    values
 }
 
 fn casing(lint: &mut Lint<'_>, stage: &Stage, place: Place<'_>) {
@@ -96,13 +77,12 @@ fn undeclared(
     world: &World<'_>,
     place: Place<'_>,
     text: &str,
-    values: &BTreeMap<String, String>,
 ) {
     let declared = || {
         let declared = file.arguments().map(|argument| argument.name.as_str());
         declared.chain(world.known.keys().map(String::as_str))
     };
-    let get = |name: &str| values.get(name).cloned();
+    let get = |name: &str| world.global.get(name, &[]);
     let (_, missing) = expanded(text, file.directives.escape, &get);
     for name in missing {
         if !declared().any(|known| known == name) {

@@ -13,6 +13,7 @@ use crate::language::expand::{ExpandError, Expander};
 use crate::language::{
     CheckDirective, Dockerfile, Instruction, Notes, Position, Stage, Step, suggest,
 };
+use crate::scope::Scope;
 use oci::image::Platform;
 use patterns::Ignore;
 use std::cell::RefCell;
@@ -43,42 +44,41 @@ impl Finding {
 
 /// What is known of a base image.
 #[derive(Debug, Clone)]
-pub struct BaseImage {
+pub(crate) struct BaseImage {
     /// Its variables.
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// It says itself what the shell is.
-    pub has_shell: bool,
+    pub(crate) has_shell: bool,
     /// Its platform.
-    pub platform: Platform,
+    pub(crate) platform: Platform,
 }
 
 /// What a Dockerfile is built with.
-pub struct World<'a> {
+pub(crate) struct World<'a> {
     /// The client's arguments.
-    pub build_args: &'a BTreeMap<String, String>,
+    pub(crate) build_args: &'a BTreeMap<String, String>,
     /// Arguments that need no declaration before FROM.
-    pub known: &'a BTreeMap<String, String>,
+    pub(crate) known: &'a BTreeMap<String, String>,
+    /// The arguments before the first FROM.
+    pub(crate) global: &'a Scope,
+    /// What each stage's FROM names.
+    pub(crate) bases: &'a [String],
     /// The platform to build for.
-    pub platform: &'a Platform,
+    pub(crate) platform: &'a Platform,
     /// What is left out of the context.
-    pub ignore: &'a Ignore,
+    pub(crate) ignore: &'a Ignore,
     /// The stages that are built, whose instructions are looked at one by one.
-    pub stages: &'a [usize],
+    pub(crate) stages: &'a [usize],
     /// A base image by its name; `None` where it is not here.
-    pub image: &'a dyn Fn(&str) -> Option<BaseImage>,
-}
-
-impl std::fmt::Debug for World<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World")
-            .field("platform", self.platform)
-            .field("stages", &self.stages)
-            .finish_non_exhaustive()
-    }
+    pub(crate) image: &'a dyn Fn(&str) -> Option<BaseImage>,
 }
 
 /// Checks a Dockerfile. What is found is in the order of its lines.
-pub fn check(file: &Dockerfile, directive: &CheckDirective, world: &World<'_>) -> Vec<Finding> {
+pub(crate) fn check(
+    file: &Dockerfile,
+    directive: &CheckDirective,
+    world: &World<'_>,
+) -> Vec<Finding> {
     let mut lint = Lint {
         directive,
         found: Vec::new(),

@@ -59,18 +59,18 @@ pub(super) fn check(lint: &mut Lint<'_>, file: &Dockerfile, world: &World<'_>) {
             escape: file.directives.escape,
             state: State::default(),
         };
-        let base = checker.base_name(file, &stage.from.image);
-        match file.stage(&base, at).and_then(|parent| done.get(&parent)) {
+        let base = &world.bases[at];
+        match file.stage(base, at).and_then(|parent| done.get(&parent)) {
             Some(parent) => {
                 checker.state = State {
                     last: BTreeMap::new(),
                     ..parent.clone()
                 };
             }
-            None => checker.outside(file, &base, stage.from.platform.as_deref(), stage.into()),
+            None => checker.outside(base, stage.from.platform.as_deref(), stage.into()),
         }
         for step in &stage.steps {
-            checker.step(step, file);
+            checker.step(step);
         }
         let state = checker.state;
         done.insert(at, state);
@@ -85,23 +85,8 @@ struct Checker<'l, 'd, 'a> {
 }
 
 impl<'a> Checker<'_, '_, 'a> {
-    /// What a text of a FROM line becomes.
-    fn base_name(&self, file: &Dockerfile, text: &str) -> String {
-        let get = |name: &str| {
-            let given = self.world.build_args.get(name).cloned();
-            let default = || {
-                let found = file.arguments().find(|argument| argument.name == name)?;
-                expanded(found.default.as_ref()?, self.escape, &|_| None).0
-            };
-            given
-                .or_else(default)
-                .or_else(|| self.world.known.get(name).cloned())
-        };
-        expanded(text, self.escape, &get).0.unwrap_or_default()
-    }
-
     /// Begins on an image.
-    fn outside(&mut self, file: &Dockerfile, base: &str, platform: Option<&str>, place: Place<'_>) {
+    fn outside(&mut self, base: &str, platform: Option<&str>, place: Place<'_>) {
         if base == "scratch" {
             return;
         }
@@ -109,7 +94,8 @@ impl<'a> Checker<'_, '_, 'a> {
             self.state.is_open = true;
             return;
         };
-        let wanted = platform.map(|text| self.base_name(file, text));
+        let global = |name: &str| self.world.global.get(name, &[]);
+        let wanted = platform.and_then(|text| expanded(text, self.escape, &global).0);
         let wanted = wanted.and_then(|text| text.parse::<Platform>().ok());
         let wanted = wanted.as_ref().unwrap_or(self.world.platform);
         let BaseImage {
@@ -160,7 +146,7 @@ impl<'a> Checker<'_, '_, 'a> {
         }
     }
 
-    fn step(&mut self, step: &'a Step, file: &Dockerfile) {
+    fn step(&mut self, step: &'a Step) {
         let place = Place::from(step);
         let word = word_of(&step.text);
         match &step.instruction {
@@ -187,7 +173,7 @@ impl<'a> Checker<'_, '_, 'a> {
                     self.words([&pair.name, &pair.value], place);
                 }
             }
-            Instruction::Arg(_) => self.arg(step, file),
+            Instruction::Arg(_) => self.arg(step),
             Instruction::Expose(ports) => self.expose(ports, place),
             Instruction::Workdir(path) => self.workdir(path, place),
             Instruction::Copy(transfer) => self.transfer(transfer, "Copy", place),
@@ -250,7 +236,7 @@ impl<'a> Checker<'_, '_, 'a> {
         self.state.values.extend(set);
     }
 
-    fn arg(&mut self, step: &Step, file: &Dockerfile) {
+    fn arg(&mut self, step: &Step) {
         let place = Place::from(step);
         let Instruction::Arg(arguments) = &step.instruction else {
             return;
@@ -264,16 +250,9 @@ impl<'a> Checker<'_, '_, 'a> {
                 _ => None,
             };
             // Without a default it is the one from before the first FROM, or what is known beforehand.
-            let of_file = || {
-                let mut arguments = file.arguments();
-                let found = arguments.find(|known| known.name == *name)?;
-                let text = found.default.as_ref()?;
-                expanded(text, self.escape, &|_| None).0
-            };
             let value = given
                 .or(default)
-                .or_else(of_file)
-                .or_else(|| self.world.known.get(name).cloned());
+                .or_else(|| self.world.global.get(name, &[]));
             match value {
                 Some(value) => drop(self.state.values.insert(name.clone(), value)),
                 None => self.state.declared.push(name.clone()),

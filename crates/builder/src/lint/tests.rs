@@ -25,9 +25,16 @@ fn found_with(text: &str, build_args: &[(&str, &str)], ignore: &str) -> Vec<Find
         }),
     };
     let stages: Vec<usize> = (0..file.stages.len()).collect();
+    let global = Scope::global(&file, &build_args, &known).unwrap();
+    let bases = file.stages.iter();
+    let bases: Vec<String> = bases
+        .map(|stage| global.word(&stage.from.image, &[]).unwrap())
+        .collect();
     let world = World {
         build_args: &build_args,
         known: &known,
+        global: &global,
+        bases: &bases,
         platform: &"linux/amd64".parse().unwrap(),
         ignore: &Ignore::parse(ignore).unwrap(),
         stages: &stages,

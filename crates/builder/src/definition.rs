@@ -1,0 +1,129 @@
+//! What a request defines: its Dockerfile, read and with the arguments of its FROM lines.
+
+use crate::error::{Error, Result};
+use crate::language::{self, CheckDirective, Dockerfile};
+use crate::lint::{self, BaseImage, Finding};
+use crate::plan::{self, Plan};
+use crate::request::{NamedContext, Request};
+use crate::scope::{Scope, platform_args};
+use engine::Engine;
+use oci::image::Platform;
+use std::collections::BTreeMap;
+
+/// A Dockerfile with what it is built with.
+pub(crate) struct Definition {
+    pub(crate) file: Dockerfile,
+    /// Which rules of lint count.
+    pub(crate) check: CheckDirective,
+    /// The platform to build for.
+    platform: Platform,
+    /// Arguments that need no value from anybody.
+    pub(crate) known: BTreeMap<String, String>,
+    /// Arguments before the first FROM, and what is known of the platforms.
+    pub(crate) global: Scope,
+    /// What each stage's FROM names.
+    pub(crate) bases: Vec<String>,
+}
+
+impl Definition {
+    /// # Errors
+    /// A Dockerfile that cannot be read, FROM lines that name nothing, a platform that is not this machine's.
+    pub(crate) fn read(request: &Request) -> Result<Self> {
+        let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
+        let platform = target_platform(request)?;
+        let known = platform_args(&platform, &host());
+        let global = Scope::global(&file, &request.build_args, &known)?;
+        Ok(Self {
+            bases: bases(&file, &global)?,
+            check: directive(request, &file)?,
+            file,
+            platform,
+            known,
+            global,
+        })
+    }
+
+    pub(crate) fn plan(&self, request: &Request) -> Result<Plan> {
+        plan::plan(&self.file, &self.bases, request.target.as_deref())
+    }
+
+    /// What had better be written otherwise. Base images that are not here are not looked at.
+    pub(crate) fn findings(
+        &self,
+        engine: &Engine,
+        request: &Request,
+        stages: &[usize],
+    ) -> Vec<Finding> {
+        let image = |name: &str| {
+            let name = match request.contexts.get(name) {
+                Some(NamedContext::Files(_)) => return None,
+                Some(NamedContext::Image(image)) => image,
+                None => name,
+            };
+            let image = engine.images().get(name).ok()?;
+            Some(BaseImage {
+                env: image.config.config.env.clone(),
+                has_shell: !image.config.config.shell.is_empty(),
+                platform: image.config.platform.clone(),
+            })
+        };
+        let world = lint::World {
+            build_args: &request.build_args,
+            known: &self.known,
+            global: &self.global,
+            bases: &self.bases,
+            platform: &self.platform,
+            ignore: &request.ignore,
+            stages,
+            image: &image,
+        };
+        lint::check(&self.file, &self.check, &world)
+    }
+}
+
+/// Which rules count: what the client says, or else the Dockerfile's top.
+fn directive(request: &Request, file: &Dockerfile) -> Result<CheckDirective> {
+    let given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
+    match given.filter(|text| !text.is_empty()) {
+        Some(text) => CheckDirective::parse(text).map_err(Error::Invalid),
+        None => Ok(file.directives.check.clone()),
+    }
+}
+
+/// The platform of this machine.
+fn host() -> Platform {
+    "linux"
+        .parse()
+        .expect("a system alone means this machine's architecture")
+}
+
+fn target_platform(request: &Request) -> Result<Platform> {
+    let host = host();
+    let wanted = request.platform.clone().unwrap_or_else(|| host.clone());
+    if wanted.os != host.os || wanted.architecture != host.architecture {
+        return Err(Error::Unsupported(format!(
+            "building for {wanted} on {host}"
+        )));
+    }
+    Ok(wanted)
+}
+
+/// What each FROM names.
+fn bases(file: &Dockerfile, global: &Scope) -> Result<Vec<String>> {
+    let mut bases = Vec::new();
+    for stage in &file.stages {
+        let base = global.word(&stage.from.image, &[])?;
+        if base.is_empty() {
+            return Err(Error::Step {
+                text: stage.text.clone(),
+                position: stage.position,
+                source: Box::new(Error::Invalid(format!(
+                    "base name ({}) should not be blank",
+                    stage.from.image
+                ))),
+            });
+        }
+        bases.push(base);
+    }
+    Ok(bases)
+}
