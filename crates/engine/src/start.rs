@@ -312,7 +312,9 @@ impl Engine {
         let addresses: Vec<IpAddr> = places.map(|place| place.address).collect();
         let gateway = [false, true].into_iter().find_map(|is_ipv6| {
             let (_, endpoint) = state.way_out(is_ipv6)?;
-            endpoint.place(is_ipv6)?.gateway
+            let gateway = endpoint.place(is_ipv6)?.gateway?;
+            // Who leaves by an interface itself has nobody at the other end.
+            (!gateway.is_unspecified()).then_some(gateway)
         });
         if let NetworkMode::Container(peer) = &spec.network.mode {
             // Whoever shares a network shares its names.

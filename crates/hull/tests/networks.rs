@@ -509,7 +509,6 @@ fn a_container_has_an_interface_on_one_of_the_hosts() {
         ip(&format!("link set {name} {rest}"));
     }
     ip(&format!("link set {other} master {}", engine.bridge()));
-    engine.refused("network create -d macvlan wire", "--opt parent");
     engine.refused(
         "network create -d macvlan -o parent=nowhere0 wire",
         "no interface",

@@ -178,7 +178,7 @@ struct Case<'a> {
 impl Case<'_> {
     fn reaches(&self) -> Vec<Reach> {
         if let Some(uplink) = &self.network.config.uplink {
-            let parent = &uplink.parent;
+            let parent = uplink.parent.name();
             let address = self.address;
             let on_wire = format!(
                 "Whoever is on the wire of {parent} reaches it at {address}, past this host and its firewall."

@@ -34,7 +34,7 @@ pub use redirect::redirect_names;
 pub use subnet::Subnet;
 pub use sys::netlink::Error as NetlinkError;
 pub use tunnel::{Tunnel, VXLAN_PORT};
-pub use uplink::{Uplink, UplinkMode};
+pub use uplink::{IpvlanFlag, IpvlanMode, MacvlanMode, Parent, Uplink, UplinkMode};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -193,7 +193,7 @@ pub struct Address {
     pub address: IpAddr,
     /// The network's prefix length.
     pub prefix: u8,
-    /// The way out, where there is one.
+    /// The way out, where there is one; unspecified: the interface itself.
     pub gateway: Option<IpAddr>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     Protocol, Publish, Rate, Result,
 };
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -165,6 +165,16 @@ impl Networks {
         let exists = network.index.is_some();
         let interface = network.config.interface.clone();
         let tunnel = network.config.tunnel.clone();
+        if let Some(uplink) = network.config.uplink.clone() {
+            let others = state.networks.iter().filter(|(other, _)| *other != key);
+            let parents = others.filter_map(|(_, other)| other.config.uplink.as_ref());
+            let is_shared = parents
+                .into_iter()
+                .any(|other| other.parent.name() == uplink.parent.name());
+            if !is_shared {
+                uplink.lower(&mut link::open()?)?;
+            }
+        }
         if exists && let Some(kernel) = &mut state.kernel {
             if let Some(tunnel) = tunnel {
                 link::delete(&mut kernel.links, &tunnel.interface())?;
@@ -260,10 +270,16 @@ impl Networks {
                 .iter()
                 .find(|address| address.is_ipv6() == is_ipv6);
             let has_gateway = network.config.has_gateway(is_ipv6) && !network.config.internal;
+            let uplink = network.config.uplink.as_ref();
+            let is_routed = uplink.is_some_and(|uplink| uplink.mode.is_routed());
             let taken = match &mut network.pools[usize::from(is_ipv6)] {
                 Some(pool) => pool.take(wanted.copied()).map(|address| {
                     let range = pool.range();
-                    let gateway = has_gateway.then(|| range.gateway());
+                    let gateway = has_gateway.then(|| match (is_routed, is_ipv6) {
+                        (false, _) => range.gateway(),
+                        (true, false) => Ipv4Addr::UNSPECIFIED.into(),
+                        (true, true) => Ipv6Addr::UNSPECIFIED.into(),
+                    });
                     let prefix = range.subnet.prefix();
                     addresses.push(Address {
                         address,

@@ -92,7 +92,7 @@ impl Network {
         if let Some(uplink) = &self.config.uplink {
             return Err(Failure::Invalid(format!(
                 "cannot publish ports: containers on the host's interface {} are reached at their own addresses",
-                uplink.parent
+                uplink.parent.name()
             )));
         }
         Ok(())
@@ -171,7 +171,7 @@ impl State {
         if let Some(uplink) = &network.config.uplink {
             return Err(Failure::Invalid(format!(
                 "what passes an interface on the host's {} cannot be limited: the host has no end of it",
-                uplink.parent
+                uplink.parent.name()
             )));
         }
         let interface = &endpoint.host_interface;
@@ -260,8 +260,7 @@ impl State {
         }
         self.find_pools(shared, key)?;
         if let Some(uplink) = self.network(key)?.config.uplink.clone() {
-            uplink.parent_index(&self.kernel(shared)?.links)?;
-            return Ok(());
+            return uplink.raise(&mut self.kernel(shared)?.links);
         }
         self.rebuild()?;
         self.make_bridge(key)

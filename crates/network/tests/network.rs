@@ -5,7 +5,8 @@
 mod support;
 
 use network::{
-    Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range, Uplink, UplinkMode,
+    Addressing, BridgeConfig, Endpoint, Failure, IpvlanFlag, IpvlanMode, MacvlanMode, Networks,
+    Parent, Protocol, Range, Uplink, UplinkMode,
 };
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::net::{SocketAddr, TcpListener};
@@ -295,7 +296,7 @@ fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
         let world = world();
         let uplink = |mode| BridgeConfig {
             uplink: Some(Uplink {
-                parent: "up0".to_owned(),
+                parent: Parent::Host("up0".to_owned()),
                 mode,
             }),
             ipv4: Addressing::Fixed(Range {
@@ -305,8 +306,8 @@ fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
             }),
             ..BridgeConfig::new("br-unused")
         };
-        for (mode, each_other) in [(UplinkMode::Bridge, true), (UplinkMode::Private, false)] {
-            let networks = networks(uplink(mode));
+        for (mode, each_other) in [(MacvlanMode::Bridge, true), (MacvlanMode::Private, false)] {
+            let networks = networks(uplink(UplinkMode::Macvlan(mode)));
             let a = Member::new(&networks, KEY, "vetha");
             let b = Member::new(&networks, KEY, "vethb");
             let listener = support::listen(&a.namespace, 80);
@@ -334,24 +335,92 @@ fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
             }
             networks.remove(KEY).unwrap();
         }
-        // Where the kernel has no ipvlan, that is said.
-        let networks = networks(uplink(UplinkMode::Ipvlan));
-        let endpoint = networks.reserve(KEY, request("vetha")).unwrap();
-        let container = support::Namespace::new();
-        match networks.connect(KEY, container.netns.as_fd(), &endpoint, true) {
-            Ok(()) => assert!(container.inside(links).contains("eth0")),
-            Err(error) => assert!(error.to_string().contains("no ipvlan"), "{error}"),
-        }
         let networks = Networks::open("hull0");
         let nowhere = BridgeConfig {
             uplink: Some(Uplink {
-                parent: "nowhere0".to_owned(),
-                mode: UplinkMode::Bridge,
+                parent: Parent::Host("nowhere0".to_owned()),
+                mode: UplinkMode::Macvlan(MacvlanMode::Bridge),
             }),
             ..BridgeConfig::new("br-unused")
         };
         networks.plan(KEY, nowhere).unwrap();
         let refused = networks.raise(KEY).unwrap_err();
         assert!(refused.to_string().contains("no interface"), "{refused}");
+    });
+}
+
+/// Connects a container, and says whether the kernel has what that takes.
+fn connects(
+    config: BridgeConfig,
+    module: &str,
+    check: impl FnOnce(&support::Namespace, &Endpoint),
+) {
+    let networks = Networks::open("hull0");
+    networks.plan(KEY, config).unwrap();
+    let connected = networks.raise(KEY).and_then(|()| {
+        let endpoint = networks.reserve(KEY, request("vetha"))?;
+        let container = support::Namespace::new();
+        networks.connect(KEY, container.netns.as_fd(), &endpoint, true)?;
+        check(&container, &endpoint);
+        networks.withdraw(container.netns.as_fd(), &endpoint)?;
+        assert!(networks.disconnect(KEY, &endpoint, true).is_empty());
+        networks.remove(KEY)
+    });
+    if let Err(error) = connected {
+        let missing = format!("the module {module} is needed");
+        assert!(error.to_string().contains(&missing), "{error}");
+    }
+}
+
+#[test]
+fn ipvlan_has_a_wire_or_routes() {
+    on_host(|| {
+        let _world = world();
+        for mode in [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s] {
+            let config = BridgeConfig {
+                uplink: Some(Uplink {
+                    parent: Parent::Host("up0".to_owned()),
+                    mode: UplinkMode::Ipvlan(mode, IpvlanFlag::Bridge),
+                }),
+                ..BridgeConfig::new("br-unused")
+            };
+            connects(config, "ipvlan", |container, endpoint| {
+                let routes = container.inside(|| run("ip route"));
+                let by_interface = routes.contains("default dev eth0");
+                assert_eq!(by_interface, mode != IpvlanMode::L2, "{routes}");
+                let gateway = endpoint.addresses[0].gateway.unwrap();
+                assert_eq!(gateway.is_unspecified(), by_interface);
+            });
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_is_missing_is_made_and_goes_with_the_network() {
+    on_host(|| {
+        let _world = world();
+        let on = |parent: Parent| BridgeConfig {
+            uplink: Some(Uplink {
+                parent,
+                mode: UplinkMode::Macvlan(MacvlanMode::Bridge),
+            }),
+            ..BridgeConfig::new("br-unused")
+        };
+        for (parent, module) in [
+            (Parent::Host("up0.50".to_owned()), "8021q"),
+            (Parent::Nowhere("dm-network".to_owned()), "dummy"),
+        ] {
+            let name = parent.name().to_owned();
+            connects(on(parent), module, |container, _| {
+                assert!(links().contains(&name));
+                assert!(container.inside(links).contains("eth0"));
+            });
+            assert!(!links().contains(&name), "{}", links());
+        }
+        // What the host has stays.
+        let networks = networks(on(Parent::Host("up0".to_owned())));
+        networks.raise(KEY).unwrap();
+        networks.remove(KEY).unwrap();
+        assert!(links().contains("up0"));
     });
 }

@@ -554,6 +554,8 @@ fn endpoint(container: &Snapshot, attachment: &Attachment) -> wire::EndpointSett
     };
     let gateway = |is_ipv6| {
         let gateway = endpoint.place(is_ipv6).and_then(|place| place.gateway);
+        // Unspecified: there is a way out, and nobody's address on it.
+        let gateway = gateway.filter(|gateway| !gateway.is_unspecified());
         gateway.map(|gateway| gateway.to_string())
     };
     let prefix = |is_ipv6| endpoint.place(is_ipv6).map_or(0, |place| place.prefix);

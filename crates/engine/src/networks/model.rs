@@ -148,12 +148,7 @@ impl Network {
         }
         match self.driver {
             Driver::Macvlan | Driver::Ipvlan => {
-                if self.internal {
-                    return Err(Error::unsupported(
-                        "an internal network on an interface of the host (--internal) is not supported",
-                    ));
-                }
-                options::apply_uplink(&self.options, self.driver, &mut config)?;
+                options::apply_uplink(&self.options, self.driver, &self.id, &mut config)?;
             }
             _ => options::apply(&self.options, &mut config)?,
         }
