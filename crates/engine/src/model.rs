@@ -744,6 +744,9 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// What is published.
     pub ports: Vec<PortMapping>,
+    /// The port of ::1 at which the shim hands on what comes from there for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<u16>,
 }
 
 impl Endpoint {

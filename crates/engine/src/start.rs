@@ -144,7 +144,11 @@ impl Engine {
         block_in_place(|| self.connect(container, status.pid))?;
         self.serve_names(container, &link, status.pid).await?;
         step(Step::Ports)?;
-        block_in_place(|| self.publish(container))?;
+        if block_in_place(|| self.publish(container))? {
+            self.relay_ports(container, &link).await?;
+            // Recorded before the container runs: a new engine publishes what is recorded, and nothing else.
+            block_in_place(|| self.save_state(container))?;
+        }
         block_in_place(|| self.update_links_to(&container.snapshot()))?;
         step(Step::Attach)?;
         for Attaching { streams, ready } in container.take_attaching() {

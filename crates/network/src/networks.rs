@@ -311,6 +311,7 @@ impl Networks {
             addresses,
             link_local: request.link_local,
             ports: Vec::new(),
+            relay: None,
         };
         let name = endpoint.host_interface.clone();
         network.endpoints.insert(name, endpoint.clone());
@@ -444,7 +445,9 @@ impl Networks {
         let mut state = self.lock();
         state.network(to_key)?.check_publishes()?;
         state.unlead(from_key, from, &from.ports)?;
-        let has_family = |mapping: &PortMapping| to.address(mapping.host_ip.is_ipv6()).is_some();
+        let has_family = |mapping: &PortMapping| {
+            mapping.is_on_loopback6() || to.address(mapping.host_ip.is_ipv6()).is_some()
+        };
         let (moved, lost): (Vec<_>, Vec<_>) = from.ports.iter().copied().partition(has_family);
         if let Err(error) = state.lead(to_key, to, &moved) {
             // The first error is the one to tell.
@@ -454,6 +457,15 @@ impl Networks {
         lost.iter()
             .for_each(|mapping| state.ports.give_back(mapping));
         Ok(moved)
+    }
+
+    /// Has connections from ::1 to an endpoint's ports come to a port of ::1, where somebody hands them on; None: they are refused.
+    ///
+    /// # Errors
+    /// As the kernel.
+    pub fn relay(&self, key: &str, endpoint: &Endpoint, port: Option<u16>) -> Result<()> {
+        let mut state = self.lock();
+        state.change(key, endpoint, |known| known.relay = port)
     }
 
     /// Takes ports of an endpoint back.
@@ -554,15 +566,19 @@ fn split(
     for request in requests {
         let mut host_ips = Vec::new();
         for host_ip in &request.host_ips {
+            if host_ip.is_ipv6() && host_ip.is_loopback() {
+                if request.protocol != Protocol::Tcp {
+                    return Err(Failure::Invalid(format!(
+                        "cannot publish port {}/{} on ::1: TCP alone is handed on from there; 127.0.0.1 takes it",
+                        request.container_port, request.protocol
+                    )));
+                }
+                host_ips.push(*host_ip);
+                continue;
+            }
             if endpoint.address(host_ip.is_ipv6()).is_none() {
                 return Err(Failure::Invalid(format!(
                     "cannot publish port {} on {host_ip}: the container has no address of its family",
-                    request.container_port
-                )));
-            }
-            if *host_ip == IpAddr::V6(Ipv6Addr::LOCALHOST) {
-                return Err(Failure::Invalid(format!(
-                    "cannot publish port {} on ::1: the kernel has no way from there to a container; 127.0.0.1 has one",
                     request.container_port
                 )));
             }

@@ -9,7 +9,7 @@ use network::{
     Parent, Protocol, Range, Uplink, UplinkMode,
 };
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use support::{
     KEY, Member, WAIT, add, ask_tcp, links, networks, on_host, publish, reaches, request, run,
@@ -76,14 +76,6 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
         for address in [Ipv4Addr::LOCALHOST.into(), v4, v6] {
             served.serves(80, || ask_tcp((address, 8080).into()));
         }
-        // The loopback address of IPv6 leads nowhere, and says so at once.
-        let listener = support::listen(&served.namespace, 80);
-        let refused = std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-        drop(listener);
-        let request = publish(Protocol::Tcp, 80, "::1", 8081);
-        let refused = networks.publish(KEY, &served.endpoint, &[request]);
-        assert!(refused.unwrap_err().to_string().contains("no way"));
         // Another container of the network and the container itself, by way of the host.
         for gateway in [v4, v6] {
             served.serves(80, || near.ask((gateway, 8080).into()));
@@ -98,6 +90,69 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
         assert!(!reaches((Ipv4Addr::LOCALHOST, 8080).into()));
         // The ports are free again.
         networks.publish(KEY, &near.endpoint, &requests).unwrap();
+    });
+}
+
+#[test]
+fn connections_from_the_loopback_address_of_ipv6_come_to_who_hands_them_on() {
+    on_host(|| {
+        let networks = networks(bridge());
+        let mut served = Member::new(&networks, KEY, "vetha");
+        let requests = [
+            publish(Protocol::Tcp, 80, "0.0.0.0", 8080),
+            publish(Protocol::Tcp, 80, "::1", 8081),
+            publish(Protocol::Tcp, 80, "127.0.0.1", 8082),
+        ];
+        served.publish(&networks, KEY, &requests);
+        let refused = |port: u16| {
+            let refused = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        // Nobody does yet, and it is said at once.
+        for port in [8080, 8081, 8082] {
+            refused(port);
+        }
+        let relay = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        let port = relay.local_addr().unwrap().port();
+        networks.relay(KEY, &served.endpoint, Some(port)).unwrap();
+        let asked_for = |port: u16| {
+            let client = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            let (connection, _) = relay.accept().unwrap();
+            drop(client);
+            rustix::net::sockopt::ipv6_original_dst(&connection).unwrap()
+        };
+        for port in [8080, 8081] {
+            assert_eq!(
+                asked_for(port),
+                SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)
+            );
+        }
+        refused(8082);
+        let mapping = |port: u16| {
+            let mut ports = served.endpoint.ports.iter().copied();
+            ports.find(|mapping| mapping.host_port == port).unwrap()
+        };
+        let gone = [mapping(8081)];
+        networks.unpublish(KEY, &served.endpoint, &gone).unwrap();
+        refused(8081);
+        asked_for(8080);
+        // It is put back with everything else.
+        run("nft flush ruleset");
+        until("the firewall is back", || {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).is_ok()
+        });
+        relay.accept().unwrap();
+        networks.relay(KEY, &served.endpoint, None).unwrap();
+        refused(8080);
+        networks.relay(KEY, &served.endpoint, Some(port)).unwrap();
+        assert!(networks.disconnect(KEY, &served.endpoint, true).is_empty());
+        refused(8080);
+        let datagrams = publish(Protocol::Udp, 53, "::1", 5353);
+        let near = Member::new(&networks, KEY, "vethb");
+        let failure = networks
+            .publish(KEY, &near.endpoint, &[datagrams])
+            .unwrap_err();
+        assert!(failure.to_string().contains("TCP alone"), "{failure}");
     });
 }
 
@@ -279,7 +334,7 @@ fn ipv6_ports_need_an_ipv6_address_of_the_container() {
         let failure = networks.publish(
             KEY,
             &served.endpoint,
-            &[publish(Protocol::Tcp, 80, "::1", 8084)],
+            &[publish(Protocol::Tcp, 80, "fd00::1", 8084)],
         );
         assert!(
             failure

@@ -11,7 +11,10 @@ mod names;
 pub mod orphan;
 mod process;
 pub mod protocol;
+mod relay;
+mod services;
 mod state;
+mod stream;
 mod supervisor;
 mod watch;
 

@@ -185,6 +185,20 @@ pub enum Request {
     Subscribe,
     /// Answer the container's questions for names from now on, by these. The container's network has to be up.
     Names(Names),
+    /// Hand connections on that come from ::1 to published ports, by these routes and no others from now on.
+    Relay {
+        /// Where ports lead.
+        routes: Vec<Route>,
+    },
+}
+
+/// Ports of the host, and where they lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The host's ports, first and last.
+    pub host_ports: (u16, u16),
+    /// Where the first leads; each further one to the next port.
+    pub to: SocketAddr,
 }
 
 /// What a container is told when it asks for names.
@@ -282,6 +296,11 @@ pub enum Reply {
     Processes {
         /// Process ids on the host.
         pids: Vec<i32>,
+    },
+    /// To [`Request::Relay`].
+    Relay {
+        /// The port of ::1 that connections are to be led to; None: this host has no ::1.
+        port: Option<u16>,
     },
     /// To [`Request::Names`]: the ports of 127.0.0.11 in the container's network namespace that questions are to come to.
     Names {

@@ -11,12 +11,12 @@
 
 use crate::connection::{Connection, Mode, ProcessKey};
 use crate::log::{Recorder, Stream};
-use crate::names::Resolver;
 use crate::process::{self, Process};
 use crate::protocol::{
     Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Names, Reply, Request,
-    Status, Streams, Target, VERSION, decode,
+    Route, Status, Streams, Target, VERSION, decode,
 };
+use crate::services::Services;
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};
 use oci::runtime::{NamespaceKind, Spec};
@@ -58,8 +58,7 @@ pub(crate) struct Supervisor {
     next_process: ProcessKey,
     ended_execs: VecDeque<ExecStatus>,
     connections: Vec<Connection>,
-    /// Once the engine has asked for it: a container without a network of its own has none. Boxed, as most have none.
-    resolver: Option<Box<Resolver>>,
+    services: Services,
     launcher: Token,
     started: bool,
     paused: bool,
@@ -96,7 +95,7 @@ impl Supervisor {
             processes: BTreeMap::from([(INIT, init)]),
             next_process: INIT + 1,
             ended_execs: VecDeque::new(),
-            resolver: None,
+            services: Services::default(),
             started: false,
             paused: false,
             oom: false,
@@ -149,9 +148,8 @@ impl Supervisor {
             .map(|p| p.key)
         {
             self.process_ready(key, token);
-        } else if let Some(resolver) = &mut self.resolver {
-            // One that was just forgotten is nobody's.
-            let _ = resolver.ready(&mut self.poll, token, flags);
+        } else {
+            self.services.ready(&mut self.poll, token, flags);
         }
     }
 
@@ -239,6 +237,7 @@ impl Supervisor {
                 })
             }
             Request::Names(names) => self.serve_names(names),
+            Request::Relay { routes } => self.relay(routes),
             Request::Exec(exec) => return self.exec(at, &exec),
             Request::Attach(streams) => {
                 self.connections[at].reply(Reply::Done);
@@ -295,23 +294,16 @@ impl Supervisor {
     }
 
     fn serve_names(&mut self, names: Names) -> Result<Reply, Failure> {
-        let resolver = match &mut self.resolver {
-            Some(resolver) => {
-                resolver.set_names(names);
-                resolver
-            }
-            none => {
-                let path = format!("/proc/{}/ns/net", self.container.pid().as_raw_pid());
-                let opened = std::fs::File::open(&path)
-                    .and_then(|netns| Resolver::open(&mut self.poll, netns.as_fd(), names));
-                let opened = opened.map_err(|error| system("listen for names", &error))?;
-                none.insert(Box::new(opened))
-            }
-        };
-        let (udp, tcp) = resolver
-            .ports()
-            .map_err(|error| system("getsockname", &error))?;
+        let pid = self.container.pid().as_raw_pid();
+        let listening = self.services.serve_names(&mut self.poll, pid, names);
+        let (udp, tcp) = listening.map_err(|error| system("listen for names", &error))?;
         Ok(Reply::Names { udp, tcp })
+    }
+
+    fn relay(&mut self, routes: Vec<Route>) -> Result<Reply, Failure> {
+        let listening = self.services.relay(&mut self.poll, routes);
+        let port = listening.map_err(|error| system("listen on ::1", &error))?;
+        Ok(Reply::Relay { port })
     }
 
     fn signal(&mut self, number: i32, to: &Target) -> Result<Reply, Failure> {
@@ -509,9 +501,7 @@ impl Supervisor {
 
     /// Brings everything that follows from what has happened to its conclusion.
     fn settle(&mut self) -> io::Result<()> {
-        if let Some(resolver) = &mut self.resolver {
-            resolver.expire(&mut self.poll);
-        }
+        self.services.expire(&mut self.poll);
         self.reap();
         self.finish_execs();
         self.finish_init();
@@ -641,13 +631,10 @@ impl Supervisor {
         }
         let ended = self.processes.values().filter_map(|process| process.exit);
         let ended = ended.map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1));
-        let names = self
-            .resolver
-            .as_ref()
-            .and_then(|resolver| resolver.deadline());
-        let names =
-            names.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
-        ended.chain(names).chain(log).min()
+        let services = self.services.deadline();
+        let services = services
+            .map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        ended.chain(services).chain(log).min()
     }
 
     fn set_interests(&mut self) -> io::Result<()> {
@@ -676,10 +663,7 @@ impl Supervisor {
             let interest = connection.interest(blocked);
             connection.socket.set(&self.poll, Some(interest))?;
         }
-        match &mut self.resolver {
-            Some(resolver) => resolver.set_interests(&self.poll),
-            None => Ok(()),
-        }
+        self.services.set_interests(&self.poll)
     }
 }
 

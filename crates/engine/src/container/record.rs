@@ -65,6 +65,7 @@ impl From<BridgeEndpoint> for Endpoint {
             }],
             mac: old.mac,
             ports: old.ports,
+            relay: None,
         }
     }
 }

@@ -126,10 +126,23 @@ impl Engine {
         }
         self.save_state(&container)?;
         if pid.is_some() {
-            self.names_changed(&container, &network.id).await?;
+            self.tell_of_change(&container, &network.id).await?;
             self.network_event(&network, "connect", Some(container.id()));
         }
         Ok(())
+    }
+
+    /// Tells everybody what has changed by a connection of a container that runs.
+    async fn tell_of_change(&self, container: &Container, network: &str) -> Result<()> {
+        if network != BRIDGE_ID {
+            block_in_place(|| self.write_names(network))?;
+        }
+        let (Some(link), Some(pid)) = (container.link(), container.state().pid) else {
+            return Ok(());
+        };
+        self.serve_names(container, &link, pid).await?;
+        self.relay_ports(container, &link).await?;
+        self.save_state(container)
     }
 
     /// Makes a new connection of a container that runs.
@@ -210,7 +223,7 @@ impl Engine {
         block_in_place(|| self.unplug(&container, &network.id, pid));
         self.save_state(&container)?;
         if pid.is_some() {
-            self.names_changed(&container, &network.id).await?;
+            self.tell_of_change(&container, &network.id).await?;
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ impl Engine {
             places: reserved.addresses.iter().map(to_place).collect(),
             mac: reserved.mac,
             ports: Vec::new(),
+            relay: None,
         };
         set_endpoint(container, &network.id, Some(endpoint.clone()));
         Ok(endpoint)
@@ -114,12 +115,13 @@ impl Engine {
             .context(|| "set the container's default routes")
     }
 
-    /// Publishes the ports that the container asks for, on the network by which it is reached from everywhere else.
-    pub(crate) fn publish(&self, container: &Container) -> Result<()> {
+    /// Publishes the ports that the container asks for, on the network by which it is reached from everywhere else. False: it
+    /// asks for none.
+    pub(crate) fn publish(&self, container: &Container) -> Result<bool> {
         let wanted = wanted_ports(container);
         let state = container.state();
         if wanted.is_empty() || state.attachments.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let (attachment, endpoint) = publishing(&state).ok_or_else(|| {
             Error::invalid("cannot publish ports: no network of the container leads anywhere else")
@@ -140,8 +142,7 @@ impl Engine {
         })?;
         let ports = ports.iter().map(from_mapping).collect();
         change_endpoint(container, &network.id, |endpoint| endpoint.ports = ports);
-        // Recorded before the container runs: a new engine publishes what is recorded, and nothing else.
-        self.save_state(container)
+        Ok(true)
     }
 
     /// Takes a container's endpoints away, as far as they exist. What fails is logged: the engine's next start sweeps it.
@@ -319,6 +320,7 @@ pub(super) fn to_network(attachment: &Attachment, endpoint: &Endpoint) -> networ
         link_local: attachment.wish.link_local.clone(),
         mac: endpoint.mac,
         ports: endpoint.ports.iter().map(to_mapping).collect(),
+        relay: endpoint.relay,
     }
 }
 

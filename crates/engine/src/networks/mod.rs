@@ -10,6 +10,7 @@ mod model;
 mod options;
 mod ports;
 mod rate;
+mod relay;
 
 pub(crate) use endpoint::{network_namespace, parse_mac};
 pub(crate) use rate::check_rate;

@@ -34,6 +34,10 @@ impl Engine {
             ));
         }
         block_in_place(|| self.change_ports_locked(&container, remove, add))?;
+        if let Some(link) = container.link() {
+            self.relay_ports(&container, &link).await?;
+            self.save_state(&container)?;
+        }
         self.container_event(&container, "update", []);
         Ok(())
     }
