@@ -78,7 +78,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 21] = [
+const NEEDED: [(&str, &str); 23] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -86,6 +86,8 @@ const NEEDED: [(&str, &str); 21] = [
     ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("jq", "jq"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("unshare", "util-linux"),
     ("skopeo", "skopeo"),
     ("runc", "runc"),

@@ -110,7 +110,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         driver: "overlayfs".to_owned(),
         plugins: types::PluginsInfo {
             volume: names(&["local"]),
-            network: names(&["bridge", "host", "ipvlan", "macvlan", "null"]),
+            network: names(&["bridge", "cni", "host", "ipvlan", "macvlan", "null"]),
             authorization: None,
             log: names(&LogDriver::ALL.map(LogDriver::as_str)),
         },

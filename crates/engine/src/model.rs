@@ -7,6 +7,7 @@
 use crate::cdi::DeviceRequest;
 use crate::health::{Check, Health};
 use crate::mounts::Secret;
+use crate::networks::PluginRecord;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -747,6 +748,9 @@ pub struct Endpoint {
     /// The port of ::1 at which the shim hands on what comes from there for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<u16>,
+    /// On a network of plugins what these have been asked, and have answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<Box<PluginRecord>>,
 }
 
 impl Endpoint {

@@ -66,6 +66,7 @@ impl From<BridgeEndpoint> for Endpoint {
             mac: old.mac,
             ports: old.ports,
             relay: None,
+            plugins: None,
         }
     }
 }

@@ -152,13 +152,7 @@ impl Engine {
         let endpoint = self.reserve_endpoint(container, attachment)?;
         // Recorded before it exists, so that a new engine finds it.
         self.save_state(container)?;
-        let known = to_network(attachment, &endpoint);
-        let made = self
-            .0
-            .network
-            .connect(&attachment.network, netns.as_fd(), &known, false);
-        made.map_err(|failure| failed("connect the container to the network", failure))?;
-        self.bound_endpoint(container, attachment, &endpoint)?;
+        self.make_interface(container, (attachment, &endpoint), (pid, &netns), false)?;
         self.route(container, &netns)?;
         self.follow_way_out(container, before)?;
         let dir = self.bundle(container.id()).join("etc");
@@ -182,6 +176,11 @@ impl Engine {
         };
         if from.network == to.network || old.ports.is_empty() {
             return Ok(());
+        }
+        if old.plugins.is_some() || new.plugins.is_some() {
+            return Err(Error::unsupported(
+                "published ports cannot move to or from a cni network: give the network they are on a higher --gw-priority",
+            ));
         }
         let moved = self.0.network.move_ports(
             (&from.network, &to_network(&from, &old)),

@@ -57,6 +57,14 @@ impl Engine {
     }
 
     fn set_rate(&self, attachment: &Attachment, endpoint: &Endpoint, rate: Rate) -> Result<()> {
+        if endpoint.plugins.is_some() {
+            return match rate == Rate::default() {
+                true => Ok(()),
+                false => Err(Error::unsupported(
+                    "a network rate on a cni network is not supported: its plugins can bound what passes",
+                )),
+            };
+        }
         let known = to_network(attachment, endpoint);
         let bound = self.0.network.bound(&attachment.network, &known, rate);
         bound.map_err(|failure| failed("limit the container's network", failure))

@@ -21,6 +21,9 @@ impl Engine {
         let Some((attachment, endpoint)) = publishing(&state) else {
             return Ok(());
         };
+        if endpoint.plugins.is_some() {
+            return Ok(());
+        }
         let known = to_network(attachment, endpoint);
         let routes = routes(&known);
         if routes.is_empty() && known.relay.is_none() {
