@@ -70,6 +70,8 @@ pub(crate) type Reply = Result<Response<Body>, Error>;
 pub(crate) struct Error {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// The answer is the sentence alone, and no JSON.
+    plain: bool,
 }
 
 impl Error {
@@ -77,7 +79,14 @@ impl Error {
         Self {
             status,
             message: message.into(),
+            plain: false,
         }
+    }
+
+    /// To be answered without JSON.
+    pub(crate) fn in_plain_text(mut self) -> Self {
+        self.plain = true;
+        self
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -98,6 +107,9 @@ impl Error {
     pub(crate) fn into_response(self) -> Response<Body> {
         if self.status == StatusCode::NOT_MODIFIED {
             return empty(self.status);
+        }
+        if self.plain {
+            return text_with(self.status, self.message);
         }
         let body = api_types::ErrorResponse {
             message: self.message,
@@ -143,6 +155,18 @@ impl From<engine::images::Error> for Error {
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::Whole(None));
     *response.status_mut() = status;
+    response
+}
+
+/// A line of text.
+fn text_with(status: StatusCode, mut line: String) -> Response<Body> {
+    line.push('\n');
+    let mut response = Response::new(Body::Whole(Some(line.into())));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     response
 }
 
@@ -326,6 +350,11 @@ impl Query {
             .first()
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// Takes a parameter for absent.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
     /// Every value.

@@ -3,12 +3,15 @@
 use crate::host::Host;
 use crate::http::{Body, Error, Query, Reply, json, send_line, stream};
 use crate::images::signed;
+use crate::older;
 use crate::server::Call;
+use crate::version::Version;
 use crate::wire::summary;
 use api_types as types;
 use engine::Engine;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
+use engine::images::registry::config::Known;
 use engine::model::{LogDriver, Phase};
 use http::{HeaderValue, Response, header};
 use std::collections::BTreeMap;
@@ -101,7 +104,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         security_options.insert(0, "name=apparmor");
     }
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
-    json(&types::Info {
+    let mut info = types::Info {
         containers: count(&|_| true),
         containers_running: count(&|phase| phase == Phase::Running),
         containers_paused: count(&|phase| phase == Phase::Paused),
@@ -134,6 +137,8 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         n_cpu: std::thread::available_parallelism()
             .map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
         mem_total: memory_bytes(),
+        index_server_address: INDEX.to_owned(),
+        registry_config: Some(registries(config)),
         docker_root_dir: config.data_root.display().to_string(),
         name: nodename(),
         server_version: VERSION.to_owned(),
@@ -151,7 +156,35 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         security_options: names(&security_options),
         warnings: Some(host.warnings()),
         ..types::Info::default()
-    })
+    };
+    { call.version.lacks(older::INFO) }.for_each(|undo| undo(&mut info));
+    json(&info)
+}
+
+/// Where Docker's own clients log in unless told otherwise.
+const INDEX: &str = "https://index.docker.io/v1/";
+
+/// Loopback's addresses, on which plain HTTP is taken from a registry.
+const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
+
+fn registries(config: &engine::Config) -> types::RegistryConfig {
+    let known = config.registries.known();
+    let index = |known: &Known| types::RegistryIndex {
+        name: known.name.clone(),
+        mirrors: known.mirrors.clone(),
+        secure: known.secure,
+        official: known.name == oci::reference::DEFAULT_DOMAIN,
+    };
+    let indexes: BTreeMap<_, _> = { known.iter() }
+        .map(|known| (known.name.clone(), index(known)))
+        .collect();
+    let official = indexes.values().find(|index| index.official);
+    types::RegistryConfig {
+        insecure_registry_cidrs: Some(LOOPBACK.map(str::to_owned).to_vec()),
+        mirrors: official.map(|index| index.mirrors.clone()),
+        index_configs: indexes,
+        ..types::RegistryConfig::default()
+    }
 }
 
 fn nodename() -> String {
@@ -223,9 +256,10 @@ pub(crate) async fn disk_usage(call: &Call<'_>) -> Reply {
     }
     let engine = call.engine.clone();
     let measured = tokio::task::spawn_blocking(move || measure(&engine, &kinds));
-    let usage = measured
+    let mut usage = measured
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    { call.version.lacks(older::DISK_USAGE) }.for_each(|undo| undo(&mut usage));
     json(&usage)
 }
 
@@ -286,6 +320,7 @@ struct Wanted {
     filters: types::Filters,
     since: Option<jiff::Timestamp>,
     until: Option<jiff::Timestamp>,
+    without_new_images: bool,
 }
 
 impl Wanted {
@@ -305,10 +340,20 @@ impl Wanted {
             "type",
             "volume",
         ];
+        let (since, until) = (query.time("since")?, query.time("until")?);
+        if since.is_some() && until.is_some_and(|until| since > Some(until)) {
+            let text = |name| query.get(name).unwrap_or_default();
+            return Err(Error::bad_request(format!(
+                "`since` time ({}) cannot be after `until` time ({})",
+                text("since"),
+                text("until")
+            )));
+        }
         Ok(Self {
             filters: query.filters(&known)?,
-            since: query.time("since")?,
-            until: query.time("until")?,
+            since,
+            until,
+            without_new_images: false,
         })
     }
 
@@ -327,7 +372,9 @@ impl Wanted {
                     .get("image")
                     .is_some_and(|image| image == wanted)
         };
-        any("type", &|kind| kind == event.kind.as_str())
+        let is_new_image = event.kind == EventKind::Image && event.action == "create";
+        !(is_new_image && self.without_new_images)
+            && any("type", &|kind| kind == event.kind.as_str())
             // "exec_start: ls" is found as exec_start.
             && any("event", &|action| event.action == action || event.action.starts_with(&format!("{action}: ")))
             && any("container", &|wanted| object(EventKind::Container, wanted))
@@ -368,13 +415,16 @@ fn message(event: &Event) -> types::EventMessage {
 }
 
 pub(crate) fn events(call: &Call<'_>) -> Reply {
-    let wanted = Wanted::read(&call.query)?;
+    let mut wanted = Wanted::read(&call.query)?;
+    // Older clients do not know that images are made.
+    wanted.without_new_images = call.version < Version::of(46);
     let (past, mut receiver) = call.engine.events();
     let (pieces, response) = stream("application/json");
     let now = jiff::Timestamp::now();
     tokio::spawn(async move {
         let in_past = |event: &&Arc<Event>| {
-            wanted.since.is_some_and(|since| event.time >= since)
+            (wanted.since.is_some() || wanted.until.is_some())
+                && wanted.since.is_none_or(|since| event.time >= since)
                 && wanted.until.is_none_or(|until| event.time <= until)
         };
         for event in past.iter().filter(in_past) {

@@ -287,14 +287,13 @@ impl<'a> Build<'a> {
         config.config.labels.extend(self.request.labels.clone());
         let made = self.images.make_image(config, &finished.layers, None);
         let id = made.doing(|| "make the image".to_owned())?;
+        self.engine.new_image_event(&id.to_string());
         for tag in &self.request.tags {
             let tagged = self.images.tag(&id.to_string(), tag);
             tagged.doing(|| format!("tag the image {}", tag.familiar()))?;
             let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
             self.engine.image_event("tag", &id.to_string(), name);
         }
-        self.engine
-            .image_event("build", &id.to_string(), BTreeMap::new());
         Ok(id)
     }
 

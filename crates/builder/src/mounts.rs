@@ -11,7 +11,7 @@ use crate::error::{Doing, Error, Result};
 use crate::language::{CacheSharing, Mount, MountKind};
 use crate::stage::Stage;
 use crate::transfer::layers_of;
-use engine::model::{Mount as EngineMount, MountSource};
+use engine::model::{Mount as EngineMount, MountForm, MountSource};
 use images::copy::{self, Copy, Found, Want};
 use images::tar::Kind;
 use images::{Scratch, changes};
@@ -154,6 +154,7 @@ impl Mounted {
                 mode: String::new(),
             },
             read_only,
+            form: MountForm::Long,
         });
     }
 
@@ -195,6 +196,7 @@ impl Mounted {
                         .collect(),
                 },
                 read_only: false,
+                form: MountForm::Long,
             }),
             MountKind::Secret { id, required, .. } => {
                 match (stage.build.request.client.secret(id)?, required) {

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::health::Check;
 use crate::model::{
-    Attachment, CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port,
-    ProcessSpec, Protocol, SPEC_VERSION, Snapshot, Spec, State,
+    Attachment, CreateRequest, ImageSource, Ipc, Mount, MountForm, MountSource, Namespace,
+    NetworkMode, Port, ProcessSpec, Protocol, SPEC_VERSION, Snapshot, Spec, State,
 };
 use crate::{Engine, ids};
 use jiff::Timestamp;
@@ -37,6 +37,18 @@ impl Engine {
         let source = ImageSource::Layers(layers);
         let created = block_in_place(|| self.create_from(request, source, ImageConfig::default()));
         created.map(|(snapshot, _)| snapshot)
+    }
+
+    /// Checks that an image runs on a platform. A directory of the host does, on whatever that is.
+    ///
+    /// # Errors
+    /// No such image, or one for another platform.
+    pub fn check_platform(&self, image: &str, wanted: &oci::image::Platform) -> Result<()> {
+        if is_directory(image) {
+            return Ok(());
+        }
+        let found = block_in_place(|| self.0.images.get_for(image, Some(wanted)));
+        found.map(drop).map_err(|error| not_usable(image, error))
     }
 
     fn create_blocking(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
@@ -86,7 +98,7 @@ impl Engine {
     }
 
     fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {
-        if reference.starts_with(['/', '.']) {
+        if is_directory(reference) {
             let path = std::fs::canonicalize(reference).map_err(|error| {
                 Error::invalid(format!(
                     "cannot use {reference} as a root filesystem: {error}"
@@ -103,11 +115,7 @@ impl Engine {
             .0
             .images
             .get(reference)
-            .map_err(|error| match error.kind() {
-                images::ErrorKind::NotFound => Error::not_found(error.to_string()),
-                images::ErrorKind::Invalid => Error::invalid(error.to_string()),
-                _ => Error::system(format!("look up image {reference}"), error),
-            })?;
+            .map_err(|error| not_usable(reference, error))?;
         Ok((
             ImageSource::Image(image.id.to_string()),
             image.config.config.clone(),
@@ -138,6 +146,7 @@ impl Engine {
                 }
                 request.mounts.push(Mount {
                     read_only: mount.read_only || read_only,
+                    form: MountForm::Inherited,
                     ..mount.clone()
                 });
             }
@@ -298,6 +307,19 @@ impl Engine {
     }
 }
 
+/// Whether what a request calls an image is a directory of the host.
+fn is_directory(image: &str) -> bool {
+    image.starts_with(['/', '.'])
+}
+
+fn not_usable(image: &str, error: images::Error) -> Error {
+    match error.kind() {
+        images::ErrorKind::NotFound => Error::not_found(error.to_string()),
+        images::ErrorKind::Invalid => Error::invalid(error.to_string()),
+        _ => Error::system(format!("look up image {image}"), error),
+    }
+}
+
 /// Merges the image's configuration into the request.
 fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Result<Spec> {
     let mut network = request.network;
@@ -421,6 +443,7 @@ fn anonymous_volume(target: &str) -> Result<Mount> {
         target: target.to_owned(),
         source,
         read_only: false,
+        form: MountForm::Inherited,
     })
 }
 
@@ -510,6 +533,7 @@ mod tests {
                 options: Vec::new(),
             },
             read_only: false,
+            form: MountForm::Short,
         };
         check_mounts(&[tmpfs("/a"), tmpfs("/a/b")]).unwrap();
         for bad in [

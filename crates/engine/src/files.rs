@@ -244,6 +244,7 @@ impl Engine {
         reference: Option<String>,
         comment: String,
     ) {
+        self.new_image_event(id);
         if let Some(name) = &reference {
             let attributes = BTreeMap::from([("name".to_owned(), name.clone())]);
             self.image_event("tag", id, attributes);

@@ -227,6 +227,12 @@ impl Engine {
         self.0.events.emit(EventKind::Image, action, id, attributes);
     }
 
+    /// Tells that an image was made, by a build or of a container.
+    pub fn new_image_event(&self, id: &str) {
+        let name = BTreeMap::from([("name".to_owned(), id.to_owned())]);
+        self.image_event("create", id, name);
+    }
+
     /// Tells that what nobody used was removed.
     pub fn prune_event(&self, kind: EventKind, bytes: u64) {
         let reclaimed = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);

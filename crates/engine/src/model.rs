@@ -336,6 +336,22 @@ pub struct Mount {
     pub source: MountSource,
     /// Not writable.
     pub read_only: bool,
+    /// How it was asked for.
+    #[serde(default)]
+    pub form: MountForm,
+}
+
+/// How a mount was asked for, which inspection shows again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountForm {
+    /// In one word (`-v`, `--tmpfs`).
+    #[default]
+    Short,
+    /// In fields (`--mount`).
+    Long,
+    /// Not at all: another container, or the image, has it.
+    Inherited,
 }
 
 /// What is mounted.

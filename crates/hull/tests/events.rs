@@ -70,6 +70,7 @@ container update
 container extract-to-dir
 container archive-path
 container pause
+image create
 image tag
 container commit comment=said imageRef=made:1
 container unpause

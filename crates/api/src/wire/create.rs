@@ -21,7 +21,11 @@ pub(crate) const SHM_BYTES: u64 = 64 << 20;
 type Result<T> = std::result::Result<T, Error>;
 
 /// Reads a request.
-pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<CreateRequest> {
+pub(crate) fn request(
+    name: Option<&str>,
+    body: wire::CreateRequest,
+    below_binds: mounts::BelowBinds,
+) -> Result<CreateRequest> {
     let host = body.host_config.as_deref().cloned().unwrap_or_default();
     refuse(&body, &host)?;
     if body
@@ -62,7 +66,7 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         },
         isolation: isolation(&body, &host)?,
         limits: limits(&host.resources())?,
-        mounts: mounts::read(&host)?,
+        mounts: mounts::read(&host, below_binds)?,
         volumes: keys(&body.volumes),
         network: network(&body, &host)?,
         wishes: wishes(&body)?,
@@ -622,7 +626,8 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<CreateRequest> {
-        request(None, api_types::from_slice(json.as_bytes()).unwrap())
+        let body = api_types::from_slice(json.as_bytes()).unwrap();
+        request(None, body, mounts::BelowBinds::ReadOnly)
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod inspect;
+mod long_mounts;
 pub(crate) mod mounts;
 pub(crate) mod stats;
 pub(crate) mod summary;
