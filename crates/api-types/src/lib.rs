@@ -12,6 +12,7 @@
 
 mod auth;
 mod build;
+mod checkpoint;
 mod config;
 mod container;
 mod exec;
@@ -31,6 +32,7 @@ pub use build::{
     BuildEvent, BuildFinding, COMPONENT_DETAIL as BUILD_EVENTS, EVENT_ID, HEADER_SECRETS,
     PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_NAMED, SECRETS_BYTES_MAX,
 };
+pub use checkpoint::{CheckpointCreateRequest, CheckpointSummary};
 pub use config::{Config, Empty, HealthConfig, StrSlice};
 pub use container::{
     ChangeKind, ContainerPruneResponse, ContainerSummary, ContainerSummaryHostConfig,

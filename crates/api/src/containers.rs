@@ -1,6 +1,7 @@
 //! `/containers` and `/commit`.
 
 use crate::access::{Access, without_values};
+use crate::checkpoints;
 use crate::http::{
     BodyReader, Error, PieceWriter, Pieces, Reply, empty, json, json_with, read_json, send_line,
     stream,
@@ -124,7 +125,10 @@ pub(crate) fn explain_ports(call: &Call<'_>, id: &str) -> Reply {
 }
 
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
-    call.engine.start(id).await?;
+    let name = call.query.get("checkpoint").unwrap_or_default();
+    let directory = call.query.get("checkpoint-dir");
+    let checkpoint = (!name.is_empty()).then(|| checkpoints::named(name, directory));
+    call.engine.start(id, checkpoint.as_ref()).await?;
     Ok(empty(NO_CONTENT))
 }
 

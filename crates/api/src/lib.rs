@@ -5,6 +5,7 @@
 
 mod access;
 mod build;
+mod checkpoints;
 mod containers;
 mod distribution;
 mod exec;

@@ -4,7 +4,9 @@ use crate::access::Access;
 use crate::http::{Body, Error, Query, Reply, empty};
 use crate::socket::{Caller, Peer};
 use crate::version::{Unserved, Version};
-use crate::{build, containers, distribution, exec, images, networks, system, volumes};
+use crate::{
+    build, checkpoints, containers, distribution, exec, images, networks, system, volumes,
+};
 use buildkit::BuildKit;
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -46,7 +48,8 @@ pub(crate) async fn respond(context: Context, mut request: Request<Incoming>) ->
         "Api-Version",
         HeaderValue::from_static(api_types::API_VERSION),
     );
-    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    // Docker's client has checkpoints for such engines alone.
+    headers.insert("Docker-Experimental", HeaderValue::from_static("true"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(
         http::header::SERVER,
@@ -190,7 +193,9 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::GET, ["containers", id, "attach", "ws"]) => {
             containers::attach_websocket(call, id).await
         }
-        (_, ["containers", _, "checkpoints", ..]) => Err(Error::unsupported("a checkpoint")),
+        (_, ["containers", id, "checkpoints", rest @ ..]) => {
+            checkpoints::route(method, id, rest, call).await
+        }
         _ => Err(Error::not_found("page not found")),
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn version() -> Reply {
     let details = BTreeMap::from([
         ("ApiVersion".to_owned(), types::API_VERSION.to_owned()),
         ("Arch".to_owned(), architecture().to_owned()),
+        ("Experimental".to_owned(), "true".to_owned()),
         ("KernelVersion".to_owned(), release.clone()),
         (
             "MinAPIVersion".to_owned(),
@@ -81,6 +82,7 @@ pub(crate) fn version() -> Reply {
         version: VERSION.to_owned(),
         api_version: types::API_VERSION.to_owned(),
         min_api_version: types::API_VERSION_MIN.to_owned(),
+        experimental: true,
         os: "linux".to_owned(),
         arch: architecture().to_owned(),
         kernel_version: release,
@@ -144,6 +146,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         server_version: VERSION.to_owned(),
         runtimes: BTreeMap::from([("hull".to_owned(), types::Runtime::default())]),
         default_runtime: "hull".to_owned(),
+        experimental_build: true,
         swarm: types::SwarmInfo {
             local_node_state: "inactive".to_owned(),
             ..types::SwarmInfo::default()

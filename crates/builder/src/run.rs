@@ -281,7 +281,7 @@ impl<'s, 'a> Container<'s, 'a> {
         let ended = engine.wait(&self.id, Condition::NextExit);
         let ended = ended.doing(|| "wait for the command".to_owned())?;
         engine
-            .start(&self.id)
+            .start(&self.id, None)
             .await
             .doing(|| "start the command".to_owned())?;
         let stream = match attached {

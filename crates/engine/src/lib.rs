@@ -12,6 +12,7 @@ pub mod model;
 
 mod apparmor;
 mod attach;
+mod checkpoint;
 mod container;
 mod create;
 mod error;
@@ -43,6 +44,7 @@ mod volumes;
 mod wait;
 
 pub use attach::Attached;
+pub use checkpoint::Checkpoint;
 pub use error::{Error, Kind, Result};
 pub use files::Archive;
 pub use images;

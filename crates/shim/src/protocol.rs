@@ -58,6 +58,18 @@ pub struct Launch {
     /// Where output is sent besides.
     #[serde(default)]
     pub remote_log: Option<RemoteLog>,
+    /// The images that its processes are made of, instead of executing a command.
+    #[serde(default)]
+    pub restore: Option<Restore>,
+}
+
+/// What a container is restored from, and by whom.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restore {
+    /// The program criu.
+    pub criu: PathBuf,
+    /// The directory of its images.
+    pub images: PathBuf,
 }
 
 /// Where and how output is recorded.
@@ -146,7 +158,8 @@ pub enum SyslogFormat {
 pub enum Request {
     /// How is the container?
     Status,
-    /// Let the container's process run.
+    /// Let the container's process run. Of a container that is restored, this makes its processes: until then there is but one,
+    /// which holds its network namespace.
     Start,
     /// Send a signal to the init or to an exec.
     Signal {
@@ -168,6 +181,16 @@ pub enum Request {
     Pause,
     /// Undo [`Request::Pause`].
     Resume,
+    /// Make images of the container's processes. The answer comes when they are there; requests on other connections are
+    /// answered meanwhile.
+    Checkpoint {
+        /// The program criu.
+        criu: PathBuf,
+        /// An empty directory.
+        images: PathBuf,
+        /// Whether the container goes on; it is killed otherwise, once the images are there.
+        leave_running: bool,
+    },
     /// Change the limits.
     Update {
         /// What to change; absent values stay.
@@ -285,7 +308,7 @@ pub enum Reply {
     Failed(Failure),
     /// To the launch and to [`Request::Status`].
     Status(Status),
-    /// To [`Request::Exec`].
+    /// To [`Request::Exec`], and to [`Request::Start`] of a container that was restored.
     Started {
         /// The process id on the host.
         pid: i32,

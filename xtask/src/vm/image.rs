@@ -18,8 +18,9 @@ const TOOLS: [(&str, &str); 3] = [
 ];
 
 /// What the machine has beside the programs that the tests call.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "apparmor",
+    "criu",
     "dbus",
     "dbus-user-session",
     "initramfs-tools",
