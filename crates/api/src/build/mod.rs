@@ -125,7 +125,9 @@ fn tell_built(
     say: &dyn Fn(&types::JsonMessage),
 ) {
     // There is no output but an image here.
-    let Some(id) = built.id.as_ref() else { return };
+    let Some(id) = built.made.id.as_ref() else {
+        return;
+    };
     let (id, digits) = (id.to_string(), id.hex());
     if events {
         say(&tell::event(&types::BuildEvent::Built {
