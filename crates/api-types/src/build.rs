@@ -89,6 +89,18 @@ pub enum BuildEvent {
         /// Bytes of the files in its layer, where it made one.
         layer_bytes: Option<u64>,
     },
+    /// Something begins that is no step.
+    Task {
+        /// What.
+        name: String,
+    },
+    /// It has ended.
+    TaskEnded {
+        /// What.
+        name: String,
+        /// Why it failed, if it has.
+        error: Option<String>,
+    },
     /// Something had better be written otherwise.
     Found(BuildFinding),
     /// Everything that was to be found has been told (`check=1`); nothing is built.

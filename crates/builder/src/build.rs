@@ -1,19 +1,24 @@
 //! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
 
+use crate::bundle::Part;
+use crate::cache::Kept;
 use crate::definition::Definition;
 use crate::error::{Doing, Error, Result};
 use crate::fetch::Fetcher;
 use crate::lint::Finding;
+use crate::output::Made;
 use crate::plan::Plan;
 use crate::progress::{Event, Progress, StepNumber};
+use crate::remote::{self, CacheMode, CachePlace, Document, Imported};
 use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
 use crate::scope::PROXIES;
 use crate::stage::{Finished, Stage};
 use engine::Engine;
-use images::{Hold, Image, ImageId, Images};
-use oci::image::{ConfigFile, Platform};
+use images::{Hold, Image, Images};
+use oci::image::{ConfigFile, Descriptor, Platform};
 use oci::{Digest, Reference};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sys::root::Root;
 use tokio::runtime::Handle;
@@ -21,12 +26,14 @@ use tokio::runtime::Handle;
 /// What a build has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// The image, where one was made.
-    pub id: Option<ImageId>,
+    /// What became of it.
+    pub made: Made,
     /// Steps that were done, base images included.
     pub steps: usize,
     /// Of those, taken from the cache.
     pub cached: usize,
+    /// The manifest of the cache that the client has got, where it wanted one.
+    pub cache: Option<Descriptor>,
 }
 
 /// Builds an image. Blocks, and runs on threads of its own; `handle` is the engine's runtime.
@@ -49,7 +56,12 @@ pub fn build(
             .for_each(|finding| progress.tell(&Event::Found(finding)));
         refuse(&found)?;
     }
+    let tell = |event: &Event<'_>| progress.tell(event);
+    let imported = Imported::read(engine, handle, request, &tell)?;
     let build = Build {
+        imported,
+        kept: Mutex::default(),
+        mounts_used: Mutex::default(),
         engine,
         images: engine.images(),
         handle,
@@ -123,6 +135,12 @@ pub(crate) struct Build<'a> {
     /// Seconds since 1970 that no time of the image is after.
     pub(crate) epoch: Option<i64>,
     progress: &'a dyn Progress,
+    /// Caches elsewhere.
+    pub(crate) imported: Imported<'a>,
+    /// The results of this build's steps.
+    kept: Mutex<Vec<Kept>>,
+    /// Cache mounts that were used, by their IDs.
+    mounts_used: Mutex<BTreeMap<String, PathBuf>>,
     results: Results,
     /// Every layer that the build counts on.
     holds: Mutex<Vec<Hold<'a>>>,
@@ -179,6 +197,28 @@ impl<'a> Build<'a> {
     /// Counts on layers until the build's end.
     pub(crate) fn keep_held(&self, hold: Hold<'a>) {
         lock(&self.holds).push(hold);
+    }
+
+    /// Notes a result of a step.
+    pub(crate) fn note_kept(&self, kept: Kept) {
+        if !self.request.cache_to.is_empty() {
+            lock(&self.kept).push(kept);
+        }
+    }
+
+    /// The results of the steps that are done.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        lock(&self.kept).clone()
+    }
+
+    /// Notes that a cache mount is used, and where it is.
+    pub(crate) fn note_mount(&self, id: &str, path: &Path) {
+        lock(&self.mounts_used).insert(id.to_owned(), path.to_owned());
+    }
+
+    /// The cache mounts that were used.
+    pub(crate) fn mounts_used(&self) -> BTreeMap<String, PathBuf> {
+        lock(&self.mounts_used).clone()
     }
 
     /// Notes that arguments are declared.
@@ -271,30 +311,42 @@ impl<'a> Build<'a> {
     fn publish(&self, finished: &Finished) -> Result<Built> {
         self.warn_of_arguments();
         self.tell(&Event::Publishing);
-        let id = match &self.request.output {
-            None => Some(self.make_image(finished)?),
-            Some(output) => {
-                output.take(&self.view(&finished.layers)?.root)?;
-                None
-            }
-        };
+        let part = self.part(finished);
+        let made = self.make_outputs(&[part], &[&finished.layers])?;
+        self.tell(&Event::Published);
+        let layers = finished.layers.iter().copied().collect();
+        let cache = remote::export(self, &layers)?;
         let (steps, cached) = *lock(&self.counted);
-        Ok(Built { id, steps, cached })
+        Ok(Built {
+            made,
+            steps,
+            cached,
+            cache,
+        })
     }
 
-    fn make_image(&self, finished: &Finished) -> Result<ImageId> {
+    /// The image of what a stage has led to.
+    fn part(&self, finished: &Finished) -> Part {
         let mut config = finished.config.clone();
         config.config.labels.extend(self.request.labels.clone());
-        let made = self.images.make_image(config, &finished.layers, None);
-        let id = made.doing(|| "make the image".to_owned())?;
-        self.engine.new_image_event(&id.to_string());
-        for tag in &self.request.tags {
-            let tagged = self.images.tag(&id.to_string(), tag);
-            tagged.doing(|| format!("tag the image {}", tag.familiar()))?;
-            let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
-            self.engine.image_event("tag", &id.to_string(), name);
+        config.build_cache = self.inline_cache(finished);
+        config.rootfs.diff_ids.clone_from(&finished.layers);
+        Part {
+            platform: config.platform.clone(),
+            config: serde_json::to_vec(&config).expect("it has only strings as keys"),
+            layers: finished.layers.clone(),
+            predicates: Vec::new(),
         }
-        Ok(id)
+    }
+
+    /// The results of the image's own layers, where they are to be in it.
+    fn inline_cache(&self, finished: &Finished) -> Option<serde_json::Value> {
+        let mut targets = self.request.cache_to.iter();
+        targets.find(|target| matches!(target.place, CachePlace::Inline))?;
+        let layers = finished.layers.iter().copied().collect();
+        let results = remote::results(&self.kept(), CacheMode::Min, &layers);
+        let document = Document::new(&results);
+        Some(serde_json::to_value(document).expect("it has only strings as keys"))
     }
 
     fn warn_of_arguments(&self) {
@@ -388,6 +440,8 @@ impl<'a> Build<'a> {
 #[derive(Debug)]
 pub(crate) struct View<'a> {
     images: &'a Images,
+    /// The lowest first.
+    pub(crate) layers: Vec<Digest>,
     pub(crate) snapshot: images::Snapshot,
     pub(crate) root: Root,
 }
@@ -403,6 +457,7 @@ impl<'a> View<'a> {
         });
         Ok(Self {
             images,
+            layers: layers.to_vec(),
             root: Root::from_fd(mounted.doing(doing)?),
             snapshot,
         })

@@ -76,6 +76,19 @@ pub(crate) struct Remembered {
     inputs: BTreeMap<String, Digest>,
 }
 
+/// A result of a step of this build, as it can be told elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) key: Digest,
+    /// The instruction as it is written.
+    pub(crate) text: String,
+    pub(crate) layers: Vec<Digest>,
+    /// Whether it made a layer, which is the last then.
+    pub(crate) made_layer: bool,
+    /// When, as RFC 3339.
+    pub(crate) created: String,
+}
+
 /// A result that is there.
 #[derive(Debug)]
 pub(crate) struct Hit<'a> {
@@ -88,24 +101,47 @@ pub(crate) struct Hit<'a> {
 /// Looks for the result of a step, and notes that it was of use.
 pub(crate) fn look_up<'a>(build: &Build<'a>, inputs: &Inputs) -> Result<Option<Hit<'a>>> {
     let doing = || "look into the build cache".to_owned();
-    let Some((mut record, hold)) = build.images.cached(&inputs.key()).doing(doing)? else {
-        return Ok(None);
-    };
+    let key = inputs.key();
+    let here = build.images.cached(&key).doing(doing)?;
     // A document of another release says nothing here.
-    let Ok(mut remembered) = serde_json::from_value::<Remembered>(record.document.clone()) else {
-        return Ok(None);
+    let here = here.and_then(|(record, hold)| {
+        let remembered = serde_json::from_value::<Remembered>(record.document).ok()?;
+        Some((record.layers, remembered, hold))
+    });
+    let (layers, mut remembered, hold) = match here {
+        Some(here) => here,
+        None => match build.imported.result(build, &key)? {
+            None => return Ok(None),
+            Some((kept, hold)) => {
+                let (layers, remembered) = Remembered::of(kept, inputs);
+                (layers, remembered, hold)
+            }
+        },
     };
     remembered.used_s = jiff::Timestamp::now().as_second();
     remembered.uses += 1;
-    let hit = Hit {
-        layers: record.layers.clone(),
+    keep(build, key, &layers, &remembered)?;
+    Ok(Some(Hit {
+        layers,
         made_layer: remembered.made_layer,
-        created: remembered.created.clone(),
+        created: remembered.created,
         hold,
-    };
-    record.document = document(&remembered);
-    build.images.keep(record).doing(doing)?;
-    Ok(Some(hit))
+    }))
+}
+
+impl Remembered {
+    /// What is remembered here of a result from elsewhere.
+    fn of(kept: Kept, inputs: &Inputs) -> (Vec<Digest>, Self) {
+        let remembered = Self {
+            text: kept.text,
+            made_layer: kept.made_layer,
+            created: kept.created,
+            used_s: 0,
+            uses: 0,
+            inputs: inputs.remembered(),
+        };
+        (kept.layers, remembered)
+    }
 }
 
 /// Remembers the result of a step.
@@ -125,19 +161,25 @@ pub(crate) fn remember(
         uses: 0,
         inputs: inputs.remembered(),
     };
-    let record = CacheRecord {
-        key: inputs.key(),
-        layers: layers.to_vec(),
-        document: document(&remembered),
-    };
-    build
-        .images
-        .keep(record)
-        .doing(|| "write the build cache".to_owned())
+    keep(build, inputs.key(), layers, &remembered)
 }
 
-fn document(remembered: &Remembered) -> serde_json::Value {
-    serde_json::to_value(remembered).expect("it has only strings as keys")
+/// Keeps a result here, and notes that it is one of this build.
+fn keep(build: &Build<'_>, key: Digest, layers: &[Digest], remembered: &Remembered) -> Result<()> {
+    let record = CacheRecord {
+        key,
+        layers: layers.to_vec(),
+        document: serde_json::to_value(remembered).expect("it has only strings as keys"),
+    };
+    { build.images.keep(record) }.doing(|| "write the build cache".to_owned())?;
+    build.note_kept(Kept {
+        key,
+        text: remembered.text.clone(),
+        layers: layers.to_vec(),
+        made_layer: remembered.made_layer,
+        created: remembered.created.clone(),
+    });
+    Ok(())
 }
 
 /// Why there was no result: in what the step differs from the last one with its text.

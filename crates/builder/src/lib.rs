@@ -6,6 +6,9 @@
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
 //! cache      by what a step depends on, what it led to
+//! remote     caches in registries, images, and directories of clients
+//! output     images, archives and files of what was built; bundle: their manifests
+//! destination   where blobs go that are put together here
 //! fetch      what comes from addresses
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
@@ -20,17 +23,21 @@ pub mod lint;
 mod agent;
 mod apart;
 mod build;
+mod bundle;
 mod cache;
 mod chmod;
 mod config;
 mod context;
 mod definition;
+mod destination;
 mod error;
 pub mod fetch;
 mod mounts;
+mod output;
 mod plan;
 mod progress;
 mod prune;
+mod remote;
 mod request;
 mod run;
 mod scope;
@@ -40,12 +47,18 @@ mod sweep;
 mod transfer;
 
 pub use build::{Built, build, check};
+pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use output::{ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output};
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
-pub use request::{Client, Forwarding, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told};
+pub use remote::{
+    BlobSink, BlobSource, CacheExport, CacheImport, CacheKind, CacheMode, CachePlace, CacheSource,
+    CacheTarget, form,
+};
+pub use request::{Client, Forwarding, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
 pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.

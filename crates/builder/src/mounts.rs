@@ -12,6 +12,7 @@ use crate::language::{CacheSharing, Mount, MountKind};
 use crate::stage::Stage;
 use crate::transfer::layers_of;
 use engine::model::{Mount as EngineMount, MountForm, MountSource};
+use images::archive::{self, ExtractOptions};
 use images::copy::{self, Copy, Found, Want};
 use images::tar::Kind;
 use images::{Scratch, changes};
@@ -380,13 +381,8 @@ fn digest_of(stage: &Stage<'_, '_>, from: Option<&str>, source: &str) -> Result<
     let tree = tree(stage, from)?;
     if let Tree::Layers(view) = &tree {
         // Layers are what their names say.
-        let lowers: Vec<String> = view
-            .snapshot
-            .lowers
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        return Ok(lowers.join(" "));
+        let layers: Vec<String> = view.layers.iter().map(Digest::to_string).collect();
+        return Ok(layers.join(" "));
     }
     let (start, found) = found_in(tree.root(), source)?;
     let mut text = String::new();
@@ -477,7 +473,8 @@ fn cache(
             match taken {
                 Ok(()) => {
                     let data = path.join("data");
-                    make_cache(&path, &data, id, attributes)?;
+                    make_cache(build, &path, &data, id, attributes)?;
+                    build.note_mount(id, &data);
                     return Ok((data, lock));
                 }
                 Err(TryLockError::WouldBlock) if sharing == CacheSharing::Private => break,
@@ -491,7 +488,13 @@ fn cache(
     )))
 }
 
-fn make_cache(path: &Path, data: &Path, id: &str, attributes: (u32, u32, u32)) -> Result<()> {
+fn make_cache(
+    build: &Build<'_>,
+    path: &Path,
+    data: &Path,
+    id: &str,
+    attributes: (u32, u32, u32),
+) -> Result<()> {
     let doing = || format!("make the cache mount {id:?}");
     std::fs::create_dir_all(path).doing(doing)?;
     // Its time says when it was last of use.
@@ -502,16 +505,36 @@ fn make_cache(path: &Path, data: &Path, id: &str, attributes: (u32, u32, u32)) -
     // Whole when it is seen, and never replaced: who shares it may make it at the same time.
     let new = path.join(engine::random_id().doing(doing)?);
     std::fs::create_dir(&new).doing(doing)?;
+    fill(build, id, &new)?;
     let (mode, uid, gid) = attributes;
     let moved = std::os::unix::fs::chown(&new, Some(uid), Some(gid))
         .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode)))
         .and_then(|()| Ok(renameat_with(CWD, &new, CWD, data, RenameFlags::NOREPLACE)?));
     let Err(error) = moved else { return Ok(()) };
-    std::fs::remove_dir(&new).doing(doing)?;
+    std::fs::remove_dir_all(&new).doing(doing)?;
     match error.kind() {
         std::io::ErrorKind::AlreadyExists => Ok(()),
         _ => Err(error).doing(doing),
     }
+}
+
+/// Puts into a new cache mount what a cache elsewhere has of it.
+fn fill(build: &Build<'_>, id: &str, directory: &Path) -> Result<()> {
+    let doing = || format!("fill the cache mount {id:?}");
+    let filled = build.imported.mount(build, id, &|tar| {
+        let root = Root::open(directory).doing(doing)?;
+        let options = ExtractOptions::default();
+        let extracted = archive::extract(&root, Path::new("/"), tar, &options).doing(doing);
+        build.check_stop()?;
+        // Half of one is none.
+        extracted.or_else(|error| {
+            std::fs::remove_dir_all(directory).doing(doing)?;
+            std::fs::create_dir(directory).doing(doing)?;
+            Err(error)
+        })
+    });
+    // Nobody has seen it yet.
+    filled.inspect_err(|_| drop(std::fs::remove_dir_all(directory)))
 }
 
 /// Secrets of one command, in memory. They go with this value.

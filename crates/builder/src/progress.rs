@@ -81,8 +81,14 @@ pub enum Event<'a> {
     },
     /// Something had better be written otherwise.
     Found(&'a Finding),
+    /// Something begins that is no step.
+    Task(&'a str),
+    /// It has ended; with the reason, where it failed.
+    TaskEnded(&'a str, Option<&'a str>),
     /// All steps are done, and what they led to becomes an image, or goes where its files are to go.
     Publishing,
+    /// That is done.
+    Published,
     /// Something that the user should know.
     Warning(&'a str),
 }

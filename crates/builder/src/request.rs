@@ -2,15 +2,15 @@
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::output::Output;
+use crate::remote::{CacheSource, CacheTarget};
 use engine::model::{Limits, NetworkMode};
 use images::registry::Credentials;
-use oci::Reference;
 use oci::image::Platform;
 use patterns::Ignore;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::net::UnixListener;
-use sys::root::Root;
 use tokio::sync::watch;
 
 /// Stages that are built at the same time.
@@ -31,8 +31,6 @@ pub struct Request {
     pub contexts: BTreeMap<String, NamedContext>,
     /// The stage to build; the last without.
     pub target: Option<String>,
-    /// Names for the image; each has a tag.
-    pub tags: Vec<Reference>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
     /// Labels in addition to those of the Dockerfile.
@@ -55,12 +53,16 @@ pub struct Request {
     pub no_cache_stages: Vec<String>,
     /// Ask registries for newer base images.
     pub pull: bool,
+    /// Caches elsewhere that steps may be taken from, in this order.
+    pub cache_from: Vec<CacheSource>,
+    /// Caches elsewhere that are written when all is built.
+    pub cache_to: Vec<CacheTarget>,
     /// Say of each step why it was not taken from the cache.
     pub explain: bool,
     /// Whom to ask for what the request does not say.
     pub client: Box<dyn Client>,
-    /// Takes the files that the target has; without it they become an image.
-    pub output: Option<Box<dyn Output>>,
+    /// What is made of the target; nothing but what the cache keeps where there is none.
+    pub outputs: Vec<Output>,
     /// Stages that are built at the same time; at most [`STAGES_AT_ONCE_MAX`].
     pub stages_at_once: usize,
     /// Becomes true when the build is to end.
@@ -115,15 +117,6 @@ impl Client for Told {
     fn agent(&self, _id: &str, _listener: UnixListener) -> Result<Option<Box<dyn Forwarding>>> {
         Ok(None)
     }
-}
-
-/// Where files go that do not become an image.
-pub trait Output: fmt::Debug + Send + Sync {
-    /// Takes all files of a tree.
-    ///
-    /// # Errors
-    /// Whoever gets them takes no more.
-    fn take(&self, files: &Root) -> Result<()>;
 }
 
 /// What `--build-context name=…` names.

@@ -190,6 +190,7 @@ impl<'b, 'a> Stage<'b, 'a> {
         self.config.rootfs.diff_ids.clear();
         self.config.docker_version.clear();
         self.config.comment.clear();
+        self.config.build_cache = None;
         self.time = self.not_after_epoch(self.time.clone());
         if self
             .config

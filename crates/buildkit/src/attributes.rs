@@ -2,7 +2,7 @@
 //!
 //! Source: moby/buildkit `frontend/dockerui/config.go`, `frontend/dockerui/attr.go`.
 
-use builder::{Error, Result};
+use builder::{CacheImport, Error, Result};
 use engine::model::{NetworkMode, Ulimit};
 use oci::image::Platform;
 use std::collections::BTreeMap;
@@ -41,6 +41,10 @@ pub(crate) struct Attributes {
     pub(crate) no_cache: bool,
     pub(crate) no_cache_stages: Vec<String>,
     pub(crate) pull: bool,
+    /// Caches elsewhere that are read.
+    pub(crate) cache_from: Vec<CacheImport>,
+    /// The image has its own results in it.
+    pub(crate) inline_cache: bool,
     /// What is asked of the Dockerfile, in the place of building it.
     pub(crate) inquiry: Option<Inquiry>,
 }
@@ -75,6 +79,8 @@ impl Default for Attributes {
             no_cache: false,
             no_cache_stages: Vec::new(),
             pull: false,
+            cache_from: Vec::new(),
+            inline_cache: false,
             inquiry: None,
         }
     }
@@ -124,8 +130,10 @@ impl Attributes {
     fn build_arg(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "BUILDKIT_SYNTAX" => Err(unsupported("building by a frontend from an image")),
-            "BUILDKIT_INLINE_CACHE" | "BUILDKIT_MULTI_PLATFORM" if is_true(value) => {
-                Err(unsupported(name))
+            "BUILDKIT_MULTI_PLATFORM" if is_true(value) => Err(unsupported(name)),
+            "BUILDKIT_INLINE_CACHE" => {
+                self.inline_cache = is_true(value);
+                Ok(())
             }
             _ => {
                 self.build_args.insert(name.to_owned(), value.to_owned());
@@ -171,8 +179,13 @@ impl Attributes {
                 return Err(unsupported("building for several platforms"));
             }
             "multi-platform" => {}
-            "cache-imports" | "cache-from" if matches!(value, "" | "null" | "[]") => {}
-            "cache-imports" | "cache-from" => return Err(unsupported("importing a cache")),
+            "cache-imports" => self.cache_from.extend(imports(value)?),
+            "cache-from" => {
+                for reference in value.split(',').filter(|text| !text.is_empty()) {
+                    let given = BTreeMap::from([("ref".to_owned(), reference.to_owned())]);
+                    self.cache_from.push(CacheImport::read("registry", &given)?);
+                }
+            }
             "requestid" => {
                 self.inquiry = Some(match value {
                     "frontend.lint" => Inquiry::Lint,
@@ -197,6 +210,25 @@ fn is_off(value: &str) -> bool {
     value
         .split(',')
         .any(|field| matches!(field, "disabled=true" | "false"))
+}
+
+/// Caches as a JSON list.
+fn imports(value: &str) -> Result<Vec<CacheImport>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Given {
+        r#type: String,
+        #[serde(default)]
+        attrs: BTreeMap<String, String>,
+    }
+    let given: Option<Vec<Given>> =
+        serde_json::from_str(if value.is_empty() { "null" } else { value })
+            .map_err(|error| Error::Invalid(format!("cache-imports cannot be read: {error}")))?;
+    let given = given.unwrap_or_default();
+    given
+        .iter()
+        .map(|one| CacheImport::read(&one.r#type, &one.attrs))
+        .collect()
 }
 
 fn platform(value: &str) -> Result<Platform> {
@@ -254,7 +286,12 @@ mod tests {
             ("image-resolve-mode", "pull"),
             ("force-network-mode", "none"),
             ("vcs:revision", "abc"),
-            ("cache-imports", "[]"),
+            (
+                "cache-imports",
+                "[{\"Type\":\"registry\",\"Attrs\":{\"ref\":\"a/b\"}}]",
+            ),
+            ("cache-from", "c,d:1"),
+            ("build-arg:BUILDKIT_INLINE_CACHE", "1"),
             ("platform", "linux/amd64"),
         ]);
         let attributes = attributes.unwrap();
@@ -271,6 +308,7 @@ mod tests {
         assert_eq!(attributes.ulimits[1].hard, 5);
         assert!(attributes.pull && !attributes.no_cache && attributes.shm_bytes == 1024);
         assert_eq!(attributes.network, NetworkMode::None);
+        assert!(attributes.inline_cache && attributes.cache_from.len() == 3);
         assert!(read(&[("no-cache", "")]).unwrap().no_cache);
     }
 
@@ -279,7 +317,12 @@ mod tests {
         for (name, value, expected) in [
             ("platform", "linux/amd64,linux/arm64", "several platforms"),
             ("attest:sbom", "", "attestation sbom"),
-            ("cache-imports", "[{}]", "importing a cache"),
+            ("cache-imports", "[{}]", "cache-imports"),
+            (
+                "cache-imports",
+                "[{\"Type\":\"gha\"}]",
+                "the cache of type \"gha\"",
+            ),
             ("requestid", "frontend.outline", "frontend.outline"),
             ("build-arg:BUILDKIT_SYNTAX", "x", "frontend"),
             ("new", "", "the attribute new"),

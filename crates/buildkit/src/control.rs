@@ -6,12 +6,13 @@
 //!
 //! Source: moby/buildkit `client/solve.go`, `client/build.go`, `frontend/gateway/grpcclient`, `control/gateway`.
 
+use crate::caches::Caches;
 use crate::grpc::{Call, Code, Status, serve};
 use crate::messages::{
     Exporter, GatewayReference, GatewayResult, GatewaySolveRequest, GatewaySolveResponse,
     ReturnRequest, SolveRequest,
 };
-use crate::output::Target;
+use crate::output;
 use crate::session::Sessions;
 use crate::solve::{Job, Prepared};
 use crate::vertex::Teller;
@@ -31,8 +32,8 @@ const BUILDS_MAX: usize = 256;
 const REFERENCES_MAX: usize = 64;
 /// How long a call of the gateway, or one for the status, waits for its build: clients make these calls at the same time.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the status of a build that has ended is kept for a client that has not asked for it yet.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a build that has ended is known to a client that asks for its status, or steers it.
+const ENDED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a build's name.
 const ID_BYTES_MAX: usize = 256;
 
@@ -272,8 +273,10 @@ impl State {
     ) -> Result<BTreeMap<String, String>, Status> {
         let (build, _begun, returned) = self.begin(&request)?;
         refuse(&request)?;
-        let target = Target::read(&exporters(&request));
-        let target = target.map_err(|error| crate::failure::status(&error, None))?;
+        let targets = output::targets(&exporters(&request));
+        let targets = targets.map_err(|error| crate::failure::status(&error, None))?;
+        let caches = Caches::read(request.cache.as_ref());
+        let caches = caches.map_err(|error| crate::failure::status(&error, None))?;
         let prepared = match request.frontend.as_str() {
             "" => self.steer(&build, returned).await?,
             FRONTEND => Some(self.prepare(&build, request.attributes).await?),
@@ -288,7 +291,7 @@ impl State {
             return Err(Status::new(Code::Unimplemented, text));
         }
         let job = self.job(&build).await?;
-        self.work(&build, move || job.build(prepared, &target))
+        self.work(&build, move || job.build(prepared, targets, caches))
             .await
     }
 
@@ -418,10 +421,9 @@ fn refuse(request: &SolveRequest) -> Result<(), Status> {
         let text = format!("{what} is not supported yet");
         Err(Status::new(Code::Unimplemented, text))
     };
-    let cache = request.cache.iter();
-    let mut caches = cache.flat_map(|cache| cache.exports.iter().chain(&cache.imports));
-    if let Some(entry) = caches.next() {
-        return unsupported(format!("the cache of type {:?}", entry.kind));
+    let mut caches = request.cache.iter();
+    if caches.any(|cache| !cache.old_export.is_empty() || !cache.old_imports.is_empty()) {
+        return unsupported("a cache as clients before BuildKit 0.4 name it".to_owned());
     }
     if request.source_policy.is_some() {
         return unsupported("a policy of sources".to_owned());
@@ -500,15 +502,12 @@ impl Drop for Begun {
     fn drop(&mut self) {
         self.build.stop.send_replace(true);
         self.build.teller.close();
+        lock(&self.build.gateway).prepared.clear();
         let (state, build) = (Arc::clone(&self.state), Arc::clone(&self.build));
-        let remove = move || drop(state.builds().remove(&build.id));
-        if self.build.teller.is_heard() {
-            return remove();
-        }
-        // A client that asks at the same time as it builds may be late.
+        // A client that asks at the same time as it builds may be late; one whose build was refused at once would wait in vain.
         tokio::spawn(async move {
-            tokio::time::sleep(STATUS_TIMEOUT).await;
-            remove();
+            tokio::time::sleep(ENDED_TIMEOUT).await;
+            state.builds().remove(&build.id);
         });
     }
 }

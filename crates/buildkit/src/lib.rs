@@ -4,6 +4,7 @@
 //! grpc        calls over HTTP/2, in both directions                       messages   what is said
 //! session     `POST /session`: this side calls, the client serves its files, secrets, credentials
 //! services    `POST /grpc`: the client calls Control and the gateway        control    the builds that go on
+//! store       blobs of the client, for caches
 //! solve       one build      files  its contexts      output  its result     attributes, wanted  what the client asks for
 //! steps       the build as the client shows it        vertex, failure                   inquiry   what is asked and not built
 //! ```
@@ -15,6 +16,7 @@ mod agent;
 mod asked;
 mod attributes;
 mod cache;
+mod caches;
 mod control;
 mod failure;
 mod files;
@@ -26,6 +28,7 @@ mod services;
 mod session;
 mod solve;
 mod steps;
+mod store;
 mod vertex;
 mod wanted;
 

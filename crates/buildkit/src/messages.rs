@@ -80,6 +80,11 @@ pub(crate) struct SolveRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct CacheOptions {
+    /// As clients said it before there were several.
+    #[prost(string, tag = "1")]
+    pub(crate) old_export: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) old_imports: Vec<String>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) exports: Vec<CacheEntry>,
     #[prost(message, repeated, tag = "5")]
@@ -90,6 +95,8 @@ pub(crate) struct CacheOptions {
 pub(crate) struct CacheEntry {
     #[prost(string, tag = "1")]
     pub(crate) kind: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub(crate) attributes: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -462,4 +469,40 @@ pub(crate) struct GetSecretResponse {
 pub(crate) struct CheckAgentRequest {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
+}
+
+/// `containerd.services.content.v1.ReadContentRequest`: all of a blob.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ReadContentRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) digest: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ReadContentResponse {
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WriteContentRequest {
+    #[prost(int32, tag = "1")]
+    pub(crate) action: i32,
+    /// What the blob is called while it comes.
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) total: i64,
+    #[prost(string, tag = "4")]
+    pub(crate) expected: String,
+    #[prost(int64, tag = "5")]
+    pub(crate) offset: i64,
+    #[prost(bytes = "vec", tag = "6")]
+    pub(crate) data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WriteContentResponse {
+    #[prost(int64, tag = "4")]
+    pub(crate) offset: i64,
 }

@@ -120,10 +120,17 @@ fn worker() -> Worker {
         .expect("a system alone means this machine's architecture");
     Worker {
         id: "hull".to_owned(),
-        labels: BTreeMap::from([(
-            "org.mobyproject.buildkit.worker.executor".to_owned(),
-            "hull".to_owned(),
-        )]),
+        labels: BTreeMap::from([
+            (
+                "org.mobyproject.buildkit.worker.executor".to_owned(),
+                "hull".to_owned(),
+            ),
+            // By this, clients know that all outputs and caches are understood here.
+            (
+                "org.mobyproject.buildkit.worker.snapshotter".to_owned(),
+                "hull".to_owned(),
+            ),
+        ]),
         platforms: vec![Platform {
             architecture: host.architecture,
             os: host.os,

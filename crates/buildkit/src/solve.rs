@@ -4,16 +4,20 @@
 
 use crate::asked::{Archive, SessionClient};
 use crate::attributes::{Attributes, Inquiry};
+use crate::caches::Caches;
 use crate::failure::{self, Source};
 use crate::files::{Transfer, Wanted};
 use crate::grpc::Status;
 use crate::inquiry::{self, Answer};
 use crate::messages::{SourceInfo, Timestamp};
-use crate::output::{Target, ToClient};
+use crate::output::{self, Target};
 use crate::session::Session;
 use crate::steps::Steps;
+use crate::store::ClientStore;
 use crate::vertex::{Part, Teller, Vertex};
 use crate::wanted::{self, Wanted as Used};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
 use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
@@ -28,6 +32,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+/// What became of an image: the digests of its manifest and configuration, and the manifest's descriptor.
+const DIGEST: &str = "containerimage.digest";
+const CONFIG_DIGEST: &str = "containerimage.config.digest";
+const DESCRIPTOR: &str = "containerimage.descriptor";
 const PULL: &str = "/moby.upload.v1.Upload/Pull";
 const HEADER_PATH: HeaderName = HeaderName::from_static("urlpath");
 /// Addresses of archives that the client has at hand, such as its standard input.
@@ -118,7 +126,8 @@ impl Job {
     pub(crate) fn build(
         &self,
         prepared: Prepared,
-        target: &Target,
+        targets: Vec<Target>,
+        caches: Caches,
     ) -> std::result::Result<BTreeMap<String, String>, Status> {
         let (name, text) = (prepared.attributes.filename.clone(), prepared.text.clone());
         let escape = prepared.file.directives.escape;
@@ -127,10 +136,14 @@ impl Job {
             text: text.clone(),
             language: "Dockerfile".to_owned(),
         };
-        let title = target.title();
+        let title = output::title(&targets);
+        let names = targets.iter().flat_map(Target::names);
+        let names: Vec<String> = names
+            .map(|name| crate::steps::normal(&name.familiar()))
+            .collect();
         let steps = Steps::new(&self.teller, &self.id, &prepared.file, source, title);
         let built = self
-            .request(prepared, target)
+            .request(prepared, targets, caches)
             .and_then(|request| builder::build(&self.engine, &self.handle, &request, &steps));
         let built = built.map_err(|error| {
             steps.fail(failure::place(&error), &failure::sentence(&error));
@@ -141,25 +154,26 @@ impl Job {
             };
             failure::status(&error, Some(&source))
         })?;
-        let Some(id) = built.id else {
-            steps.finish(&[]);
-            return Ok(BTreeMap::new());
-        };
-        let id = id.to_string();
-        let Target::Image(names) = target else {
-            return Ok(BTreeMap::new());
-        };
-        let names: Vec<String> = names
-            .iter()
-            .map(|name| crate::steps::normal(&name.familiar()))
-            .collect();
-        let mut parts = vec!["exporting layers".to_owned(), format!("writing image {id}")];
-        parts.extend(names.iter().map(|name| format!("naming to {name}")));
+        let mut told = BTreeMap::new();
+        if let Some(manifest) = &built.cache {
+            let json = serde_json::to_string(manifest).expect("it has only strings as keys");
+            told.insert("cache.manifest".to_owned(), json);
+        }
+        let mut parts = Vec::new();
+        if let Some(id) = built.made.id {
+            parts = vec!["exporting layers".to_owned(), format!("writing image {id}")];
+            parts.extend(names.iter().map(|name| format!("naming to {name}")));
+            told.insert(DIGEST.to_owned(), id.to_string());
+            told.insert(CONFIG_DIGEST.to_owned(), id.to_string());
+        }
+        if let Some((manifest, config)) = &built.made.manifest {
+            parts.push(format!("exporting manifest {}", manifest.digest));
+            let json = serde_json::to_vec(manifest).expect("it has only strings as keys");
+            told.insert(DIGEST.to_owned(), manifest.digest.to_string());
+            told.insert(CONFIG_DIGEST.to_owned(), config.to_string());
+            told.insert(DESCRIPTOR.to_owned(), BASE64.encode(json));
+        }
         steps.finish(&parts);
-        let mut told = BTreeMap::from([
-            ("containerimage.digest".to_owned(), id.clone()),
-            ("containerimage.config.digest".to_owned(), id),
-        ]);
         if !names.is_empty() {
             told.insert("image.name".to_owned(), names.join(","));
         }
@@ -179,7 +193,7 @@ impl Job {
             return Ok(inquiry::targets(&prepared.file));
         }
         let checked = self
-            .request(prepared, &Target::Nothing)
+            .request(prepared, Vec::new(), Caches::default())
             .and_then(|request| {
                 let found = builder::check(&self.engine, &request)?;
                 Ok(inquiry::lint(&request, &found))
@@ -277,6 +291,16 @@ impl Job {
         fetcher.context(address)
     }
 
+    /// One of the client's stores of blobs.
+    pub(crate) fn store(&self, id: String) -> ClientStore {
+        ClientStore {
+            handle: self.handle.clone(),
+            session: Arc::clone(&self.session),
+            stop: self.stop.clone(),
+            id,
+        }
+    }
+
     fn client(&self) -> SessionClient {
         SessionClient {
             handle: self.handle.clone(),
@@ -299,23 +323,23 @@ impl Job {
     }
 
     /// Everything that the builder wants to know.
-    fn request(&self, prepared: Prepared, target: &Target) -> Result<Request> {
+    fn request(
+        &self,
+        prepared: Prepared,
+        targets: Vec<Target>,
+        mut caches: Caches,
+    ) -> Result<Request> {
         let is_built = prepared.attributes.inquiry.is_none();
         let (context, ignore) = self.context(&prepared)?;
         let attributes = prepared.attributes;
+        caches.add(attributes.cache_from, attributes.inline_cache)?;
+        let (cache_from, cache_to) = caches.open(self)?;
         let mut contexts = BTreeMap::new();
         for (name, value) in &attributes.contexts {
             contexts.insert(name.clone(), self.named(name, value, is_built)?);
         }
-        let output: Option<Box<dyn builder::Output>> = match target {
-            Target::Image(_) => None,
-            other => Some(Box::new(ToClient {
-                handle: self.handle.clone(),
-                session: Arc::clone(&self.session),
-                stop: self.stop.clone(),
-                target: other.clone(),
-            })),
-        };
+        let outputs = targets.into_iter().enumerate();
+        let outputs = outputs.map(|(number, it)| it.into_output(number, |id| self.store(id)));
         Ok(Request {
             dockerfile_name: attributes.filename,
             dockerfile: prepared.text,
@@ -323,10 +347,6 @@ impl Job {
             ignore,
             contexts,
             target: attributes.target,
-            tags: match target {
-                Target::Image(names) => names.clone(),
-                _ => Vec::new(),
-            },
             build_args: attributes.build_args,
             labels: attributes.labels,
             platform: attributes.platform,
@@ -341,9 +361,11 @@ impl Job {
             no_cache: attributes.no_cache,
             no_cache_stages: attributes.no_cache_stages,
             pull: attributes.pull,
+            cache_from,
+            cache_to,
             explain: false,
             client: Box::new(self.client()),
-            output,
+            outputs: outputs.collect(),
             stages_at_once: STAGES_AT_ONCE_MAX,
             stop: self.stop.clone(),
         })

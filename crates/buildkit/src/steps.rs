@@ -33,6 +33,8 @@ struct State {
     /// FROMs whose image is looked for.
     looking: BTreeMap<StepNumber, (Position, Timestamp)>,
     output: Option<(Vertex, Timestamp)>,
+    /// What goes on besides steps, by its name.
+    tasks: BTreeMap<String, Vertex>,
     triggers: usize,
     /// The last step that was told, for what belongs to none.
     last: Option<Vertex>,
@@ -150,6 +152,23 @@ impl<'a> Steps<'a> {
         });
     }
 
+    fn task(&self, name: &str) {
+        let vertex = Vertex::begin(&format!("{} task {name}", self.build), name);
+        self.teller.begin(&vertex);
+        self.state().tasks.insert(name.to_owned(), vertex);
+    }
+
+    fn task_ended(&self, name: &str, why: Option<&str>) {
+        let Some(vertex) = self.state().tasks.remove(name) else {
+            return;
+        };
+        match why {
+            None => self.teller.end(&vertex, false),
+            Some(why) => self.teller.fail(&vertex, why),
+        }
+        self.state().last = Some(vertex);
+    }
+
     fn output(&self) {
         let key = format!("{} output", self.build);
         let vertex = Vertex::begin(&key, self.output);
@@ -236,6 +255,8 @@ impl Progress for Steps<'_> {
                     self.teller.end(&vertex, *cached);
                 }
             }
+            Event::Task(name) => self.task(name),
+            Event::TaskEnded(name, why) => self.task_ended(name, *why),
             Event::Publishing => self.output(),
             Event::Found(finding) => self.found(finding),
             Event::Warning(text) => self.warn(VertexWarning {
@@ -243,6 +264,7 @@ impl Progress for Steps<'_> {
                 ..VertexWarning::default()
             }),
             Event::Planned { .. }
+            | Event::Published
             | Event::Running { .. }
             | Event::Removed { .. }
             | Event::Explained { .. } => {}

@@ -2,12 +2,13 @@
 
 use crate::Engine;
 use images::registry::policy::Policy;
-use images::registry::{Credentials, Download, Found, Purpose};
+use images::registry::{Credentials, Download, Found, Manifest, Purpose, Repository};
 use images::{Error, LayerState, PullRequest, Pulled, PushRequest, PushState, Pushed, Result};
 use oci::image::{ConfigFile, Descriptor, Document, Platform, media_type};
 use oci::reference::DEFAULT_DOMAIN;
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -72,6 +73,37 @@ impl Engine {
         let name = BTreeMap::from([("name".to_owned(), reference.familiar_name())]);
         self.image_event("push", &reference.familiar(), name);
         Ok(pushed)
+    }
+
+    /// A manifest or index that the policy of pulls allows, and the repository that has it.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub async fn remote_manifest(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<(Arc<Repository>, Manifest)> {
+        let repository = self.repository(reference, credentials, Purpose::Pull)?;
+        let policy = Policy::read(&self.0.config.policy)?;
+        let demand = policy.demand(reference)?;
+        let found = repository.manifest(reference).await?;
+        demand.check(&repository, reference, &found.digest).await?;
+        Ok((repository, found))
+    }
+
+    /// The repository of a reference.
+    ///
+    /// # Errors
+    /// A registry that is not configured as it should be.
+    pub fn repository(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+        purpose: Purpose,
+    ) -> Result<Arc<Repository>> {
+        let distribution = &self.0.distribution;
+        Ok(distribution.repository(reference, credentials, purpose)?)
     }
 
     /// The tags of a repository.

@@ -6,109 +6,10 @@ mod support;
 
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Engine, Said, said};
-
-/// A directory to build, and the engine that does.
-struct Bench {
-    engine: Engine,
-    context: PathBuf,
-}
-
-impl Bench {
-    fn new(dockerfile: &str, files: &[(&str, &str)]) -> Self {
-        let engine = Engine::new();
-        let context = engine.path("context");
-        let bench = Self { engine, context };
-        bench.write("context/Dockerfile", dockerfile);
-        for (path, content) in files {
-            bench.write(&format!("context/{path}"), content);
-        }
-        bench
-    }
-
-    fn write(&self, path: &str, content: &str) {
-        let path = self.engine.path(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.engine.path(name).display().to_string()
-    }
-
-    fn buildx(&self, arguments: &[&str]) -> Command {
-        let program =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/docker-buildx");
-        assert!(
-            program.exists(),
-            "`cargo xtask test` downloads docker-buildx"
-        );
-        let program = program.display().to_string();
-        let limited = ["--foreground", "-k", "5", "120", &program];
-        let mut command = self
-            .engine
-            .client("timeout", &[&limited[..], arguments].concat());
-        command
-            .env("DOCKER_CONFIG", self.engine.path("docker-config"))
-            .env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn try_build(&self, arguments: &[&str]) -> Said {
-        let context = self.context.display().to_string();
-        let arguments = [&["build", "--progress", "plain"], arguments, &[&context]].concat();
-        said(self.buildx(&arguments).output().unwrap())
-    }
-
-    /// Builds as `t`; what was shown.
-    fn build(&self, arguments: &[&str]) -> String {
-        let said = self.try_build(&[&["-t", "t"], arguments].concat());
-        assert_eq!(
-            said.code,
-            0,
-            "{}\nengine: {}",
-            said.stderr,
-            self.engine.log()
-        );
-        said.stderr
-    }
-
-    /// Builds in vain; what was said.
-    fn fails(&self, arguments: &[&str]) -> String {
-        let said = self.try_build(arguments);
-        assert_ne!(said.code, 0, "{}", said.stderr);
-        self.assert_clean();
-        said.stderr
-    }
-
-    /// What a command says in a container of `t`.
-    fn shell(&self, script: &str) -> String {
-        let run = ["run", "--rm", "--network", "none", "t", "sh", "-c", script];
-        self.engine.ok(&run)
-    }
-
-    /// No container, snapshot, secret or temporary file is left.
-    fn assert_clean(&self) {
-        self.engine.until("containers go", || {
-            self.engine.ok(&["ps", "-aq"]).is_empty()
-        });
-        for directory in ["data/tmp", "run/build-secrets"] {
-            let path = self.engine.path(directory);
-            let is_empty = || std::fs::read_dir(&path).map_or(true, |mut all| all.next().is_none());
-            self.engine.until("temporary files go", is_empty);
-        }
-        self.engine.assert_nothing_left();
-    }
-}
-
-fn assert_has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing in\n{text}");
-    }
-}
+use support::buildx::{Bench, assert_has};
+use support::said;
 
 #[test]
 fn a_build_is_shown_as_buildkit_shows_it_and_cached() {
@@ -369,16 +270,18 @@ fn a_build_ends_with_its_client() {
 #[test]
 fn what_is_not_supported_is_told() {
     let bench = Bench::new("FROM busybox\nCOPY Dockerfile /\n", &[]);
-    let other = if cfg!(target_arch = "x86_64") {
-        "linux/arm64"
-    } else {
-        "linux/amd64"
-    };
     for (arguments, expected) in [
-        (&["--platform", other][..], "is not supported yet"),
         (
-            &["--cache-from", "type=registry,ref=a/b"],
+            &["--cache-from", "type=azblob,account_url=a,name=c"][..],
             "the cache of type",
+        ),
+        (
+            &["--cache-to", "type=inline,mode=max"],
+            "an inline cache has",
+        ),
+        (
+            &["-o", "type=image,compression=estargz"],
+            "the compression estargz",
         ),
         (&["--build-arg", "BUILDKIT_SYNTAX=a/b"], "by a frontend"),
     ] {
@@ -538,7 +441,7 @@ fn base_images_come_from_registries_that_know_the_client() {
     let before = registry.asked(&["/v2/base/manifests/1"]);
     bench.build(&["--pull"]);
     assert!(registry.asked(&["/v2/base/manifests/1"]) > before);
-    // The client pushes by itself what the engine has built.
+    // The engine pushes it as that user, too.
     let said = bench.try_build(&["-t", &mine, "--push"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(registry.asked(&["PUT /v2/mine/manifests/1"]) > 0);

@@ -2,6 +2,7 @@
 //!
 //! Decompression always happens in this process, never with a program from `PATH`.
 
+use crate::blobs::Form;
 use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_RATIO_MAX, ZSTD_WINDOW_LOG_MAX};
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
@@ -119,25 +120,29 @@ impl<R: BufRead> Read for Counted<R> {
 
 /// Compresses what it gets: the same bytes for the same content.
 pub(crate) enum Encoder<W: Write> {
+    Plain(W),
     Gzip(GzEncoder<W>),
     Zstd(zstd::Encoder<'static, W>),
 }
 
 impl<W: Write> Encoder<W> {
-    /// What everybody reads.
-    pub(crate) fn gzip(out: W) -> Self {
-        Self::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL)))
+    pub(crate) fn new(form: Form, out: W) -> io::Result<Self> {
+        Ok(match form {
+            Form::Plain => Self::Plain(out),
+            Form::Gzip(level) => {
+                let level = flate2::Compression::new(level.unwrap_or(GZIP_LEVEL));
+                Self::Gzip(GzEncoder::new(out, level))
+            }
+            Form::Zstd(level) => Self::Zstd(zstd::Encoder::new(out, level.unwrap_or(ZSTD_LEVEL))?),
+        })
     }
 
-    pub(crate) fn zstd(out: W) -> io::Result<Self> {
-        Ok(Self::Zstd(zstd::Encoder::new(out, ZSTD_LEVEL)?))
-    }
-
-    /// Writes what is left.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    /// Writes what is left, and gives back what it wrote to.
+    pub(crate) fn finish(self) -> io::Result<W> {
         match self {
-            Self::Gzip(encoder) => encoder.finish().map(drop),
-            Self::Zstd(encoder) => encoder.finish().map(drop),
+            Self::Plain(out) => Ok(out),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
         }
     }
 }
@@ -145,6 +150,7 @@ impl<W: Write> Encoder<W> {
 impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            Self::Plain(out) => out.write(bytes),
             Self::Gzip(encoder) => encoder.write(bytes),
             Self::Zstd(encoder) => encoder.write(bytes),
         }
@@ -152,6 +158,7 @@ impl<W: Write> Write for Encoder<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
+            Self::Plain(out) => out.flush(),
             Self::Gzip(encoder) => encoder.flush(),
             Self::Zstd(encoder) => encoder.flush(),
         }

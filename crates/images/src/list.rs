@@ -122,6 +122,19 @@ impl Images {
         self.add_reference(record)
     }
 
+    /// Notes under which digest a registry has an image of this store, and the manifest that it has there, if it is one.
+    pub fn note_pushed(
+        &self,
+        image: ImageId,
+        reference: Reference,
+        manifest: Option<&[u8]>,
+    ) -> Result<()> {
+        if let Some(bytes) = manifest {
+            self.replace_manifest(&image, Digest::sha256(bytes), bytes)?;
+        }
+        self.add_reference(ReferenceRecord { reference, image })
+    }
+
     /// The tags that a repository has here, ordered.
     pub fn tags_of(&self, name: &Reference) -> Result<Vec<Reference>> {
         let records = self.records.references().map_err(Error::Records)?;

@@ -3,7 +3,7 @@
 use oci::image::{Descriptor, Platform};
 
 /// This machine's platform, in Go's terms.
-pub(crate) fn host_platform() -> Platform {
+pub fn host_platform() -> Platform {
     "linux"
         .parse()
         .expect("a system alone means this machine's architecture")
@@ -31,7 +31,7 @@ pub(crate) fn fits(found: &Platform, wanted: &Platform) -> bool {
 }
 
 /// The image of an index for a platform: the newest variant that runs there, the first of equal ones.
-pub(crate) fn choose<'a>(
+pub fn choose<'a>(
     manifests: impl IntoIterator<Item = &'a Descriptor>,
     wanted: &Platform,
 ) -> Option<&'a Descriptor> {

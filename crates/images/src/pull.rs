@@ -143,7 +143,10 @@ impl Images {
 }
 
 /// Waits for something of the network, unless whoever wants it goes.
-pub(crate) fn wait<T>(
+///
+/// # Errors
+/// What it fails with, or that nobody wants it any more.
+pub fn wait<T>(
     runtime: &Handle,
     stop: &watch::Receiver<bool>,
     work: impl Future<Output = registry::Result<T>>,

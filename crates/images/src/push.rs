@@ -4,11 +4,13 @@
 //! by compressing it, which gives the same bytes each time. The registry is asked for the known ones first, then for them in
 //! other repositories of its; only what it has nowhere is made again and sent while it is made.
 
+use crate::blobs::Form;
 use crate::compression::Encoder;
 use crate::parallel;
 use crate::platform;
 use crate::pull::wait;
 use crate::records::{ImageId, ImageRecord, LayerRecord, ReferenceRecord};
+use crate::store::Ingest;
 use crate::{Error, Images, Result};
 use bytes::{Bytes, BytesMut};
 use oci::digest::{Algorithm, Hasher};
@@ -30,7 +32,7 @@ const UPLOADS_MAX: u32 = 3;
 /// Bytes of one piece of a body.
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces that wait to be sent.
-const PIECES_MAX: usize = 8;
+pub(crate) const PIECES_MAX: usize = 8;
 
 /// What to push.
 #[derive(Debug)]
@@ -103,28 +105,11 @@ impl Images {
         }
         // The layers must not go while they are sent.
         let mut ingest = self.ingest()?;
-        let sizes = self.records.layers().map_err(Error::Records)?;
-        let sizes: HashMap<Digest, LayerRecord> = sizes
-            .into_iter()
-            .map(|layer| (layer.diff_id, layer))
-            .collect();
-        let mut layers = Vec::new();
-        for diff_id in &record.layers {
-            let layer = sizes.get(diff_id).filter(|_| ingest.has_layer(diff_id));
-            layers.push(
-                layer
-                    .ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))?
-                    .clone(),
-            );
-            progress(diff_id, PushState::Preparing);
+        let layers = self.layer_records(&mut ingest, &record.layers)?;
+        for layer in &layers {
+            progress(&layer.diff_id, PushState::Preparing);
         }
-        let sender = Sender {
-            images: self,
-            runtime,
-            request,
-            progress,
-            known: self.known_blobs(&request.reference)?,
-        };
+        let sender = Sender::new(self, runtime, request, None, progress)?;
         let descriptors = sender.layers(&layers)?;
         let manifest = self.manifest_of(&record, &descriptors)?;
         let config = self.blob(&id, CONFIG_BYTES_MAX)?;
@@ -144,6 +129,26 @@ impl Images {
             digest: manifest.digest,
             size: manifest.bytes.len() as u64,
         })
+    }
+
+    /// What is recorded of layers, which stay as long as the ingest does.
+    pub(crate) fn layer_records(
+        &self,
+        ingest: &mut Ingest<'_>,
+        layers: &[Digest],
+    ) -> Result<Vec<LayerRecord>> {
+        let known = self.records.layers().map_err(Error::Records)?;
+        let known: HashMap<Digest, LayerRecord> = known
+            .into_iter()
+            .map(|layer| (layer.diff_id, layer))
+            .collect();
+        let record = |diff_id: &Digest| {
+            let found = known.get(diff_id).filter(|_| ingest.has_layer(diff_id));
+            found
+                .cloned()
+                .ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))
+        };
+        layers.iter().map(record).collect()
     }
 
     /// Refuses to push what is for another platform than was asked for.
@@ -259,17 +264,41 @@ impl Images {
 }
 
 /// Sends layers.
-struct Sender<'a> {
+pub(crate) struct Sender<'a> {
     images: &'a Images,
     runtime: &'a Handle,
     request: &'a PushRequest,
     progress: &'a (dyn Fn(&Digest, PushState) + Sync),
     known: HashMap<Digest, Vec<Known>>,
+    /// How layers go; where nothing is said, as they came, or else so that everybody can read them.
+    form: Option<Form>,
 }
 
-impl Sender<'_> {
+impl<'a> Sender<'a> {
+    pub(crate) fn new(
+        images: &'a Images,
+        runtime: &'a Handle,
+        request: &'a PushRequest,
+        form: Option<Form>,
+        progress: &'a (dyn Fn(&Digest, PushState) + Sync),
+    ) -> Result<Self> {
+        let known = match form {
+            None => images.known_blobs(&request.reference)?,
+            // Whether a known one has this form and level cannot be told.
+            Some(_) => HashMap::new(),
+        };
+        Ok(Self {
+            images,
+            runtime,
+            request,
+            progress,
+            known,
+            form,
+        })
+    }
+
     /// Sends the layers that are not there yet, several at once. Returns what the manifest says of each.
-    fn layers(&self, layers: &[LayerRecord]) -> Result<Vec<Descriptor>> {
+    pub(crate) fn layers(&self, layers: &[LayerRecord]) -> Result<Vec<Descriptor>> {
         let mut distinct: Vec<&LayerRecord> = layers.iter().collect();
         distinct.sort_by_key(|layer| layer.diff_id);
         distinct.dedup_by_key(|layer| layer.diff_id);
@@ -328,12 +357,8 @@ impl Sender<'_> {
             hasher: Hasher::new(Algorithm::Sha256),
             size: 0,
         };
-        let kind = self.kind(&layer.diff_id);
-        let encoder = match kind {
-            media_type::OCI_LAYER_ZSTD => Encoder::zstd(&mut sink),
-            _ => Ok(Encoder::gzip(&mut sink)),
-        };
-        let mut encoder = encoder.map_err(Error::Output)?;
+        let form = self.form(&layer.diff_id);
+        let mut encoder = Encoder::new(form, &mut sink).map_err(Error::Output)?;
         let counted = Counted {
             out: &mut encoder,
             done: 0,
@@ -342,7 +367,7 @@ impl Sender<'_> {
             sender: self,
         };
         let written = self.images.write_layer(layer, counted);
-        let ended = written.and_then(|()| encoder.finish().map_err(Error::Output));
+        let ended = written.and_then(|()| encoder.finish().map(drop).map_err(Error::Output));
         let ended = ended.and_then(|()| sink.send().map_err(Error::Output));
         let (digest, size) = (sink.hasher.finish(), sink.size);
         if let Err(error) = &ended {
@@ -364,16 +389,18 @@ impl Sender<'_> {
         };
         self.wait(upload.finish(&digest))?;
         (self.progress)(&layer.diff_id, PushState::Pushed);
-        Ok(Descriptor::new(kind, digest, size))
+        Ok(Descriptor::new(form.media_type(), digest, size))
     }
 
-    /// How a layer goes: as it came, or else so that everybody can read it.
-    fn kind(&self, diff_id: &Digest) -> &'static str {
+    fn form(&self, diff_id: &Digest) -> Form {
+        if let Some(form) = self.form {
+            return form;
+        }
         let forms = self.known.get(diff_id).into_iter().flatten();
         let mut kinds = forms.map(|form| plainly(&form.descriptor).media_type);
         match kinds.next().as_deref() {
-            Some(media_type::OCI_LAYER_ZSTD) => media_type::OCI_LAYER_ZSTD,
-            _ => media_type::OCI_LAYER_GZIP,
+            Some(media_type::OCI_LAYER_ZSTD) => Form::Zstd(None),
+            _ => Form::Gzip(None),
         }
     }
 

@@ -3,23 +3,16 @@
 //! Layers are written as plain tars, made again from their recipes: their digests are the diff IDs, and the image IDs stay
 //! what they are. Everything is at `blobs/sha256/<hex>` once, whatever number of images has it.
 
+use crate::layout::{LayoutArchive, blob_path, named};
 use crate::manifests::plain_manifest;
 use crate::recipe::reassemble;
 use crate::records::{ImageId, LayerRecord};
-use crate::tar::{Entry, Kind, Writer};
 use crate::{Error, Images, Result};
 use oci::digest::{Algorithm, Hasher};
-use oci::image::{
-    ArchiveImage, CONFIG_BYTES_MAX, Descriptor, Index, Layout, annotation, media_type,
-};
+use oci::image::{ArchiveImage, CONFIG_BYTES_MAX, Descriptor, media_type};
 use oci::{Digest, Reference};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::Write;
-
-/// The mode of the archive's files, as Docker's.
-const FILE_MODE: u32 = 0o444;
-/// The mode of its directories.
-const DIRECTORY_MODE: u32 = 0o755;
 
 impl Images {
     /// Writes images, given by name or ID, as an archive that is both docker-archive and OCI layout. A repository's name
@@ -35,7 +28,7 @@ impl Images {
             .into_iter()
             .map(|layer| (layer.diff_id, layer))
             .collect();
-        let mut archive = Archive::new(out)?;
+        let mut archive = LayoutArchive::new(out)?;
         let (mut listed, mut manifests) = (Vec::new(), Vec::new());
         for (id, references) in &selected {
             let missing = || Error::NoSuchImage(id.to_string());
@@ -55,7 +48,8 @@ impl Images {
             let (digest, bytes) = plain_manifest(*id, config.len(), layers.into_iter());
             archive.blob(id, &config)?;
             archive.blob(&digest, &bytes)?;
-            manifests.extend(descriptors(&digest, bytes.len(), references));
+            let manifest = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
+            manifests.extend(named(&manifest, references));
             listed.push(ArchiveImage {
                 config: blob_path(id),
                 repo_tags: references.iter().map(Reference::familiar).collect(),
@@ -110,88 +104,6 @@ impl Images {
     }
 }
 
-/// The archive while it is written.
-struct Archive<W> {
-    tar: Writer<W>,
-    written: HashSet<Digest>,
-}
-
-impl<W: Write> Archive<W> {
-    fn new(out: W) -> Result<Self> {
-        let mut tar = Writer::new(out);
-        for directory in ["blobs/", "blobs/sha256/"] {
-            tar.entry(&Entry::new(directory, Kind::Directory, DIRECTORY_MODE))?;
-        }
-        Ok(Self {
-            tar,
-            written: HashSet::new(),
-        })
-    }
-
-    fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        if self.written.insert(*digest) {
-            self.file(&blob_path(digest), bytes)?;
-        }
-        Ok(())
-    }
-
-    fn file(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
-        let size = bytes.len() as u64;
-        self.tar.entry(&Entry {
-            size,
-            ..Entry::new(path, Kind::File, FILE_MODE)
-        })?;
-        Ok(self.tar.content(bytes)?)
-    }
-
-    /// Writes a layer's tar, and checks that it is what it was.
-    fn layer(&mut self, images: &Images, layer: &LayerRecord) -> Result<()> {
-        if !self.written.insert(layer.diff_id) {
-            return Ok(());
-        }
-        let entry = Entry::new(blob_path(&layer.diff_id), Kind::File, FILE_MODE);
-        self.tar.entry(&Entry {
-            size: layer.tar_size,
-            ..entry
-        })?;
-        images.write_layer(layer, Content(&mut self.tar))
-    }
-
-    fn finish(mut self, manifests: &[Descriptor], images: &[ArchiveImage]) -> Result<()> {
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(media_type::OCI_INDEX.to_owned()),
-            artifact_type: None,
-            manifests: manifests.to_vec(),
-            subject: None,
-            annotations: BTreeMap::new(),
-        };
-        let layout = Layout {
-            image_layout_version: "1.0.0".to_owned(),
-        };
-        let json = "documents have only strings as keys";
-        self.file("index.json", &serde_json::to_vec(&index).expect(json))?;
-        self.file("manifest.json", &serde_json::to_vec(&images).expect(json))?;
-        self.file("oci-layout", &serde_json::to_vec(&layout).expect(json))?;
-        self.tar.finish()?;
-        Ok(())
-    }
-}
-
-/// The content of an entry.
-struct Content<'a, W>(&'a mut Writer<W>);
-
-impl<W: Write> Write for Content<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.content(bytes).map_err(std::io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A sink that hashes what goes through, and takes no more than was announced.
 struct Checked<W> {
     out: W,
@@ -234,31 +146,4 @@ impl Images {
         }
         Ok(())
     }
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
-}
-
-/// What an index says of an image: once for each of its names, or once without.
-fn descriptors(digest: &Digest, size: usize, references: &[Reference]) -> Vec<Descriptor> {
-    let plain = Descriptor::new(media_type::OCI_MANIFEST, *digest, size as u64);
-    if references.is_empty() {
-        return vec![plain];
-    }
-    let named = |reference: &Reference| {
-        let tag = reference.tag().unwrap_or_default().to_owned();
-        let annotations = BTreeMap::from([
-            (
-                annotation::CONTAINERD_NAME.to_owned(),
-                reference.to_string(),
-            ),
-            (annotation::REF_NAME.to_owned(), tag),
-        ]);
-        Descriptor {
-            annotations,
-            ..plain.clone()
-        }
-    };
-    references.iter().map(named).collect()
 }

@@ -298,6 +298,9 @@ impl Images {
         let _publishing = self.publishing();
         let record = self.records.image(id).map_err(Error::Records)?;
         let mut record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        if record.manifest == digest {
+            return Ok(());
+        }
         let old = std::mem::replace(&mut record.manifest, digest);
         let to = self.blob_path(&digest);
         fs::rename(&from, &to).call(|| format!("rename({from:?}, {to:?})"))?;

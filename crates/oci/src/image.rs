@@ -419,6 +419,13 @@ pub struct ConfigFile {
         skip_serializing_if = "String::is_empty"
     )]
     pub docker_version: String,
+    /// What the builder that made the image may take from it again; it alone reads that.
+    #[serde(
+        rename = "hull.build-cache.v1",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub build_cache: Option<serde_json::Value>,
 }
 
 impl ConfigFile {

@@ -141,7 +141,9 @@ fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {
 
 fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::JsonMessage)) {
     // There is no output but an image here.
-    let Some(id) = built.id.as_ref() else { return };
+    let Some(id) = built.made.id.as_ref() else {
+        return;
+    };
     let (id, digits) = (id.to_string(), id.hex());
     let text = |text: String| {
         say(&types::JsonMessage {

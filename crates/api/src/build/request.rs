@@ -8,7 +8,9 @@ use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
-use builder::{Context, Ignore, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
+use builder::{
+    Context, Ignore, ImageOutput, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told,
+};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
@@ -151,6 +153,11 @@ impl Wish {
         let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
         let build_args =
             { self.build_args.into_iter() }.filter_map(|(name, value)| Some((name, value?)));
+        let output = Output::Image(ImageOutput {
+            names: self.tags,
+            store: true,
+            ..ImageOutput::default()
+        });
         Ok(Request {
             dockerfile_name: name,
             dockerfile,
@@ -158,7 +165,6 @@ impl Wish {
             ignore,
             contexts,
             target: self.target,
-            tags: self.tags,
             build_args: build_args.collect(),
             labels: self.labels,
             platform: self.platform,
@@ -170,9 +176,11 @@ impl Wish {
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_stages,
             pull: self.pull,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             explain: self.explain,
             client: Box::new(client),
-            output: None,
+            outputs: vec![output],
             stages_at_once,
             stop,
         })

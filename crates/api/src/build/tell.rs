@@ -96,8 +96,13 @@ impl Progress for Text {
                 self.say(&format!(" ---> {}\n", short(id)));
             }
             Event::Warning(text) => self.say(&format!("[Warning] {text}\n")),
-            Event::Based { .. } | Event::Explained { .. } | Event::Found(_) | Event::Publishing => {
-            }
+            Event::Based { .. }
+            | Event::Explained { .. }
+            | Event::Found(_)
+            | Event::Task(_)
+            | Event::TaskEnded(..)
+            | Event::Publishing
+            | Event::Published => {}
         }
     }
 }
@@ -178,10 +183,18 @@ impl Progress for Events {
             Event::Warning(text) => types::BuildEvent::Warning {
                 text: (*text).to_owned(),
             },
+            Event::Task(name) => types::BuildEvent::Task {
+                name: (*name).to_owned(),
+            },
+            Event::TaskEnded(name, error) => types::BuildEvent::TaskEnded {
+                name: (*name).to_owned(),
+                error: error.map(str::to_owned),
+            },
             Event::Based { .. }
             | Event::Running { .. }
             | Event::Removed { .. }
-            | Event::Publishing => return,
+            | Event::Publishing
+            | Event::Published => return,
         };
         // A client that has gone ends the build otherwise.
         let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));

@@ -32,6 +32,7 @@ pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, show: Show) -> Re
         show,
         begun: Instant::now(),
         steps: BTreeMap::new(),
+        tasks: BTreeMap::new(),
         numbers: 0,
         found: Vec::new(),
     };
@@ -77,6 +78,8 @@ struct Display {
     show: Show,
     begun: Instant,
     steps: BTreeMap<usize, Step>,
+    /// What goes on besides steps: its number, and since when.
+    tasks: BTreeMap<String, (usize, Instant)>,
     /// Steps that are shown.
     numbers: usize,
     found: Vec<BuildFinding>,
@@ -125,6 +128,24 @@ impl Display {
                 None => Ok(()),
             },
             BuildEvent::Ended { step, cached, .. } => self.ended(*step, *cached),
+            BuildEvent::Task { name } => {
+                self.numbers += 1;
+                let number = self.numbers;
+                self.tasks.insert(name.clone(), (number, Instant::now()));
+                self.say(&format!("#{number} {name}\n"))
+            }
+            BuildEvent::TaskEnded { name, error } => {
+                let Some((number, begun)) = self.tasks.remove(name) else {
+                    return Ok(());
+                };
+                match error {
+                    None => {
+                        let seconds = begun.elapsed().as_secs_f64();
+                        self.say(&format!("#{number} DONE {seconds:.1}s\n\n"))
+                    }
+                    Some(error) => self.say(&format!("#{number} ERROR: {error}\n\n")),
+                }
+            }
             BuildEvent::Warning { text } => self.say(&format!("WARNING: {text}\n")),
             BuildEvent::Built {
                 id,

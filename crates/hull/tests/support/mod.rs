@@ -11,6 +11,7 @@
     reason = "a test's own support"
 )]
 
+pub mod buildx;
 pub mod certificates;
 pub mod dockerd;
 pub mod registry;
@@ -445,7 +446,8 @@ pub fn busybox_tar() -> Vec<u8> {
     Command::new("tar")
         .arg("-C")
         .arg(root)
-        .args(["-c", "."])
+        // The same layer for every engine.
+        .args(["--sort=name", "--mtime=@1000000000", "-c", "."])
         .output()
         .unwrap()
         .stdout

@@ -1,0 +1,287 @@
+//! What becomes of what was built: images here and in registries, archives and files for the client.
+
+use crate::build::Build;
+use crate::bundle::{self, Bundle, Manifests, Part, bundle};
+use crate::destination::{Destination, ToBlobs, ToRegistry};
+use crate::error::{Doing, Error, Result};
+use crate::progress::Event;
+use crate::remote::BlobSink;
+use images::{ImageId, LayoutArchive, archive, blob_path, named};
+use oci::image::{ArchiveImage, Descriptor, Platform};
+use oci::{Digest, Reference};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
+use sys::root::Root;
+
+/// One thing that a build is to make.
+#[derive(Debug)]
+pub enum Output {
+    /// An image.
+    Image(ImageOutput),
+    /// The files of the target, one by one.
+    Files(Box<dyn FilesOutput>),
+    /// The files of the target as a tar.
+    Tar(Box<dyn ArchiveOutput>),
+    /// Images as an OCI layout.
+    Layout(LayoutOutput),
+}
+
+/// An image, here and elsewhere.
+#[derive(Debug, Default)]
+pub struct ImageOutput {
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// This engine keeps it.
+    pub store: bool,
+    /// It is pushed to the registries that its names are of.
+    pub push: bool,
+    /// It is pushed without a tag.
+    pub by_digest: bool,
+    /// How it is pushed.
+    pub manifests: Manifests,
+}
+
+/// An OCI layout.
+#[derive(Debug)]
+pub struct LayoutOutput {
+    /// The names of what is in it.
+    pub names: Vec<Reference>,
+    /// `docker load` reads it, too.
+    pub docker: bool,
+    /// How its manifests are.
+    pub manifests: Manifests,
+    /// Where it goes.
+    pub to: LayoutTo,
+}
+
+/// Where a layout goes.
+#[derive(Debug)]
+pub enum LayoutTo {
+    /// As one tar.
+    Archive(Box<dyn ArchiveOutput>),
+    /// As blobs, which the client keeps an index of.
+    Blobs(Box<dyn BlobSink + Send + Sync>),
+}
+
+/// Takes files one by one.
+pub trait FilesOutput: fmt::Debug + Send + Sync {
+    /// Takes all files of a tree.
+    ///
+    /// # Errors
+    /// Whoever gets them takes no more.
+    fn take(&self, files: &Root) -> Result<()>;
+}
+
+/// Takes an archive.
+pub trait ArchiveOutput: fmt::Debug + Send + Sync {
+    /// Takes what `write` writes.
+    ///
+    /// # Errors
+    /// What `write` fails with; or whoever gets the archive takes no more.
+    fn take(&self, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()>;
+}
+
+/// What was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Made {
+    /// The image, where this engine has it.
+    pub id: Option<ImageId>,
+    /// The manifest or index of an image that went elsewhere, with the digest of the (first) configuration.
+    pub manifest: Option<(Descriptor, Digest)>,
+}
+
+impl Build<'_> {
+    /// Makes all outputs of the images that were built.
+    pub(crate) fn make_outputs(&self, parts: &[Part], views: &[&[Digest]]) -> Result<Made> {
+        let mut made = Made::default();
+        for output in &self.request.outputs {
+            match output {
+                Output::Image(image) => self.image_output(image, parts, &mut made)?,
+                Output::Files(to) => to.take(&self.view(only(views)?)?.root)?,
+                Output::Tar(to) => {
+                    let view = self.view(only(views)?)?;
+                    to.take(&mut |out| {
+                        let exported = archive::export(&view.root, out);
+                        exported.doing(|| "send the files".to_owned())
+                    })?;
+                }
+                Output::Layout(layout) => {
+                    let bundle = self.layout(layout, parts)?;
+                    made.manifest = Some(self.told(&bundle));
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn told(&self, bundle: &Bundle) -> (Descriptor, Digest) {
+        let created = self
+            .epoch
+            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        let created = created.unwrap_or_else(jiff::Timestamp::now);
+        let config = bundle.images[0].0.digest;
+        (
+            bundle::told(&bundle.top, &config, created.to_string()),
+            config,
+        )
+    }
+
+    fn image_output(&self, output: &ImageOutput, parts: &[Part], made: &mut Made) -> Result<()> {
+        if output.store {
+            let [part] = parts else {
+                return Err(Error::Unsupported(
+                    "an image of several platforms in the engine's own store (push it, or type=oci)".to_owned(),
+                ));
+            };
+            made.id = Some(self.store(part, &output.names)?);
+        }
+        if !output.push {
+            return Ok(());
+        }
+        if output.names.is_empty() {
+            return Err(Error::Invalid(
+                "tag is needed when pushing to registry".to_owned(),
+            ));
+        }
+        for name in &output.names {
+            let task = format!("pushing {}", name.familiar());
+            self.tell(&Event::Task(&task));
+            let pushed = self.push(output, name, parts);
+            let why = pushed.as_ref().err().map(Error::chain);
+            self.tell(&Event::TaskEnded(&task, why.as_deref()));
+            let bundle = pushed?;
+            if let Some(id) = made.id {
+                let reference = name.clone().with_digest(bundle.top.digest);
+                let noted = self
+                    .images
+                    .note_pushed(id, reference, bundle.manifest.as_deref());
+                noted.doing(|| format!("note that {} was pushed", name.familiar()))?;
+            }
+            made.manifest = Some(self.told(&bundle));
+        }
+        Ok(())
+    }
+
+    fn store(&self, part: &Part, names: &[Reference]) -> Result<ImageId> {
+        let doing = || "make the image".to_owned();
+        let config = oci::image::ConfigFile::parse(&part.config);
+        let config = config.map_err(|error| Error::Invalid(error.to_string()))?;
+        let id = self
+            .images
+            .make_image(config, &part.layers, None)
+            .doing(doing)?;
+        self.engine.new_image_event(&id.to_string());
+        for tag in names {
+            let tagged = self.images.tag(&id.to_string(), tag);
+            tagged.doing(|| format!("tag the image {}", tag.familiar()))?;
+            let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
+            self.engine.image_event("tag", &id.to_string(), name);
+        }
+        Ok(id)
+    }
+
+    fn push(&self, output: &ImageOutput, name: &Reference, parts: &[Part]) -> Result<Bundle> {
+        let to = ToRegistry::new(self, name, output.by_digest)?;
+        let subjects = |platform: &Platform| purls(&output.names, platform);
+        let bundle = bundle(parts, &output.manifests, &subjects, &to)?;
+        let attributes = BTreeMap::from([("name".to_owned(), name.familiar_name())]);
+        self.engine
+            .image_event("push", &name.familiar(), attributes);
+        Ok(bundle)
+    }
+
+    fn layout(&self, output: &LayoutOutput, parts: &[Part]) -> Result<Bundle> {
+        if output.docker && parts.len() > 1 {
+            let text = "docker exporter does not currently support exporting manifest lists";
+            return Err(Error::Invalid(text.to_owned()));
+        }
+        let scratch = self
+            .images
+            .scratch()
+            .doing(|| "make room for an archive".to_owned())?;
+        let subjects = |platform: &Platform| purls(&output.names, platform);
+        let put = |blobs: &dyn BlobSink| {
+            let to: &dyn Destination = &ToBlobs::new(self, scratch.path(), blobs);
+            bundle(parts, &output.manifests, &subjects, to)
+        };
+        let archive = match &output.to {
+            LayoutTo::Blobs(blobs) => return put(&**blobs),
+            LayoutTo::Archive(archive) => archive,
+        };
+        let mut made = None;
+        archive.take(&mut |out| {
+            let doing = || "write the archive".to_owned();
+            let archive = LayoutArchive::new(out).doing(doing)?;
+            let sink = ArchiveSink(Mutex::new(archive));
+            let bundle = put(&sink)?;
+            let archive = sink.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (top, _) = self.told(&bundle);
+            let images = match output.docker {
+                true => docker_images(&bundle, &output.names),
+                false => Vec::new(),
+            };
+            archive
+                .finish(&named(&top, &output.names), &images)
+                .doing(doing)?;
+            made = Some(bundle);
+            Ok(())
+        })?;
+        made.ok_or_else(|| Error::Client("the client takes no archive".to_owned()))
+    }
+}
+
+/// The layers of the one result that there is.
+fn only<'v>(views: &[&'v [Digest]]) -> Result<&'v [Digest]> {
+    match views {
+        [one] => Ok(one),
+        _ => Err(Error::Unsupported(
+            "files of several platforms as an output".to_owned(),
+        )),
+    }
+}
+
+/// What `docker load` reads of an image.
+fn docker_images(bundle: &Bundle, names: &[Reference]) -> Vec<ArchiveImage> {
+    let image = |(config, layers): &(Descriptor, Vec<Descriptor>)| ArchiveImage {
+        config: blob_path(&config.digest),
+        repo_tags: names.iter().map(Reference::familiar).collect(),
+        layers: layers
+            .iter()
+            .map(|layer| blob_path(&layer.digest))
+            .collect(),
+    };
+    bundle.images.iter().map(image).collect()
+}
+
+/// Names as package URLs, for whoever attests something of them.
+fn purls(names: &[Reference], platform: &Platform) -> Vec<String> {
+    let platform = platform.to_string().replace('/', "%2F");
+    let purl = |name: &Reference| {
+        let version = name.tag().map(|tag| format!("@{tag}")).unwrap_or_default();
+        format!(
+            "pkg:docker/{}{version}?platform={platform}",
+            name.familiar_name()
+        )
+    };
+    names.iter().map(purl).collect()
+}
+
+/// An archive that takes blobs.
+struct ArchiveSink<W>(Mutex<LayoutArchive<W>>);
+
+impl<W> fmt::Debug for ArchiveSink<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArchiveSink").finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> BlobSink for ArchiveSink<W> {
+    fn write(&self, blob: &Descriptor, content: &mut dyn Read) -> Result<()> {
+        let mut archive = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        archive
+            .content(blob, content)
+            .doing(|| "write the archive".to_owned())
+    }
+}
