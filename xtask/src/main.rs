@@ -78,7 +78,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 23] = [
+const NEEDED: [(&str, &str); 24] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -99,6 +99,7 @@ const NEEDED: [(&str, &str); 23] = [
     ("tar", "tar"),
     ("zstd", "zstd"),
     ("cc", "gcc"),
+    ("/usr/include/stdio.h", "libc6-dev"),
     ("curl", "curl"),
     ("git", "git"),
     ("openssl", "openssl"),

@@ -84,7 +84,7 @@ impl Engine {
         let support = crate::update::host_support()?;
         let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;
-        crate::networks::check_rate(&spec.limits, &spec.network.mode)?;
+        self.check_rate(&spec.limits, &spec.network.mode, &attachments)?;
         let secret = |mount: &Mount| matches!(mount.source, MountSource::Secret(_));
         if spec.isolation.user_namespace && spec.mounts.iter().any(secret) {
             return Err(Error::unsupported(

@@ -215,7 +215,7 @@ fn plugins_publish_ports_and_connect_what_runs() {
     assert_eq!(plugins.taken(), 1);
     engine.refused(
         "run --rm --network plugged --network-rate 1m busybox true",
-        "a network rate on a cni network",
+        "a network rate on plugged, a cni network",
     );
     engine.words("rm -f web late");
     engine.assert_nothing_left();

@@ -642,6 +642,10 @@ fn a_container_has_an_interface_on_one_of_the_hosts() {
     engine.words(&format!(
         "network create -d macvlan -o parent={parent} --subnet {subnet} wire"
     ));
+    engine.refused(
+        "create --network wire --network-rate 1m busybox",
+        "a network rate on wire, a macvlan network",
+    );
     // Another address on the same wire is reached by a route to it.
     stay(&engine, "near", "--network wire --cap-add NET_ADMIN");
     engine.words(&format!("exec near ip route add {far} dev eth0"));

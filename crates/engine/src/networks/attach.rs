@@ -113,6 +113,9 @@ impl Engine {
                 "a container can be connected with {ATTACHMENTS_MAX} networks at most"
             )));
         }
+        let limits = container.snapshot().limits().clone();
+        let connection = std::slice::from_ref(&attachment);
+        self.check_rate(&limits, &container.spec.network.mode, connection)?;
         container.change(|state| state.attachments.push(attachment.clone()));
         let pid = state.pid.filter(|_| container.phase().is_running());
         let connected = match pid {

@@ -14,7 +14,6 @@ mod rate;
 mod relay;
 
 pub(crate) use endpoint::{network_namespace, parse_mac};
-pub(crate) use rate::check_rate;
 
 pub use explain::PortExplanation;
 pub use model::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};
