@@ -78,7 +78,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 23] = [
+const NEEDED: [(&str, &str); 24] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -102,6 +102,7 @@ const NEEDED: [(&str, &str); 23] = [
     ("curl", "curl"),
     ("git", "git"),
     ("openssl", "openssl"),
+    ("zsh", "zsh"),
 ];
 
 /// No run of the tests takes as long: one that does waits for something that never comes.
