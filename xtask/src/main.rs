@@ -103,6 +103,7 @@ const NEEDED: [(&str, &str); 24] = [
     ("curl", "curl"),
     ("git", "git"),
     ("openssl", "openssl"),
+    ("zsh", "zsh"),
 ];
 
 /// No run of the tests takes as long: one that does waits for something that never comes.

@@ -49,6 +49,7 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX);
+    let link_names = call.engine.link_names();
     let mut summaries = Vec::new();
     for container in wanted.take(limit) {
         let sizes = if with_size {
@@ -57,6 +58,8 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
             None
         };
         let mut summary = wire::summary::summary(call.engine, &container, sizes);
+        let further = link_names.get(&container.spec.id).into_iter().flatten();
+        summary.names.extend(further.map(|name| format!("/{name}")));
         { call.version.lacks(older::CONTAINERS) }.for_each(|undo| undo(&mut summary));
         summaries.push(summary);
     }
@@ -183,7 +186,8 @@ pub(crate) fn size(call: &Call<'_>) -> Result<(u16, u16), Error> {
 
 pub(crate) async fn remove(call: &Call<'_>, id: &str) -> Reply {
     if call.query.flag("link") {
-        return Err(Error::unsupported("removing a link"));
+        call.engine.remove_link(id).await?;
+        return Ok(empty(NO_CONTENT));
     }
     call.engine
         .remove(id, call.query.flag("force"), call.query.flag("v"))

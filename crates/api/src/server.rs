@@ -167,6 +167,10 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::POST, ["containers", "prune"]) => crate::prune::containers(&call).await,
         (&Method::POST, ["commit"]) => containers::commit(call).await,
         (&Method::DELETE, ["containers", id]) => containers::remove(&call, id).await,
+        // A link is named by two words.
+        (&Method::DELETE, ["containers", parent, name]) => {
+            containers::remove(&call, &format!("{parent}/{name}")).await
+        }
         (&Method::GET, ["containers", id, "json"]) => containers::inspect(&call, id),
         (&Method::GET, ["containers", id, "top"]) => containers::top(&call, id).await,
         (&Method::GET, ["containers", id, "logs"]) => containers::logs(&call, id),

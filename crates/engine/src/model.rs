@@ -657,6 +657,8 @@ pub struct State {
     pub published: Option<Vec<PublishedPort>>,
     /// Its restart policy, where it was changed since it was created.
     pub restart: Option<Restart>,
+    /// Its links on the default bridge, where some were removed since it was created.
+    pub links: Option<Vec<String>>,
     /// What its health checks have said, if it has any and was started.
     pub health: Option<Health>,
     /// Whether it is gone, with its record.
@@ -683,6 +685,7 @@ impl State {
             limits: None,
             published: None,
             restart: None,
+            links: None,
             health: None,
             removed: false,
         }
@@ -857,6 +860,14 @@ impl Snapshot {
     pub fn published(&self) -> &[PublishedPort] {
         let changed = self.state.published.as_ref();
         changed.unwrap_or(&self.spec.network.published)
+    }
+
+    /// Its links as they are now, as `id:name`.
+    pub fn links(&self) -> &[String] {
+        self.state
+            .links
+            .as_ref()
+            .unwrap_or(&self.spec.network.links)
     }
 
     /// Its limits as they are now.

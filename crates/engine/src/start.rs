@@ -200,6 +200,7 @@ impl Engine {
                 user_namespace_base: state.user_namespace_base,
                 limits: state.limits.take(),
                 published: state.published.take(),
+                links: state.links.take(),
                 restart: state.restart,
                 health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()

@@ -8,6 +8,9 @@ mod registry;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -58,10 +61,17 @@ fn log_level() -> clap::Arg {
 fn log(matches: &clap::ArgMatches) -> Result<(), String> {
     let level = { matches.get_one::<String>("log-level") }.ok_or("--log-level is missing")?;
     let level = level.parse::<tracing::Level>();
-    tracing_subscriber::fmt()
-        .with_max_level(level.map_err(|error| error.to_string())?)
+    let level = level.map_err(|error| error.to_string())?;
+    // It tells of every frame, which nobody wants to know who looks for what the engine does.
+    let targets = Targets::new()
+        .with_default(level)
+        .with_target("h2", level.min(tracing::Level::WARN));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(targets)
         .init();
     Ok(())
 }

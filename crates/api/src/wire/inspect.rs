@@ -417,7 +417,7 @@ fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
 
 /// Links as Docker shows them: who is linked, and as what.
 fn links(engine: &Engine, container: &Snapshot) -> Vec<String> {
-    let links = container.spec.network.links.iter();
+    let links = container.links().iter();
     let shown = links.filter_map(|link| {
         let (id, name) = link.split_once(':')?;
         let target = engine

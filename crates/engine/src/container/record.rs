@@ -37,6 +37,8 @@ struct StateRecord {
     #[serde(default)]
     restart: Option<Restart>,
     #[serde(default)]
+    links: Option<Vec<String>>,
+    #[serde(default)]
     health: Option<Health>,
 }
 
@@ -90,6 +92,7 @@ pub(crate) fn encode_state(state: &State) -> Result<String> {
         limits: state.limits,
         published: state.published,
         restart: state.restart,
+        links: state.links,
         health: state.health,
     };
     serde_json::to_string(&record).context(|| "encode a container's state")
@@ -123,6 +126,7 @@ pub(crate) fn decode_state(text: &str, mode: &NetworkMode) -> Result<State> {
         limits: record.limits,
         published: record.published,
         restart: record.restart,
+        links: record.links,
         health: record.health,
         ..State::created()
     })
