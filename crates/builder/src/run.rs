@@ -216,6 +216,7 @@ fn execute<'a>(
         wishes: Vec::new(),
         health: None,
         volumes_from: Vec::new(),
+        storage: BTreeMap::new(),
         echo: Echo::default(),
     };
     let container = Container::create(build, stage, request)?;

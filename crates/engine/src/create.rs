@@ -8,7 +8,7 @@ use crate::model::{
     Attachment, CreateRequest, ImageSource, Ipc, Mount, MountForm, MountSource, Namespace,
     NetworkMode, Port, ProcessSpec, Protocol, SPEC_VERSION, Snapshot, Spec, State,
 };
-use crate::{Engine, ids};
+use crate::{Engine, ids, quota};
 use jiff::Timestamp;
 use oci::image::Config as ImageConfig;
 use std::collections::BTreeMap;
@@ -90,6 +90,10 @@ impl Engine {
             return Err(Error::unsupported(
                 "a secret in a container with a user namespace of its own is not supported",
             ));
+        }
+        if quota::storage_bytes(&spec)?.is_some() {
+            let layers = self.0.config.data_root.join("snapshots");
+            quota::check_support("--storage-opt size", &layers)?;
         }
         self.create_volumes_of(&spec)?;
         let container = self.insert(spec, wanted_name, attachments)?;
@@ -365,6 +369,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
         annotations: request.annotations,
         health,
         volumes_from: request.volumes_from,
+        storage: request.storage,
         echo: request.echo,
     })
 }

@@ -29,6 +29,7 @@ mod names;
 mod networks;
 mod prune;
 mod pull;
+mod quota;
 mod registry;
 mod remove;
 mod restore;
@@ -118,6 +119,8 @@ struct Inner {
     registry: Registry,
     /// First host ids of user namespaces in use.
     user_namespaces: Mutex<BTreeSet<u32>>,
+    /// Keeps calls that give projects of the filesystem to trees in a row.
+    projects: Mutex<()>,
     /// Keeps calls that create, fill, mount or remove volumes in a row.
     volumes: Mutex<volumes::Users>,
     /// The binary this engine was started from, sealed, even when another has taken its place on disk meanwhile: what
@@ -174,6 +177,7 @@ impl Engine {
             events: Events::new(),
             registry: Registry::default(),
             user_namespaces: Mutex::default(),
+            projects: Mutex::default(),
             volumes: Mutex::default(),
             executable: shim::executable().context(|| "seal the engine's executable")?,
             apparmor,

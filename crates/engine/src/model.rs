@@ -55,6 +55,9 @@ pub struct Spec {
     /// The containers whose mounts it has taken over, as `name[:mode]`, for inspection.
     #[serde(default)]
     pub volumes_from: Vec<String>,
+    /// Options of the writable layer: `size`.
+    #[serde(default)]
+    pub storage: BTreeMap<String, String>,
     /// What inspection repeats.
     #[serde(default)]
     pub echo: Echo,
@@ -840,6 +843,8 @@ pub struct CreateRequest {
     pub health: Option<Check>,
     /// Containers whose mounts it takes over, as `name[:mode]`.
     pub volumes_from: Vec<String>,
+    /// Options of the writable layer.
+    pub storage: BTreeMap<String, String>,
     /// What inspection repeats.
     pub echo: Echo,
 }

@@ -158,10 +158,7 @@ impl Engine {
             // Those of images that a container mounts are named after it.
             let owner = id.split('-').next().unwrap_or_default();
             if !known(owner.as_ref()) {
-                self.0
-                    .images
-                    .remove_snapshot(&id)
-                    .context(|| format!("remove the writable layer {id}"))?;
+                self.remove_layer(&id)?;
             }
         }
         self.sweep_volumes()

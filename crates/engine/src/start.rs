@@ -23,7 +23,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::link::{EventReceiver, Link, REPLY_TIMEOUT};
 use crate::model::{ImageSource, Ipc, Namespace, NetworkMode, Phase, Spec, State};
 use crate::spec::{Prepared, USER_NAMESPACE_IDS};
-use crate::{Engine, etc};
+use crate::{Engine, etc, quota};
 use images::Snapshot;
 use jiff::Timestamp;
 use shim::protocol::{self, Launch, Reply, Request, Restore};
@@ -249,12 +249,22 @@ impl Engine {
     /// The container's writable layer, made when it is not there yet.
     pub(crate) fn ensure_layer(&self, spec: &Spec) -> Result<Snapshot> {
         let images = &self.0.images;
-        if let Some(snapshot) = images
-            .snapshot(&spec.id)
-            .context(|| "find the writable layer")?
-        {
+        let found = images.snapshot(&spec.id);
+        let snapshot = match found.context(|| "find the writable layer")? {
+            Some(snapshot) => snapshot,
+            None => self.make_layer(spec)?,
+        };
+        let (Some(bytes), Some(whole)) = (quota::storage_bytes(spec)?, snapshot.upper.parent())
+        else {
             return Ok(snapshot);
-        }
+        };
+        let tree = [whole, &snapshot.work, &snapshot.upper];
+        self.limit_tree(&tree, bytes)?;
+        Ok(snapshot)
+    }
+
+    fn make_layer(&self, spec: &Spec) -> Result<Snapshot> {
+        let images = &self.0.images;
         let made = match &spec.image {
             ImageSource::Image(id) => {
                 let id = id.parse().context(|| format!("read the image id {id}"))?;

@@ -18,7 +18,7 @@ const TOOLS: [(&str, &str); 3] = [
 ];
 
 /// What the machine has beside the programs that the tests call.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "apparmor",
     "criu",
     "dbus",
@@ -31,6 +31,7 @@ const PACKAGES: [&str; 12] = [
     "systemd-sysv",
     "uidmap",
     "udev",
+    "xfsprogs",
 ];
 
 /// The initrd has what finds the root filesystem and nothing else: under emulation every module costs seconds.

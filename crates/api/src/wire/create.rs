@@ -84,6 +84,7 @@ pub(crate) fn request(
         annotations: host.annotations.clone().unwrap_or_default(),
         health: health(&body)?,
         volumes_from: host.volumes_from.clone().unwrap_or_default(),
+        storage: host.storage_opt.clone().unwrap_or_default(),
         echo: Echo {
             runtime: runtime(&host.runtime)?,
             isolation: host.isolation.clone(),
@@ -138,12 +139,6 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
         (
             body.network_disabled,
             "NetworkDisabled: use --network none, which",
-        ),
-        (
-            host.storage_opt
-                .as_ref()
-                .is_some_and(|options| !options.is_empty()),
-            "--storage-opt",
         ),
         (host.kernel_memory_tcp != 0, "a limit of TCP memory"),
         (
@@ -634,11 +629,6 @@ mod tests {
     fn what_is_not_there_is_named() {
         use http::StatusCode;
         let asked = [
-            (
-                r#"{"HostConfig":{"StorageOpt":{"size":"1g"}}}"#,
-                StatusCode::NOT_IMPLEMENTED,
-                "--storage-opt",
-            ),
             (
                 r#"{"HostConfig":{"Runtime":"kata"}}"#,
                 StatusCode::BAD_REQUEST,

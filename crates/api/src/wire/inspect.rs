@@ -221,6 +221,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         publish_all_ports: network.publish_all,
         readonly_rootfs: isolation.read_only,
         security_opt: list(&security_options(isolation)),
+        storage_opt: Some(spec.storage.clone()).filter(|options| !options.is_empty()),
         tmpfs: tmpfs(spec),
         uts_mode: own_or_host(&isolation.uts, ""),
         userns_mode: if isolation.user_namespace {
