@@ -1,12 +1,13 @@
 //! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
 
-use crate::bundle::Part;
+use crate::attest::{self, Account, Material};
+use crate::bundle::{Part, Predicate};
 use crate::cache::Kept;
-use crate::definition::Definition;
+use crate::definition::{self, Definition};
 use crate::error::{Doing, Error, Result};
 use crate::fetch::Fetcher;
 use crate::lint::Finding;
-use crate::output::Made;
+use crate::output::{Made, Output, purl};
 use crate::plan::Plan;
 use crate::progress::{Event, Progress, StepNumber};
 use crate::remote::{self, CacheMode, CachePlace, Document, Imported};
@@ -14,7 +15,7 @@ use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
 use crate::scope::PROXIES;
 use crate::stage::{Finished, Stage};
 use engine::Engine;
-use images::{Hold, Image, Images};
+use images::{Hold, Image, ImageId, Images};
 use oci::image::{ConfigFile, Descriptor, Platform};
 use oci::{Digest, Reference};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,35 +48,68 @@ pub fn build(
     request: &Request,
     progress: &dyn Progress,
 ) -> Result<Built> {
-    let definition = Definition::read(request)?;
-    let plan = definition.plan(request)?;
-    if definition.check.error {
+    let platforms = definition::platforms(request)?;
+    check_outputs(request, &platforms)?;
+    let read = |platform| {
+        let definition = Definition::read(request, platform)?;
+        let plan = definition.plan(request)?;
+        Ok((definition, plan))
+    };
+    let all = platforms.iter().map(read).collect::<Result<Vec<_>>>()?;
+    for (definition, plan) in all.iter().filter(|(it, _)| it.check.error) {
         let found = definition.findings(engine, request, &plan.stages);
-        found
-            .iter()
-            .for_each(|finding| progress.tell(&Event::Found(finding)));
+        let tell = |finding| progress.tell(&Event::Found(finding));
+        found.iter().for_each(tell);
         refuse(&found)?;
     }
-    let tell = |event: &Event<'_>| progress.tell(event);
-    let imported = Imported::read(engine, handle, request, &tell)?;
-    let build = Build {
-        imported,
-        kept: Mutex::default(),
-        mounts_used: Mutex::default(),
-        engine,
-        images: engine.images(),
-        handle,
-        request,
-        epoch: epoch(request)?,
-        definition,
-        progress,
-        results: Results::default(),
-        holds: Mutex::default(),
-        asked: Mutex::default(),
-        counted: Mutex::default(),
-    };
-    build.tell(&Event::Planned { steps: plan.steps });
-    build.run(&plan)
+    let steps = all.iter().map(|(_, plan)| plan.steps).sum();
+    progress.tell(&Event::Planned { steps });
+    let imported = Imported::read(engine, handle, request, &|event| progress.tell(event))?;
+    let common = Arc::new(Common::new(imported));
+    let epoch = epoch(request)?;
+    let mut done = Vec::new();
+    let mut begun = 0;
+    for (definition, plan) in all {
+        let build = Build {
+            engine,
+            images: engine.images(),
+            handle,
+            request,
+            definition,
+            is_one_of_several: platforms.len() > 1,
+            epoch,
+            progress,
+            common: Arc::clone(&common),
+            materials: Mutex::default(),
+            results: Results::default(),
+        };
+        let finished = build.run(&plan, begun)?;
+        begun += plan.steps;
+        done.push((build, finished));
+    }
+    publish(&done)
+}
+
+/// Refuses outputs that cannot be made of a result, before anything is built.
+fn check_outputs(request: &Request, platforms: &[Platform]) -> Result<()> {
+    if platforms.len() == 1 && !request.index {
+        return Ok(());
+    }
+    let refused = request.outputs.iter().find_map(|output| match output {
+        Output::Image(image) if image.push && image.store != Some(true) => None,
+        Output::Image(_) => {
+            Some("an image of several platforms in the engine's own store (push it, or type=oci)")
+        }
+        Output::Files(_) | Output::Tar(_) => Some("files of several platforms as an output"),
+        Output::Layout(layout) if layout.docker => {
+            Some("an archive for docker load of several platforms")
+        }
+        Output::Layout(_) => None,
+    });
+    match refused {
+        Some(what) => Err(Error::Unsupported(what.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// What of a request's Dockerfile had better be written otherwise, without building it. Base images that are not here are not
@@ -84,7 +118,8 @@ pub fn build(
 /// # Errors
 /// A Dockerfile that cannot be read, or whose stages do not fit together.
 pub fn check(engine: &Engine, request: &Request) -> Result<Vec<Finding>> {
-    let definition = Definition::read(request)?;
+    let platforms = definition::platforms(request)?;
+    let definition = Definition::read(request, &platforms[0])?;
     let plan = definition.plan(request)?;
     // Who names no stage means them all.
     let stages = match &request.target {
@@ -125,29 +160,57 @@ fn epoch(request: &Request) -> Result<Option<i64>> {
     })
 }
 
-/// A build that goes on.
+/// A build that goes on, for one platform.
 pub(crate) struct Build<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) images: &'a Images,
     pub(crate) handle: &'a Handle,
     pub(crate) request: &'a Request,
     pub(crate) definition: Definition,
+    /// The request is for other platforms, too.
+    is_one_of_several: bool,
     /// Seconds since 1970 that no time of the image is after.
     pub(crate) epoch: Option<i64>,
     progress: &'a dyn Progress,
+    common: Arc<Common<'a>>,
+    /// What the image is made of.
+    materials: Mutex<BTreeSet<Material>>,
+    results: Results,
+}
+
+/// What the builds for all platforms have in common.
+struct Common<'a> {
     /// Caches elsewhere.
-    pub(crate) imported: Imported<'a>,
-    /// The results of this build's steps.
+    imported: Imported<'a>,
+    /// The results of steps.
     kept: Mutex<Vec<Kept>>,
     /// Cache mounts that were used, by their IDs.
     mounts_used: Mutex<BTreeMap<String, PathBuf>>,
-    results: Results,
-    /// Every layer that the build counts on.
+    /// Every layer that the builds count on.
     holds: Mutex<Vec<Hold<'a>>>,
     /// Arguments of the client that were declared.
     asked: Mutex<BTreeSet<String>>,
+    /// The IDs of secrets that commands have got.
+    secrets: Mutex<BTreeSet<String>>,
+    /// When the build began.
+    started: jiff::Timestamp,
     /// Steps, and cached ones.
     counted: Mutex<(usize, usize)>,
+}
+
+impl<'a> Common<'a> {
+    fn new(imported: Imported<'a>) -> Self {
+        Self {
+            imported,
+            kept: Mutex::default(),
+            mounts_used: Mutex::default(),
+            holds: Mutex::default(),
+            asked: Mutex::default(),
+            secrets: Mutex::default(),
+            started: jiff::Timestamp::now(),
+            counted: Mutex::default(),
+        }
+    }
 }
 
 /// The stages that are done.
@@ -171,7 +234,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'a> Build<'a> {
     pub(crate) fn tell(&self, event: &Event<'_>) {
         if let Event::Ended { cached, .. } = event {
-            let mut counted = lock(&self.counted);
+            let mut counted = lock(&self.common.counted);
             counted.0 += 1;
             counted.1 += usize::from(*cached);
         }
@@ -196,34 +259,86 @@ impl<'a> Build<'a> {
 
     /// Counts on layers until the build's end.
     pub(crate) fn keep_held(&self, hold: Hold<'a>) {
-        lock(&self.holds).push(hold);
+        lock(&self.common.holds).push(hold);
+    }
+
+    /// Caches elsewhere.
+    pub(crate) fn imported(&self) -> &Imported<'a> {
+        &self.common.imported
+    }
+
+    /// The platform that is built for, where there are others.
+    pub(crate) fn told_platform(&self) -> Option<&Platform> {
+        self.is_one_of_several.then_some(&self.definition.platform)
+    }
+
+    /// Notes something that the image is made of.
+    pub(crate) fn note_material(&self, uri: String, digest: &Digest) {
+        let sha256 = digest.hex();
+        lock(&self.materials).insert(Material { uri, sha256 });
+    }
+
+    /// Notes that a command gets a secret.
+    pub(crate) fn note_secret(&self, id: &str) {
+        lock(&self.common.secrets).insert(id.to_owned());
+    }
+
+    /// What is attested of an image of these layers. `inline`: it is pushed.
+    pub(crate) fn predicates(&self, layers: &[Digest], inline: bool) -> Result<Vec<Predicate>> {
+        let wanted = &self.request.attestations;
+        let mut all = Vec::new();
+        if wanted.sbom {
+            let created = self
+                .epoch
+                .and_then(|it| jiff::Timestamp::from_second(it).ok());
+            let created = created.unwrap_or(self.common.started).to_string();
+            let view = self.view(layers)?;
+            let (predicate, untold) = attest::sbom(&view.root, layers, &created)?;
+            if let Some(text) = untold {
+                self.tell(&Event::Warning(&text));
+            }
+            all.push(predicate);
+        }
+        if let Some(provenance) = wanted.provenance_for(inline) {
+            let id = engine::random_id().doing(|| "name the build".to_owned())?;
+            let account = Account {
+                request: self.request,
+                platform: &self.definition.platform,
+                materials: &lock(&self.materials).clone(),
+                secrets: &lock(&self.common.secrets).clone(),
+                id: &id,
+                started: self.common.started,
+            };
+            all.push(attest::provenance(provenance, &account));
+        }
+        Ok(all)
     }
 
     /// Notes a result of a step.
     pub(crate) fn note_kept(&self, kept: Kept) {
         if !self.request.cache_to.is_empty() {
-            lock(&self.kept).push(kept);
+            lock(&self.common.kept).push(kept);
         }
     }
 
     /// The results of the steps that are done.
     pub(crate) fn kept(&self) -> Vec<Kept> {
-        lock(&self.kept).clone()
+        lock(&self.common.kept).clone()
     }
 
     /// Notes that a cache mount is used, and where it is.
     pub(crate) fn note_mount(&self, id: &str, path: &Path) {
-        lock(&self.mounts_used).insert(id.to_owned(), path.to_owned());
+        lock(&self.common.mounts_used).insert(id.to_owned(), path.to_owned());
     }
 
     /// The cache mounts that were used.
     pub(crate) fn mounts_used(&self) -> BTreeMap<String, PathBuf> {
-        lock(&self.mounts_used).clone()
+        lock(&self.common.mounts_used).clone()
     }
 
     /// Notes that arguments are declared.
     pub(crate) fn note_asked<'n>(&self, names: impl Iterator<Item = &'n str>) {
-        lock(&self.asked).extend(names.map(str::to_owned));
+        lock(&self.common.asked).extend(names.map(str::to_owned));
     }
 
     /// The files of a named context, where it has files.
@@ -248,7 +363,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn run(&self, plan: &Plan) -> Result<Built> {
+    /// Builds all stages; `begun` is the number of steps before them.
+    fn run(&self, plan: &Plan, begun: usize) -> Result<Arc<Finished>> {
         let next = Mutex::new(plan.stages.iter().enumerate());
         let failure: Mutex<Option<Error>> = Mutex::default();
         let work = || {
@@ -262,7 +378,7 @@ impl<'a> Build<'a> {
                 let first = plan.stages[..place]
                     .iter()
                     .map(|at| 1 + self.definition.file.stages[*at].steps.len());
-                let first = StepNumber(1 + first.sum::<usize>());
+                let first = StepNumber(1 + begun + first.sum::<usize>());
                 let result = Stage::build(self, *at, first);
                 let mut state = lock(&self.results.state);
                 match result {
@@ -305,24 +421,7 @@ impl<'a> Build<'a> {
         for finding in found {
             self.tell(&Event::Found(&finding));
         }
-        self.publish(&finished)
-    }
-
-    fn publish(&self, finished: &Finished) -> Result<Built> {
-        self.warn_of_arguments();
-        self.tell(&Event::Publishing);
-        let part = self.part(finished);
-        let made = self.make_outputs(&[part], &[&finished.layers])?;
-        self.tell(&Event::Published);
-        let layers = finished.layers.iter().copied().collect();
-        let cache = remote::export(self, &layers)?;
-        let (steps, cached) = *lock(&self.counted);
-        Ok(Built {
-            made,
-            steps,
-            cached,
-            cache,
-        })
+        Ok(finished)
     }
 
     /// The image of what a stage has led to.
@@ -335,7 +434,6 @@ impl<'a> Build<'a> {
             platform: config.platform.clone(),
             config: serde_json::to_vec(&config).expect("it has only strings as keys"),
             layers: finished.layers.clone(),
-            predicates: Vec::new(),
         }
     }
 
@@ -350,7 +448,7 @@ impl<'a> Build<'a> {
     }
 
     fn warn_of_arguments(&self) {
-        let asked = lock(&self.asked);
+        let asked = lock(&self.common.asked);
         let declared = |name: &&String| {
             asked.contains(*name)
                 || PROXIES.contains(&name.as_str())
@@ -384,30 +482,72 @@ impl<'a> Build<'a> {
         let here = self.images.get(name);
         let missing = matches!(&here, Err(error) if error.kind() == images::ErrorKind::NotFound);
         let is_id = name.starts_with("sha256:");
+        let doing = || format!("find the image {name}");
+        let runs_on = |image: &Image, wanted: &Platform| {
+            let found = &image.config.platform;
+            wanted.os == found.os && wanted.architecture == found.architecture
+        };
+        let fits = |image: &Image| {
+            platform
+                .as_ref()
+                .is_none_or(|wanted| runs_on(image, wanted))
+        };
         let image = match here {
+            Ok(image) if !fits(&image) => self.other_image(name, &image, platform)?,
             Ok(image) if !self.request.pull || is_id => image,
-            Err(error) if !missing => return Err(error).doing(|| format!("find the image {name}")),
+            Err(error) if !missing => return Err(error).doing(doing),
+            // What a name means here is for this machine.
             _ => {
-                self.pull(name, platform.clone())?;
-                self.images
-                    .get(name)
-                    .doing(|| format!("find the image {name}"))?
+                let host = images::host_platform();
+                let named = platform
+                    .as_ref()
+                    .is_none_or(|wanted| wanted.architecture == host.architecture);
+                let id = self.pull(name, platform.clone(), named)?;
+                let image = self.images.get(&id.to_string()).doing(doing)?;
+                match platform {
+                    Some(wanted) if !runs_on(&image, &wanted) => {
+                        return Err(mismatch(name, &image, &wanted));
+                    }
+                    _ => image,
+                }
             }
         };
-        let found = &image.config.platform;
-        if let Some(wanted) = platform
-            && (wanted.os != found.os || wanted.architecture != found.architecture)
-        {
-            return Err(Error::NotFound(format!(
-                "image {name} was found but does not match the specified platform: wanted {wanted}, actual: {found}"
-            )));
-        }
+        let digest = image
+            .digests
+            .iter()
+            .find_map(|named| named.digest().copied());
+        let digest = digest.unwrap_or(image.record.manifest);
+        self.note_material(purl(name, &image.config.platform), &digest);
         let hold = self.images.hold(image.layers());
         self.keep_held(hold.doing(|| format!("use the image {name}"))?);
         Ok(image)
     }
 
-    fn pull(&self, name: &str, platform: Option<Platform>) -> Result<()> {
+    /// An image for another platform than the one that has its name here.
+    fn other_image(&self, name: &str, here: &Image, platform: Option<Platform>) -> Result<Image> {
+        let wanted = platform.unwrap_or_else(images::host_platform);
+        if name.starts_with("sha256:") {
+            return Err(mismatch(name, here, &wanted));
+        }
+        let pulled = self.pull(name, Some(wanted.clone()), false);
+        let id = pulled.map_err(|error| match error {
+            Error::Cancelled => error,
+            error => Error::NotFound(format!(
+                "{}: {}",
+                mismatch(name, here, &wanted),
+                error.chain()
+            )),
+        })?;
+        let image = self.images.get(&id.to_string());
+        let image = image.doing(|| format!("find the image {name}"))?;
+        match image.config.platform.architecture == wanted.architecture {
+            true => Ok(image),
+            false => Err(mismatch(name, &image, &wanted)),
+        }
+    }
+
+    /// Pulls an image; with `named`, the name means it here from then on.
+    fn pull(&self, name: &str, platform: Option<Platform>, named: bool) -> Result<ImageId> {
         let invalid = |error: oci::reference::ReferenceError| {
             Error::Invalid(format!("invalid reference format: {name:?}: {error}"))
         };
@@ -416,10 +556,17 @@ impl<'a> Build<'a> {
         let _runtime = self.handle.enter();
         let stop = self.request.stop.clone();
         let reference = reference.to_target();
-        let pulled = self
-            .engine
-            .pull(&reference, platform, credentials, stop, &|_, _| {});
-        pulled.map(drop).doing(|| format!("pull {name}"))
+        let pulled = match named {
+            true => self
+                .engine
+                .pull(&reference, platform, credentials, stop, &|_, _| {}),
+            false => self
+                .engine
+                .pull_nameless(&reference, platform, credentials, stop),
+        };
+        pulled
+            .map(|pulled| pulled.id)
+            .doing(|| format!("pull {name}"))
     }
 
     /// The tree of layers, to read from.
@@ -434,6 +581,39 @@ impl<'a> Build<'a> {
         let bytes = serde_json::to_vec(&config).expect("a configuration has only strings as keys");
         Digest::sha256(&bytes)
     }
+}
+
+fn mismatch(name: &str, found: &Image, wanted: &Platform) -> Error {
+    let found = &found.config.platform;
+    Error::NotFound(format!(
+        "image {name} was found but does not match the specified platform: wanted {wanted}, actual: {found}"
+    ))
+}
+
+/// Makes of what was built what is asked for.
+fn publish(done: &[(Build<'_>, Arc<Finished>)]) -> Result<Built> {
+    let (first, _) = done.first().expect("a build is for a platform");
+    first.warn_of_arguments();
+    first.tell(&Event::Publishing);
+    let parts: Vec<Part> = done
+        .iter()
+        .map(|(build, finished)| build.part(finished))
+        .collect();
+    let builds: Vec<&Build<'_>> = done.iter().map(|(build, _)| build).collect();
+    let made = first.make_outputs(&parts, &builds)?;
+    first.tell(&Event::Published);
+    let layers = done
+        .iter()
+        .flat_map(|(_, finished)| &finished.layers)
+        .copied();
+    let cache = remote::export(first, &layers.collect())?;
+    let (steps, cached) = *lock(&first.common.counted);
+    Ok(Built {
+        made,
+        steps,
+        cached,
+        cache,
+    })
 }
 
 /// Layers, mounted nowhere, and a writable one on top. Both go with this value.

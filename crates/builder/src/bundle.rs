@@ -117,8 +117,6 @@ pub(crate) struct Part {
     pub(crate) config: Vec<u8>,
     /// The diff IDs of its layers, which are held.
     pub(crate) layers: Vec<Digest>,
-    /// What is attested of it.
-    pub(crate) predicates: Vec<Predicate>,
 }
 
 /// Something that is attested.
@@ -140,22 +138,23 @@ pub(crate) struct Bundle {
     pub(crate) images: Vec<(Descriptor, Vec<Descriptor>)>,
 }
 
-/// Puts the manifests of images together, and gives everything to a destination. `subjects` are the names that attestations
+/// Puts the manifests of images together, and gives everything to a destination. `attested` has what is attested of each, `subjects` the names that attestations
 /// are of.
 pub(crate) fn bundle(
     parts: &[Part],
+    attested: &[Vec<Predicate>],
     manifests: &Manifests,
     subjects: &dyn Fn(&Platform) -> Vec<String>,
     to: &dyn Destination,
 ) -> Result<Bundle> {
     let has_index =
-        manifests.index || parts.len() > 1 || parts.iter().any(|part| !part.predicates.is_empty());
-    check(parts, manifests, has_index)?;
+        manifests.index || parts.len() > 1 || attested.iter().any(|all| !all.is_empty());
+    check(parts, attested, manifests, has_index)?;
     let mut entries = Vec::new();
     let mut attestations = Vec::new();
     let mut images = Vec::new();
     let mut alone = None;
-    for part in parts {
+    for (part, predicates) in parts.iter().zip(attested) {
         let (config, layers) = content(part, manifests, to)?;
         let manifest = Manifest {
             schema_version: 2,
@@ -176,8 +175,8 @@ pub(crate) fn bundle(
             Some(&part.platform),
         );
         entry.platform = Some(part.platform.clone());
-        if !part.predicates.is_empty() {
-            attestations.push(attest(part, &entry, &subjects(&part.platform), to)?);
+        if !predicates.is_empty() {
+            attestations.push(attest(predicates, &entry, &subjects(&part.platform), to)?);
         }
         entries.push(entry);
         images.push((config, layers));
@@ -210,7 +209,12 @@ pub(crate) fn bundle(
     })
 }
 
-fn check(parts: &[Part], manifests: &Manifests, has_index: bool) -> Result<()> {
+fn check(
+    parts: &[Part],
+    attested: &[Vec<Predicate>],
+    manifests: &Manifests,
+    has_index: bool,
+) -> Result<()> {
     let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
     let all = &manifests.annotations;
     if !has_index && all.iter().any(|one| one.place.is_of_index()) {
@@ -237,7 +241,7 @@ fn check(parts: &[Part], manifests: &Manifests, has_index: bool) -> Result<()> {
         if !all.is_empty() {
             return invalid("cannot export annotations with \"oci-mediatypes=false\"");
         }
-        if parts.iter().any(|part| !part.predicates.is_empty()) {
+        if attested.iter().any(|all| !all.is_empty()) {
             return invalid("cannot export attestations with \"oci-mediatypes=false\"");
         }
         if matches!(manifests.form, Some(Form::Zstd(_))) {
@@ -266,13 +270,13 @@ fn content(
 
 /// The manifest of what is attested of an image, as an index refers to it.
 fn attest(
-    part: &Part,
+    predicates: &[Predicate],
     of: &Descriptor,
     names: &[String],
     to: &dyn Destination,
 ) -> Result<Descriptor> {
     let mut layers = Vec::new();
-    for predicate in &part.predicates {
+    for predicate in predicates {
         let digest = serde_json::json!({ "sha256": of.digest.hex() });
         let subject = |name: &String| serde_json::json!({ "name": name, "digest": digest });
         let subjects: Vec<Value> = match names {
@@ -404,16 +408,11 @@ mod tests {
         }
     }
 
-    fn part(platform: &str, predicates: bool) -> Part {
-        let predicate = Predicate {
-            kind: "https://spdx.dev/Document",
-            value: serde_json::json!({}),
-        };
+    fn part(platform: &str) -> Part {
         Part {
             platform: platform.parse().unwrap(),
             config: b"{}".to_vec(),
             layers: vec![Digest::sha256(b"layer")],
-            predicates: predicates.then_some(predicate).into_iter().collect(),
         }
     }
 
@@ -421,9 +420,20 @@ mod tests {
         Annotation::read(name, "value").unwrap().unwrap()
     }
 
-    fn put(parts: &[Part], manifests: &Manifests) -> Result<(Bundle, Value)> {
+    fn put(parts: &[Part], predicates: bool, manifests: &Manifests) -> Result<(Bundle, Value)> {
         let to = Kept::default();
-        let bundle = bundle(parts, manifests, &|_| vec!["name".to_owned()], &to)?;
+        let predicate = Predicate {
+            kind: "https://spdx.dev/Document",
+            value: serde_json::json!({}),
+        };
+        let attested = vec![Vec::from_iter(predicates.then_some(predicate)); parts.len()];
+        let bundle = bundle(
+            parts,
+            &attested,
+            manifests,
+            &|_| vec!["name".to_owned()],
+            &to,
+        )?;
         assert_eq!(*to.1.borrow(), [bundle.top.digest], "one has the name");
         let kept = to.0.borrow();
         let (last, bytes) = kept.last().unwrap();
@@ -444,17 +454,14 @@ mod tests {
             ],
             ..Manifests::default()
         };
-        let (bundle, manifest) = put(&[part("linux/arm64", false)], &plain).unwrap();
+        let (bundle, manifest) = put(&[part("linux/arm64")], false, &plain).unwrap();
         assert_eq!(bundle.top.media_type, media_type::OCI_MANIFEST);
         assert_eq!(
             manifest["annotations"],
             serde_json::json!({ "a": "value", "b": "value" })
         );
-        let (bundle, index) = put(
-            &[part("linux/amd64", false), part("linux/arm64", false)],
-            &plain,
-        )
-        .unwrap();
+        let (bundle, index) =
+            put(&[part("linux/amd64"), part("linux/arm64")], false, &plain).unwrap();
         assert_eq!(bundle.top.media_type, media_type::OCI_INDEX);
         assert_eq!(index["manifests"][1]["platform"]["architecture"], "arm64");
         assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
@@ -462,7 +469,7 @@ mod tests {
             docker_types: true,
             ..Manifests::default()
         };
-        let (bundle, manifest) = put(&[part("linux/amd64", false)], &docker).unwrap();
+        let (bundle, manifest) = put(&[part("linux/amd64")], false, &docker).unwrap();
         assert_eq!(bundle.top.media_type, media_type::DOCKER_MANIFEST);
         assert_eq!(
             manifest["layers"][0]["mediaType"],
@@ -480,7 +487,7 @@ mod tests {
             ],
             ..Manifests::default()
         };
-        let (bundle, index) = put(&[part("linux/amd64", true)], &said).unwrap();
+        let (bundle, index) = put(&[part("linux/amd64")], true, &said).unwrap();
         assert_eq!(bundle.top.annotations["d"], "value");
         assert_eq!(index["annotations"]["i"], "value");
         let (image, attested) = (&index["manifests"][0], &index["manifests"][1]);
@@ -496,19 +503,19 @@ mod tests {
             annotations: vec![annotation(name)],
             ..Manifests::default()
         };
-        let one = || [part("linux/amd64", false)];
-        put(&one(), &with("annotation-index.a")).unwrap_err();
-        put(&one(), &with("annotation[linux/s390x].a")).unwrap_err();
+        let one = || [part("linux/amd64")];
+        put(&one(), false, &with("annotation-index.a")).unwrap_err();
+        put(&one(), false, &with("annotation[linux/s390x].a")).unwrap_err();
         let docker = Manifests {
             docker_types: true,
             ..with("annotation.a")
         };
-        put(&one(), &docker).unwrap_err();
+        put(&one(), false, &docker).unwrap_err();
         let docker = Manifests {
             docker_types: true,
             ..Manifests::default()
         };
-        put(&[part("linux/amd64", true)], &docker).unwrap_err();
+        put(&[part("linux/amd64")], true, &docker).unwrap_err();
         Annotation::read("annotation-other.a", "").unwrap_err();
         Annotation::read("annotation[!].a", "").unwrap_err();
         assert_eq!(Annotation::read("annotations", "").unwrap(), None);

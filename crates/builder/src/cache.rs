@@ -110,7 +110,7 @@ pub(crate) fn look_up<'a>(build: &Build<'a>, inputs: &Inputs) -> Result<Option<H
     });
     let (layers, mut remembered, hold) = match here {
         Some(here) => here,
-        None => match build.imported.result(build, &key)? {
+        None => match build.imported().result(build, &key)? {
             None => return Ok(None),
             Some((kept, hold)) => {
                 let (layers, remembered) = Remembered::of(kept, inputs);

@@ -10,13 +10,16 @@ use engine::Engine;
 use oci::image::Platform;
 use std::collections::BTreeMap;
 
+/// Platforms of one build.
+const PLATFORMS_MAX: usize = 64;
+
 /// A Dockerfile with what it is built with.
 pub(crate) struct Definition {
     pub(crate) file: Dockerfile,
     /// Which rules of lint count.
     pub(crate) check: CheckDirective,
     /// The platform to build for.
-    platform: Platform,
+    pub(crate) platform: Platform,
     /// Arguments that need no value from anybody.
     pub(crate) known: BTreeMap<String, String>,
     /// Arguments before the first FROM, and what is known of the platforms.
@@ -27,11 +30,11 @@ pub(crate) struct Definition {
 
 impl Definition {
     /// # Errors
-    /// A Dockerfile that cannot be read, FROM lines that name nothing, a platform that is not this machine's.
-    pub(crate) fn read(request: &Request) -> Result<Self> {
+    /// A Dockerfile that cannot be read, FROM lines that name nothing.
+    pub(crate) fn read(request: &Request, platform: &Platform) -> Result<Self> {
         let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
-        let platform = target_platform(request)?;
-        let known = platform_args(&platform, &host());
+        let platform = platform.clone();
+        let known = platform_args(&platform, &images::host_platform());
         let global = Scope::global(&file, &request.build_args, &known)?;
         Ok(Self {
             bases: bases(&file, &global)?,
@@ -90,22 +93,24 @@ fn directive(request: &Request, file: &Dockerfile) -> Result<CheckDirective> {
     }
 }
 
-/// The platform of this machine.
-fn host() -> Platform {
-    "linux"
-        .parse()
-        .expect("a system alone means this machine's architecture")
-}
-
-fn target_platform(request: &Request) -> Result<Platform> {
-    let host = host();
-    let wanted = request.platform.clone().unwrap_or_else(|| host.clone());
-    if wanted.os != host.os || wanted.architecture != host.architecture {
-        return Err(Error::Unsupported(format!(
-            "building for {wanted} on {host}"
-        )));
+/// The platforms that a request is for, each once.
+pub(crate) fn platforms(request: &Request) -> Result<Vec<Platform>> {
+    let mut all: Vec<Platform> = Vec::new();
+    for platform in &request.platforms {
+        if platform.os != "linux" {
+            return Err(Error::Unsupported(format!("building for {platform}")));
+        }
+        if !all.contains(platform) {
+            all.push(platform.clone());
+        }
     }
-    Ok(wanted)
+    match all.len() {
+        0 => Ok(vec![images::host_platform()]),
+        count if count > PLATFORMS_MAX => Err(Error::Invalid(format!(
+            "a build is for at most {PLATFORMS_MAX} platforms"
+        ))),
+        _ => Ok(all),
+    }
 }
 
 /// What each FROM names.

@@ -7,6 +7,7 @@
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
 //! cache      by what a step depends on, what it led to
 //! remote     caches in registries, images, and directories of clients
+//! attest     how images were built, and what is in them
 //! output     images, archives and files of what was built; bundle: their manifests
 //! destination   where blobs go that are put together here
 //! fetch      what comes from addresses
@@ -22,6 +23,7 @@ pub mod lint;
 
 mod agent;
 mod apart;
+mod attest;
 mod build;
 mod bundle;
 mod cache;
@@ -30,6 +32,7 @@ mod config;
 mod context;
 mod definition;
 mod destination;
+mod emulation;
 mod error;
 pub mod fetch;
 mod mounts;
@@ -46,6 +49,7 @@ mod stage;
 mod sweep;
 mod transfer;
 
+pub use attest::{Attestations, Provenance};
 pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;

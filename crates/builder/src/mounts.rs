@@ -200,6 +200,7 @@ impl Mounted {
                 form: MountForm::Long,
             }),
             MountKind::Secret { id, required, .. } => {
+                stage.build.note_secret(id);
                 match (stage.build.request.client.secret(id)?, required) {
                     (Some(content), _) => {
                         self.secret(stage, at, given.map(target), &mount.kind, &content)?;
@@ -521,7 +522,7 @@ fn make_cache(
 /// Puts into a new cache mount what a cache elsewhere has of it.
 fn fill(build: &Build<'_>, id: &str, directory: &Path) -> Result<()> {
     let doing = || format!("fill the cache mount {id:?}");
-    let filled = build.imported.mount(build, id, &|tar| {
+    let filled = build.imported().mount(build, id, &|tar| {
         let root = Root::open(directory).doing(doing)?;
         let options = ExtractOptions::default();
         let extracted = archive::extract(&root, Path::new("/"), tar, &options).doing(doing);

@@ -1,7 +1,7 @@
 //! What becomes of what was built: images here and in registries, archives and files for the client.
 
 use crate::build::Build;
-use crate::bundle::{self, Bundle, Manifests, Part, bundle};
+use crate::bundle::{self, Bundle, Manifests, Part, Predicate, bundle};
 use crate::destination::{Destination, ToBlobs, ToRegistry};
 use crate::error::{Doing, Error, Result};
 use crate::progress::Event;
@@ -33,8 +33,8 @@ pub enum Output {
 pub struct ImageOutput {
     /// Its names.
     pub names: Vec<Reference>,
-    /// This engine keeps it.
-    pub store: bool,
+    /// This engine keeps it: where nothing is said, one of a single platform.
+    pub store: Option<bool>,
     /// It is pushed to the registries that its names are of.
     pub push: bool,
     /// It is pushed without a tag.
@@ -94,26 +94,33 @@ pub struct Made {
 
 impl Build<'_> {
     /// Makes all outputs of the images that were built.
-    pub(crate) fn make_outputs(&self, parts: &[Part], views: &[&[Digest]]) -> Result<Made> {
+    pub(crate) fn make_outputs(&self, parts: &[Part], builds: &[&Build<'_>]) -> Result<Made> {
         let mut made = Made::default();
         for output in &self.request.outputs {
             match output {
-                Output::Image(image) => self.image_output(image, parts, &mut made)?,
-                Output::Files(to) => to.take(&self.view(only(views)?)?.root)?,
+                Output::Image(image) => self.image_output(image, parts, builds, &mut made)?,
+                Output::Files(to) => to.take(&self.view(only(parts)?)?.root)?,
                 Output::Tar(to) => {
-                    let view = self.view(only(views)?)?;
+                    let view = self.view(only(parts)?)?;
                     to.take(&mut |out| {
                         let exported = archive::export(&view.root, out);
                         exported.doing(|| "send the files".to_owned())
                     })?;
                 }
                 Output::Layout(layout) => {
-                    let bundle = self.layout(layout, parts)?;
+                    let bundle = self.layout(layout, parts, builds)?;
                     made.manifest = Some(self.told(&bundle));
                 }
             }
         }
         Ok(made)
+    }
+
+    fn manifests(&self, asked: &Manifests) -> Manifests {
+        Manifests {
+            index: asked.index || self.request.index,
+            ..asked.clone()
+        }
     }
 
     fn told(&self, bundle: &Bundle) -> (Descriptor, Digest) {
@@ -128,14 +135,21 @@ impl Build<'_> {
         )
     }
 
-    fn image_output(&self, output: &ImageOutput, parts: &[Part], made: &mut Made) -> Result<()> {
-        if output.store {
-            let [part] = parts else {
-                return Err(Error::Unsupported(
-                    "an image of several platforms in the engine's own store (push it, or type=oci)".to_owned(),
-                ));
-            };
-            made.id = Some(self.store(part, &output.names)?);
+    fn image_output(
+        &self,
+        output: &ImageOutput,
+        parts: &[Part],
+        builds: &[&Build<'_>],
+        made: &mut Made,
+    ) -> Result<()> {
+        match parts {
+            [part] if output.store != Some(false) => {
+                made.id = Some(self.store(part, &output.names)?)
+            }
+            [_] => {}
+            _ => self.tell(&Event::Warning(
+                "an image of several platforms is pushed, and not kept by this engine",
+            )),
         }
         if !output.push {
             return Ok(());
@@ -145,10 +159,11 @@ impl Build<'_> {
                 "tag is needed when pushing to registry".to_owned(),
             ));
         }
+        let attested = attested(parts, builds, !output.manifests.docker_types)?;
         for name in &output.names {
             let task = format!("pushing {}", name.familiar());
             self.tell(&Event::Task(&task));
-            let pushed = self.push(output, name, parts);
+            let pushed = self.push(output, name, parts, &attested);
             let why = pushed.as_ref().err().map(Error::chain);
             self.tell(&Event::TaskEnded(&task, why.as_deref()));
             let bundle = pushed?;
@@ -182,17 +197,34 @@ impl Build<'_> {
         Ok(id)
     }
 
-    fn push(&self, output: &ImageOutput, name: &Reference, parts: &[Part]) -> Result<Bundle> {
+    fn push(
+        &self,
+        output: &ImageOutput,
+        name: &Reference,
+        parts: &[Part],
+        attested: &[Vec<Predicate>],
+    ) -> Result<Bundle> {
         let to = ToRegistry::new(self, name, output.by_digest)?;
         let subjects = |platform: &Platform| purls(&output.names, platform);
-        let bundle = bundle(parts, &output.manifests, &subjects, &to)?;
+        let bundle = bundle(
+            parts,
+            attested,
+            &self.manifests(&output.manifests),
+            &subjects,
+            &to,
+        )?;
         let attributes = BTreeMap::from([("name".to_owned(), name.familiar_name())]);
         self.engine
             .image_event("push", &name.familiar(), attributes);
         Ok(bundle)
     }
 
-    fn layout(&self, output: &LayoutOutput, parts: &[Part]) -> Result<Bundle> {
+    fn layout(
+        &self,
+        output: &LayoutOutput,
+        parts: &[Part],
+        builds: &[&Build<'_>],
+    ) -> Result<Bundle> {
         if output.docker && parts.len() > 1 {
             let text = "docker exporter does not currently support exporting manifest lists";
             return Err(Error::Invalid(text.to_owned()));
@@ -202,9 +234,19 @@ impl Build<'_> {
             .scratch()
             .doing(|| "make room for an archive".to_owned())?;
         let subjects = |platform: &Platform| purls(&output.names, platform);
+        let attested = match output.docker {
+            true => parts.iter().map(|_| Vec::new()).collect(),
+            false => attested(parts, builds, output.manifests.attestations)?,
+        };
         let put = |blobs: &dyn BlobSink| {
             let to: &dyn Destination = &ToBlobs::new(self, scratch.path(), blobs);
-            bundle(parts, &output.manifests, &subjects, to)
+            bundle(
+                parts,
+                &attested,
+                &self.manifests(&output.manifests),
+                &subjects,
+                to,
+            )
         };
         let archive = match &output.to {
             LayoutTo::Blobs(blobs) => return put(&**blobs),
@@ -233,9 +275,9 @@ impl Build<'_> {
 }
 
 /// The layers of the one result that there is.
-fn only<'v>(views: &[&'v [Digest]]) -> Result<&'v [Digest]> {
-    match views {
-        [one] => Ok(one),
+fn only(parts: &[Part]) -> Result<&[Digest]> {
+    match parts {
+        [one] => Ok(&one.layers),
         _ => Err(Error::Unsupported(
             "files of several platforms as an output".to_owned(),
         )),
@@ -255,17 +297,41 @@ fn docker_images(bundle: &Bundle, names: &[Reference]) -> Vec<ArchiveImage> {
     bundle.images.iter().map(image).collect()
 }
 
+/// What is attested of each image; `inline`: what is only for images that are pushed, too.
+fn attested(parts: &[Part], builds: &[&Build<'_>], inline: bool) -> Result<Vec<Vec<Predicate>>> {
+    let all = parts.iter().zip(builds);
+    all.map(|(part, build)| build.predicates(&part.layers, inline))
+        .collect()
+}
+
 /// Names as package URLs, for whoever attests something of them.
 fn purls(names: &[Reference], platform: &Platform) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| purl(&name.familiar(), platform))
+        .collect()
+}
+
+/// An image's name as a package URL.
+pub(crate) fn purl(name: &str, platform: &Platform) -> String {
     let platform = platform.to_string().replace('/', "%2F");
-    let purl = |name: &Reference| {
-        let version = name.tag().map(|tag| format!("@{tag}")).unwrap_or_default();
-        format!(
-            "pkg:docker/{}{version}?platform={platform}",
-            name.familiar_name()
-        )
+    let Ok(reference) = name.parse::<Reference>() else {
+        return format!(
+            "pkg:docker/{}?platform={platform}",
+            name.replace(':', "%3A")
+        );
     };
-    names.iter().map(purl).collect()
+    let reference = reference.to_target();
+    let version = reference
+        .tag()
+        .map(|tag| format!("@{tag}"))
+        .unwrap_or_default();
+    let digest = reference.digest().map(|digest| format!("digest={digest}&"));
+    let path = reference.familiar_name().replace(':', "%3A");
+    format!(
+        "pkg:docker/{path}{version}?{}platform={platform}",
+        digest.unwrap_or_default()
+    )
 }
 
 /// An archive that takes blobs.

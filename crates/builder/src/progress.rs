@@ -2,6 +2,7 @@
 
 use crate::language::Position;
 use crate::lint::Finding;
+use oci::image::Platform;
 
 /// A step's place among all that are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +22,8 @@ pub enum Event<'a> {
         step: StepNumber,
         /// The stage's name, or its number.
         stage: &'a str,
+        /// The platform that it is for, where there are several.
+        platform: Option<&'a Platform>,
         /// The step's number among those of its stage that may make a layer, from 1, and how many those are; `None` where it
         /// only changes the configuration.
         place: Option<(usize, usize)>,

@@ -1,5 +1,6 @@
 //! What is to be built.
 
+use crate::attest::Attestations;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::Output;
@@ -35,8 +36,10 @@ pub struct Request {
     pub build_args: BTreeMap<String, String>,
     /// Labels in addition to those of the Dockerfile.
     pub labels: BTreeMap<String, String>,
-    /// The platform to build for; this machine's without.
-    pub platform: Option<Platform>,
+    /// The platforms to build for; this machine's without.
+    pub platforms: Vec<Platform>,
+    /// The result is an index, even of one platform.
+    pub index: bool,
     /// The network of commands.
     pub network: NetworkMode,
     /// `name:address` for `/etc/hosts` of commands.
@@ -61,6 +64,8 @@ pub struct Request {
     pub explain: bool,
     /// Whom to ask for what the request does not say.
     pub client: Box<dyn Client>,
+    /// What is attested of images that go elsewhere.
+    pub attestations: Attestations,
     /// What is made of the target; nothing but what the cache keeps where there is none.
     pub outputs: Vec<Output>,
     /// Stages that are built at the same time; at most [`STAGES_AT_ONCE_MAX`].

@@ -3,6 +3,7 @@
 use crate::build::Build;
 use crate::cache::Inputs;
 use crate::config::{argv, set};
+use crate::emulation;
 use crate::error::{Doing, Error, Result};
 use crate::language::{Command, Heredoc, Run, RunNetwork};
 use crate::mounts::{Document, Mounts};
@@ -139,6 +140,10 @@ fn inputs(stage: &Stage<'_, '_>, run: &Run, order: &Order, mounts: &Mounts) -> I
         };
         inputs.add(format!("the {kind} {name}"), value);
     }
+    let platform = &stage.config.platform;
+    if platform.architecture != images::host_platform().architecture {
+        inputs.add("the platform", &platform.to_string());
+    }
     inputs.add("the user", &config.user);
     inputs.add("the directory", &config.working_dir);
     inputs.add(
@@ -163,6 +168,7 @@ fn execute<'a>(
     network: NetworkMode,
 ) -> Result<Made<'a>> {
     let build = stage.build;
+    emulation::check(&stage.config.platform, &images::host_platform())?;
     let Order {
         argv,
         mut env,

@@ -116,6 +116,7 @@ impl<'b, 'a> Stage<'b, 'a> {
         self.build.tell(&Event::Began {
             step: self.number,
             stage: &self.name,
+            platform: self.build.told_platform(),
             place: Some(self.layer_steps).filter(|_| counts),
             text,
             position,
@@ -162,20 +163,14 @@ impl<'b, 'a> Stage<'b, 'a> {
             return Err(Error::Unsupported(text));
         }
         if name == "scratch" && !build.request.contexts.contains_key(name) {
-            self.config.platform = platform
-                .or_else(|| build.request.platform.clone())
-                .unwrap_or_else(|| {
-                    "linux"
-                        .parse()
-                        .expect("a system alone means this machine's architecture")
-                });
+            self.config.platform = platform.unwrap_or_else(|| build.definition.platform.clone());
             build.tell(&Event::Based {
                 step: self.number,
                 image: None,
             });
         } else {
-            let platform = platform.or_else(|| build.request.platform.clone());
-            let image = build.image(name, platform)?;
+            let platform = platform.unwrap_or_else(|| build.definition.platform.clone());
+            let image = build.image(name, Some(platform))?;
             self.layers = image.layers().to_vec();
             self.config = (*image.config).clone();
             if let Some(created) = &self.config.created {

@@ -233,7 +233,10 @@ fn source<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Source<'b
 pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<oci::Digest>> {
     match origin(&build.definition.file, from, at)? {
         Origin::Stage(stage) => Ok(build.finished(stage)?.layers.clone()),
-        Origin::Outside(name) => Ok(build.image(&name, None)?.layers().to_vec()),
+        Origin::Outside(name) => {
+            let platform = build.definition.platform.clone();
+            Ok(build.image(&name, Some(platform))?.layers().to_vec())
+        }
     }
 }
 

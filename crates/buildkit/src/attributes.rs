@@ -2,7 +2,7 @@
 //!
 //! Source: moby/buildkit `frontend/dockerui/config.go`, `frontend/dockerui/attr.go`.
 
-use builder::{CacheImport, Error, Result};
+use builder::{Attestations, CacheImport, Error, Result};
 use engine::model::{NetworkMode, Ulimit};
 use oci::image::Platform;
 use std::collections::BTreeMap;
@@ -32,7 +32,9 @@ pub(crate) struct Attributes {
     pub(crate) target: Option<String>,
     pub(crate) build_args: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) platform: Option<Platform>,
+    pub(crate) platforms: Vec<Platform>,
+    /// The result is an index, even of one platform.
+    pub(crate) index: bool,
     pub(crate) network: NetworkMode,
     pub(crate) extra_hosts: Vec<String>,
     pub(crate) shm_bytes: u64,
@@ -43,6 +45,8 @@ pub(crate) struct Attributes {
     pub(crate) pull: bool,
     /// Caches elsewhere that are read.
     pub(crate) cache_from: Vec<CacheImport>,
+    /// What is attested of images that go elsewhere.
+    pub(crate) attestations: Attestations,
     /// The image has its own results in it.
     pub(crate) inline_cache: bool,
     /// What is asked of the Dockerfile, in the place of building it.
@@ -70,7 +74,8 @@ impl Default for Attributes {
             target: None,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
-            platform: None,
+            platforms: Vec::new(),
+            index: false,
             network: NetworkMode::Bridge,
             extra_hosts: Vec::new(),
             shm_bytes: SHM_BYTES,
@@ -80,6 +85,7 @@ impl Default for Attributes {
             no_cache_stages: Vec::new(),
             pull: false,
             cache_from: Vec::new(),
+            attestations: Attestations::default(),
             inline_cache: false,
             inquiry: None,
         }
@@ -117,10 +123,7 @@ impl Attributes {
                 Some(("context", name)) => {
                     attributes.contexts.insert(name.to_owned(), value.clone());
                 }
-                Some(("attest", kind)) if !is_off(value) => {
-                    return Err(unsupported(format!("the attestation {kind}")));
-                }
-                Some(("attest", _)) => {}
+                Some(("attest", kind)) => attributes.attestations.add(kind, value)?,
                 _ => attributes.one(name, value)?,
             }
         }
@@ -130,7 +133,15 @@ impl Attributes {
     fn build_arg(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "BUILDKIT_SYNTAX" => Err(unsupported("building by a frontend from an image")),
-            "BUILDKIT_MULTI_PLATFORM" if is_true(value) => Err(unsupported(name)),
+            "BUILDKIT_MULTI_PLATFORM" => {
+                self.index = is_true(value);
+                Ok(())
+            }
+            "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE"
+                if !matches!(value, "" | "false") =>
+            {
+                Err(unsupported(name))
+            }
             "BUILDKIT_INLINE_CACHE" => {
                 self.inline_cache = is_true(value);
                 Ok(())
@@ -154,10 +165,10 @@ impl Attributes {
             "contextkey" => self.context_directory = text(),
             "context" => self.context = some(),
             "target" => self.target = some(),
-            "platform" if value.contains(',') => {
-                return Err(unsupported("building for several platforms"));
+            "platform" => {
+                let all = value.split(',').filter(|text| !text.is_empty());
+                self.platforms = all.map(platform).collect::<Result<_>>()?;
             }
-            "platform" => self.platform = some().map(|_| platform(value)).transpose()?,
             "no-cache" if value.is_empty() => self.no_cache = true,
             "no-cache" => self.no_cache_stages = value.split(',').map(str::to_owned).collect(),
             "force-network-mode" => {
@@ -175,10 +186,7 @@ impl Attributes {
             }
             "ulimit" => self.ulimits = ulimits(value)?,
             "cgroup-parent" => self.cgroup_parent = some(),
-            "multi-platform" if is_true(value) => {
-                return Err(unsupported("building for several platforms"));
-            }
-            "multi-platform" => {}
+            "multi-platform" => self.index = is_true(value),
             "cache-imports" => self.cache_from.extend(imports(value)?),
             "cache-from" => {
                 for reference in value.split(',').filter(|text| !text.is_empty()) {
@@ -203,13 +211,6 @@ impl Attributes {
 /// As Go reads booleans.
 pub(crate) fn is_true(value: &str) -> bool {
     matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
-}
-
-/// An attestation that is not wanted.
-fn is_off(value: &str) -> bool {
-    value
-        .split(',')
-        .any(|field| matches!(field, "disabled=true" | "false"))
 }
 
 /// Caches as a JSON list.
@@ -292,7 +293,8 @@ mod tests {
             ),
             ("cache-from", "c,d:1"),
             ("build-arg:BUILDKIT_INLINE_CACHE", "1"),
-            ("platform", "linux/amd64"),
+            ("platform", "linux/amd64,linux/arm64"),
+            ("multi-platform", "true"),
         ]);
         let attributes = attributes.unwrap();
         assert_eq!(attributes.filename, "D");
@@ -307,6 +309,7 @@ mod tests {
         );
         assert_eq!(attributes.ulimits[1].hard, 5);
         assert!(attributes.pull && !attributes.no_cache && attributes.shm_bytes == 1024);
+        assert!(attributes.index && attributes.platforms.len() == 2);
         assert_eq!(attributes.network, NetworkMode::None);
         assert!(attributes.inline_cache && attributes.cache_from.len() == 3);
         assert!(read(&[("no-cache", "")]).unwrap().no_cache);
@@ -315,8 +318,8 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_told() {
         for (name, value, expected) in [
-            ("platform", "linux/amd64,linux/arm64", "several platforms"),
-            ("attest:sbom", "", "attestation sbom"),
+            ("platform", "linux/amd64,!", "platform"),
+            ("attest:sbom", "generator=a/b", "a/b as generator"),
             ("cache-imports", "[{}]", "cache-imports"),
             (
                 "cache-imports",

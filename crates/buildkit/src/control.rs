@@ -224,7 +224,13 @@ impl State {
         let id = call.headers.get(HEADER_BUILD);
         let id = id.and_then(|id| id.to_str().ok());
         let missing = || Status::new(Code::InvalidArgument, "the call names no build");
-        self.build(id.ok_or_else(missing)?).await
+        let build = self.build(id.ok_or_else(missing)?).await?;
+        // The session of one that has ended may be gone, and nobody is to wait for that.
+        let has_ended = *build.stop.borrow();
+        match has_ended {
+            true => Err(Status::new(Code::Cancelled, "the build has ended")),
+            false => Ok(build),
+        }
     }
 
     /// Begins a build; it ends with the value that comes with it. What the client returns over the gateway can come as soon as

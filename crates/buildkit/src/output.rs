@@ -164,9 +164,9 @@ fn image<'a>(left: &mut BTreeMap<&'a str, &'a str>) -> Result<ImageOutput> {
     }
     Ok(ImageOutput {
         names: references(left.remove("name").unwrap_or_default())?,
-        store: left
-            .remove("store")
-            .is_none_or(|value| value.is_empty() || is_true(value)),
+        store: { left.remove("store") }
+            .filter(|value| !value.is_empty())
+            .map(is_true),
         push: push || by_digest,
         by_digest,
         manifests: manifests(left)?,
@@ -331,7 +331,7 @@ mod tests {
         };
         let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
         assert_eq!(names, ["a:latest", "b:1"]);
-        assert!(image.push && image.store);
+        assert!(image.push && image.store.is_none());
         assert_eq!(image.manifests.form, Some(Form::Zstd(None)));
         assert_eq!(image.manifests.annotations[0].key, "a.b");
         assert!(matches!(read("local", &[]).unwrap(), Target::Directory));

@@ -20,6 +20,14 @@ const CAPABILITIES: [&str; 5] = [
     "frontend.caps",
 ];
 
+/// What builds can do, of what clients ask for.
+const LLB_CAPABILITIES: [&str; 4] = [
+    "frontend.dockerfile",
+    "exporter.image.annotations",
+    "exporter.image.attestations",
+    "exporter.multiple",
+];
+
 impl Service for BuildKit {
     async fn call(&self, mut call: Call) -> Result<Answer, Status> {
         let state = self.state();
@@ -54,7 +62,7 @@ impl Service for BuildKit {
                 state.steered(&call).await?;
                 Ok(Answer::one(&PongResponse {
                     frontend: CAPABILITIES.map(capability).to_vec(),
-                    llb: vec![capability("frontend.dockerfile")],
+                    llb: LLB_CAPABILITIES.map(capability).to_vec(),
                     workers: vec![worker()],
                 }))
             }

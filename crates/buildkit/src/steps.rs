@@ -31,7 +31,7 @@ struct State {
     /// Steps that go on, and where they are written.
     open: BTreeMap<StepNumber, (Vertex, Position)>,
     /// FROMs whose image is looked for.
-    looking: BTreeMap<StepNumber, (Position, Timestamp)>,
+    looking: BTreeMap<StepNumber, (Position, Option<String>, Timestamp)>,
     output: Option<(Vertex, Timestamp)>,
     /// What goes on besides steps, by its name.
     tasks: BTreeMap<String, Vertex>,
@@ -67,15 +67,32 @@ impl<'a> Steps<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn vertex(&self, position: Position, name: String, started: Timestamp) -> Vertex {
-        let key = format!("{} {}:{}", self.build, position.line, position.column);
+    fn vertex(&self, step: StepNumber, name: String, started: Timestamp) -> Vertex {
+        let key = format!("{} step {}", self.build, step.0);
         Vertex::begun(&key, name, started)
     }
 
-    fn begin(&self, step: StepNumber, position: Position, text: &str, trigger: bool) {
+    /// The name of a step, with its platform where there are several.
+    fn name(&self, position: Position, platform: Option<&str>) -> Option<String> {
+        let name = self.names.get(&position)?;
+        Some(match (platform, name.strip_prefix('[')) {
+            (Some(platform), Some(rest)) => format!("[{platform} {rest}"),
+            _ => name.clone(),
+        })
+    }
+
+    fn begin(
+        &self,
+        step: StepNumber,
+        position: Position,
+        platform: Option<String>,
+        text: &str,
+        trigger: bool,
+    ) {
         let mut state = self.state();
         if self.bases.contains_key(&position) && !trigger {
-            state.looking.insert(step, (position, Timestamp::now()));
+            let looking = (position, platform, Timestamp::now());
+            state.looking.insert(step, looking);
             return;
         }
         let vertex = if trigger {
@@ -83,10 +100,10 @@ impl<'a> Steps<'a> {
             let key = format!("{} trigger {}", self.build, state.triggers);
             Vertex::begin(&key, format!("ONBUILD {text}"))
         } else {
-            let Some(name) = self.names.get(&position) else {
+            let Some(name) = self.name(position, platform.as_deref()) else {
                 return;
             };
-            self.vertex(position, name.clone(), Timestamp::now())
+            self.vertex(step, name, Timestamp::now())
         };
         state.last = Some(vertex.clone());
         state.open.insert(step, (vertex.clone(), position));
@@ -97,28 +114,30 @@ impl<'a> Steps<'a> {
     /// A base image was found.
     fn based(&self, step: StepNumber, image: Option<&str>) {
         let mut state = self.state();
-        let Some((position, started)) = state.looking.remove(&step) else {
+        let Some((position, platform, started)) = state.looking.remove(&step) else {
             return;
         };
         let Some(image) = image.map(normal) else {
             return;
         };
-        let name = self.names.get(&position);
+        let name = self.name(position, platform.as_deref());
         let prefix = name
+            .as_deref()
             .and_then(|name| name.split_once("FROM "))
             .map_or("", |(it, _)| it);
-        let vertex = self.vertex(position, format!("{prefix}FROM {image}"), Timestamp::now());
+        let vertex = self.vertex(step, format!("{prefix}FROM {image}"), Timestamp::now());
         state.last = Some(vertex.clone());
         state.open.insert(step, (vertex.clone(), position));
         drop(state);
-        let lookup = self.lookup(&image, started);
+        let lookup = self.lookup(platform.as_deref(), &image, started);
         self.teller.begin(&lookup);
         self.teller.end(&lookup, false);
         self.teller.begin(&vertex);
     }
 
-    fn lookup(&self, image: &str, started: Timestamp) -> Vertex {
-        let key = format!("{} metadata {image}", self.build);
+    fn lookup(&self, platform: Option<&str>, image: &str, started: Timestamp) -> Vertex {
+        let platform = platform.unwrap_or_default();
+        let key = format!("{} metadata {platform} {image}", self.build);
         Vertex::begun(
             &key,
             format!("[internal] load metadata for {image}"),
@@ -199,7 +218,7 @@ impl<'a> Steps<'a> {
     pub(crate) fn fail(&self, at: Option<Position>, error: &str) {
         let mut state = self.state();
         let open: Vec<_> = std::mem::take(&mut state.open).into_values().collect();
-        let looking: Vec<_> = std::mem::take(&mut state.looking).into_values().collect();
+        let looking = std::mem::take(&mut state.looking);
         let output = state.output.take();
         drop(state);
         let reason = |position| {
@@ -212,9 +231,9 @@ impl<'a> Steps<'a> {
         for (vertex, position) in open {
             self.teller.fail(&vertex, reason(position));
         }
-        for (position, started) in looking {
+        for (position, platform, started) in looking.into_values() {
             let image = self.bases.get(&position).map(|image| normal(image));
-            let vertex = self.lookup(&image.unwrap_or_default(), started);
+            let vertex = self.lookup(platform.as_deref(), &image.unwrap_or_default(), started);
             self.teller.begin(&vertex);
             self.teller.fail(&vertex, reason(position));
         }
@@ -230,10 +249,14 @@ impl Progress for Steps<'_> {
             Event::Began {
                 step,
                 position,
+                platform,
                 text,
                 trigger,
                 ..
-            } => self.begin(*step, *position, text, *trigger),
+            } => {
+                let platform = platform.map(ToString::to_string);
+                self.begin(*step, *position, platform, text, *trigger);
+            }
             Event::Based { step, image } => self.based(*step, image.map(|(name, _)| name)),
             Event::Output {
                 step,

@@ -27,23 +27,50 @@ impl Engine {
         stop: watch::Receiver<bool>,
         progress: &(dyn Fn(&Digest, LayerState) + Sync),
     ) -> Result<Pulled> {
+        let request = self.pull_request(reference, platform, credentials, stop, true)?;
+        let pulled = self.images().pull(&Handle::current(), &request, progress)?;
+        let name = BTreeMap::from([("name".to_owned(), reference.familiar_name())]);
+        self.image_event("pull", &reference.familiar(), name);
+        Ok(pulled)
+    }
+
+    /// Pulls an image as [`Engine::pull`] does, which gets no name: what the reference means here stays what it is.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub fn pull_nameless(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+        credentials: Credentials,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Pulled> {
+        let request = self.pull_request(reference, platform, credentials, stop, false)?;
+        self.images().pull(&Handle::current(), &request, &|_, _| {})
+    }
+
+    fn pull_request(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+        credentials: Credentials,
+        stop: watch::Receiver<bool>,
+        named: bool,
+    ) -> Result<PullRequest> {
         let repository = self
             .0
             .distribution
             .repository(reference, credentials, Purpose::Pull);
         // Read anew each time, so that what is forbidden now is not pulled by what was allowed at the start.
         let policy = Policy::read(&self.0.config.policy)?;
-        let request = PullRequest {
+        Ok(PullRequest {
             repository: repository?,
             reference: reference.clone(),
             platform,
+            named,
             policy,
             stop,
-        };
-        let pulled = self.images().pull(&Handle::current(), &request, progress)?;
-        let name = BTreeMap::from([("name".to_owned(), reference.familiar_name())]);
-        self.image_event("pull", &reference.familiar(), name);
-        Ok(pulled)
+        })
     }
 
     /// Pushes an image under a name with a tag that it has, when it is for the platform where one is given. Blocks as

@@ -263,3 +263,183 @@ fn the_engine_pushes_what_it_has_built() {
         .ok(&["pull", "-q", &format!("{}@{digest}", registry.name("a"))]);
     bench.assert_clean();
 }
+
+const CROSS: &str = "FROM --platform=$BUILDPLATFORM busybox AS one\nARG TARGETPLATFORM TARGETARCH\n\
+                     RUN echo $TARGETPLATFORM $TARGETARCH > /for\n\
+                     FROM scratch\nCOPY --from=one /for /for\nCOPY --from=one /bin/busybox /bin/\n";
+
+/// The document of an OCI layout that a descriptor refers to.
+fn document(bench: &Bench, layout: &str, descriptor: &Value) -> Value {
+    let digest = descriptor["digest"].as_str().unwrap();
+    json(
+        &bench
+            .engine
+            .path(&format!("{layout}/blobs/{}", digest.replace(':', "/"))),
+    )
+}
+
+#[test]
+fn several_platforms_are_an_index() {
+    let registry = Registry::open();
+    let bench = bench(CROSS);
+    let both = "linux/amd64/v2,linux/arm64";
+    let layout = bench.path("layout");
+    let output = format!("type=oci,tar=false,dest={layout}");
+    let said = bench.try_build(&["--platform", both, "-o", &output]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_has(
+        &said.stderr,
+        &["[linux/arm64 one 2/2] RUN echo", "[linux/amd64/v2 one"],
+    );
+    let index = json(&bench.engine.path("layout/index.json"));
+    let index = document(&bench, "layout", &index["manifests"][0]);
+    for (at, platform) in [(0, "linux/amd64/v2"), (1, "linux/arm64")] {
+        let found = &index["manifests"][at]["platform"];
+        let variant = found["variant"]
+            .as_str()
+            .map(|variant| format!("/{variant}"));
+        let shown = format!(
+            "{}/{}{}",
+            found["os"].as_str().unwrap(),
+            found["architecture"].as_str().unwrap(),
+            variant.unwrap_or_default()
+        );
+        assert_eq!(shown, platform);
+        let manifest = document(&bench, "layout", &index["manifests"][at]);
+        let config = document(&bench, "layout", &manifest["config"]);
+        assert_eq!(config["architecture"], found["architecture"]);
+    }
+    // An image of another platform than this machine's is kept, and pushed, as any other.
+    let name = registry.name("cross:1");
+    let said = bench.try_build(&["--platform", "linux/s390x", "-t", &name, "--push"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let format = [
+        "inspect",
+        "--type",
+        "image",
+        "--format",
+        "{{.Architecture}}",
+        &name,
+    ];
+    assert_eq!(bench.engine.ok(&format), "s390x");
+    // What stands on it is for that platform; it is not run.
+    bench.write("context/Dockerfile", &format!("FROM {name}\nCOPY a /a\n"));
+    bench.engine.ok(&["rmi", &name]);
+    let said = bench.try_build(&["--platform", "linux/s390x", "-t", "other"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_has(
+        &bench.fails(&["--platform", both]),
+        &["in the engine's own store"],
+    );
+    bench.assert_clean();
+}
+
+#[test]
+fn commands_of_another_architecture_need_an_emulator() {
+    let foreign = if cfg!(target_arch = "s390x") {
+        "linux/ppc64le"
+    } else {
+        "linux/s390x"
+    };
+    let bench = bench("FROM scratch\nCOPY a /\nRUN [\"/a\"]\n");
+    // A machine with emulators may have one for it.
+    let emulators = std::fs::read_dir("/proc/sys/fs/binfmt_misc")
+        .into_iter()
+        .flatten();
+    if emulators
+        .flatten()
+        .any(|it| it.file_name().to_string_lossy().starts_with("qemu-"))
+    {
+        return;
+    }
+    let shown = bench.fails(&["--platform", foreign]);
+    assert_has(&shown, &["cannot run on", "binfmt_misc", ">>> RUN"]);
+}
+
+#[test]
+fn images_come_with_attestations() {
+    let bench = bench(
+        "FROM busybox\nARG A\nRUN --mount=type=secret,id=s true\nCOPY packages /var/lib/dpkg/status\n",
+    );
+    bench.write(
+        "context/packages",
+        "Package: hello\nStatus: install ok installed\nVersion: 2.10-3\nArchitecture: amd64\n\n",
+    );
+    bench.write("secret", "hidden");
+    let layout = bench.path("layout");
+    let said = bench.try_build(&[
+        "-t",
+        "x:1",
+        "--build-arg",
+        "A=value",
+        "--secret",
+        &format!("id=s,src={}", bench.path("secret")),
+        "--provenance",
+        "mode=max",
+        "--sbom",
+        "true",
+        "-o",
+        &format!("type=oci,tar=false,dest={layout}"),
+    ]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let index = json(&bench.engine.path("layout/index.json"));
+    let index = document(&bench, "layout", &index["manifests"][0]);
+    let [image, attested] = index["manifests"].as_array().unwrap().as_slice() else {
+        panic!("{index}");
+    };
+    assert_eq!(
+        attested["annotations"]["vnd.docker.reference.type"],
+        "attestation-manifest"
+    );
+    assert_eq!(
+        attested["annotations"]["vnd.docker.reference.digest"],
+        image["digest"]
+    );
+    let manifest = document(&bench, "layout", attested);
+    let [sbom, provenance] = manifest["layers"].as_array().unwrap().as_slice() else {
+        panic!("{manifest}");
+    };
+    let sbom = document(&bench, "layout", sbom);
+    assert_eq!(sbom["predicateType"], "https://spdx.dev/Document");
+    assert_eq!(sbom["predicate"]["packages"][0]["name"], "hello");
+    assert!(
+        image["digest"]
+            .as_str()
+            .unwrap()
+            .ends_with(sbom["subject"][0]["digest"]["sha256"].as_str().unwrap())
+    );
+    let provenance = document(&bench, "layout", provenance);
+    assert_eq!(
+        provenance["predicateType"],
+        "https://slsa.dev/provenance/v1"
+    );
+    let definition = &provenance["predicate"]["buildDefinition"];
+    let request = &definition["externalParameters"]["request"];
+    assert_eq!(request["args"]["build-arg:A"], "value");
+    assert_eq!(request["secrets"][0]["id"], "s");
+    assert!(!provenance.to_string().contains("hidden"));
+    assert_has(
+        definition["resolvedDependencies"][0]["uri"]
+            .as_str()
+            .unwrap(),
+        &["pkg:docker/busybox"],
+    );
+    bench.assert_clean();
+}
+
+#[test]
+fn attestations_are_in_nobodys_way() {
+    let bench = bench("FROM busybox\nCOPY a /a\n");
+    // An archive with some is loaded as one of the image.
+    let tar = bench.path("x.tar");
+    let output = format!("type=oci,dest={tar}");
+    let said = bench.try_build(&["-t", "x:1", "--provenance", "true", "-o", &output]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    bench.engine.ok(&["load", "-i", &tar]);
+    // What is attested by default is for what is pushed alone.
+    let said = bench.try_build(&["-t", "x:2", "--provenance", "mode=min,inline-only=true"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let shown = bench.fails(&["--sbom", "generator=a/b"]);
+    assert_has(&shown, &["a/b as generator"]);
+    bench.assert_clean();
+}

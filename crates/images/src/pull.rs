@@ -38,6 +38,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// What the image has to run on; this machine's platform without.
     pub platform: Option<Platform>,
+    /// What it is asked for by means it from then on; without, it is known by its ID alone.
+    pub named: bool,
     /// What may be pulled.
     pub policy: Policy,
     /// Becomes true when nobody wants the image any more.
@@ -97,11 +99,14 @@ impl Images {
         let (top, manifest_digest, manifest_bytes, manifest) = fetcher.manifest(&wanted)?;
         let id = manifest.config.digest;
         let known = self.records.image(&id).map_err(Error::Records)?;
-        let references = fetcher.references(id, top);
-        let before = self
-            .records
-            .resolve(&references[0].reference)
-            .map_err(Error::Records)?;
+        let references = match request.named {
+            true => fetcher.references(id, top),
+            false => Vec::new(),
+        };
+        let before = references
+            .first()
+            .map(|named| self.records.resolve(&named.reference));
+        let before = before.transpose().map_err(Error::Records)?.flatten();
         let pulled = Pulled {
             id,
             digest: top,

@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::{
-    Context, Ignore, ImageOutput, NamedContext, Output, Request, STAGES_AT_ONCE_MAX, Told,
+    Attestations, Context, Ignore, ImageOutput, NamedContext, Output, Request, STAGES_AT_ONCE_MAX,
+    Told,
 };
 use engine::Engine;
 use engine::images::registry::Credentials;
@@ -155,7 +156,6 @@ impl Wish {
             { self.build_args.into_iter() }.filter_map(|(name, value)| Some((name, value?)));
         let output = Output::Image(ImageOutput {
             names: self.tags,
-            store: true,
             ..ImageOutput::default()
         });
         Ok(Request {
@@ -167,7 +167,9 @@ impl Wish {
             target: self.target,
             build_args: build_args.collect(),
             labels: self.labels,
-            platform: self.platform,
+            platforms: self.platform.into_iter().collect(),
+            index: false,
+            attestations: Attestations::default(),
             network: self.network,
             extra_hosts: self.extra_hosts,
             shm_bytes: self.shm_bytes,

@@ -147,12 +147,16 @@ impl Progress for Events {
             Event::Began {
                 step,
                 stage,
+                platform,
                 place,
                 text,
                 ..
             } => types::BuildEvent::Began {
                 step: step.0,
-                stage: (*stage).to_owned(),
+                stage: match platform {
+                    Some(platform) => format!("{platform} {stage}"),
+                    None => (*stage).to_owned(),
+                },
                 place: *place,
                 text: (*text).to_owned(),
             },

@@ -308,8 +308,9 @@ fn of_registry<'r>(
                 return Err(Error::Invalid("it is no index, as it says".to_owned()));
             };
             let wanted = request
-                .platform
-                .clone()
+                .platforms
+                .first()
+                .cloned()
                 .unwrap_or_else(images::host_platform);
             let chosen = images::choose_platform(&index.manifests, &wanted);
             let none = || Error::Invalid(format!("it has no image for {wanted}"));
