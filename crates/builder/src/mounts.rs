@@ -159,6 +159,18 @@ impl Mounted {
         });
     }
 
+    fn tmpfs(&mut self, target: String, size: Option<u64>) {
+        let options = size.map(|size| format!("size={size}"));
+        self.mounts.push(EngineMount {
+            target,
+            source: MountSource::Tmpfs {
+                options: options.into_iter().collect(),
+            },
+            read_only: false,
+            form: MountForm::Long,
+        });
+    }
+
     fn add(&mut self, stage: &Stage<'_, '_>, at: usize, mount: &Mount) -> Result<()> {
         let from = &stage.config.config.working_dir;
         let target = |given: &str| changes::working_dir(from, given);
@@ -188,17 +200,7 @@ impl Mounted {
                 self.locks.push(lock);
                 self.bind(target, path, *read_only);
             }
-            MountKind::Tmpfs { size } => self.mounts.push(EngineMount {
-                target: target(given.unwrap_or("/")),
-                source: MountSource::Tmpfs {
-                    options: size
-                        .map(|size| format!("size={size}"))
-                        .into_iter()
-                        .collect(),
-                },
-                read_only: false,
-                form: MountForm::Long,
-            }),
+            MountKind::Tmpfs { size } => self.tmpfs(target(given.unwrap_or("/")), *size),
             MountKind::Secret { id, required, .. } => {
                 stage.build.note_secret(id);
                 match (stage.build.request.client.secret(id)?, required) {

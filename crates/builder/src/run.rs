@@ -182,12 +182,10 @@ fn execute<'a>(
     let command = argv.join(" ");
     let mounted = mounts.make(stage, &documents)?;
     let config = &stage.config.config;
+    let on = stage.layers.last().map(ToString::to_string);
     let request = CreateRequest {
         name: None,
-        image: stage
-            .layers
-            .last()
-            .map_or_else(|| "scratch".to_owned(), ToString::to_string),
+        image: on.unwrap_or_else(|| "scratch".to_owned()),
         entrypoint: Some(Vec::new()),
         command: Some(argv),
         process: ProcessSpec {
