@@ -690,7 +690,6 @@ fn results_go_where_they_are_asked_to() {
     for (arguments, expected) in [
         (&["--squash"][..], "--squash is not supported"),
         (&["--target", "none"], "failed to reach build target none"),
-        (&["--platform", "linux/s390x"], "not supported"),
         (&["--progress", "tty"], "not supported"),
         (&["-o", "type=registry"], "not supported"),
     ] {
