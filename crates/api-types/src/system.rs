@@ -242,15 +242,15 @@ pub struct RegistryConfig {
     pub index_configs: BTreeMap<String, RegistryIndex>,
     /// Mirrors of the default registry.
     pub mirrors: Option<Vec<String>>,
-    /// Null; before API 1.47.
+    /// Nothing by now; before API 1.47.
     #[serde(
         rename = "AllowNondistributableArtifactsCIDRs",
         skip_serializing_if = "Option::is_none"
     )]
-    pub allow_nondistributable_artifacts_cidrs: Option<()>,
-    /// Null; before API 1.47.
+    pub allow_nondistributable_artifacts_cidrs: Option<Vec<String>>,
+    /// Nothing by now; before API 1.47.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow_nondistributable_artifacts_hostnames: Option<()>,
+    pub allow_nondistributable_artifacts_hostnames: Option<Vec<String>>,
 }
 
 /// A known registry.

@@ -42,7 +42,7 @@ fn list(call: &Call<'_>, id: &str) -> Reply {
 }
 
 async fn create(call: Call<'_>, id: &str) -> Reply {
-    let body: types::CheckpointCreateRequest = read_json(call.request.into_body()).await?;
+    let body: types::CheckpointCreateRequest = read_json(call.request).await?;
     let checkpoint = named(&body.checkpoint_id, Some(&body.checkpoint_dir));
     call.engine
         .create_checkpoint(id, &checkpoint, !body.exit)

@@ -67,7 +67,12 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
 }
 
 pub(crate) async fn create(call: Call<'_>) -> Reply {
-    let body: types::CreateRequest = read_json(call.request.into_body()).await?;
+    if hyper::body::Body::is_end_stream(call.request.body()) {
+        return Err(Error::bad_request(
+            "invalid JSON: got EOF while reading request body",
+        ));
+    }
+    let body: types::CreateRequest = read_json(call.request).await?;
     if body.image.is_empty() {
         return Err(Error::bad_request("no image given: Config.Image is empty"));
     }
@@ -97,7 +102,7 @@ fn kernel_memory_warning(version: Version, bytes: i64) -> Option<String> {
 }
 
 pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
-    let mut body: types::UpdateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::UpdateRequest = read_json(call.request).await?;
     { call.version.lacks(older::UPDATE) }.for_each(|undo| undo(&mut body));
     let mut warnings = call.engine.update(id, wire::create::update(&body)?).await?;
     warnings.extend(kernel_memory_warning(call.version, body.kernel_memory));
@@ -108,7 +113,7 @@ pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
 
 /// This engine's own: Docker's has no way to publish ports of a container that exists.
 pub(crate) async fn change_ports(call: Call<'_>, id: &str) -> Reply {
-    let body: types::PortsRequest = read_json(call.request.into_body()).await?;
+    let body: types::PortsRequest = read_json(call.request).await?;
     let remove = wire::create::published_ports(body.remove.iter())?;
     let add = wire::create::published_ports(body.add.iter())?;
     call.engine.change_ports(id, &remove, &add).await?;
@@ -593,16 +598,14 @@ pub(crate) async fn commit(call: Call<'_>) -> Reply {
         .ok_or_else(|| Error::bad_request("missing parameter: container"))?
         .to_owned();
     let reference = crate::images::target(&call.query)?;
+    let body: types::Config = read_json(call.request).await?;
+    let mut changes = wire::changes::instructions(&body)?;
+    let lines = call.query.all("changes").iter();
+    changes.extend(lines.flat_map(|lines| lines.lines()).map(str::to_owned));
     let options = CommitOptions {
         author: call.query.get("author").unwrap_or_default().to_owned(),
         message: call.query.get("comment").unwrap_or_default().to_owned(),
-        changes: call
-            .query
-            .all("changes")
-            .iter()
-            .flat_map(|lines| lines.lines())
-            .map(str::to_owned)
-            .collect(),
+        changes,
         reference,
         ..CommitOptions::default()
     };

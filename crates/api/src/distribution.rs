@@ -60,7 +60,7 @@ pub(crate) fn known(auth: types::AuthConfig) -> Credentials {
 
 /// `POST /auth`.
 pub(crate) async fn log_in(call: Call<'_>) -> Reply {
-    let auth: types::AuthConfig = read_json(call.request.into_body()).await?;
+    let auth: types::AuthConfig = read_json(call.request).await?;
     let domain = registry_domain(&auth.server_address);
     let credentials = known(auth);
     let token = match call.engine.log_in(&domain, &credentials).await {

@@ -1,7 +1,7 @@
 //! `/exec` and `/containers/{id}/exec`.
 
 use crate::containers::size;
-use crate::http::{Error, Reply, empty, json, json_with, read_json};
+use crate::http::{Error, Reply, empty, json, json_body, json_with, read_json};
 use crate::older;
 use crate::server::Call;
 use crate::streams;
@@ -12,7 +12,7 @@ use engine::exec::{ExecConfig, ExecState};
 use http::{Method, StatusCode};
 
 pub(crate) async fn create(call: Call<'_>, id: &str) -> Reply {
-    let mut body: types::ExecCreateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::ExecCreateRequest = read_json(call.request).await?;
     { call.version.lacks(older::EXEC) }.for_each(|undo| undo(&mut body));
     let config = ExecConfig {
         command: body.cmd.unwrap_or_default(),
@@ -65,11 +65,11 @@ async fn start(call: Call<'_>, id: &str) -> Reply {
         version,
         ..
     } = call;
-    let exec = engine.exec_startable(id)?;
     // The body has to be read before the connection can be upgraded.
     let (parts, body) = request.into_parts();
-    let mut body: types::ExecStartRequest = read_json(body).await?;
+    let mut body: types::ExecStartRequest = json_body(&parts.headers, body).await?;
     { version.lacks(older::EXEC_START) }.for_each(|undo| undo(&mut body));
+    let exec = engine.exec_startable(id)?;
     if body.detach {
         engine.exec_start(id, true, None).await?;
         return Ok(empty(StatusCode::OK));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use engine::Kind;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use serde::Serialize;
@@ -312,8 +312,19 @@ impl io::Read for BodyReader {
     }
 }
 
-/// Reads a JSON body; an empty one is the default value.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, Error> {
+/// Reads a request's JSON body; an empty one is the default value.
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(
+    request: Request<Incoming>,
+) -> Result<T, Error> {
+    let (parts, body) = request.into_parts();
+    json_body(&parts.headers, body).await
+}
+
+/// As [`read_json`], of a request that is in parts.
+pub(crate) async fn json_body<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<T, Error> {
     let limited = http_body_util::Limited::new(body, JSON_BYTES_MAX);
     let bytes = limited.collect().await.map_err(|error| {
         Error::bad_request(format!(
@@ -321,11 +332,37 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> 
         ))
     })?;
     let bytes = bytes.to_bytes();
-    if bytes.iter().all(u8::is_ascii_whitespace) {
+    check_json(headers, bytes.is_empty())?;
+    if bytes.is_empty() {
         return Ok(T::default());
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::bad_request(
+            "invalid JSON: got EOF while reading request body",
+        ));
     }
     api_types::from_slice(&bytes)
         .map_err(|error| Error::bad_request(format!("invalid JSON: {error}")))
+}
+
+/// A body is said to be JSON, which a form of a web page cannot say.
+fn check_json(headers: &HeaderMap, is_empty: bool) -> Result<(), Error> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return match is_empty {
+            true => Ok(()),
+            false => Err(Error::bad_request(
+                "malformed Content-Type header (): mime: no media type",
+            )),
+        };
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    match media_type.eq_ignore_ascii_case("application/json") {
+        true => Ok(()),
+        false => Err(Error::bad_request(format!(
+            "unsupported Content-Type header ({text}): must be 'application/json'"
+        ))),
+    }
 }
 
 /// A request's query parameters.

@@ -172,7 +172,7 @@ fn member(network: &Network, container: &Snapshot) -> Option<(String, types::End
 }
 
 async fn create(call: Call<'_>) -> Reply {
-    let mut body: types::NetworkCreateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::NetworkCreateRequest = read_json(call.request).await?;
     { call.version.lacks(older::NETWORK) }.for_each(|undo| undo(&mut body));
     let network = block_in_place(|| call.engine.create_network(read(body)?).map_err(Error::from))?;
     json_with(
@@ -262,7 +262,7 @@ fn address(what: &str, text: &str) -> Result<IpAddr, Error> {
 }
 
 async fn connect(call: Call<'_>, key: &str) -> Reply {
-    let body: types::NetworkConnectRequest = read_json(call.request.into_body()).await?;
+    let body: types::NetworkConnectRequest = read_json(call.request).await?;
     let wish = wire::create::endpoint_wish(&body.endpoint_config.unwrap_or_default())?;
     call.engine
         .connect_network(key, &body.container, wish)
@@ -271,7 +271,7 @@ async fn connect(call: Call<'_>, key: &str) -> Reply {
 }
 
 async fn disconnect(call: Call<'_>, key: &str) -> Reply {
-    let body: types::NetworkDisconnectRequest = read_json(call.request.into_body()).await?;
+    let body: types::NetworkDisconnectRequest = read_json(call.request).await?;
     call.engine
         .disconnect_network(key, &body.container, body.force)
         .await?;

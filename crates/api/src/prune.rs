@@ -100,6 +100,10 @@ pub(crate) fn networks(call: &Call<'_>) -> Reply {
         call.engine
             .prune_networks(&wish.filter, &wish.gone, wish.prune)
     })?;
+    if wish.prune == Prune::Remove {
+        // Networks take no space.
+        call.engine.prune_event(EventKind::Network, 0);
+    }
     json(&types::NetworkPruneResponse {
         networks_deleted: Some(pruned.items),
     })

@@ -96,6 +96,7 @@ image delete
 volume destroy
 container prune reclaimed=0
 container prune reclaimed=0
+network prune reclaimed=0
 image prune reclaimed=0";
 
 #[test]

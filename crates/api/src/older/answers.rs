@@ -73,8 +73,8 @@ pub(crate) const INFO: &[Undo<types::Info>] = &[
     (Version::of(46), |info| info.containerd = None),
     (Version::of(47), |info| {
         if let Some(registries) = &mut info.registry_config {
-            registries.allow_nondistributable_artifacts_cidrs = Some(());
-            registries.allow_nondistributable_artifacts_hostnames = Some(());
+            registries.allow_nondistributable_artifacts_cidrs = Some(Vec::new());
+            registries.allow_nondistributable_artifacts_hostnames = Some(Vec::new());
         }
     }),
     (Version::of(49), |info| {

@@ -1,5 +1,6 @@
 //! Between Docker's wire types and the engine's model. Nothing outside this module knows both.
 
+pub(crate) mod changes;
 pub(crate) mod create;
 pub(crate) mod inspect;
 mod long_mounts;
