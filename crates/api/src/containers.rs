@@ -67,7 +67,8 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
 }
 
 pub(crate) async fn create(call: Call<'_>) -> Reply {
-    let body: types::CreateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::CreateRequest = read_json(call.request.into_body()).await?;
+    wire::defaults::apply(&call.engine.config().defaults, &mut body);
     if body.image.is_empty() {
         return Err(Error::bad_request("no image given: Config.Image is empty"));
     }

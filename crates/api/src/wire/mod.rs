@@ -1,6 +1,7 @@
 //! Between Docker's wire types and the engine's model. Nothing outside this module knows both.
 
 pub(crate) mod create;
+pub(crate) mod defaults;
 pub(crate) mod inspect;
 mod long_mounts;
 pub(crate) mod mounts;
