@@ -72,7 +72,8 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
             "invalid JSON: got EOF while reading request body",
         ));
     }
-    let body: types::CreateRequest = read_json(call.request).await?;
+    let mut body: types::CreateRequest = read_json(call.request).await?;
+    wire::defaults::apply(&call.engine.config().defaults, &mut body);
     if body.image.is_empty() {
         return Err(Error::bad_request("no image given: Config.Image is empty"));
     }

@@ -11,13 +11,16 @@ use api_types as types;
 use engine::Engine;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
-use engine::images::registry::config::Known;
+use engine::images::registry::config::{Known, Registries};
 use engine::model::{LogDriver, Phase};
 use http::{HeaderValue, Response, header};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::block_in_place;
+
+/// What the one runtime answers to: its name, and those of what it takes the place of.
+const RUNTIMES: [&str; 3] = ["hull", "io.containerd.runc.v2", "runc"];
 
 /// This release.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -100,11 +103,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     let (release, machine) = kernel();
     let support = call.engine.support()?;
     let host = Host::look(&support, call.engine.is_busy());
-    let config = call.engine.config();
-    let mut security_options = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
-    if call.engine.default_apparmor_profile().is_some() {
-        security_options.insert(0, "name=apparmor");
-    }
+    let (config, settings) = (call.engine.config(), call.engine.settings());
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     let mut info = types::Info {
         containers: count(&|_| true),
@@ -129,7 +128,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         ipv4_forwarding: host.forwards_ipv4,
         oom_kill_disable: support.oom_kill_disable,
         system_time: jiff::Timestamp::now().to_string(),
-        logging_driver: "json-file".to_owned(),
+        logging_driver: or(&config.defaults.log_driver, "json-file"),
         cgroup_driver: "cgroupfs".to_owned(),
         cgroup_version: if support.unified { "2" } else { "1" }.to_owned(),
         kernel_version: release,
@@ -140,12 +139,15 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
             .map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
         mem_total: memory_bytes(),
         index_server_address: INDEX.to_owned(),
-        registry_config: Some(registries(config)),
+        registry_config: Some(registries(&settings.registries)),
         docker_root_dir: config.data_root.display().to_string(),
         name: nodename(),
         server_version: VERSION.to_owned(),
-        runtimes: BTreeMap::from([("hull".to_owned(), types::Runtime::default())]),
-        default_runtime: "hull".to_owned(),
+        runtimes: RUNTIMES
+            .map(|name| (name.to_owned(), types::Runtime::default()))
+            .into(),
+        default_runtime: or(&config.defaults.runtime, "hull"),
+        labels: Some(settings.labels),
         experimental_build: true,
         swarm: types::SwarmInfo {
             local_node_state: "inactive".to_owned(),
@@ -156,7 +158,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         // Containers always outlive the engine here.
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
-        security_options: names(&security_options),
+        security_options: names(security_options(call.engine)),
         warnings: Some(host.warnings()),
         ..types::Info::default()
     };
@@ -170,8 +172,8 @@ const INDEX: &str = "https://index.docker.io/v1/";
 /// Loopback's addresses, on which plain HTTP is taken from a registry.
 const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
 
-fn registries(config: &engine::Config) -> types::RegistryConfig {
-    let known = config.registries.known();
+fn registries(registries: &Registries) -> types::RegistryConfig {
+    let known = registries.known();
     let index = |known: &Known| types::RegistryIndex {
         name: known.name.clone(),
         mirrors: known.mirrors.clone(),
@@ -188,6 +190,23 @@ fn registries(config: &engine::Config) -> types::RegistryConfig {
         index_configs: indexes,
         ..types::RegistryConfig::default()
     }
+}
+
+fn security_options(engine: &Engine) -> &'static [&'static str] {
+    let all = &[
+        "name=apparmor",
+        "name=seccomp,profile=builtin",
+        "name=cgroupns",
+    ];
+    match engine.default_apparmor_profile() {
+        Some(_) => all,
+        None => &all[1..],
+    }
+}
+
+/// A text of the configuration, or what an empty one stands for.
+fn or(text: &str, default: &str) -> String {
+    if text.is_empty() { default } else { text }.to_owned()
 }
 
 fn nodename() -> String {
@@ -382,6 +401,7 @@ impl Wanted {
             && any("event", &|action| event.action == action || event.action.starts_with(&format!("{action}: ")))
             && any("container", &|wanted| object(EventKind::Container, wanted))
             && any("volume", &|wanted| object(EventKind::Volume, wanted))
+            && any("daemon", &|wanted| object(EventKind::Daemon, wanted))
             && any("network", &|wanted| object(EventKind::Network, wanted))
             && any("image", &image)
             && any("id", &|wanted| event.id.starts_with(wanted))

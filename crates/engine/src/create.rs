@@ -66,6 +66,7 @@ impl Engine {
             ids::check_name("container", name)?;
         }
         let wanted_name = request.name.clone();
+        self.0.config.defaults.apply(&mut request);
         self.take_over_mounts(&mut request)?;
         self.resolve_image_mounts(&mut request.mounts)?;
         let mode = match &request.network.mode {

@@ -36,6 +36,7 @@ mod restore;
 mod run;
 mod seccomp;
 mod seccomp_profile;
+mod settings;
 mod spec;
 mod start;
 mod stop;
@@ -58,6 +59,7 @@ pub use networks::{
     AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest, PortExplanation,
 };
 pub use prune::{Prune, PruneFilter, Pruned};
+pub use settings::{Defaults, Settings};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
 pub use shim::user::{User, resolve as resolve_user};
@@ -92,8 +94,10 @@ pub struct Config {
     pub address_pools: Vec<network::AddressPool>,
     /// Where specifications of devices are, usually [`cdi::DIRECTORIES`]; a later directory wins.
     pub cdi_directories: Vec<PathBuf>,
-    /// Where registries are.
-    pub registries: images::registry::config::Registries,
+    /// What changes while the engine runs, as it is at its start.
+    pub settings: Settings,
+    /// What containers have that do not ask for something else.
+    pub defaults: Defaults,
     /// The file that says what may be pulled; it need not be there.
     pub policy: PathBuf,
 }
@@ -107,7 +111,7 @@ struct Inner {
     config: Config,
     store: Arc<store::Store>,
     images: images::Images,
-    distribution: images::registry::Client,
+    current: RwLock<Arc<settings::Current>>,
     network: network::Networks,
     /// Those that somebody made, by id.
     networks: RwLock<BTreeMap<String, Arc<Network>>>,
@@ -164,10 +168,10 @@ impl Engine {
             images::Images::open(&config.data_root, records).context(|| "open the image store")?;
         let network = network::Networks::open(&config.bridge.interface);
         network.choose_from(config.address_pools.clone());
-        let distribution = images::registry::Client::new(config.registries.clone());
+        let current = settings::Current::new(config.settings.clone());
         Ok(Self(Arc::new(Inner {
             config,
-            distribution,
+            current: RwLock::new(current),
             store,
             images,
             network,

@@ -138,6 +138,12 @@ impl Registries {
         self.entries.entry(domain.to_owned()).or_default().insecure = true;
     }
 
+    /// Adds a mirror of a registry, behind those that it has.
+    pub fn mirror(&mut self, domain: &str, mirror: Address) {
+        let entry = self.entries.entry(domain.to_owned()).or_default();
+        entry.mirrors.push(mirror);
+    }
+
     /// Serves the names of a registry from an address, as `location` in the file does.
     pub fn locate(&mut self, domain: &str, location: Address) {
         self.entries.entry(domain.to_owned()).or_default().location = Some(location);

@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod create;
+pub(crate) mod defaults;
 pub(crate) mod inspect;
 mod long_mounts;
 pub(crate) mod mounts;
