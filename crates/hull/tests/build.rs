@@ -690,9 +690,12 @@ fn results_go_where_they_are_asked_to() {
     for (arguments, expected) in [
         (&["--squash"][..], "--squash is not supported"),
         (&["--target", "none"], "failed to reach build target none"),
-        (&["--platform", "linux/s390x"], "not supported"),
         (&["--progress", "tty"], "not supported"),
-        (&["-o", "type=registry"], "not supported"),
+        (&["-o", "type=tar,compression=zstd"], "not supported"),
+        (&["-o", "type=oci,compression=estargz"], "not supported"),
+        (&["--cache-to", "type=gha"], "not supported"),
+        (&["--push"], "needs a name"),
+        (&["--annotation", "a=b"], "images that go elsewhere"),
     ] {
         assert!(bench.fails(arguments).contains(expected), "{arguments:?}");
     }
