@@ -2,11 +2,12 @@
 //!
 //! `POST /build?events=1` answers with messages whose `id` is [`EVENT_ID`] and whose `aux` is a [`BuildEvent`], instead of the text
 //! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
-//! below [`PART_NAMED`]`<name>/`, the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
+//! below [`PART_NAMED`]`<name>/`, caches below [`PART_CACHES`], the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
 //! With `check=1` the Dockerfile is checked, and nothing built. [`HEADER_SECRETS`] has secrets. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The `id` of messages that are events.
 pub const EVENT_ID: &str = "hull.build";
@@ -24,6 +25,26 @@ pub const PART_CONTEXT: &str = "context";
 pub const PART_IGNORE: &str = "dockerignore";
 /// The named contexts in a body of parts.
 pub const PART_NAMED: &str = "named";
+
+/// The caches of the client in a body of parts: below it `<number>/blobs/sha256/<hex>`, numbered as the local ones of
+/// `cacheimports` are.
+pub const PART_CACHES: &str = "caches";
+/// The stream of [`BuildEvent::Piece`] with a cache for the client; those of outputs have their number after [`STREAM_OUTPUT`].
+pub const STREAM_CACHE: &str = "cache";
+/// Before the number of an output.
+pub const STREAM_OUTPUT: &str = "output-";
+
+/// An output or a cache, as `exports`, `cacheimports` and `cacheexports` list them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BuildWish {
+    /// `image`, `oci`, `registry`, …
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// What is to be known of it.
+    #[serde(rename = "Attrs", default)]
+    pub attributes: BTreeMap<String, String>,
+}
 
 /// What a check of the Dockerfile has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,10 +131,20 @@ pub enum BuildEvent {
         /// A sentence.
         text: String,
     },
-    /// The image is made.
+    /// A part of an archive for the client: an output, or a cache as an OCI layout.
+    Piece {
+        /// Which: [`STREAM_CACHE`], or [`STREAM_OUTPUT`] and a number.
+        stream: String,
+        /// Base64 of the bytes.
+        data: String,
+    },
+    /// Everything is made.
     Built {
-        /// Its ID.
+        /// The image's ID; empty where the engine keeps none.
         id: String,
+        /// The descriptor of the manifest or index of an image that went elsewhere.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<serde_json::Value>,
         /// Its names.
         tags: Vec<String>,
         /// Steps that were done.

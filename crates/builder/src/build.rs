@@ -20,7 +20,7 @@ use oci::image::{ConfigFile, Descriptor, Platform};
 use oci::{Digest, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use sys::root::Root;
 use tokio::runtime::Handle;
 
@@ -65,7 +65,8 @@ pub fn build(
     let steps = all.iter().map(|(_, plan)| plan.steps).sum();
     progress.tell(&Event::Planned { steps });
     let imported = Imported::read(engine, handle, request, &|event| progress.tell(event))?;
-    let common = Arc::new(Common::new(imported));
+    let id = engine::random_id().doing(|| "name the build".to_owned())?;
+    let common = Arc::new(Common::new(imported, id));
     let epoch = epoch(request)?;
     let mut done = Vec::new();
     let mut begun = 0;
@@ -192,14 +193,17 @@ struct Common<'a> {
     asked: Mutex<BTreeSet<String>>,
     /// The IDs of secrets that commands have got.
     secrets: Mutex<BTreeSet<String>>,
-    /// When the build began.
+    /// Names the build.
+    id: String,
+    /// When it began, and when all was built.
     started: jiff::Timestamp,
+    finished: OnceLock<jiff::Timestamp>,
     /// Steps, and cached ones.
     counted: Mutex<(usize, usize)>,
 }
 
 impl<'a> Common<'a> {
-    fn new(imported: Imported<'a>) -> Self {
+    fn new(imported: Imported<'a>, id: String) -> Self {
         Self {
             imported,
             kept: Mutex::default(),
@@ -207,7 +211,9 @@ impl<'a> Common<'a> {
             holds: Mutex::default(),
             asked: Mutex::default(),
             secrets: Mutex::default(),
+            id,
             started: jiff::Timestamp::now(),
+            finished: OnceLock::new(),
             counted: Mutex::default(),
         }
     }
@@ -300,14 +306,14 @@ impl<'a> Build<'a> {
             all.push(predicate);
         }
         if let Some(provenance) = wanted.provenance_for(inline) {
-            let id = engine::random_id().doing(|| "name the build".to_owned())?;
             let account = Account {
                 request: self.request,
                 platform: &self.definition.platform,
                 materials: &lock(&self.materials).clone(),
                 secrets: &lock(&self.common.secrets).clone(),
-                id: &id,
+                id: &self.common.id,
                 started: self.common.started,
+                finished: *self.common.finished.get_or_init(jiff::Timestamp::now),
             };
             all.push(attest::provenance(provenance, &account));
         }

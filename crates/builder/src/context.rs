@@ -44,7 +44,7 @@ impl Context {
         })
     }
 
-    /// Unpacks a tar (plain, gzip or zstd).
+    /// Unpacks a tar (plain, or compressed by gzip, zstd, bzip2 or xz).
     ///
     /// # Errors
     /// No archive, one that leads out of itself, no room.

@@ -54,13 +54,15 @@ pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
 pub use error::{Error, Result};
-pub use output::{ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output};
+pub use output::{
+    ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish,
+};
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
 pub use prune::{PruneLimits, Usage, prune, usage};
 pub use remote::{
     BlobSink, BlobSource, CacheExport, CacheImport, CacheKind, CacheMode, CachePlace, CacheSource,
-    CacheTarget, form,
+    CacheTarget,
 };
 pub use request::{Client, Forwarding, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
 pub use sweep::sweep;

@@ -10,7 +10,7 @@ use crate::files::{Transfer, Wanted};
 use crate::grpc::Status;
 use crate::inquiry::{self, Answer};
 use crate::messages::{SourceInfo, Timestamp};
-use crate::output::{self, Target};
+use crate::output;
 use crate::session::Session;
 use crate::steps::Steps;
 use crate::store::ClientStore;
@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
-use builder::{Context, Error, NamedContext, Request, Result, STAGES_AT_ONCE_MAX};
+use builder::{Context, Error, NamedContext, OutputWish, Request, Result, STAGES_AT_ONCE_MAX};
 use engine::Engine;
 use engine::model::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -126,7 +126,7 @@ impl Job {
     pub(crate) fn build(
         &self,
         prepared: Prepared,
-        targets: Vec<Target>,
+        targets: Vec<OutputWish>,
         caches: Caches,
     ) -> std::result::Result<BTreeMap<String, String>, Status> {
         let (name, text) = (prepared.attributes.filename.clone(), prepared.text.clone());
@@ -137,7 +137,7 @@ impl Job {
             language: "Dockerfile".to_owned(),
         };
         let title = output::title(&targets);
-        let names = targets.iter().flat_map(Target::names);
+        let names = targets.iter().flat_map(OutputWish::names);
         let names: Vec<String> = names
             .map(|name| crate::steps::normal(&name.familiar()))
             .collect();
@@ -326,7 +326,7 @@ impl Job {
     fn request(
         &self,
         prepared: Prepared,
-        targets: Vec<Target>,
+        targets: Vec<OutputWish>,
         mut caches: Caches,
     ) -> Result<Request> {
         let is_built = prepared.attributes.inquiry.is_none();
@@ -339,7 +339,7 @@ impl Job {
             contexts.insert(name.clone(), self.named(name, value, is_built)?);
         }
         let outputs = targets.into_iter().enumerate();
-        let outputs = outputs.map(|(number, it)| it.into_output(number, |id| self.store(id)));
+        let outputs = outputs.map(|(number, it)| output::output(it, number, |id| self.store(id)));
         Ok(Request {
             dockerfile_name: attributes.filename,
             dockerfile: prepared.text,

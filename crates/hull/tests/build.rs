@@ -691,7 +691,11 @@ fn results_go_where_they_are_asked_to() {
         (&["--squash"][..], "--squash is not supported"),
         (&["--target", "none"], "failed to reach build target none"),
         (&["--progress", "tty"], "not supported"),
-        (&["-o", "type=registry"], "not supported"),
+        (&["-o", "type=tar,compression=zstd"], "not supported"),
+        (&["-o", "type=oci,compression=estargz"], "not supported"),
+        (&["--cache-to", "type=gha"], "not supported"),
+        (&["--push"], "needs a name"),
+        (&["--annotation", "a=b"], "images that go elsewhere"),
     ] {
         assert!(bench.fails(arguments).contains(expected), "{arguments:?}");
     }

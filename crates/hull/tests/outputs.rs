@@ -189,6 +189,20 @@ fn images_go_to_archives_and_directories() {
     bench.engine.ok(&["load", "-i", &oci]);
     let run = ["run", "--rm", "--network", "none", "x/y:1", "cat", "/a"];
     assert_eq!(bench.engine.ok(&run), "A");
+    for program in ["bzip2", "xz"] {
+        bench.engine.ok(&["rmi", "x/y:1"]);
+        let packed = bench.path(program);
+        let script = format!("{program} -c < {oci} > {packed}");
+        assert!(
+            Command::new("sh")
+                .args(["-c", &script])
+                .status()
+                .unwrap()
+                .success()
+        );
+        bench.engine.ok(&["load", "-i", &packed]);
+        assert_eq!(bench.engine.ok(&run), "A");
+    }
     bench.engine.ok(&["rmi", "x/y:1"]);
     output(&format!("type=docker,dest={}", bench.path("docker.tar")));
     let listed = Command::new("tar")
@@ -441,5 +455,142 @@ fn attestations_are_in_nobodys_way() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     let shown = bench.fails(&["--sbom", "generator=a/b"]);
     assert_has(&shown, &["a/b as generator"]);
+    bench.assert_clean();
+}
+
+/// Builds by hull's own client; what was shown.
+fn hull(bench: &Bench, arguments: &[&str]) -> String {
+    let context = bench.context.display().to_string();
+    let said = bench
+        .engine
+        .run(&[&["build"], arguments, &[&context]].concat());
+    assert_eq!(
+        said.code,
+        0,
+        "{}\nengine: {}",
+        said.stderr,
+        bench.engine.log()
+    );
+    said.stderr
+}
+
+#[test]
+fn hulls_own_client_takes_caches_and_outputs() {
+    let registry = Registry::open();
+    let reference = registry.name("cache");
+    let one = bench(STAGES);
+    let directory = one.path("cache");
+    let to_directory =
+        |tag: &str| format!("type=local,dest={directory},mode=max,mounts=true,tag={tag}");
+    let to_registry = format!("type=registry,ref={reference},mode=max");
+    let first = [
+        "-t",
+        "t",
+        "--cache-to",
+        &to_directory("a"),
+        "--cache-to",
+        &to_registry,
+    ];
+    hull(&one, &first);
+    hull(&one, &["-t", "t", "--cache-to", &to_directory("b")]);
+    let index = json(&one.engine.path("cache/index.json"));
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+    let sources = [format!("type=local,src={directory},tag=a"), reference];
+    for source in &sources {
+        let two = bench(STAGES);
+        let shown = hull(
+            &two,
+            &[
+                "-t",
+                "t",
+                "--cache-from",
+                "type=local,src=/none",
+                "--cache-from",
+                source,
+            ],
+        );
+        assert_has(
+            &shown,
+            &[
+                "/none is of no use",
+                "importing cache manifest",
+                ", 5 cached",
+            ],
+        );
+        assert_eq!(two.shell("cat /end"), "BA");
+        two.assert_clean();
+    }
+    // A client of BuildKit's protocol reads the same directory.
+    forget(&one);
+    let shown = one.build(&["--cache-from", &format!("type=local,src={directory},tag=b")]);
+    assert_eq!(cached(&shown), 5, "{shown}");
+    one.assert_clean();
+}
+
+#[test]
+fn hulls_own_client_takes_layouts_and_pushes() {
+    let registry = Registry::open();
+    let name = registry.name("x:1");
+    let bench = bench(CROSS);
+    let (layout, tar, metadata) = (
+        bench.path("layout"),
+        bench.path("x.tar"),
+        bench.path("metadata"),
+    );
+    hull(
+        &bench,
+        &[
+            "--platform",
+            "linux/amd64,linux/arm64",
+            "-t",
+            &name,
+            "--push",
+            "--provenance",
+            "true",
+            "--annotation",
+            "index:who=me",
+            "--metadata-file",
+            &metadata,
+            "-o",
+            &format!("type=oci,dest={tar}"),
+            "-o",
+            &format!("type=oci,tar=false,dest={layout}"),
+        ],
+    );
+    let index = json(&bench.engine.path("layout/index.json"));
+    let index = document(&bench, "layout", &index["manifests"][0]);
+    // Two images, and what is attested of each.
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 4, "{index}");
+    assert_eq!(index["annotations"]["who"], "me");
+    assert!(std::fs::metadata(&tar).unwrap().len() > 1000);
+    let told = json(Path::new(&metadata));
+    let digest = told["containerimage.digest"].as_str().unwrap();
+    let shown = bench.engine.ok(&["manifest", "inspect", &name]);
+    assert_has(&shown, &["arm64", "unknown"]);
+    // This engine has none of it: it keeps images of one platform.
+    assert_eq!(bench.engine.ok(&["images", "-q"]).lines().count(), 1);
+    bench.engine.ok(&["pull", "-q", &name]);
+    let format = [
+        "inspect",
+        "--type",
+        "image",
+        "--format",
+        "{{json .RepoDigests}}",
+        &name,
+    ];
+    assert_has(&bench.engine.ok(&format), &[digest]);
+    // One of one platform is kept, too, and standard output gets what is asked for.
+    let context = bench.context.display().to_string();
+    let out = [
+        "build",
+        "-q",
+        "-t",
+        "y",
+        "-o",
+        "type=docker,dest=-",
+        &context,
+    ];
+    let archive = bench.engine.hull(&out).output().unwrap();
+    assert!(archive.status.success() && archive.stdout.len() > 1000);
     bench.assert_clean();
 }

@@ -93,7 +93,7 @@ pub fn export(root: &Root, out: impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Extracts a tar (plain, gzip or zstd) into the directory `dir`.
+/// Extracts a tar (plain, or compressed by gzip, zstd, bzip2 or xz) into the directory `dir`.
 pub fn extract(
     root: &Root,
     dir: &Path,
@@ -121,8 +121,7 @@ pub fn extract(
     extraction.finish()
 }
 
-/// Whether a stream is a tar, plain or compressed. What is compressed in a way that is not supported cannot be told, and is an
-/// error.
+/// Whether a stream is a tar, plain or compressed.
 pub fn is_archive(stream: impl Read + Send) -> Result<bool> {
     let (compression, source) = detect(stream)?;
     let mut start = Vec::new();

@@ -183,7 +183,7 @@ impl Images {
         let magic = source.by_ref().take(MAGIC_BYTES as u64);
         { magic }.read_to_end(&mut start).map_err(Error::Input)?;
         let path = ingest.path();
-        let mut unpacker = Unpacker::start(Some(path.clone()), Compression::detect(&start)?)?;
+        let mut unpacker = Unpacker::start(Some(path.clone()), Compression::detect(&start))?;
         let mut chunk = Bytes::from(start);
         while !chunk.is_empty() && unpacker.send(&chunk).is_ok() {
             chunk = read_chunk(&mut source).map_err(Error::Input)?;

@@ -3,9 +3,13 @@
 //! Decompression always happens in this process, never with a program from `PATH`.
 
 use crate::blobs::Form;
-use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_RATIO_MAX, ZSTD_WINDOW_LOG_MAX};
+use crate::limits::{
+    EXPANSION_FREE_BYTES, EXPANSION_RATIO_MAX, XZ_MEMORY_KIB_MAX, ZSTD_WINDOW_LOG_MAX,
+};
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use lzma_rust2::XzReader;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,23 +30,22 @@ pub(crate) enum Compression {
     Gzip,
     /// RFC 8878.
     Zstd,
+    /// As bzip2(1) writes it.
+    Bzip2,
+    /// As xz(1) writes it, by LZMA2.
+    Xz,
 }
-
-/// A compression that is known by name only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} compression is not supported: use gzip, zstd or none")]
-pub struct Unsupported(pub(crate) &'static str);
 
 impl Compression {
     /// Tells the kind by the first [`MAGIC_BYTES`] of a stream (or all of a shorter one).
-    pub(crate) fn detect(start: &[u8]) -> Result<Self, Unsupported> {
+    pub(crate) fn detect(start: &[u8]) -> Self {
         match start {
-            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
+            [0x1f, 0x8b, ..] => Self::Gzip,
             // A frame, or one that holds no content and is skipped.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Err(Unsupported("bzip2")),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(Unsupported("xz")),
-            _ => Ok(Self::None),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::None,
         }
     }
 }
@@ -71,6 +74,8 @@ impl<'a> Decoder<'a> {
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
                 Box::new(decoder)
             }
+            Compression::Bzip2 => Box::new(MultiBzDecoder::new(counted)),
+            Compression::Xz => Box::new(XzReader::new_mem_limit(counted, true, XZ_MEMORY_KIB_MAX)),
         };
         Ok(Self {
             content,
@@ -176,7 +181,7 @@ mod tests {
     }
 
     fn decode(stream: &[u8]) -> io::Result<Vec<u8>> {
-        let kind = Compression::detect(stream).map_err(io::Error::other)?;
+        let kind = Compression::detect(stream);
         let mut content = Vec::new();
         Decoder::new(stream, kind)?.read_to_end(&mut content)?;
         Ok(content)
@@ -195,11 +200,49 @@ mod tests {
         assert_eq!(decode(b"").unwrap(), b"");
     }
 
+    /// What a program makes of some content.
+    fn by(program: &str, arguments: &[&str], content: &[u8]) -> Vec<u8> {
+        use std::process::{Command, Stdio};
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("Debian always has it");
+        let mut input = child.stdin.take().unwrap();
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || input.write_all(content).unwrap());
+            child.wait_with_output().unwrap()
+        });
+        output.stdout
+    }
+
     #[test]
-    fn what_is_not_supported_is_named() {
-        let message = |stream| Compression::detect(stream).unwrap_err().to_string();
-        assert!(message(b"BZh91AY").contains("bzip2"));
-        assert!(message(b"\xfd7zXZ\0\0").contains("xz"));
+    fn what_other_programs_compress_is_decoded() {
+        let content = b"content ".repeat(200_000);
+        for (program, arguments) in [
+            ("bzip2", &["-c"][..]),
+            ("xz", &["-c"]),
+            ("xz", &["-c", "-9", "--check=sha256", "--block-size=100000"]),
+        ] {
+            let stream = by(program, arguments, &content);
+            assert!(
+                Compression::detect(&stream) != Compression::None,
+                "{program}"
+            );
+            assert!(
+                decode(&stream).unwrap() == content,
+                "{program} {arguments:?}"
+            );
+            let twice = [stream.clone(), stream.clone()].concat();
+            assert_eq!(decode(&twice).unwrap().len(), 2 * content.len());
+            for end in [8, stream.len() / 2, stream.len() - 1] {
+                assert!(decode(&stream[..end]).is_err(), "{program}: {end}");
+            }
+            let mut damaged = stream.clone();
+            damaged[stream.len() / 2] ^= 0x55;
+            assert!(decode(&damaged).is_err(), "{program} is damaged");
+        }
     }
 
     #[test]
@@ -237,5 +280,17 @@ mod tests {
         encoder.flush().unwrap();
         let stream = encoder.finish().unwrap();
         assert!(decode(&stream).is_err());
+    }
+
+    #[test]
+    fn attack_29_a_dictionary_beyond_the_limit_is_refused() {
+        let stream = by("xz", &["-c", "--lzma2=preset=0,dict=1GiB"], &[7; 1000]);
+        let error = decode(&stream).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
+        let zeros = vec![0; 64 << 20];
+        let bomb = by("bzip2", &["-c"], &zeros).repeat(320);
+        let mut decoder = Decoder::new(&bomb[..], Compression::Bzip2).unwrap();
+        let error = io::copy(&mut decoder, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

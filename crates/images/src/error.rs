@@ -1,6 +1,5 @@
 //! The errors of this crate. None repeats its source: the chain is printed once, by whoever shows it.
 
-use crate::compression::Unsupported;
 use crate::records::RecordsError;
 use crate::tar::TarError;
 use oci::Digest;
@@ -70,9 +69,6 @@ pub enum Error {
     /// An archive lacks something it refers to, or refers to something strange.
     #[error("the archive is invalid: {0}")]
     Archive(String),
-    /// A compression that is not supported.
-    #[error(transparent)]
-    Compression(#[from] Unsupported),
     /// Compressed bytes cannot be decompressed.
     #[error("the compressed data is invalid")]
     Decompress(#[source] std::io::Error),
@@ -265,7 +261,6 @@ impl Error {
             | Self::Tar(_)
             | Self::Entry { .. }
             | Self::Archive(_)
-            | Self::Compression(_)
             | Self::Decompress(_)
             | Self::AmbiguousId(_)
             | Self::Argument(_)

@@ -53,7 +53,6 @@ mod walk;
 pub use blobs::{Form, Packed, RemoteBlob};
 pub use cache::{Hold, Scratch};
 pub use changes::apply_changes;
-pub use compression::Unsupported;
 pub use diff::{Change, ChangeKind};
 pub use error::{Error, ErrorKind, Result};
 pub use image::{CommitOptions, Image, ImportOptions, ListFilter, Loaded, Progress, Removed, User};

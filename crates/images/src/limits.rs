@@ -17,6 +17,8 @@ pub const EXPANSION_RATIO_MAX: u64 = 2048;
 pub const EXPANSION_FREE_BYTES: u64 = 1 << 30;
 /// Bytes of window that a zstd frame may ask for, as a power of two (the zstd command's own default).
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// KiB of memory that an xz stream may ask for: `xz -9` needs 65 MiB.
+pub const XZ_MEMORY_KIB_MAX: u32 = 160 << 10;
 /// Bytes of JSON documents (configurations, manifests, indexes) that one archive may hold in memory.
 pub const DOCUMENTS_BYTES_MAX: u64 = 256 << 20;
 /// Layers that one archive may hold, of all its images.

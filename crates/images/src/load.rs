@@ -5,7 +5,7 @@
 //! like a layer is unpacked at once. In the end the manifests choose among what is there, by the digests that were
 //! *computed*; names in the archive prove nothing. What nobody chose goes with the temporary directory.
 
-use crate::compression::{Compression, Decoder, MAGIC_BYTES, Unsupported};
+use crate::compression::{Compression, Decoder, MAGIC_BYTES};
 use crate::image::{Loaded, Progress};
 use crate::limits::{ARCHIVE_LAYERS_MAX, DOCUMENTS_BYTES_MAX};
 use crate::manifests::{self, ArchivedImage};
@@ -63,7 +63,7 @@ pub(crate) struct FoundLayer {
 }
 
 impl Images {
-    /// Loads the images of an archive: as `docker save` writes it, or an OCI layout as tar; plain, gzip or zstd.
+    /// Loads the images of an archive: as `docker save` writes it, or an OCI layout as tar; plain or compressed.
     /// All of them become visible at once, or none. With a platform, those that run there; else of several the one that runs here.
     pub fn load(
         &self,
@@ -172,7 +172,7 @@ pub(crate) fn detect<R: Read>(mut stream: R) -> Result<(Compression, impl BufRea
     let mut start = Vec::new();
     let magic = stream.by_ref().take(MAGIC_BYTES as u64);
     { magic }.read_to_end(&mut start).map_err(Error::Input)?;
-    let compression = Compression::detect(&start)?;
+    let compression = Compression::detect(&start);
     let stream = Cursor::new(start).chain(stream);
     Ok((compression, BufReader::with_capacity(BUFFER_BYTES, stream)))
 }
@@ -232,10 +232,7 @@ impl Contents {
             }
             return self.document(reader, start, entry.size);
         }
-        let compression = match Compression::detect(&start) {
-            Ok(compression) => compression,
-            Err(unsupported @ Unsupported(_)) => return Ok(Item::Other(unsupported.to_string())),
-        };
+        let compression = Compression::detect(&start);
         if compression == Compression::None && !is_tar {
             return Ok(Item::Other("it is neither JSON nor a layer".to_owned()));
         }

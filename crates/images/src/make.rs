@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use sys::root::Root;
 
 impl Images {
-    /// Makes an image with one layer of the tar of a root file system (plain, gzip or zstd).
+    /// Makes an image with one layer of the tar of a root file system (plain, or compressed by gzip, zstd, bzip2 or xz).
     pub fn import(&self, tar: impl Read + Send, options: &ImportOptions) -> Result<ImageId> {
         let mut config = ConfigFile {
             created: Some(Timestamp::now().to_string()),

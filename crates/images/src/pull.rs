@@ -299,7 +299,7 @@ impl Fetcher<'_> {
         let _entered = self.runtime.enter();
         let mut stream = self.request.repository.blob(descriptor);
         let start = self.start(&mut stream)?;
-        let mut unpacker = Unpacker::start(Some(path.clone()), Compression::detect(&start)?)?;
+        let mut unpacker = Unpacker::start(Some(path.clone()), Compression::detect(&start))?;
         let mut piece = start;
         let mut done = 0;
         while !piece.is_empty() {

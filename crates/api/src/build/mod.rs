@@ -1,5 +1,6 @@
 //! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire; `POST /session` and `POST /grpc`: BuildKit's.
 
+mod elsewhere;
 mod kit;
 mod prune;
 mod request;
@@ -100,9 +101,9 @@ impl Work {
             .collect();
         let request = self
             .wish
-            .into_request(&self.engine, &self.handle, body, stop);
-        let request = match request {
-            Ok(request) => request,
+            .into_request(&self.engine, &self.handle, body, &self.pieces, stop);
+        let (request, cache) = match request {
+            Ok(asked) => asked,
             Err(error) => {
                 // A client that has gone does not ask.
                 let _ = begun.send(Some(error));
@@ -123,6 +124,12 @@ impl Work {
             };
         }
         let built = builder::build(&self.engine, &self.handle, &request, &*progress);
+        let built = built.and_then(|built| {
+            if let (Some(archive), Some(manifest)) = (cache, &built.cache) {
+                archive.finish(manifest)?;
+            }
+            Ok(built)
+        });
         match built {
             Ok(built) => tell_built(&built, &tags, end, &say),
             Err(error) => say(&failure(&error)),
@@ -140,11 +147,12 @@ fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {
 }
 
 fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::JsonMessage)) {
-    // There is no output but an image here.
-    let Some(id) = built.made.id.as_ref() else {
-        return;
+    let manifest = built.made.manifest.as_ref();
+    let manifest = manifest.and_then(|(manifest, _)| serde_json::to_value(manifest).ok());
+    let (id, digits) = match &built.made.id {
+        Some(id) => (id.to_string(), id.hex()),
+        None => Default::default(),
     };
-    let (id, digits) = (id.to_string(), id.hex());
     let text = |text: String| {
         say(&types::JsonMessage {
             stream: text,
@@ -154,10 +162,13 @@ fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::Jso
     match end {
         End::Events => say(&tell::event(&types::BuildEvent::Built {
             id,
+            manifest,
             tags: tags.to_vec(),
             steps: built.steps,
             cached: built.cached,
         })),
+        // There is no image where only files are asked for.
+        End::Quiet | End::Text { .. } if built.made.id.is_none() => {}
         End::Quiet => text(format!("{id}\n")),
         End::Text { machine_readable } => {
             if machine_readable {

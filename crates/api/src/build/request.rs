@@ -1,17 +1,15 @@
 //! A build's query, headers and body. What is not supported is an error that names it, never ignored.
 
+use super::elsewhere::{CacheArchive, Elsewhere};
 use super::status;
 use crate::distribution::{BASE64_URL, known};
-use crate::http::{BodyReader, Error, Query};
+use crate::http::{BodyReader, Error, Pieces, Query};
 use crate::wire;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
-use builder::{
-    Attestations, Context, Ignore, ImageOutput, NamedContext, Output, Request, STAGES_AT_ONCE_MAX,
-    Told,
-};
+use builder::{Attestations, Context, Ignore, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
@@ -54,7 +52,9 @@ pub(crate) struct Wish {
     target: Option<String>,
     build_args: BTreeMap<String, Option<String>>,
     labels: BTreeMap<String, String>,
-    platform: Option<Platform>,
+    platforms: Vec<Platform>,
+    elsewhere: Elsewhere,
+    attestations: Attestations,
     network: NetworkMode,
     extra_hosts: Vec<String>,
     shm_bytes: u64,
@@ -72,7 +72,17 @@ impl Wish {
     pub(crate) fn read(query: &Query, headers: &HeaderMap) -> Result<Self, Error> {
         refuse(query)?;
         let tags = query.all("t").iter().filter(|text| !text.is_empty());
-        let platform = query.get("platform").map(str::parse).transpose();
+        let platforms = query.get("platform").unwrap_or_default().split(',');
+        let platforms: Result<Vec<Platform>, _> = { platforms }
+            .filter(|text| !text.is_empty())
+            .map(str::parse)
+            .collect();
+        let mut attestations = Attestations::default();
+        for (kind, text) in json::<BTreeMap<String, String>>(query, "attests")? {
+            attestations
+                .add(&kind, &text)
+                .map_err(|error| status(&error))?;
+        }
         let layout = query.get("layout");
         if let Some(other) = layout.filter(|layout| *layout != "parts") {
             return Err(Error::bad_request(format!(
@@ -91,9 +101,13 @@ impl Wish {
             target: query.get("target").map(str::to_owned),
             build_args: json(query, "buildargs")?,
             labels: json(query, "labels")?,
-            platform: platform.map_err(|error: oci::image::PlatformError| {
-                Error::bad_request(error.to_string())
-            })?,
+            platforms: platforms.map_err(|error| Error::bad_request(error.to_string()))?,
+            elsewhere: Elsewhere {
+                outputs: json(query, "exports")?,
+                cache_imports: json(query, "cacheimports")?,
+                cache_exports: json(query, "cacheexports")?,
+            },
+            attestations,
             network: network(query.get("networkmode").unwrap_or_default()),
             extra_hosts: extra_hosts(query)?,
             shm_bytes: match query.number::<u64>("shmsize")? {
@@ -117,8 +131,9 @@ impl Wish {
         engine: &Engine,
         handle: &Handle,
         body: BodyReader,
+        pieces: &Pieces,
         stop: watch::Receiver<bool>,
-    ) -> Result<Request, Error> {
+    ) -> Result<(Request, Option<CacheArchive>), Error> {
         let client = Told {
             secrets: self.secrets,
             credentials: self.credentials,
@@ -140,25 +155,26 @@ impl Wish {
             dockerfile,
             ignore,
             named,
+            caches,
         } = match self.parts {
             true => Files::of_parts(&unpacked)?,
             false => Files::of_context(unpacked, &name, fetched)?,
         };
-        let images = { self.named_images.into_iter() }
-            .map(|(name, image)| (name, NamedContext::Image(image)));
-        let named = { named.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
-        let contexts = images.chain(named).collect();
+        let contexts = contexts(self.named_images, named);
         builder::language::parse(&name, &dockerfile)
             .map_err(|error| Error::bad_request(error.to_string()))?;
         // The classic text is of one step after another.
         let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
         let build_args =
             { self.build_args.into_iter() }.filter_map(|(name, value)| Some((name, value?)));
-        let output = Output::Image(ImageOutput {
-            names: self.tags,
-            ..ImageOutput::default()
-        });
-        Ok(Request {
+        let elsewhere = self.elsewhere;
+        let failed = |error: builder::Error| status(&error);
+        let several = self.platforms.len() > 1;
+        let outputs = elsewhere
+            .outputs(self.tags, several, pieces)
+            .map_err(failed)?;
+        let (cache_to, archive) = elsewhere.targets(pieces).map_err(failed)?;
+        let request = Request {
             dockerfile_name: name,
             dockerfile,
             context,
@@ -167,9 +183,9 @@ impl Wish {
             target: self.target,
             build_args: build_args.collect(),
             labels: self.labels,
-            platforms: self.platform.into_iter().collect(),
+            platforms: self.platforms,
             index: false,
-            attestations: Attestations::default(),
+            attestations: self.attestations,
             network: self.network,
             extra_hosts: self.extra_hosts,
             shm_bytes: self.shm_bytes,
@@ -178,15 +194,26 @@ impl Wish {
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_stages,
             pull: self.pull,
-            cache_from: Vec::new(),
-            cache_to: Vec::new(),
+            cache_from: elsewhere.sources(&caches).map_err(failed)?,
+            cache_to,
             explain: self.explain,
             client: Box::new(client),
-            outputs: vec![output],
+            outputs,
             stages_at_once,
             stop,
-        })
+        };
+        Ok((request, archive))
     }
+}
+
+/// Named contexts: images, and files.
+fn contexts(
+    images: BTreeMap<String, String>,
+    files: BTreeMap<String, Context>,
+) -> BTreeMap<String, NamedContext> {
+    let images = { images.into_iter() }.map(|(name, image)| (name, NamedContext::Image(image)));
+    let files = { files.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
+    images.chain(files).collect()
 }
 
 /// What a build is made of.
@@ -195,6 +222,8 @@ struct Files {
     dockerfile: Vec<u8>,
     ignore: Ignore,
     named: BTreeMap<String, Context>,
+    /// Caches of the client, by number.
+    caches: BTreeMap<String, Context>,
 }
 
 impl Files {
@@ -210,6 +239,7 @@ impl Files {
             context,
             dockerfile,
             named: BTreeMap::new(),
+            caches: BTreeMap::new(),
         })
     }
 
@@ -218,11 +248,14 @@ impl Files {
         let ignore = parts.ignore(types::PART_IGNORE);
         let split = parts.split(types::PART_CONTEXT, types::PART_NAMED);
         let (context, named) = split.map_err(|error| status(&error))?;
+        let caches = parts.split(types::PART_CONTEXT, types::PART_CACHES);
+        let (_, caches) = caches.map_err(|error| status(&error))?;
         Ok(Self {
             context,
             dockerfile: dockerfile(parts, types::PART_DOCKERFILE)?,
             ignore: ignore.map_err(|error| status(&error))?.unwrap_or_default(),
             named,
+            caches,
         })
     }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Account<'a> {
     /// Names the build.
     pub(crate) id: &'a str,
     pub(crate) started: Timestamp,
+    pub(crate) finished: Timestamp,
 }
 
 /// The account of a build.
@@ -43,7 +44,7 @@ pub(crate) fn provenance(wanted: &Provenance, account: &Account<'_>) -> Predicat
         .collect();
     let parameters = parameters(wanted, account);
     let host = images::host_platform().to_string();
-    let finished = Timestamp::now().to_string();
+    let finished = account.finished.to_string();
     let metadata = metadata(wanted, account);
     let name = &account.request.dockerfile_name;
     if wanted.old {

@@ -19,7 +19,8 @@ mod options;
 pub(crate) use document::Document;
 pub(crate) use export::{export, results};
 pub(crate) use import::Imported;
-pub use options::{CacheExport, CacheImport, CacheKind, CacheMode, form};
+pub(crate) use options::form;
+pub use options::{CacheExport, CacheImport, CacheKind, CacheMode};
 
 use crate::error::Result;
 use oci::image::Descriptor;

@@ -124,7 +124,7 @@ impl<'a> Attributes<'a> {
 ///
 /// # Errors
 /// A compression that is not known or not supported, a level that it does not have.
-pub fn form<'a>(left: &mut BTreeMap<&'a str, &'a str>) -> Result<Option<Form>> {
+pub(crate) fn form<'a>(left: &mut BTreeMap<&'a str, &'a str>) -> Result<Option<Form>> {
     let level = left
         .remove("compression-level")
         .filter(|text| !text.is_empty());

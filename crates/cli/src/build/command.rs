@@ -1,31 +1,23 @@
 //! `hull build`.
 
 use super::check;
-use super::context::{Ignored, Parts, ignore};
-use super::display::{self, Outcome, Show};
-use super::output::Output;
+use super::display::{self, Show};
+use super::elsewhere::{Elsewhere, metadata, registries};
+use super::source::{IMAGE, Source, source, with_caches};
 use crate::app::{Arity, Command};
 use crate::error::{Error, IoContext, Result};
 use crate::flags::{Flag, Kind, Matches};
 use crate::image::load::Blocking;
 use crate::output;
 use crate::parse::{address, device, keyvalue, platform};
-use crate::progress::To;
-use crate::registry::{credentials, push};
+use crate::registry::credentials;
 use crate::session::Session;
 use api_types::{BUILD_EVENTS, HEADER_SECRETS, SECRETS_BYTES_MAX, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Request, Response};
-use patterns::Ignore;
 use std::collections::BTreeMap;
-use std::io::{Cursor, IsTerminal as _, Read as _};
-use std::path::{Path, PathBuf};
-
-/// Bytes of a Dockerfile.
-const DOCKERFILE_BYTES_MAX: u64 = 4 << 20;
-/// Bytes by which an archive is told from a Dockerfile.
-const MAGIC_BYTES: u64 = 512;
+use std::io::{Cursor, Read as _};
 
 const WHAT: &[Flag] = &[
     Flag::list("build-arg", "Set a variable of the build"),
@@ -45,7 +37,7 @@ const WHAT: &[Flag] = &[
     .default("build"),
     Flag::bool("check", "Check the Dockerfile alone, as --call check does"),
     Flag::list("label", "Label of the image").check(keyvalue::check_label),
-    Flag::text("platform", "Platform to build for"),
+    Flag::text("platform", "Platforms to build for (os/arch[/variant],…)"),
     Flag::list(
         "secret",
         "File or variable for RUN --mount=type=secret (id=name[,src=path|env=name])",
@@ -93,11 +85,39 @@ const LIMITS: &[Flag] = &[
     ),
 ];
 const RESULT: &[Flag] = &[
+    Flag::list(
+        "annotation",
+        "Annotation of an image that goes elsewhere ([type:]key=value)",
+    ),
+    Flag::list(
+        "attest",
+        "Attestation of an image that goes elsewhere (type=sbom|provenance,…)",
+    ),
+    Flag::list(
+        "cache-from",
+        "Cache to read (image, type=registry,ref=image, type=local,src=path)",
+    ),
+    Flag::list(
+        "cache-to",
+        "Cache to write (type=inline, type=registry,ref=image, type=local,dest=path; mode=min|max, mounts=true)",
+    ),
     Flag::text("iidfile", "Write the image's ID to this file"),
+    Flag::text(
+        "metadata-file",
+        "Write what was built to this file, as JSON",
+    ),
+    Flag::text(
+        "provenance",
+        "Attest how an image that goes elsewhere was built (true, mode=max)",
+    ),
+    Flag::text(
+        "sbom",
+        "Attest what is in an image that goes elsewhere (true)",
+    ),
     Flag::bool("load", "Keep the image in the engine, which is always done"),
     Flag::list(
         "output",
-        "What to make of the image (type=docker|tar|local,dest=path)",
+        "What to make of the image (type=image|registry|oci|docker|tar|local,dest=path)",
     )
     .short('o'),
     Flag::text(
@@ -111,14 +131,7 @@ const RESULT: &[Flag] = &[
 /// Docker's flags that have no counterpart here yet.
 const MISSING: &[Flag] = &[
     Flag::list("allow", "Allow something privileged (not supported yet)"),
-    Flag::list("annotation", "Annotation of the image (not supported yet)"),
-    Flag::list("attest", "Attestation of the image (not supported yet)"),
-    Flag::list("cache-from", "Cache to read (not supported yet)"),
-    Flag::list("cache-to", "Cache to write (not supported yet)"),
     Flag::bool("compress", "Compress the context (not supported yet)"),
-    Flag::text("metadata-file", "Write what was built (not supported yet)"),
-    Flag::text("provenance", "Attest how it was built (not supported yet)"),
-    Flag::text("sbom", "Attest what is in it (not supported yet)"),
     Flag::bool("squash", "Make one layer of all (not supported yet)"),
     Flag::list("ssh", "Agent for RUN --mount=type=ssh (not supported yet)"),
 ];
@@ -136,13 +149,9 @@ pub(crate) const BUILD: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     refuse(matches)?;
     let call = Call::read(matches)?;
-    let outputs = matches
-        .list("output")
-        .iter()
-        .map(|text| Output::parse(text));
-    let outputs = outputs.collect::<Result<Vec<_>>>()?;
+    let mut elsewhere = Elsewhere::read(matches)?;
     let show = show(matches)?;
-    let request = request(matches)?;
+    let request = request(matches, &elsewhere)?;
     let client = session.client().await?;
     let version: Version = client.json(&Request::get(&["version"])).await?;
     let knows = |detail: &str| {
@@ -159,20 +168,32 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     if let Call::Check(form) = call {
         return check(session, request, matches, form).await;
     }
-    let response = send(session, request, source(matches)?).await?;
-    let Outcome { id } = display::show(response.lines(), show).await?;
+    let source = with_caches(source(matches)?, &mut elsewhere)?;
+    let response = send(session, request, source, &registries(matches, &elsewhere)).await?;
+    let outcome = display::show(response.lines(), show, elsewhere.receive()).await?;
+    let id = &outcome.id;
     if let Some(path) = matches.get("iidfile") {
-        std::fs::write(path, &id).during(|| format!("write {path}"))?;
+        let digest = outcome
+            .manifest
+            .as_ref()
+            .and_then(|it| it["digest"].as_str());
+        let id = if id.is_empty() {
+            digest.unwrap_or_default()
+        } else {
+            id
+        };
+        std::fs::write(path, id).during(|| format!("write {path}"))?;
     }
-    for output in &outputs {
-        output.write(session, &id, matches.list("tag")).await?;
+    if let Some(path) = matches.get("metadata-file") {
+        let metadata = metadata(&outcome, matches.list("tag"));
+        std::fs::write(path, metadata).during(|| format!("write {path}"))?;
     }
-    if matches.on("push") {
-        push_all(session, matches).await?;
+    for output in &elsewhere.own {
+        output.write(session, id).await?;
     }
     match show {
-        Show::Nothing => output::line(&id),
-        Show::Plain | Show::Raw => Ok(()),
+        Show::Nothing if !elsewhere.uses_stdout() => output::line(id),
+        Show::Nothing | Show::Plain | Show::Raw => Ok(()),
     }
 }
 
@@ -231,7 +252,7 @@ fn show(matches: &Matches) -> Result<Show> {
 }
 
 /// Everything but the body.
-fn request(matches: &Matches) -> Result<Request> {
+fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
     let text = |flag: &str| {
         matches
             .get(flag)
@@ -251,7 +272,7 @@ fn request(matches: &Matches) -> Result<Request> {
         .map_err(|error| bad("add-host", error))?;
     let ulimits = device::ulimits(matches.list("ulimit")).map_err(|error| bad("ulimit", error))?;
     let named = named_images(matches.list("build-context"));
-    let mut request = Request::post(&["build"])
+    let request = Request::post(&["build"])
         .query("events", "1")
         .query(
             "buildargs",
@@ -273,7 +294,7 @@ fn request(matches: &Matches) -> Result<Request> {
         .query_flag("pull", matches.on("pull"))
         .query_flag("explain", matches.on("explain"))
         .query_some("target", text("target"))
-        .query_some("platform", platform::normal(matches.text("platform"))?)
+        .query_some("platform", platforms(matches.text("platform"))?)
         .query_some("networkmode", text("network"))
         .query_some("cgroupparent", text("cgroup-parent"))
         .query_some("shmsize", number(matches.bytes("shm-size")))
@@ -284,6 +305,7 @@ fn request(matches: &Matches) -> Result<Request> {
         .query_some("cpushares", number(matches.int("cpu-shares")))
         .query_some("cpusetcpus", text("cpuset-cpus"))
         .query_some("cpusetmems", text("cpuset-mems"));
+    let mut request = elsewhere.add_to(request);
     for tag in matches.list("tag") {
         request = request.query("t", tag);
     }
@@ -296,6 +318,14 @@ fn request(matches: &Matches) -> Result<Request> {
     }
 }
 
+/// Platforms in the names that images use.
+fn platforms(text: &str) -> Result<Option<String>> {
+    let all = text.split(',').filter(|text| !text.is_empty());
+    let all = all.map(|text| Ok(platform::normal(text)?.unwrap_or_default()));
+    let all = all.collect::<Result<Vec<_>>>()?;
+    Ok(Some(all.join(",")).filter(|text| !text.is_empty()))
+}
+
 /// Values of the environment where only a name is given; without one there, none.
 fn build_args(values: &[String]) -> BTreeMap<String, String> {
     let pair = |text: &String| match text.split_once('=') {
@@ -305,42 +335,12 @@ fn build_args(values: &[String]) -> BTreeMap<String, String> {
     values.iter().filter_map(pair).collect()
 }
 
-const IMAGE: &str = "docker-image://";
-
 fn named_images(contexts: &[String]) -> BTreeMap<String, String> {
     let image = |text: &String| {
         let (name, value) = text.split_once('=')?;
         Some((name.to_owned(), value.strip_prefix(IMAGE)?.to_owned()))
     };
     contexts.iter().filter_map(image).collect()
-}
-
-fn named_directories(contexts: &[String]) -> Result<Vec<(String, PathBuf, Ignore)>> {
-    let mut named = Vec::new();
-    for text in contexts {
-        let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            return Err(Error::msg(format!(
-                "invalid --build-context {text:?}: it is name=path or name=docker-image://image"
-            )));
-        };
-        if value.starts_with(IMAGE) {
-            continue;
-        }
-        if value.contains("://") || value.starts_with("target:") || value.starts_with("git@") {
-            return Err(Error::msg(format!(
-                "--build-context {text}: only directories and docker-image:// are supported yet"
-            )));
-        }
-        if name.contains('/') || name.starts_with('.') {
-            return Err(Error::msg(format!(
-                "--build-context {text}: {name:?} is no name of a context"
-            )));
-        }
-        let path = PathBuf::from(value);
-        let ignored = ignore(&path, None)?;
-        named.push((name.to_owned(), path, ignored.rules));
-    }
-    Ok(named)
 }
 
 /// `id=name,src=path` or `id=name,env=NAME`, as the header takes them.
@@ -391,73 +391,13 @@ fn from_env(name: &str) -> Result<Vec<u8>> {
     Ok(value.into_bytes())
 }
 
-/// What a build is made of.
-enum Source {
-    /// An archive from standard input, which has begun with these bytes.
-    Archive(Vec<u8>, std::io::Stdin),
-    /// Something that the engine fetches.
-    Address(String),
-    Parts(Parts),
-}
-
-fn source(matches: &Matches) -> Result<Source> {
-    let file = matches.get("file").filter(|file| !file.is_empty());
-    let named = named_directories(matches.list("build-context"))?;
-    let is_address = |text: &str| {
-        text.contains("://")
-            || text.starts_with("git@")
-            || (text.starts_with("github.com/") && !Path::new(text).exists())
-    };
-    let parts = match (matches.args[0].as_str(), file) {
-        ("-", Some("-")) => {
-            return Err(Error::msg(
-                "invalid argument: can't use stdin for both build context and dockerfile",
-            ));
-        }
-        ("-", _) => match standard_input()? {
-            (start, input) if is_archive(&start) => {
-                if !named.is_empty() {
-                    return Err(Error::msg(
-                        "--build-context together with a context from standard input is not supported yet",
-                    ));
-                }
-                return Ok(Source::Archive(start, input));
-            }
-            (start, input) => Parts {
-                dockerfile: read_dockerfile(Cursor::new(start).chain(input))?,
-                context: None,
-                ignored: Ignored::default(),
-                named,
-            },
-        },
-        (address, _) if is_address(address) => return Ok(Source::Address(address.to_owned())),
-        (directory, Some("-")) => {
-            let directory = context_directory(directory)?;
-            Parts {
-                ignored: ignore(&directory, None)?,
-                dockerfile: read_dockerfile(std::io::stdin())?,
-                context: Some(directory),
-                named,
-            }
-        }
-        (directory, file) => {
-            let directory = context_directory(directory)?;
-            let path = file.map_or_else(|| directory.join("Dockerfile"), PathBuf::from);
-            let opened =
-                std::fs::File::open(&path).during(|| format!("open {}", path.display()))?;
-            Parts {
-                ignored: ignore(&directory, Some(&path))?,
-                dockerfile: read_dockerfile(opened)?,
-                context: Some(directory),
-                named,
-            }
-        }
-    };
-    Ok(Source::Parts(parts))
-}
-
 /// Sends the request with its body.
-async fn send(session: &Session, request: Request, source: Source) -> Result<Response> {
+async fn send(
+    session: &Session,
+    request: Request,
+    source: Source,
+    registries: &str,
+) -> Result<Response> {
     const TYPE: &str = "application/x-tar";
     let client = session.client().await?;
     let parts = match source {
@@ -471,7 +411,10 @@ async fn send(session: &Session, request: Request, source: Source) -> Result<Res
         }
         Source::Parts(parts) => parts,
     };
-    let text = String::from_utf8_lossy(&parts.dockerfile);
+    let text = format!(
+        "{} {registries}",
+        String::from_utf8_lossy(&parts.dockerfile)
+    );
     let request = credentials::authorized_for(session, request, &text)?;
     let tar = parts.stream()?;
     let failure = tar.failure();
@@ -495,67 +438,8 @@ async fn check(
         parts.named.clear();
         text = String::from_utf8_lossy(&parts.dockerfile).into_owned();
     }
-    let response = send(session, request.query("check", "1"), source).await?;
+    let response = send(session, request.query("check", "1"), source, "").await?;
     check::show(response.lines(), form, file_name(matches), &text).await
-}
-
-/// What standard input begins with, and the rest of it.
-fn standard_input() -> Result<(Vec<u8>, std::io::Stdin)> {
-    let mut input = std::io::stdin();
-    if input.is_terminal() {
-        output::complain("reading a Dockerfile or a tar archive from standard input");
-    }
-    let mut start = Vec::new();
-    let read = input.by_ref().take(MAGIC_BYTES).read_to_end(&mut start);
-    read.during(|| "read standard input")?;
-    Ok((start, input))
-}
-
-fn context_directory(path: &str) -> Result<PathBuf> {
-    let path = Path::new(path);
-    match path.is_dir() {
-        true => Ok(path.to_owned()),
-        false => Err(Error::msg(format!(
-            "unable to prepare context: path {:?} not found, or no directory",
-            path.display().to_string()
-        ))),
-    }
-}
-
-fn read_dockerfile(reader: impl std::io::Read) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let read = reader.take(DOCKERFILE_BYTES_MAX + 1).read_to_end(&mut text);
-    read.during(|| "read the Dockerfile")?;
-    match text.len() as u64 <= DOCKERFILE_BYTES_MAX {
-        true => Ok(text),
-        false => Err(Error::msg(format!(
-            "the Dockerfile has more than {DOCKERFILE_BYTES_MAX} bytes"
-        ))),
-    }
-}
-
-/// Whether bytes begin a tar archive, or something compressed.
-fn is_archive(start: &[u8]) -> bool {
-    start.get(257..262) == Some(b"ustar")
-        || start.starts_with(&[0x1f, 0x8b])
-        || start.starts_with(b"BZh")
-        || start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0])
-        || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-}
-
-async fn push_all(session: &Session, matches: &Matches) -> Result<()> {
-    if matches.list("tag").is_empty() {
-        return Err(Error::msg("--push needs a name: give one with --tag"));
-    }
-    for tag in matches.list("tag") {
-        let to = if matches.on("quiet") {
-            To::Nowhere
-        } else {
-            To::Stderr
-        };
-        push::push(session, tag, to).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -581,14 +465,5 @@ mod tests {
         ] {
             assert!(secrets(&[bad.to_owned()]).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn archives_are_told_from_dockerfiles() {
-        assert!(!is_archive(b"FROM x"));
-        assert!(is_archive(&[0x1f, 0x8b, 8]));
-        let mut tar = vec![0; 512];
-        tar[257..262].copy_from_slice(b"ustar");
-        assert!(is_archive(&tar));
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::container::cp::tree::{Sink, TarStream};
 use crate::error::{Error, IoContext, Result};
-use api_types::{PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_NAMED};
+use api_types::{PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_NAMED};
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -25,6 +25,8 @@ pub(crate) struct Parts {
     pub(crate) ignored: Ignored,
     /// Directories of named contexts.
     pub(crate) named: Vec<(String, PathBuf, Ignore)>,
+    /// The files of caches, by their names in a layout.
+    pub(crate) caches: Vec<Vec<(String, PathBuf)>>,
 }
 
 /// An ignore file.
@@ -64,6 +66,16 @@ impl Parts {
             tar.append_data(&mut header, &below, std::io::empty())
                 .during(|| "write the archive")?;
             children(&mut tar, path, &below, "", ignore, 0)?;
+        }
+        for (number, files) in self.caches.iter().enumerate() {
+            for (name, path) in files {
+                let call = || format!("read {}", path.display());
+                let mut file = std::fs::File::open(path).during(call)?;
+                let mut header = header_of(EntryType::Regular, 0o644, 0);
+                header.set_size(file.metadata().during(call)?.len());
+                let name = Path::new(PART_CACHES).join(number.to_string()).join(name);
+                tar.append_data(&mut header, name, &mut file).during(call)?;
+            }
         }
         let sink = tar.into_inner();
         sink.and_then(|mut sink| std::io::Write::flush(&mut sink))
@@ -231,6 +243,10 @@ mod tests {
                 directory.path().join("keep"),
                 Ignore::default(),
             )],
+            caches: vec![vec![(
+                "blobs/sha256/0".to_owned(),
+                directory.path().join("keep/b.c"),
+            )]],
         };
         let mut bytes = Vec::new();
         parts
@@ -255,7 +271,8 @@ mod tests {
                 "context/modules/y",
                 "named/n",
                 "named/n/a.o",
-                "named/n/b.c"
+                "named/n/b.c",
+                "caches/0/blobs/sha256/0"
             ]
         );
     }

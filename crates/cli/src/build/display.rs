@@ -1,5 +1,6 @@
 //! What a build tells, as lines: `#3 [stage 2/5] RUN make`, its output with seconds before it, and how it ended.
 
+use super::elsewhere::Receiver;
 use crate::error::{Error, Result};
 use crate::output;
 use api_types::{BuildEvent, BuildFinding, EVENT_ID, JsonMessage, from_value};
@@ -23,11 +24,18 @@ pub(crate) enum Show {
 /// What was built.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// The image's ID; empty where the engine keeps none.
     pub(crate) id: String,
+    /// The descriptor of what went elsewhere.
+    pub(crate) manifest: Option<serde_json::Value>,
 }
 
 /// Shows a build until its end.
-pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, show: Show) -> Result<Outcome> {
+pub(crate) async fn show(
+    mut messages: JsonLines<JsonMessage>,
+    show: Show,
+    mut archives: Receiver,
+) -> Result<Outcome> {
     let mut display = Display {
         show,
         begun: Instant::now(),
@@ -44,15 +52,30 @@ pub(crate) async fn show(mut messages: JsonLines<JsonMessage>, show: Show) -> Re
         let Some((raw, event)) = event(message)? else {
             continue;
         };
+        if let BuildEvent::Piece { stream, data } = &event {
+            archives.take(stream, &decoded(data)?)?;
+            continue;
+        }
         if show == Show::Raw {
             output::write_stderr(format!("{raw}\n").as_bytes())?;
         }
-        if let BuildEvent::Built { id, .. } = &event {
-            outcome = Some(Outcome { id: id.clone() });
+        if let BuildEvent::Built { id, manifest, .. } = &event {
+            outcome = Some(Outcome {
+                id: id.clone(),
+                manifest: manifest.clone(),
+            });
         }
         display.event(&event)?;
     }
-    outcome.ok_or_else(|| Error::msg("the engine ended the build without saying how"))
+    let none = || Error::msg("the engine ended the build without saying how");
+    let outcome = outcome.ok_or_else(none)?;
+    archives.finish()?;
+    Ok(outcome)
+}
+
+fn decoded(data: &str) -> Result<Vec<u8>> {
+    let wrong = |error| Error::msg(format!("the engine sends what cannot be read: {error}"));
+    BASE64.decode(data).map_err(wrong)
 }
 
 /// The event in a message, as it came and read; `None` where there is none.
@@ -104,7 +127,7 @@ impl Display {
 
     fn event(&mut self, event: &BuildEvent) -> Result<()> {
         match event {
-            BuildEvent::Planned { .. } | BuildEvent::Checked => Ok(()),
+            BuildEvent::Planned { .. } | BuildEvent::Checked | BuildEvent::Piece { .. } => Ok(()),
             BuildEvent::Found(finding) => {
                 self.found.push(finding.clone());
                 Ok(())
@@ -115,14 +138,7 @@ impl Display {
                 place,
                 text,
             } => self.began(*step, stage, *place, text),
-            BuildEvent::Output { step, data, .. } => {
-                let bytes = BASE64.decode(data).map_err(|error| {
-                    Error::msg(format!(
-                        "the engine sends output that cannot be read: {error}"
-                    ))
-                })?;
-                self.output(*step, &bytes)
-            }
+            BuildEvent::Output { step, data, .. } => self.output(*step, &decoded(data)?),
             BuildEvent::Explained { step, reason } => match self.number(*step) {
                 Some(number) => self.say(&format!("#{number} {reason}\n")),
                 None => Ok(()),
@@ -149,6 +165,7 @@ impl Display {
             BuildEvent::Warning { text } => self.say(&format!("WARNING: {text}\n")),
             BuildEvent::Built {
                 id,
+                manifest: _,
                 tags,
                 steps,
                 cached,
@@ -158,6 +175,7 @@ impl Display {
                     [] => String::new(),
                     tags => format!(" as {}", tags.join(", ")),
                 };
+                let id = if id.is_empty() { "it" } else { id };
                 self.say(&format!(
                     "built {id}{names}: {steps} steps, {cached} cached, {seconds:.1}s\n"
                 ))?;

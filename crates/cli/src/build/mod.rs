@@ -5,8 +5,10 @@ mod command;
 mod context;
 mod display;
 mod du;
+mod elsewhere;
 mod output;
 mod prune;
+mod source;
 
 pub(crate) use command::BUILD;
 

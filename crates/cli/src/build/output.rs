@@ -1,20 +1,17 @@
-//! `--output`: what becomes of the image besides staying in the engine.
+//! `--output`: what this side makes of an image that the engine keeps.
 
 use crate::container::cp::extract;
 use crate::error::{Error, IoContext, Result};
+use crate::go::csv;
 use crate::image::save::write_archive;
 use crate::session::Session;
 use api_types::{CreateRequest, CreateResponse};
 use client::Request;
 use std::path::Path;
 
-/// One output.
+/// An output that this side makes of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// The engine keeps it.
-    Engine,
-    /// An archive of the image, as `save` writes it, which is an OCI layout as well.
-    Archive(String),
     /// The files as a tar.
     Tar(String),
     /// The files.
@@ -22,55 +19,40 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Reads `type=tar,dest=path`, or a directory alone.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    /// Reads `type=tar,dest=path`, or a directory alone; `None`: the engine makes it.
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
         let bad = |what: String| Error::msg(format!("invalid --output {text:?}: {what}"));
         if text == "-" {
-            return Ok(Self::Tar(String::new()));
+            return Ok(Some(Self::Tar(String::new())));
         }
         if !text.contains('=') {
-            return Ok(Self::Directory(text.to_owned()));
+            return Ok(Some(Self::Directory(text.to_owned())));
         }
-        let (mut kind, mut dest) = (None, None);
-        for field in text.split(',') {
-            match field.split_once('=') {
-                Some(("type", value)) => kind = Some(value),
-                Some(("dest", value)) => dest = Some(value),
-                Some((other, _)) => return Err(bad(format!("{other} is not supported yet"))),
-                None => return Err(bad(format!("{field:?} is not key=value"))),
-            }
-        }
-        let file = || match dest {
-            None | Some("-") => String::new(),
-            Some(path) => path.to_owned(),
+        let fields = csv::record(text).map_err(|error| bad(error.to_string()))?;
+        let field = |wanted: &str| {
+            let pairs = fields.iter().filter_map(|field| field.split_once('='));
+            let mut pairs = pairs.filter(|(name, _)| *name == wanted);
+            pairs.next().map(|(_, value)| value)
         };
-        match (kind, dest) {
-            (Some("docker" | "image"), None) => Ok(Self::Engine),
-            (Some("docker" | "oci"), _) => Ok(Self::Archive(file())),
-            (Some("tar"), _) => Ok(Self::Tar(file())),
-            (Some("local"), Some(path)) => Ok(Self::Directory(path.to_owned())),
-            (Some("local"), None) => Err(bad("it needs a dest".to_owned())),
-            (Some(other), _) => Err(bad(format!("type {other} is not supported yet"))),
-            (None, _) => Err(bad("it needs a type".to_owned())),
+        let kind = field("type").ok_or_else(|| bad("it needs a type".to_owned()))?;
+        if !matches!(kind, "tar" | "local") {
+            return Ok(None);
+        }
+        let known = |field: &&String| field.starts_with("type=") || field.starts_with("dest=");
+        if let Some(other) = fields.iter().find(|field| !known(field)) {
+            return Err(bad(format!("{other} is not supported yet")));
+        }
+        match (kind, field("dest")) {
+            ("tar", None | Some("-")) => Ok(Some(Self::Tar(String::new()))),
+            ("tar", Some(path)) => Ok(Some(Self::Tar(path.to_owned()))),
+            (_, Some(path)) => Ok(Some(Self::Directory(path.to_owned()))),
+            (_, None) => Err(bad("it needs a dest".to_owned())),
         }
     }
 
     /// Writes it.
-    pub(crate) async fn write(&self, session: &Session, id: &str, tags: &[String]) -> Result<()> {
+    pub(crate) async fn write(&self, session: &Session, id: &str) -> Result<()> {
         match self {
-            Self::Engine => Ok(()),
-            Self::Archive(path) => {
-                let mut request = Request::get(&["images", "get"]);
-                match tags {
-                    [] => request = request.query("names", id),
-                    tags => {
-                        for tag in tags {
-                            request = request.query("names", tag);
-                        }
-                    }
-                }
-                write_archive(session, path, &request).await
-            }
             Self::Tar(path) => {
                 let container = Container::create(session, id).await?;
                 let request = Request::get(&["containers", &container, "export"]);
@@ -129,21 +111,19 @@ mod tests {
 
     #[test]
     fn outputs_are_read() {
-        let archive = |path: &str| Output::Archive(path.to_owned());
         for (text, expected) in [
-            ("type=docker", Output::Engine),
-            ("type=docker,dest=a.tar", archive("a.tar")),
-            ("type=oci,dest=-", archive("")),
             ("type=tar,dest=a", Output::Tar("a".to_owned())),
             ("-", Output::Tar(String::new())),
             ("out", Output::Directory("out".to_owned())),
             ("type=local,dest=out", Output::Directory("out".to_owned())),
         ] {
-            assert_eq!(Output::parse(text).unwrap(), expected, "{text}");
+            assert_eq!(Output::parse(text).unwrap(), Some(expected), "{text}");
+        }
+        for text in ["type=oci,dest=a", "type=image", "type=registry,name=x"] {
+            assert_eq!(Output::parse(text).unwrap(), None, "{text}");
         }
         for bad in [
             "type=local",
-            "type=registry",
             "type=tar,compression=zstd",
             "dest=x",
             "type=tar,x",

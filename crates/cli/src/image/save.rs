@@ -61,14 +61,15 @@ pub(crate) async fn write_archive(session: &Session, path: &str, request: &Reque
 }
 
 /// A file that is being written: beside the real one, and renamed at the end. A device or fifo is written as it is.
-struct Target {
+#[derive(Debug)]
+pub(crate) struct Target {
     path: PathBuf,
     temporary: Option<PathBuf>,
     file: File,
 }
 
 impl Target {
-    fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let call = || format!("create {}", path.display());
         let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
         if special {
@@ -109,7 +110,13 @@ impl Target {
         }
     }
 
-    fn commit(mut self) -> Result<()> {
+    /// The file, to be written.
+    pub(crate) fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Lets the file appear.
+    pub(crate) fn commit(mut self) -> Result<()> {
         if let Some(temporary) = &self.temporary {
             let call = || format!("rename {} to {}", temporary.display(), self.path.display());
             std::fs::rename(temporary, &self.path).during(call)?;

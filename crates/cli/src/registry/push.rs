@@ -51,12 +51,6 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     }
 }
 
-/// Pushes an image by its name.
-pub(crate) async fn push(session: &Session, name: &str, to: To) -> Result<()> {
-    let (named, _) = tagged(name, false)?;
-    send(session, &named, None, to).await
-}
-
 async fn send(
     session: &Session,
     named: &Reference,

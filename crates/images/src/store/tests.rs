@@ -418,7 +418,7 @@ fn archives_that_lie_are_refused_and_say_why() {
     };
     assert!(text(&swap(&docker, &layer, &other)).contains("has the digest"));
     assert!(text(&swap(&oci, &packed, &gzip(&other))).contains("has the digest"));
-    assert!(text(&swap(&oci, &packed, b"BZh91AY")).contains("bzip2"));
+    assert!(text(&swap(&oci, &packed, b"BZh91AY")).contains("compressed data"));
     assert!(text(&swap(&docker, &layer, b"no tar")).contains("neither JSON nor a layer"));
     let mut broken = layer.clone();
     broken[600] = 1;
@@ -450,7 +450,7 @@ fn archives_that_lie_are_refused_and_say_why() {
     );
     assert!(text(&archive(&[("repositories".to_owned(), b"{}".to_vec())])).contains("before 1.10"));
     assert!(text(&archive(&oci[..oci.len() - 1])).contains("oci-layout"));
-    assert!(text(b"\xfd7zXZ\0\0").contains("xz"));
+    assert!(text(b"\xfd7zXZ\0\0").contains("compressed data"));
     assert!(text(&vec![b'x'; 1024]).contains("checksum"));
 }
 

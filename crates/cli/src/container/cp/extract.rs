@@ -75,6 +75,11 @@ pub(crate) async fn receive(
     Ok(bytes)
 }
 
+/// Extracts an archive that comes from a thread's own source.
+pub(crate) fn extract(input: impl Read, directory: &Path, options: Options) -> Result<()> {
+    Extractor::open(directory, options)?.run(input)
+}
+
 #[derive(Debug)]
 struct Extractor {
     directory: OwnedFd,

@@ -1,5 +1,7 @@
 //! What becomes of what was built: images here and in registries, archives and files for the client.
 
+mod options;
+
 use crate::build::Build;
 use crate::bundle::{self, Bundle, Manifests, Part, Predicate, bundle};
 use crate::destination::{Destination, ToBlobs, ToRegistry};
@@ -14,6 +16,8 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
 use sys::root::Root;
+
+pub use options::OutputWish;
 
 /// One thing that a build is to make.
 #[derive(Debug)]
