@@ -5,7 +5,8 @@ use crate::http::{Body, Error, Query, Reply, empty};
 use crate::socket::{Caller, Peer};
 use crate::version::{Unserved, Version};
 use crate::{
-    build, checkpoints, containers, distribution, exec, images, networks, system, volumes,
+    build, checkpoints, containers, distribution, exec, files, images, networks, output, system,
+    volumes,
 };
 use buildkit::BuildKit;
 use engine::Engine;
@@ -173,9 +174,9 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         }
         (&Method::GET, ["containers", id, "json"]) => containers::inspect(&call, id),
         (&Method::GET, ["containers", id, "top"]) => containers::top(&call, id).await,
-        (&Method::GET, ["containers", id, "logs"]) => containers::logs(&call, id),
-        (&Method::GET, ["containers", id, "changes"]) => containers::changes(&call, id),
-        (&Method::GET, ["containers", id, "export"]) => containers::export(&call, id),
+        (&Method::GET, ["containers", id, "logs"]) => output::logs(&call, id),
+        (&Method::GET, ["containers", id, "changes"]) => files::changes(&call, id),
+        (&Method::GET, ["containers", id, "export"]) => files::export(&call, id),
         (&Method::GET, ["containers", id, "stats"]) => containers::stats(&call, id).await,
         (&Method::GET, ["containers", id, "ports"]) => containers::explain_ports(&call, id),
         (&Method::POST, ["containers", id, "ports"]) => containers::change_ports(call, id).await,
@@ -188,14 +189,14 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::POST, ["containers", id, "rename"]) => containers::rename(&call, id),
         (&Method::POST, ["containers", id, "resize"]) => containers::resize(&call, id).await,
         (&Method::POST, ["containers", id, "wait"]) => containers::wait(&call, id).await,
-        (&Method::POST, ["containers", id, "attach"]) => containers::attach(call, id).await,
+        (&Method::POST, ["containers", id, "attach"]) => output::attach(call, id).await,
         (&Method::POST, ["containers", id, "exec"]) => exec::create(call, id).await,
-        (&Method::HEAD, ["containers", id, "archive"]) => containers::archive_stat(&call, id),
-        (&Method::GET, ["containers", id, "archive"]) => containers::archive_get(&call, id),
-        (&Method::PUT, ["containers", id, "archive"]) => containers::archive_put(call, id).await,
+        (&Method::HEAD, ["containers", id, "archive"]) => files::archive_stat(&call, id),
+        (&Method::GET, ["containers", id, "archive"]) => files::archive_get(&call, id),
+        (&Method::PUT, ["containers", id, "archive"]) => files::archive_put(call, id).await,
         (&Method::POST, ["containers", id, "update"]) => containers::update(call, id).await,
         (&Method::GET, ["containers", id, "attach", "ws"]) => {
-            containers::attach_websocket(call, id).await
+            output::attach_websocket(call, id).await
         }
         (_, ["containers", id, "checkpoints", rest @ ..]) => {
             checkpoints::route(method, id, rest, call).await

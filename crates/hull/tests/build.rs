@@ -237,6 +237,52 @@ fn results_outlive_the_engine_and_layers_their_images() {
 }
 
 #[test]
+fn an_image_brings_its_cache_along() {
+    let bench = Bench::new(
+        "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY a /a\n",
+        &[("a", "1")],
+    );
+    let stamp = |image: &str| {
+        bench
+            .engine
+            .words(&format!("run --rm --network none {image} cat /stamp"))
+    };
+    let build = |arguments: &[&str]| {
+        bench.engine.words("builder prune -af");
+        let said = bench.docker_build(arguments);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.stdout
+    };
+    build(&["-t", "made", "--build-arg", "BUILDKIT_INLINE_CACHE=1"]);
+    // One that is not there is told of, and no more.
+    let said = build(&[
+        "-t",
+        "again",
+        "--cache-from",
+        "made",
+        "--cache-from",
+        "missing",
+    ]);
+    assert!(said.contains("the cache missing is of no use"), "{said}");
+    assert_eq!(stamp("again"), stamp("made"));
+    build(&["-t", "other"]);
+    assert_ne!(stamp("other"), stamp("made"));
+    // What the image was not built of it is no cache for.
+    bench.write(
+        "Dockerfile",
+        "FROM busybox\nENV A=1\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY a /a\n",
+    );
+    build(&["-t", "changed", "--cache-from", "made"]);
+    assert_ne!(stamp("changed"), stamp("made"));
+    // And an image without one is none.
+    let said = build(&["-t", "last", "--cache-from", "other"]);
+    assert!(
+        said.contains("the image has no cache of this engine in it"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_linked_layer_is_used_again_on_another_base() {
     let bench = Bench::new("", &[("a", "A")]);
     let dockerfile = |before: &str| {

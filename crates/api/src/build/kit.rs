@@ -41,9 +41,8 @@ const SESSION: &str = "client-session";
 const TRACE: &str = "moby.buildkit.trace";
 const IMAGE: &str = "moby.image.id";
 /// Parameters of the classic builder alone, which others do not take: the name, and what counts as nothing.
-const CLASSIC: [(&str, &[&str]); 11] = [
+const CLASSIC: [(&str, &[&str]); 10] = [
     ("squash", &["0", "false"]),
-    ("cachefrom", &["null", "[]"]),
     ("isolation", &["default"]),
     ("memory", &["0"]),
     ("memswap", &["0"]),
@@ -137,6 +136,10 @@ fn asked(query: &Query) -> Result<Asked, Error> {
     }
     if query.flag("pull") {
         add("image-resolve-mode", "pull".to_owned());
+    }
+    let caches: Vec<String> = json(query, "cachefrom")?;
+    if !caches.is_empty() {
+        add("cache-from", caches.join(","));
     }
     let arguments: BTreeMap<String, Option<String>> = json(query, "buildargs")?;
     for (name, value) in arguments {

@@ -9,7 +9,10 @@ use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
-use builder::{Attestations, Context, Ignore, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
+use builder::{
+    Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore, NamedContext,
+    Request, STAGES_AT_ONCE_MAX, Told,
+};
 use engine::Engine;
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
@@ -27,13 +30,15 @@ const HEADER_CONFIG: &str = "X-Registry-Config";
 /// Bytes of that header.
 const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
-const REFUSED: [(&str, &str, &[&str]); 5] = [
+const REFUSED: [(&str, &str, &[&str]); 4] = [
     ("squash", "squashing layers", &["0", "false"]),
     ("outputs", "an output of BuildKit", &[]),
     ("session", "a session of BuildKit", &[]),
-    ("cachefrom", "taking the cache of an image", &["null", "[]"]),
     ("isolation", "an isolation", &["default"]),
 ];
+
+/// The argument that asks for a cache in the image.
+const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -62,6 +67,9 @@ pub(crate) struct Wish {
     cgroup_parent: Option<String>,
     no_cache: bool,
     no_cache_stages: Vec<String>,
+    /// Images of the engine whose caches may be used.
+    cache_from: Vec<CacheSource>,
+    cache_to: Vec<CacheTarget>,
     pull: bool,
     explain: bool,
     secrets: BTreeMap<String, Vec<u8>>,
@@ -71,6 +79,9 @@ pub(crate) struct Wish {
 impl Wish {
     pub(crate) fn read(query: &Query, headers: &HeaderMap) -> Result<Self, Error> {
         refuse(query)?;
+        let mut build_args: BTreeMap<String, Option<String>> = json(query, "buildargs")?;
+        let cache_to = inline_cache(&mut build_args)?;
+        let cache_from: Vec<String> = json(query, "cachefrom")?;
         let tags = query.all("t").iter().filter(|text| !text.is_empty());
         let platforms = query.get("platform").unwrap_or_default().split(',');
         let platforms: Result<Vec<Platform>, _> = { platforms }
@@ -99,7 +110,7 @@ impl Wish {
             parts: layout.is_some(),
             named_images: json(query, "namedimages")?,
             target: query.get("target").map(str::to_owned),
-            build_args: json(query, "buildargs")?,
+            build_args,
             labels: json(query, "labels")?,
             platforms: platforms.map_err(|error| Error::bad_request(error.to_string()))?,
             elsewhere: Elsewhere {
@@ -118,6 +129,8 @@ impl Wish {
             cgroup_parent: query.get("cgroupparent").map(str::to_owned),
             no_cache: query.flag("nocache"),
             no_cache_stages: json(query, "nocachefilter")?,
+            cache_from: cache_from.into_iter().map(CacheSource::Image).collect(),
+            cache_to,
             pull: query.flag("pull"),
             explain: query.flag("explain"),
             secrets: secrets(headers)?,
@@ -194,8 +207,8 @@ impl Wish {
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_stages,
             pull: self.pull,
-            cache_from: elsewhere.sources(&caches).map_err(failed)?,
-            cache_to,
+            cache_from: chain(self.cache_from, elsewhere.sources(&caches).map_err(failed)?),
+            cache_to: chain(self.cache_to, cache_to),
             explain: self.explain,
             client: Box::new(client),
             outputs,
@@ -302,6 +315,27 @@ fn tag(text: &str) -> Result<Reference, Error> {
         )),
         None => Ok(reference.to_target()),
     }
+}
+
+/// Both lists, one behind the other.
+fn chain<T>(mut first: Vec<T>, then: Vec<T>) -> Vec<T> {
+    first.extend(then);
+    first
+}
+
+/// The cache that the image gets, where an argument asks for one: as by BuildKit's protocol, it is for the builder alone.
+fn inline_cache(
+    arguments: &mut BTreeMap<String, Option<String>>,
+) -> Result<Vec<CacheTarget>, Error> {
+    let asked = arguments.remove(INLINE_CACHE).flatten();
+    if !matches!(asked.as_deref(), Some("1" | "true")) {
+        return Ok(Vec::new());
+    }
+    let options = CacheExport::read("inline", &BTreeMap::new());
+    Ok(vec![CacheTarget {
+        place: CachePlace::Inline,
+        options: options.map_err(|error| status(&error))?,
+    }])
 }
 
 /// A parameter that is JSON; absent or null is the default.
@@ -437,7 +471,6 @@ mod tests {
         for (query, expected) in [
             ("version=3", "version of the builder"),
             ("squash=1", "squashing"),
-            ("cachefrom=%5B%22a%22%5D", "cache of an image"),
             ("t=A%20b", "invalid argument"),
             ("labels=x", "labels"),
             ("extrahosts=x", "add-host"),

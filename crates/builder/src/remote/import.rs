@@ -52,12 +52,15 @@ enum Blobs<'r> {
         stop: watch::Receiver<bool>,
     },
     Client(&'r dyn BlobSource),
+    /// Nothing comes: all there can be is in the engine's store.
+    Here,
 }
 
 impl Blobs<'_> {
     fn open(&self, digest: &Digest, size: Option<u64>) -> Result<Box<dyn Read + Send + '_>> {
         match (self, size) {
             (Self::Client(blobs), size) => blobs.read(digest, size),
+            (Self::Here, _) => Err(Error::NotFound(format!("{digest} is not here"))),
             (
                 Self::Registry {
                     handle,
@@ -175,6 +178,7 @@ impl<'r> Source<'r> {
         source: &'r CacheSource,
     ) -> Result<Self> {
         let (blobs, manifest) = match source {
+            CacheSource::Image(name) => return Self::of_image(engine, name),
             CacheSource::Client {
                 blobs, manifest, ..
             } => {
@@ -183,10 +187,6 @@ impl<'r> Source<'r> {
                 (blobs, bytes)
             }
             CacheSource::Registry(reference) => of_registry(engine, handle, request, reference)?,
-        };
-        let unusable = |what: &str| {
-            let what = what.to_owned();
-            move |why: String| Error::Invalid(format!("its {what} cannot be used: {why}"))
         };
         // A cache may have more layers than an image.
         let manifest: Manifest = from_json("manifest", &manifest)
@@ -203,11 +203,7 @@ impl<'r> Source<'r> {
                 let config = ConfigFile::parse(&bytes);
                 let config =
                     config.map_err(|error| unusable("configuration")(error.to_string()))?;
-                let none =
-                    || Error::Invalid("the image has no cache of this engine in it".to_owned());
-                let document = Document::of_value(config.build_cache.ok_or_else(none)?);
-                let document = document.map_err(unusable("list of results"))?;
-                (document, config.rootfs.diff_ids)
+                (in_image(config.build_cache)?, config.rootfs.diff_ids)
             }
             other => {
                 return Err(Error::Invalid(format!(
@@ -242,6 +238,21 @@ impl<'r> Source<'r> {
         })
     }
 
+    /// The cache in an image of the engine, whose layers are in the store.
+    fn of_image(engine: &Engine, name: &str) -> Result<Self> {
+        let doing = || format!("look for the image {name}");
+        let image = engine.images().get(name).doing(doing)?;
+        let document = in_image(image.config.build_cache.clone())?;
+        Ok(Self {
+            name: name.to_owned(),
+            blobs: Blobs::Here,
+            results: document.results().map(|kept| (kept.key, kept)).collect(),
+            layers: HashMap::new(),
+            mounts: BTreeMap::new(),
+            is_broken: AtomicBool::new(false),
+        })
+    }
+
     fn result(&self, key: &Digest) -> Option<&Kept> {
         match self.is_broken.load(Ordering::Relaxed) {
             true => None,
@@ -258,7 +269,8 @@ impl<'r> Source<'r> {
                 held.push(hold);
                 continue;
             }
-            let blob = &self.layers[layer];
+            let missing = || Error::NotFound(format!("the layer {layer} is not here"));
+            let blob = self.layers.get(layer).ok_or_else(missing)?;
             let doing = || format!("fetch the layer {}", blob.digest);
             let source = self.blobs.open(&blob.digest, Some(blob.size))?;
             let taken = build.images.take_layer(layer, &blob.digest, source);
@@ -282,6 +294,19 @@ impl<'r> Source<'r> {
             build.tell(&Event::Warning(&text));
         }
     }
+}
+
+/// Why something of a cache is of no use.
+fn unusable(what: &str) -> impl Fn(String) -> Error {
+    let what = what.to_owned();
+    move |why| Error::Invalid(format!("its {what} cannot be used: {why}"))
+}
+
+/// The list of results in an image.
+fn in_image(cache: Option<serde_json::Value>) -> Result<Document> {
+    let none = || Error::Invalid("the image has no cache of this engine in it".to_owned());
+    let document = Document::of_value(cache.ok_or_else(none)?);
+    document.map_err(unusable("list of results"))
 }
 
 /// The blobs of a registry, and the manifest of a cache, or of the image for this machine.

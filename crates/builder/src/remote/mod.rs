@@ -51,6 +51,8 @@ pub trait BlobSink: fmt::Debug {
 pub enum CacheSource {
     /// What a reference names at its registry: a cache, or an image that has one in it.
     Registry(Reference),
+    /// An image of the engine that has a cache in it.
+    Image(String),
     /// Blobs of the client.
     Client {
         /// What the client calls it.
@@ -67,7 +69,7 @@ impl CacheSource {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Registry(reference) => reference.familiar(),
-            Self::Client { name, .. } => name.clone(),
+            Self::Image(name) | Self::Client { name, .. } => name.clone(),
         }
     }
 }

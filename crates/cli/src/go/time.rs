@@ -5,8 +5,15 @@ use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, civil};
 use std::sync::LazyLock;
 
-/// The local time zone, which is looked for once.
-static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
+/// The local time zone: localtime(5) itself, unless the environment names another. To find the name of that file's zone, all
+/// that there are would be listed, which takes a millisecond.
+static ZONE: LazyLock<TimeZone> = LazyLock::new(|| {
+    let own = || TimeZone::tzif("localtime", &std::fs::read("/etc/localtime").ok()?).ok();
+    match std::env::var_os("TZ") {
+        None => own().unwrap_or_else(TimeZone::system),
+        Some(_) => TimeZone::system(),
+    }
+});
 
 /// `2006-01-02 15:04:05 -0700 MST` in the local time zone.
 pub(crate) fn local(seconds: i64) -> String {
@@ -138,6 +145,17 @@ fn wire(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_local_zone_is_the_systems() {
+        for seconds in [1_700_000_000, 1_720_000_000] {
+            let time = Timestamp::from_second(seconds).unwrap();
+            let (own, system) = (ZONE.clone(), TimeZone::system());
+            let (own, system) = (own.to_offset_info(time), system.to_offset_info(time));
+            assert_eq!(own.offset(), system.offset());
+            assert_eq!(own.abbreviation(), system.abbreviation());
+        }
+    }
 
     #[test]
     fn times_print_as_gos() {
