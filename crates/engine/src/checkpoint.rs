@@ -57,6 +57,11 @@ impl Engine {
         }
         let link = container.running_link()?;
         check_can_be_kept(&container.spec)?;
+        if container.spec.lifecycle.auto_remove && !leave_running {
+            return Err(Error::conflict(format!(
+                "container {key} is removed when it ends (--rm), and nothing could be restored then: leave it running"
+            )));
+        }
         let criu = shim::find_criu()?;
         block_in_place(|| make(&images, checkpoint, &container))?;
         let by_hand = container.state().stopped_by_hand;

@@ -258,6 +258,7 @@ fn what_cannot_be_checkpointed_is_refused() {
     run("--name terminal -t");
     run("--name reaped --init");
     run("--name mapped --userns private");
+    run("--name passing --rm");
     run("--name paused");
     engine.words("pause paused");
     engine.words("create --name new busybox");
@@ -268,6 +269,7 @@ fn what_cannot_be_checkpointed_is_refused() {
         ("terminal", "checkpoint not support on containers with tty"),
         ("reaped", "--init"),
         ("mapped", "--userns private"),
+        ("passing", "leave it running"),
         ("plain", "apt-get install criu"),
     ] {
         engine.refused(&format!("checkpoint create {name} one"), why);
@@ -301,6 +303,6 @@ fn what_cannot_be_checkpointed_is_refused() {
         engine.ask("GET", "/containers/plain/checkpoints", None),
         (200, b"[]\n".to_vec())
     );
-    engine.words("rm -f plain terminal reaped mapped paused new");
+    engine.words("rm -f plain terminal reaped mapped passing paused new");
     engine.assert_nothing_left();
 }

@@ -16,7 +16,7 @@ pub(super) const TOOLS: &str = "target/tools";
 /// Room for what tests write beside the programs.
 const SPARE_BYTES: u64 = 1 << 30;
 
-/// Builds the tests and packs them; the disk. `filter`: a suite's name, or a part of tests' names.
+/// Builds the tests and packs them; the disk. `filter`: a suite's name, or parts of tests' names, separated by commas.
 pub(super) fn make(root: &Path, directory: &Path, filter: Option<String>) -> Result<PathBuf> {
     crate::buildx::install(root)?;
     let artifacts = build(root)?;

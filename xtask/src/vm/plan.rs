@@ -47,7 +47,7 @@ pub(super) const PLAN_FILE: &str = "plan.json";
 pub(super) struct Plan {
     /// Where the tests expect the workspace: the paths compiled into them begin so.
     pub(super) workspace: PathBuf,
-    /// Run tests whose name contains this, all when unset.
+    /// Run tests whose name contains one of these words, which commas separate; all when unset.
     pub(super) filter: Option<String>,
     pub(super) suites: Vec<Suite>,
 }
