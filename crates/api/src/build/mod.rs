@@ -144,6 +144,7 @@ fn tell_built(
             tags: tags.to_vec(),
             steps: built.steps,
             cached: built.cached,
+            largest: built.largest.clone(),
         }));
         return;
     }

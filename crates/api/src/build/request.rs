@@ -24,6 +24,8 @@ use tokio::sync::watch;
 
 /// Who the client is, by registry: base64 of JSON.
 const HEADER_CONFIG: &str = "X-Registry-Config";
+/// Files that a client is told of, of those that are the largest in an image.
+const LARGEST_MAX: usize = 100;
 /// Bytes of that header.
 const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
@@ -64,6 +66,7 @@ pub(crate) struct Wish {
     no_cache_stages: Vec<String>,
     pull: bool,
     explain: bool,
+    largest: usize,
     secrets: BTreeMap<String, Vec<u8>>,
     credentials: BTreeMap<String, Credentials>,
 }
@@ -120,6 +123,10 @@ impl Wish {
             no_cache_stages: json(query, "nocachefilter")?,
             pull: query.flag("pull"),
             explain: query.flag("explain"),
+            largest: query
+                .number::<usize>("largest")?
+                .unwrap_or(0)
+                .min(LARGEST_MAX),
             secrets: secrets(headers)?,
             credentials: credentials(headers)?,
         })
@@ -197,6 +204,7 @@ impl Wish {
             cache_from: elsewhere.sources(&caches).map_err(failed)?,
             cache_to,
             explain: self.explain,
+            largest: self.largest,
             client: Box::new(client),
             outputs,
             stages_at_once,
