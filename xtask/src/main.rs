@@ -78,7 +78,7 @@ fn root() -> PathBuf {
 }
 
 /// Programs that the tests call, and Debian's packages that have them.
-const NEEDED: [(&str, &str); 21] = [
+const NEEDED: [(&str, &str); 25] = [
     ("busybox", "busybox-static"),
     ("dbus-daemon", "dbus-daemon"),
     ("newuidmap", "uidmap"),
@@ -86,6 +86,8 @@ const NEEDED: [(&str, &str); 21] = [
     ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("jq", "jq"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("unshare", "util-linux"),
     ("skopeo", "skopeo"),
     ("runc", "runc"),
@@ -97,9 +99,11 @@ const NEEDED: [(&str, &str); 21] = [
     ("tar", "tar"),
     ("zstd", "zstd"),
     ("cc", "gcc"),
+    ("/usr/include/stdio.h", "libc6-dev"),
     ("curl", "curl"),
     ("git", "git"),
     ("openssl", "openssl"),
+    ("zsh", "zsh"),
 ];
 
 /// No run of the tests takes as long: one that does waits for something that never comes.

@@ -126,29 +126,22 @@ pub struct ImageInspect {
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageConfig {
     /// `user[:group]`.
-    #[serde(skip_serializing_if = "is_default")]
     pub user: String,
     /// `port/proto` keys.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// `NAME=value`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
+    pub env: Option<Vec<String>>,
     /// The entrypoint.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub entrypoint: Vec<String>,
+    pub entrypoint: Option<Vec<String>>,
     /// The command.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cmd: Vec<String>,
+    pub cmd: Option<Vec<String>>,
     /// Mount points of volumes.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub volumes: BTreeMap<String, Empty>,
+    pub volumes: Option<BTreeMap<String, Empty>>,
     /// The working directory.
-    #[serde(skip_serializing_if = "is_default")]
     pub working_dir: String,
     /// Labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Option<BTreeMap<String, String>>,
     /// The signal that asks the process to stop.
     #[serde(skip_serializing_if = "is_default")]
     pub stop_signal: String,
@@ -159,11 +152,37 @@ pub struct ImageConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
     /// ONBUILD triggers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub on_build: Vec<String>,
+    pub on_build: Option<Vec<String>>,
     /// The shell of shell-form commands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
+    /// Empty; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Empty; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    /// Empty; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// False; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attach_stdin: Option<bool>,
+    /// False; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attach_stdout: Option<bool>,
+    /// False; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attach_stderr: Option<bool>,
+    /// False; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tty: Option<bool>,
+    /// False; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_stdin: Option<bool>,
+    /// False; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_once: Option<bool>,
 }
 
 /// The layers of an image.

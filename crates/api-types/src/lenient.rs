@@ -5,6 +5,8 @@
 //! so it folds the case of keys and drops nulls there. Types below must not use `#[serde(flatten)]`, which hides the
 //! names.
 
+mod streamed;
+
 use serde::de::value::{MapDeserializer, SeqDeserializer, StringDeserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Unexpected, Visitor,
@@ -45,6 +47,22 @@ impl serde::de::Error for Error {
 
 /// Decodes one JSON document. An empty body is an error; nesting is limited by the JSON parser (128).
 pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    match read(json) {
+        Ok(value) => Ok(value),
+        // What is wrong with it, if anything is, is said by the rules in full.
+        Err(_) => read_by_all_rules(json),
+    }
+}
+
+/// Decodes a document that gives no cause to look twice.
+fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let value = T::deserialize(streamed::Streamed(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+fn read_by_all_rules<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
     let value = serde_json::from_slice(json).map_err(serde::de::Error::custom)?;
     from_value(value)
 }
@@ -246,6 +264,39 @@ mod tests {
         let host: HostConfig = *request.host_config.unwrap();
         assert_eq!(host.binds, Some(vec![String::new()]));
         assert_eq!(host.port_bindings.unwrap()["80/tcp"], None);
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_what_all_rules_say() {
+        use crate::{ContainerSummary, ImageSummary, InspectResponse, JsonMessage};
+        fn agree<T: DeserializeOwned + PartialEq + fmt::Debug>(json: &str, at_once: bool) {
+            let fast = read::<T>(json.as_bytes());
+            assert_eq!(fast.is_ok(), at_once, "{json}: {fast:?}");
+            let slow = read_by_all_rules::<T>(json.as_bytes()).unwrap();
+            assert_eq!(from_slice::<T>(json.as_bytes()).unwrap(), slow, "{json}");
+            if let Ok(fast) = fast {
+                assert_eq!(fast, slow, "{json}");
+            }
+        }
+        let container = r#"{"id":"a","Names":["/x"],"Ports":[{"PrivatePort":80,"Type":"tcp"}],"Labels":null,
+            "HostConfig":{"NetworkMode":"none","Other":{"x":[null]}},"Mounts":[{"RW":true,"Name":"\u0061"}],
+            "NetworkSettings":{"Networks":{"bridge":{"IPPrefixLen":16,"Aliases":null}}},"Created":-7}"#;
+        agree::<Vec<ContainerSummary>>(&format!("[{container},{container}]"), true);
+        agree::<InspectResponse>(
+            r#"{"State":{"Health":null},"config":{"Cmd":"ls","Volumes":{"/v":{}}}}"#,
+            true,
+        );
+        agree::<CreateRequest>(
+            r#"{"Image":"a","Cmd":null,"Env":[],"HostConfig":null}"#,
+            true,
+        );
+        agree::<CreateRequest>(r#"{"Image":null}"#, false);
+        agree::<CreateRequest>(r#"{"image":"a","Image":"b"}"#, false);
+        agree::<ImageSummary>(r#"{"RepoTags":null,"Size":1}"#, false);
+        agree::<JsonMessage>(
+            r#"{"status":"s","progressDetail":{},"aux":{"a":[1,null,"x"]}}"#,
+            true,
+        );
     }
 
     #[test]

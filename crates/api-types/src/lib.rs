@@ -12,6 +12,7 @@
 
 mod auth;
 mod build;
+mod checkpoint;
 mod config;
 mod container;
 mod exec;
@@ -32,6 +33,7 @@ pub use build::{
     HEADER_SECRETS, PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_NAMED,
     SECRETS_BYTES_MAX, STREAM_CACHE, STREAM_OUTPUT,
 };
+pub use checkpoint::{CheckpointCreateRequest, CheckpointSummary};
 pub use config::{Config, Empty, HealthConfig, StrSlice};
 pub use container::{
     ChangeKind, ContainerPruneResponse, ContainerSummary, ContainerSummaryHostConfig,

@@ -105,6 +105,12 @@ pub struct Info {
     pub cpu_set: bool,
     /// The host can limit processes.
     pub pids_limit: bool,
+    /// Always false; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge_nf_iptables: Option<bool>,
+    /// Always false; before API 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge_nf_ip6tables: Option<bool>,
     /// The host forwards IPv4.
     #[serde(rename = "IPv4Forwarding")]
     pub ipv4_forwarding: bool,
@@ -236,6 +242,15 @@ pub struct RegistryConfig {
     pub index_configs: BTreeMap<String, RegistryIndex>,
     /// Mirrors of the default registry.
     pub mirrors: Option<Vec<String>>,
+    /// Nothing by now; before API 1.47.
+    #[serde(
+        rename = "AllowNondistributableArtifactsCIDRs",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub allow_nondistributable_artifacts_cidrs: Option<Vec<String>>,
+    /// Nothing by now; before API 1.47.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_nondistributable_artifacts_hostnames: Option<Vec<String>>,
 }
 
 /// A known registry.
@@ -413,6 +428,9 @@ pub struct DiskUsage {
     pub volumes: Option<Vec<Volume>>,
     /// Build cache.
     pub build_cache: Option<Vec<CacheRecord>>,
+    /// Bytes of the build cache, before API 1.42.
+    #[serde(skip_serializing_if = "is_default")]
+    pub builder_size: i64,
 }
 
 /// A record of the build cache.

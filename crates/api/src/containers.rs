@@ -1,12 +1,15 @@
 //! `/containers` and `/commit`.
 
 use crate::access::{Access, without_values};
+use crate::checkpoints;
 use crate::http::{
     BodyReader, Error, PieceWriter, Pieces, Reply, empty, json, json_with, read_json, send_line,
     stream,
 };
+use crate::older::{self, Asked};
 use crate::server::Call;
 use crate::streams::{self, Framing, Unframer};
+use crate::version::Version;
 use crate::websocket;
 use crate::wire::{self, summary::Selection};
 use api_types as types;
@@ -46,6 +49,7 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX);
+    let link_names = call.engine.link_names();
     let mut summaries = Vec::new();
     for container in wanted.take(limit) {
         let sizes = if with_size {
@@ -53,22 +57,36 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
         } else {
             None
         };
-        summaries.push(wire::summary::summary(call.engine, &container, sizes));
+        let mut summary = wire::summary::summary(call.engine, &container, sizes);
+        let further = link_names.get(&container.spec.id).into_iter().flatten();
+        summary.names.extend(further.map(|name| format!("/{name}")));
+        { call.version.lacks(older::CONTAINERS) }.for_each(|undo| undo(&mut summary));
+        summaries.push(summary);
     }
     json(&summaries)
 }
 
 pub(crate) async fn create(call: Call<'_>) -> Reply {
-    let body: types::CreateRequest = read_json(call.request.into_body()).await?;
+    if hyper::body::Body::is_end_stream(call.request.body()) {
+        return Err(Error::bad_request(
+            "invalid JSON: got EOF while reading request body",
+        ));
+    }
+    let mut body: types::CreateRequest = read_json(call.request).await?;
+    wire::defaults::apply(&call.engine.config().defaults, &mut body);
     if body.image.is_empty() {
         return Err(Error::bad_request("no image given: Config.Image is empty"));
     }
     let host = body.host_config.as_deref();
     let kernel_memory =
         kernel_memory_warning(call.version, host.map_or(0, |host| host.kernel_memory));
-    let request = wire::create::request(call.query.get("name"), body)?;
+    let asked = Asked::of(call.version, body)?;
+    if let Some(platform) = crate::distribution::platform(&call.query)? {
+        call.engine.check_platform(&asked.body.image, &platform)?;
+    }
+    let request = wire::create::request(call.query.get("name"), asked.body, asked.below_binds)?;
     let (container, mut warnings) = call.engine.create(request)?;
-    warnings.extend(kernel_memory);
+    warnings.extend(kernel_memory.into_iter().chain(asked.warnings));
     json_with(
         StatusCode::CREATED,
         &types::CreateResponse {
@@ -79,13 +97,14 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
 }
 
 /// No kernel since 5.16 limits its own memory apart. The API has the limit up to 1.41; later ones pass over it.
-fn kernel_memory_warning(version: (u32, u32), bytes: i64) -> Option<String> {
+fn kernel_memory_warning(version: Version, bytes: i64) -> Option<String> {
     let text = "Kernel memory limit is deprecated, and the kernel does not support it. Limitation discarded.";
-    (bytes != 0 && version < (1, 42)).then(|| text.to_owned())
+    (bytes != 0 && version < Version::of(42)).then(|| text.to_owned())
 }
 
 pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
-    let body: types::UpdateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::UpdateRequest = read_json(call.request).await?;
+    { call.version.lacks(older::UPDATE) }.for_each(|undo| undo(&mut body));
     let mut warnings = call.engine.update(id, wire::create::update(&body)?).await?;
     warnings.extend(kernel_memory_warning(call.version, body.kernel_memory));
     json(&types::UpdateResponse {
@@ -95,7 +114,7 @@ pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
 
 /// This engine's own: Docker's has no way to publish ports of a container that exists.
 pub(crate) async fn change_ports(call: Call<'_>, id: &str) -> Reply {
-    let body: types::PortsRequest = read_json(call.request.into_body()).await?;
+    let body: types::PortsRequest = read_json(call.request).await?;
     let remove = wire::create::published_ports(body.remove.iter())?;
     let add = wire::create::published_ports(body.add.iter())?;
     call.engine.change_ports(id, &remove, &add).await?;
@@ -115,7 +134,10 @@ pub(crate) fn explain_ports(call: &Call<'_>, id: &str) -> Reply {
 }
 
 pub(crate) async fn start(call: &Call<'_>, id: &str) -> Reply {
-    call.engine.start(id).await?;
+    let name = call.query.get("checkpoint").unwrap_or_default();
+    let directory = call.query.get("checkpoint-dir");
+    let checkpoint = (!name.is_empty()).then(|| checkpoints::named(name, directory));
+    call.engine.start(id, checkpoint.as_ref()).await?;
     Ok(empty(NO_CONTENT))
 }
 
@@ -170,7 +192,8 @@ pub(crate) fn size(call: &Call<'_>) -> Result<(u16, u16), Error> {
 
 pub(crate) async fn remove(call: &Call<'_>, id: &str) -> Reply {
     if call.query.flag("link") {
-        return Err(Error::unsupported("removing a link"));
+        call.engine.remove_link(id).await?;
+        return Ok(empty(NO_CONTENT));
     }
     call.engine
         .remove(id, call.query.flag("force"), call.query.flag("v"))
@@ -193,6 +216,7 @@ pub(crate) fn inspect(call: &Call<'_>, id: &str) -> Reply {
     {
         without_values(environment);
     }
+    { call.version.lacks(older::CONTAINER) }.for_each(|undo| undo(&mut response));
     json(&response)
 }
 
@@ -207,8 +231,9 @@ pub(crate) async fn top(call: &Call<'_>, id: &str) -> Reply {
     })
 }
 
-/// Answers at once, with a body that comes when the wait is over: the client knows that nothing is missed.
-pub(crate) fn wait(call: &Call<'_>, id: &str) -> Reply {
+/// Answers at once, with a body that comes when the wait is over: the client knows that nothing is missed. Before 1.30 the whole
+/// answer comes then.
+pub(crate) async fn wait(call: &Call<'_>, id: &str) -> Reply {
     let condition = match call.query.get("condition").unwrap_or("not-running") {
         "not-running" => Condition::NotRunning,
         "next-exit" => Condition::NextExit,
@@ -216,27 +241,30 @@ pub(crate) fn wait(call: &Call<'_>, id: &str) -> Reply {
         other => return Err(Error::bad_request(format!("invalid condition: {other:?}"))),
     };
     let over = call.engine.wait(id, condition)?;
+    let answer = |exit: engine::Exit| types::WaitResponse {
+        error: exit.error.map(|message| types::WaitExitError { message }),
+        status_code: exit.code.into(),
+    };
+    if call.version < Version::of(30) {
+        return json(&answer(over.await));
+    }
+    // There was no way yet to tell of a removal that fails but to say nothing.
+    let silent = condition == Condition::Removed && call.version < Version::of(34);
     let (pieces, response) = stream("application/json");
     tokio::spawn(async move {
         let exit = tokio::select! {
             exit = over => exit,
             () = pieces.closed() => return,
         };
-        let error = exit.error.map(|message| types::WaitExitError { message });
-        send_line(
-            &pieces,
-            &types::WaitResponse {
-                error,
-                status_code: exit.code.into(),
-            },
-        )
-        .await;
+        if !(silent && exit.error.is_some()) {
+            send_line(&pieces, &answer(exit)).await;
+        }
     });
     Ok(response)
 }
 
 fn is_framed(call: &Call<'_>, terminal: bool) -> bool {
-    !terminal && call.version >= (1, 42)
+    !terminal && call.version >= Version::of(42)
 }
 
 pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
@@ -257,7 +285,7 @@ pub(crate) async fn attach(mut call: Call<'_>, id: &str) -> Reply {
 
 /// As [`attach`], by websocket: output has no frames there.
 pub(crate) async fn attach_websocket(mut call: Call<'_>, id: &str) -> Reply {
-    let wanted = match call.version < (1, 42) {
+    let wanted = match call.version < Version::of(42) {
         // Older versions do not ask.
         true => Streams {
             stdin: true,
@@ -269,7 +297,7 @@ pub(crate) async fn attach_websocket(mut call: Call<'_>, id: &str) -> Reply {
     let container = call.engine.inspect(id)?;
     let keys = streams::detach_keys(call.query.get("detachKeys"))?;
     let before = past_output(&call, id, wanted, true).await?;
-    let messages = match call.version < (1, 28) {
+    let messages = match call.version < Version::of(28) {
         true => websocket::Messages::Text,
         false => websocket::Messages::Binary,
     };
@@ -571,16 +599,14 @@ pub(crate) async fn commit(call: Call<'_>) -> Reply {
         .ok_or_else(|| Error::bad_request("missing parameter: container"))?
         .to_owned();
     let reference = crate::images::target(&call.query)?;
+    let body: types::Config = read_json(call.request).await?;
+    let mut changes = wire::changes::instructions(&body)?;
+    let lines = call.query.all("changes").iter();
+    changes.extend(lines.flat_map(|lines| lines.lines()).map(str::to_owned));
     let options = CommitOptions {
         author: call.query.get("author").unwrap_or_default().to_owned(),
         message: call.query.get("comment").unwrap_or_default().to_owned(),
-        changes: call
-            .query
-            .all("changes")
-            .iter()
-            .flat_map(|lines| lines.lines())
-            .map(str::to_owned)
-            .collect(),
+        changes,
         reference,
         ..CommitOptions::default()
     };

@@ -60,7 +60,7 @@ pub(crate) fn known(auth: types::AuthConfig) -> Credentials {
 
 /// `POST /auth`.
 pub(crate) async fn log_in(call: Call<'_>) -> Reply {
-    let auth: types::AuthConfig = read_json(call.request.into_body()).await?;
+    let auth: types::AuthConfig = read_json(call.request).await?;
     let domain = registry_domain(&auth.server_address);
     let credentials = known(auth);
     let token = match call.engine.log_in(&domain, &credentials).await {
@@ -135,9 +135,16 @@ pub(crate) fn platform(query: &Query) -> Result<Option<Platform>, Error> {
 }
 
 /// The platform that a query names as a document.
-fn platform_document(query: &Query) -> Result<Option<Platform>, Error> {
-    let Some(text) = query.get("platform") else {
-        return Ok(None);
+pub(crate) fn platform_document(query: &Query, name: &str) -> Result<Option<Platform>, Error> {
+    let text = match query.all(name) {
+        [] => return Ok(None),
+        [text] if text.is_empty() => return Ok(None),
+        [text] => text,
+        _ => {
+            return Err(Error::bad_request(
+                "multiple platform parameters not supported",
+            ));
+        }
     };
     let bad = |what: String| Error::bad_request(format!("failed to parse platform: {what}"));
     let platform: Platform =
@@ -155,7 +162,7 @@ pub(crate) async fn push(call: &Call<'_>, name: &str) -> Reply {
     if named.digest().is_some() {
         return Err(Error::bad_request("cannot push a digest reference"));
     }
-    let platform = platform_document(&call.query)?;
+    let platform = platform_document(&call.query, "platform")?;
     let credentials = credentials(call.request.headers())?;
     let references = match call.query.get("tag").or(named.tag()) {
         None | Some("") => tokio::task::block_in_place(|| call.engine.images().tags_of(&named))?,

@@ -1,16 +1,19 @@
 //! `/exec` and `/containers/{id}/exec`.
 
 use crate::containers::size;
-use crate::http::{Error, Reply, empty, json, json_with, read_json};
+use crate::http::{Error, Reply, empty, json, json_body, json_with, read_json};
+use crate::older;
 use crate::server::Call;
 use crate::streams;
+use crate::version::Version;
 use api_types as types;
 use engine::Streams;
 use engine::exec::{ExecConfig, ExecState};
 use http::{Method, StatusCode};
 
 pub(crate) async fn create(call: Call<'_>, id: &str) -> Reply {
-    let body: types::ExecCreateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::ExecCreateRequest = read_json(call.request).await?;
+    { call.version.lacks(older::EXEC) }.for_each(|undo| undo(&mut body));
     let config = ExecConfig {
         command: body.cmd.unwrap_or_default(),
         environment: body.env.unwrap_or_default(),
@@ -62,17 +65,18 @@ async fn start(call: Call<'_>, id: &str) -> Reply {
         version,
         ..
     } = call;
-    let exec = engine.exec_startable(id)?;
     // The body has to be read before the connection can be upgraded.
     let (parts, body) = request.into_parts();
-    let body: types::ExecStartRequest = read_json(body).await?;
+    let mut body: types::ExecStartRequest = json_body(&parts.headers, body).await?;
+    { version.lacks(older::EXEC_START) }.for_each(|undo| undo(&mut body));
+    let exec = engine.exec_startable(id)?;
     if body.detach {
         engine.exec_start(id, true, None).await?;
         return Ok(empty(StatusCode::OK));
     }
     let keys = streams::detach_keys(Some(&exec.config.detach_keys))?;
     let mut request = http::Request::from_parts(parts, ());
-    let (client, response) = streams::take(&mut request, !body.tty && version >= (1, 42))?;
+    let (client, response) = streams::take(&mut request, !body.tty && version >= Version::of(42))?;
     let engine = engine.clone();
     let console_size = body.console_size.map(console_size);
     tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use engine::Kind;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use serde::Serialize;
@@ -70,6 +70,8 @@ pub(crate) type Reply = Result<Response<Body>, Error>;
 pub(crate) struct Error {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// The answer is the sentence alone, and no JSON.
+    plain: bool,
 }
 
 impl Error {
@@ -77,7 +79,14 @@ impl Error {
         Self {
             status,
             message: message.into(),
+            plain: false,
         }
+    }
+
+    /// To be answered without JSON.
+    pub(crate) fn in_plain_text(mut self) -> Self {
+        self.plain = true;
+        self
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -98,6 +107,9 @@ impl Error {
     pub(crate) fn into_response(self) -> Response<Body> {
         if self.status == StatusCode::NOT_MODIFIED {
             return empty(self.status);
+        }
+        if self.plain {
+            return text_with(self.status, self.message);
         }
         let body = api_types::ErrorResponse {
             message: self.message,
@@ -143,6 +155,18 @@ impl From<engine::images::Error> for Error {
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::Whole(None));
     *response.status_mut() = status;
+    response
+}
+
+/// A line of text.
+fn text_with(status: StatusCode, mut line: String) -> Response<Body> {
+    line.push('\n');
+    let mut response = Response::new(Body::Whole(Some(line.into())));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     response
 }
 
@@ -288,8 +312,19 @@ impl io::Read for BodyReader {
     }
 }
 
-/// Reads a JSON body; an empty one is the default value.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, Error> {
+/// Reads a request's JSON body; an empty one is the default value.
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(
+    request: Request<Incoming>,
+) -> Result<T, Error> {
+    let (parts, body) = request.into_parts();
+    json_body(&parts.headers, body).await
+}
+
+/// As [`read_json`], of a request that is in parts.
+pub(crate) async fn json_body<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<T, Error> {
     let limited = http_body_util::Limited::new(body, JSON_BYTES_MAX);
     let bytes = limited.collect().await.map_err(|error| {
         Error::bad_request(format!(
@@ -297,11 +332,37 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> 
         ))
     })?;
     let bytes = bytes.to_bytes();
-    if bytes.iter().all(u8::is_ascii_whitespace) {
+    check_json(headers, bytes.is_empty())?;
+    if bytes.is_empty() {
         return Ok(T::default());
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::bad_request(
+            "invalid JSON: got EOF while reading request body",
+        ));
     }
     api_types::from_slice(&bytes)
         .map_err(|error| Error::bad_request(format!("invalid JSON: {error}")))
+}
+
+/// A body is said to be JSON, which a form of a web page cannot say.
+fn check_json(headers: &HeaderMap, is_empty: bool) -> Result<(), Error> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return match is_empty {
+            true => Ok(()),
+            false => Err(Error::bad_request(
+                "malformed Content-Type header (): mime: no media type",
+            )),
+        };
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    match media_type.eq_ignore_ascii_case("application/json") {
+        true => Ok(()),
+        false => Err(Error::bad_request(format!(
+            "unsupported Content-Type header ({text}): must be 'application/json'"
+        ))),
+    }
 }
 
 /// A request's query parameters.
@@ -326,6 +387,11 @@ impl Query {
             .first()
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// Takes a parameter for absent.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
     /// Every value.

@@ -1,14 +1,17 @@
 //! `/images`.
 
+use crate::distribution::platform_document;
 use crate::http::{BodyReader, Error, PieceWriter, Query, Reply, empty, json, stream};
+use crate::older;
+use crate::prune::until;
 use crate::server::Call;
-use crate::wire::NEVER;
 use api_types as types;
 use bytes::Bytes;
 use engine::images::{Image, ListFilter, Removed};
 use engine::{Engine, images::ImageId};
 use http::{Method, StatusCode};
 use oci::Reference;
+use oci::image::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::block_in_place;
 
@@ -72,17 +75,17 @@ fn list(call: &Call<'_>) -> Reply {
             "invalid filter 'dangling={other}'"
         ))),
     });
-    if filters.contains("until") {
-        return Err(Error::unsupported("listing images by the filter until"));
-    }
+    let times = { filters.get("until") }.map(|text| until(text, jiff::Timestamp::now()));
     let filter = ListFilter {
         dangling: dangling.transpose()?,
         labels: filters.get("label").map(pair).collect(),
         without_labels: filters.get("label!").map(pair).collect(),
-        references: filters.get("reference").map(str::to_owned).collect(),
+        references: { filters.get("reference").chain(call.query.get("filter")) }
+            .map(str::to_owned)
+            .collect(),
         before: filters.get("before").next().map(str::to_owned),
         since: filters.get("since").next().map(str::to_owned),
-        until: None,
+        until: times.collect::<Result<Vec<_>, _>>()?.into_iter().min(),
     };
     let images = block_in_place(|| call.engine.images().list(&filter))?;
     let shares = match call.query.flag("shared-size") {
@@ -96,6 +99,9 @@ fn list(call: &Call<'_>) -> Reply {
     };
     let mut summaries: Vec<_> = images.iter().map(summarized).collect();
     summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
+    for undo in call.version.lacks(older::IMAGES) {
+        summaries.iter_mut().for_each(undo);
+    }
     json(&summaries)
 }
 
@@ -128,48 +134,23 @@ pub(crate) fn summary(engine: &Engine, image: &Image) -> types::ImageSummary {
 }
 
 fn inspect(call: &Call<'_>, name: &str) -> Reply {
-    let image = block_in_place(|| call.engine.images().get(name))?;
+    let platform = platform_document(&call.query, "platform")?;
+    if platform.is_some() && call.query.flag("manifests") {
+        return Err(Error::bad_request(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    let image = block_in_place(|| call.engine.images().get_for(name, platform.as_ref()))?;
     let file = &image.config;
-    let config = &file.config;
-    let set = |keys: &std::collections::BTreeSet<String>| {
-        keys.iter()
-            .map(|key| (key.clone(), types::Empty {}))
-            .collect()
-    };
-    let health = config
-        .healthcheck
-        .as_ref()
-        .map(|check| types::HealthConfig {
-            test: check.test.clone(),
-            interval: check.interval,
-            timeout: check.timeout,
-            start_period: check.start_period,
-            start_interval: check.start_interval,
-            retries: check.retries,
-        });
-    json(&types::ImageInspect {
+    let mut inspected = types::ImageInspect {
         id: image.id.to_string(),
         repo_tags: names(&image.tags),
         repo_digests: names(&image.digests),
         comment: file.comment.clone(),
-        created: file.created.clone().unwrap_or_else(|| NEVER.to_owned()),
+        created: file.created.clone().unwrap_or_default(),
         docker_version: file.docker_version.clone(),
         author: file.author.clone(),
-        config: Some(types::ImageConfig {
-            user: config.user.clone(),
-            exposed_ports: set(&config.exposed_ports),
-            env: config.env.clone(),
-            entrypoint: config.entrypoint.clone().unwrap_or_default(),
-            cmd: config.cmd.clone().unwrap_or_default(),
-            volumes: set(&config.volumes),
-            working_dir: config.working_dir.clone(),
-            labels: config.labels.clone(),
-            stop_signal: config.stop_signal.clone(),
-            args_escaped: config.args_escaped,
-            healthcheck: health,
-            on_build: config.on_build.clone(),
-            shell: config.shell.clone(),
-        }),
+        config: Some(image_config(&file.config)),
         architecture: file.platform.architecture.clone(),
         variant: file.platform.variant.clone().unwrap_or_default(),
         os: file.platform.os.clone(),
@@ -189,13 +170,54 @@ fn inspect(call: &Call<'_>, name: &str) -> Reply {
                 .collect(),
         },
         ..types::ImageInspect::default()
-    })
+    };
+    { call.version.lacks(older::IMAGE) }.for_each(|undo| undo(&mut inspected));
+    json(&inspected)
+}
+
+/// What containers of an image start from.
+fn image_config(config: &Config) -> types::ImageConfig {
+    let set = |keys: &BTreeSet<String>| -> BTreeMap<String, types::Empty> {
+        let keys = keys.iter();
+        keys.map(|key| (key.clone(), types::Empty {})).collect()
+    };
+    // Nothing is null.
+    let list = |words: &[String]| Some(words.to_vec()).filter(|words| !words.is_empty());
+    let health = config
+        .healthcheck
+        .as_ref()
+        .map(|check| types::HealthConfig {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        });
+    types::ImageConfig {
+        user: config.user.clone(),
+        exposed_ports: set(&config.exposed_ports),
+        env: list(&config.env),
+        entrypoint: config.entrypoint.clone().filter(|words| !words.is_empty()),
+        cmd: config.cmd.clone().filter(|words| !words.is_empty()),
+        volumes: Some(set(&config.volumes)).filter(|set| !set.is_empty()),
+        working_dir: config.working_dir.clone(),
+        labels: Some(config.labels.clone()).filter(|labels| !labels.is_empty()),
+        stop_signal: config.stop_signal.clone(),
+        args_escaped: config.args_escaped,
+        healthcheck: health,
+        on_build: list(&config.on_build),
+        shell: config.shell.clone(),
+        ..types::ImageConfig::default()
+    }
 }
 
 fn history(call: &Call<'_>, name: &str) -> Reply {
+    let platform = platform_document(&call.query, "platform")?;
     let (image, entries) = block_in_place(|| {
         let images = call.engine.images();
-        Ok::<_, engine::images::Error>((images.get(name)?, images.history(name)?))
+        let image = images.get_for(name, platform.as_ref())?;
+        Ok::<_, engine::images::Error>((image, images.history(name)?))
     })?;
     let items = entries.iter().enumerate().map(|(at, (entry, size))| {
         let time = entry
@@ -267,10 +289,13 @@ pub(crate) fn tell_removal(engine: &Engine, removed: &[Removed]) {
 fn remove(call: &Call<'_>, name: &str) -> Reply {
     // `noprune` keeps untagged parents; images have none here, only layers, which go with the last image that has them.
     let users = |id: &ImageId| call.engine.image_users(id);
+    let platform = platform_document(&call.query, "platforms")?;
     let removed = block_in_place(|| {
-        call.engine
-            .images()
-            .remove(name, call.query.flag("force"), &users)
+        let images = call.engine.images();
+        if platform.is_some() {
+            images.get_for(name, platform.as_ref())?;
+        }
+        images.remove(name, call.query.flag("force"), &users)
     })?;
     tell_removal(call.engine, &removed);
     json(&removed.iter().map(removal_item).collect::<Vec<_>>())
@@ -281,9 +306,10 @@ fn save(call: &Call<'_>, names: Vec<String>) -> Reply {
         return Err(Error::bad_request("no image named: parameter names"));
     }
     // What is not there is told with a status; once the body has begun it is too late.
+    let platform = platform_document(&call.query, "platform")?;
     let mut ids = BTreeSet::new();
     for name in &names {
-        let image = block_in_place(|| call.engine.images().get(name))?;
+        let image = block_in_place(|| call.engine.images().get_for(name, platform.as_ref()))?;
         ids.insert(image.id.to_string());
     }
     let (pieces, response) = stream("application/x-tar");
@@ -330,6 +356,7 @@ pub(crate) fn failed(error: Error) -> types::JsonMessage {
 
 fn load(call: Call<'_>) -> Reply {
     let quiet = call.query.flag("quiet");
+    let platform = platform_document(&call.query, "platform")?;
     let engine = call.engine.clone();
     let body = BodyReader::new(call.request.into_body());
     let (pieces, response) = stream("application/json");
@@ -337,31 +364,33 @@ fn load(call: Call<'_>) -> Reply {
         // A client that has gone does not stop the load: it has sent everything, or the body breaks off.
         let send = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
         let mut last = 0;
-        let loaded = engine.images().load(body, &mut |progress| {
-            if quiet || progress.read < last + PROGRESS_BYTES && progress.read < progress.size {
-                return;
-            }
-            last = if progress.read >= progress.size {
-                0
-            } else {
-                progress.read
-            };
-            send(&types::JsonMessage {
-                status: "Loading layer".to_owned(),
-                id: progress
-                    .layer
-                    .trim_start_matches("sha256:")
-                    .chars()
-                    .take(12)
-                    .collect(),
-                progress: Some(types::JsonProgress {
-                    current: signed(progress.read),
-                    total: signed(progress.size),
-                    ..types::JsonProgress::default()
-                }),
-                ..types::JsonMessage::default()
+        let loaded = engine
+            .images()
+            .load(body, platform.as_ref(), &mut |progress| {
+                if quiet || progress.read < last + PROGRESS_BYTES && progress.read < progress.size {
+                    return;
+                }
+                last = if progress.read >= progress.size {
+                    0
+                } else {
+                    progress.read
+                };
+                send(&types::JsonMessage {
+                    status: "Loading layer".to_owned(),
+                    id: progress
+                        .layer
+                        .trim_start_matches("sha256:")
+                        .chars()
+                        .take(12)
+                        .collect(),
+                    progress: Some(types::JsonProgress {
+                        current: signed(progress.read),
+                        total: signed(progress.size),
+                        ..types::JsonProgress::default()
+                    }),
+                    ..types::JsonMessage::default()
+                });
             });
-        });
         match loaded {
             Ok(loaded) => {
                 for image in loaded {

@@ -5,6 +5,7 @@
 
 mod access;
 mod build;
+mod checkpoints;
 mod containers;
 mod distribution;
 mod exec;
@@ -14,12 +15,14 @@ mod images;
 mod import;
 mod listen;
 mod networks;
+mod older;
 mod prune;
 mod search;
 mod server;
 mod socket;
 mod streams;
 mod system;
+mod version;
 mod volumes;
 mod websocket;
 mod wire;

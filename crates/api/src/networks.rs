@@ -1,7 +1,9 @@
 //! `/networks`.
 
 use crate::http::{Error, Reply, empty, json, json_with, read_json};
+use crate::older;
 use crate::server::Call;
+use crate::version::Version;
 use crate::wire;
 use api_types as types;
 use engine::model::Snapshot;
@@ -9,6 +11,7 @@ use engine::{AddressRange, Network, NetworkRequest};
 use http::{Method, StatusCode};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::task::block_in_place;
 
 pub(crate) async fn route(method: &Method, segments: &[&str], call: Call<'_>) -> Reply {
@@ -44,7 +47,13 @@ fn list(call: &Call<'_>) -> Reply {
     let wanted = networks
         .iter()
         .filter(|network| matches(call, network, &filters));
-    let networks: Vec<_> = wanted.map(|network| describe(network)).collect();
+    // A list tells of members before 1.28 alone.
+    let with_members = call.version < Version::of(28);
+    let show = |network: &Arc<Network>| match with_members {
+        true => with_members_of(call, network),
+        false => describe(network),
+    };
+    let networks: Vec<_> = wanted.map(show).collect();
     json(&networks)
 }
 
@@ -117,14 +126,18 @@ fn inspect(call: &Call<'_>, key: &str) -> Reply {
         )));
     }
     let network = call.engine.network(key)?;
+    json(&with_members_of(call, &network))
+}
+
+fn with_members_of(call: &Call<'_>, network: &Network) -> types::Network {
     let members = call.engine.list();
     let members = members
         .iter()
-        .filter_map(|container| member(&network, container));
-    json(&types::Network {
+        .filter_map(|container| member(network, container));
+    types::Network {
         containers: Some(members.collect()),
-        ..describe(&network)
-    })
+        ..describe(network)
+    }
 }
 
 /// A container that is on a network now.
@@ -159,7 +172,8 @@ fn member(network: &Network, container: &Snapshot) -> Option<(String, types::End
 }
 
 async fn create(call: Call<'_>) -> Reply {
-    let body: types::NetworkCreateRequest = read_json(call.request.into_body()).await?;
+    let mut body: types::NetworkCreateRequest = read_json(call.request).await?;
+    { call.version.lacks(older::NETWORK) }.for_each(|undo| undo(&mut body));
     let network = block_in_place(|| call.engine.create_network(read(body)?).map_err(Error::from))?;
     json_with(
         StatusCode::CREATED,
@@ -248,7 +262,7 @@ fn address(what: &str, text: &str) -> Result<IpAddr, Error> {
 }
 
 async fn connect(call: Call<'_>, key: &str) -> Reply {
-    let body: types::NetworkConnectRequest = read_json(call.request.into_body()).await?;
+    let body: types::NetworkConnectRequest = read_json(call.request).await?;
     let wish = wire::create::endpoint_wish(&body.endpoint_config.unwrap_or_default())?;
     call.engine
         .connect_network(key, &body.container, wish)
@@ -257,7 +271,7 @@ async fn connect(call: Call<'_>, key: &str) -> Reply {
 }
 
 async fn disconnect(call: Call<'_>, key: &str) -> Reply {
-    let body: types::NetworkDisconnectRequest = read_json(call.request.into_body()).await?;
+    let body: types::NetworkDisconnectRequest = read_json(call.request).await?;
     call.engine
         .disconnect_network(key, &body.container, body.force)
         .await?;

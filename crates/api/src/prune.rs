@@ -6,6 +6,7 @@
 use crate::http::{Error, Query, Reply, json};
 use crate::images::{removal_item, tell_removal};
 use crate::server::Call;
+use crate::version::Version;
 use api_types as types;
 use engine::events::EventKind;
 use engine::{Prune, PruneFilter};
@@ -79,9 +80,11 @@ pub(crate) fn volumes(call: &Call<'_>) -> Reply {
     if wish.filters.contains("until") {
         return Err(Error::bad_request("invalid filter 'until'"));
     }
-    let pruned =
-        call.engine
-            .prune_volumes(&wish.filter, wish.is_on("all"), &wish.gone, wish.prune)?;
+    // Before 1.42 volumes with a name go, too.
+    let all = wish.is_on("all") || call.version < Version::of(42);
+    let pruned = call
+        .engine
+        .prune_volumes(&wish.filter, all, &wish.gone, wish.prune)?;
     if wish.prune == Prune::Remove {
         call.engine.prune_event(EventKind::Volume, pruned.bytes);
     }
@@ -97,6 +100,10 @@ pub(crate) fn networks(call: &Call<'_>) -> Reply {
         call.engine
             .prune_networks(&wish.filter, &wish.gone, wish.prune)
     })?;
+    if wish.prune == Prune::Remove {
+        // Networks take no space.
+        call.engine.prune_event(EventKind::Network, 0);
+    }
     json(&types::NetworkPruneResponse {
         networks_deleted: Some(pruned.items),
     })

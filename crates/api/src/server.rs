@@ -3,16 +3,15 @@
 use crate::access::Access;
 use crate::http::{Body, Error, Query, Reply, empty};
 use crate::socket::{Caller, Peer};
-use crate::{build, containers, distribution, exec, images, networks, system, volumes};
+use crate::version::{Unserved, Version};
+use crate::{
+    build, checkpoints, containers, distribution, exec, images, networks, system, volumes,
+};
 use buildkit::BuildKit;
 use engine::Engine;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
-
-/// The newest and the oldest version of the API.
-const VERSION_MAX: (u32, u32) = (1, 51);
-const VERSION_MIN: (u32, u32) = (1, 24);
 
 /// What a request has besides itself.
 #[derive(Debug, Clone)]
@@ -49,7 +48,8 @@ pub(crate) async fn respond(context: Context, mut request: Request<Incoming>) ->
         "Api-Version",
         HeaderValue::from_static(api_types::API_VERSION),
     );
-    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    // Docker's client has checkpoints for such engines alone.
+    headers.insert("Docker-Experimental", HeaderValue::from_static("true"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(
         http::header::SERVER,
@@ -72,36 +72,6 @@ fn changes(method: &Method, path: &str) -> bool {
     }
 }
 
-/// A request's version and the rest of its path.
-fn split_version(path: &str) -> Result<((u32, u32), &str), Error> {
-    let Some((version, rest)) = path
-        .strip_prefix("/v")
-        .and_then(|rest| rest.split_once('/'))
-    else {
-        return Ok((VERSION_MAX, path));
-    };
-    let number = version
-        .split_once('.')
-        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    let Some(number) = number else {
-        return Ok((VERSION_MAX, path));
-    };
-    if number < VERSION_MIN {
-        return Err(Error::bad_request(format!(
-            "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
-            api_types::API_VERSION_MIN
-        )));
-    }
-    if number > VERSION_MAX {
-        return Err(Error::bad_request(format!(
-            "client version {version} is too new. Maximum supported API version is {}",
-            api_types::API_VERSION
-        )));
-    }
-    // The slash that separated them begins the rest.
-    Ok((number, &path[path.len() - rest.len() - 1..]))
-}
-
 /// Decodes `%2F` and its like in a path's segment.
 fn decode(segment: &str) -> String {
     // A plus is a plus in a path.
@@ -119,21 +89,31 @@ pub(crate) struct Call<'a> {
     pub(crate) build_kit: &'a BuildKit,
     pub(crate) query: Query,
     pub(crate) request: Request<Incoming>,
-    pub(crate) version: (u32, u32),
+    pub(crate) version: Version,
+}
+
+/// Clients from before all versions that are served print an error as it comes.
+fn unserved(why: Unserved) -> Error {
+    let error = Error::bad_request(why.to_string());
+    match why {
+        Unserved::TooOld(_) => error.in_plain_text(),
+        Unserved::TooNew(_) => error,
+    }
 }
 
 async fn route(context: &Context, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
-    let (version, rest) = split_version(&path)?;
+    let (version, rest) = Version::split(&path).map_err(unserved)?;
     let segments: Vec<String> = rest
         .split('/')
         .filter(|segment| !segment.is_empty())
         .map(decode)
         .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let mut query = Query::parse(request.uri().query().unwrap_or_default());
     let method = request.method().clone();
     context.access.check(&method, &segments)?;
+    version.forget_parameters(&method, &segments, &mut query);
     let call = Call {
         engine: &context.engine,
         access: context.access,
@@ -187,6 +167,10 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::POST, ["containers", "prune"]) => crate::prune::containers(&call).await,
         (&Method::POST, ["commit"]) => containers::commit(call).await,
         (&Method::DELETE, ["containers", id]) => containers::remove(&call, id).await,
+        // A link is named by two words.
+        (&Method::DELETE, ["containers", parent, name]) => {
+            containers::remove(&call, &format!("{parent}/{name}")).await
+        }
         (&Method::GET, ["containers", id, "json"]) => containers::inspect(&call, id),
         (&Method::GET, ["containers", id, "top"]) => containers::top(&call, id).await,
         (&Method::GET, ["containers", id, "logs"]) => containers::logs(&call, id),
@@ -203,7 +187,7 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::POST, ["containers", id, "unpause"]) => containers::unpause(&call, id).await,
         (&Method::POST, ["containers", id, "rename"]) => containers::rename(&call, id),
         (&Method::POST, ["containers", id, "resize"]) => containers::resize(&call, id).await,
-        (&Method::POST, ["containers", id, "wait"]) => containers::wait(&call, id),
+        (&Method::POST, ["containers", id, "wait"]) => containers::wait(&call, id).await,
         (&Method::POST, ["containers", id, "attach"]) => containers::attach(call, id).await,
         (&Method::POST, ["containers", id, "exec"]) => exec::create(call, id).await,
         (&Method::HEAD, ["containers", id, "archive"]) => containers::archive_stat(&call, id),
@@ -213,7 +197,9 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
         (&Method::GET, ["containers", id, "attach", "ws"]) => {
             containers::attach_websocket(call, id).await
         }
-        (_, ["containers", _, "checkpoints", ..]) => Err(Error::unsupported("a checkpoint")),
+        (_, ["containers", id, "checkpoints", rest @ ..]) => {
+            checkpoints::route(method, id, rest, call).await
+        }
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -221,23 +207,6 @@ async fn route_containers(method: &Method, segments: &[&str], call: Call<'_>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_split_off_and_checked() {
-        assert_eq!(
-            split_version("/v1.43/containers/json").unwrap(),
-            ((1, 43), "/containers/json")
-        );
-        assert_eq!(
-            split_version("/containers/json").unwrap(),
-            (VERSION_MAX, "/containers/json")
-        );
-        assert_eq!(
-            split_version("/volumes/v1").unwrap(),
-            (VERSION_MAX, "/volumes/v1")
-        );
-        assert!(split_version("/v1.23/info").is_err() && split_version("/v1.99/info").is_err());
-    }
 
     #[test]
     fn the_operator_is_told_of_changes_and_ways_in() {

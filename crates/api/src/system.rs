@@ -3,18 +3,24 @@
 use crate::host::Host;
 use crate::http::{Body, Error, Query, Reply, json, send_line, stream};
 use crate::images::signed;
+use crate::older;
 use crate::server::Call;
+use crate::version::Version;
 use crate::wire::summary;
 use api_types as types;
 use engine::Engine;
 use engine::events::{Event, EventKind};
 use engine::images::ListFilter;
+use engine::images::registry::config::{Known, Registries};
 use engine::model::{LogDriver, Phase};
 use http::{HeaderValue, Response, header};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::block_in_place;
+
+/// What the one runtime answers to: its name, and those of what it takes the place of.
+const RUNTIMES: [&str; 3] = ["hull", "io.containerd.runc.v2", "runc"];
 
 /// This release.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,6 +63,7 @@ pub(crate) fn version() -> Reply {
     let details = BTreeMap::from([
         ("ApiVersion".to_owned(), types::API_VERSION.to_owned()),
         ("Arch".to_owned(), architecture().to_owned()),
+        ("Experimental".to_owned(), "true".to_owned()),
         ("KernelVersion".to_owned(), release.clone()),
         (
             "MinAPIVersion".to_owned(),
@@ -78,6 +85,7 @@ pub(crate) fn version() -> Reply {
         version: VERSION.to_owned(),
         api_version: types::API_VERSION.to_owned(),
         min_api_version: types::API_VERSION_MIN.to_owned(),
+        experimental: true,
         os: "linux".to_owned(),
         arch: architecture().to_owned(),
         kernel_version: release,
@@ -95,13 +103,9 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
     let (release, machine) = kernel();
     let support = call.engine.support()?;
     let host = Host::look(&support, call.engine.is_busy());
-    let config = call.engine.config();
-    let mut security_options = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
-    if call.engine.default_apparmor_profile().is_some() {
-        security_options.insert(0, "name=apparmor");
-    }
+    let (config, settings) = (call.engine.config(), call.engine.settings());
     let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
-    json(&types::Info {
+    let mut info = types::Info {
         containers: count(&|_| true),
         containers_running: count(&|phase| phase == Phase::Running),
         containers_paused: count(&|phase| phase == Phase::Paused),
@@ -110,7 +114,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         driver: "overlayfs".to_owned(),
         plugins: types::PluginsInfo {
             volume: names(&["local"]),
-            network: names(&["bridge", "host", "ipvlan", "macvlan", "null"]),
+            network: names(&["bridge", "cni", "host", "ipvlan", "macvlan", "null"]),
             authorization: None,
             log: names(&LogDriver::ALL.map(LogDriver::as_str)),
         },
@@ -124,7 +128,7 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         ipv4_forwarding: host.forwards_ipv4,
         oom_kill_disable: support.oom_kill_disable,
         system_time: jiff::Timestamp::now().to_string(),
-        logging_driver: "json-file".to_owned(),
+        logging_driver: or(&config.defaults.log_driver, "json-file"),
         cgroup_driver: "cgroupfs".to_owned(),
         cgroup_version: if support.unified { "2" } else { "1" }.to_owned(),
         kernel_version: release,
@@ -134,11 +138,17 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         n_cpu: std::thread::available_parallelism()
             .map_or(1, |cpus| i64::try_from(cpus.get()).unwrap_or(i64::MAX)),
         mem_total: memory_bytes(),
+        index_server_address: INDEX.to_owned(),
+        registry_config: Some(registries(&settings.registries)),
         docker_root_dir: config.data_root.display().to_string(),
         name: nodename(),
         server_version: VERSION.to_owned(),
-        runtimes: BTreeMap::from([("hull".to_owned(), types::Runtime::default())]),
-        default_runtime: "hull".to_owned(),
+        runtimes: RUNTIMES
+            .map(|name| (name.to_owned(), types::Runtime::default()))
+            .into(),
+        default_runtime: or(&config.defaults.runtime, "hull"),
+        labels: Some(settings.labels),
+        experimental_build: true,
         swarm: types::SwarmInfo {
             local_node_state: "inactive".to_owned(),
             ..types::SwarmInfo::default()
@@ -148,10 +158,55 @@ pub(crate) fn info(call: &Call<'_>) -> Reply {
         // Containers always outlive the engine here.
         live_restore_enabled: true,
         init_binary: "hull".to_owned(),
-        security_options: names(&security_options),
+        security_options: names(security_options(call.engine)),
         warnings: Some(host.warnings()),
         ..types::Info::default()
-    })
+    };
+    { call.version.lacks(older::INFO) }.for_each(|undo| undo(&mut info));
+    json(&info)
+}
+
+/// Where Docker's own clients log in unless told otherwise.
+const INDEX: &str = "https://index.docker.io/v1/";
+
+/// Loopback's addresses, on which plain HTTP is taken from a registry.
+const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
+
+fn registries(registries: &Registries) -> types::RegistryConfig {
+    let known = registries.known();
+    let index = |known: &Known| types::RegistryIndex {
+        name: known.name.clone(),
+        mirrors: known.mirrors.clone(),
+        secure: known.secure,
+        official: known.name == oci::reference::DEFAULT_DOMAIN,
+    };
+    let indexes: BTreeMap<_, _> = { known.iter() }
+        .map(|known| (known.name.clone(), index(known)))
+        .collect();
+    let official = indexes.values().find(|index| index.official);
+    types::RegistryConfig {
+        insecure_registry_cidrs: Some(LOOPBACK.map(str::to_owned).to_vec()),
+        mirrors: official.map(|index| index.mirrors.clone()),
+        index_configs: indexes,
+        ..types::RegistryConfig::default()
+    }
+}
+
+fn security_options(engine: &Engine) -> &'static [&'static str] {
+    let all = &[
+        "name=apparmor",
+        "name=seccomp,profile=builtin",
+        "name=cgroupns",
+    ];
+    match engine.default_apparmor_profile() {
+        Some(_) => all,
+        None => &all[1..],
+    }
+}
+
+/// A text of the configuration, or what an empty one stands for.
+fn or(text: &str, default: &str) -> String {
+    if text.is_empty() { default } else { text }.to_owned()
 }
 
 fn nodename() -> String {
@@ -223,9 +278,10 @@ pub(crate) async fn disk_usage(call: &Call<'_>) -> Reply {
     }
     let engine = call.engine.clone();
     let measured = tokio::task::spawn_blocking(move || measure(&engine, &kinds));
-    let usage = measured
+    let mut usage = measured
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    { call.version.lacks(older::DISK_USAGE) }.for_each(|undo| undo(&mut usage));
     json(&usage)
 }
 
@@ -286,6 +342,7 @@ struct Wanted {
     filters: types::Filters,
     since: Option<jiff::Timestamp>,
     until: Option<jiff::Timestamp>,
+    without_new_images: bool,
 }
 
 impl Wanted {
@@ -305,10 +362,20 @@ impl Wanted {
             "type",
             "volume",
         ];
+        let (since, until) = (query.time("since")?, query.time("until")?);
+        if since.is_some() && until.is_some_and(|until| since > Some(until)) {
+            let text = |name| query.get(name).unwrap_or_default();
+            return Err(Error::bad_request(format!(
+                "`since` time ({}) cannot be after `until` time ({})",
+                text("since"),
+                text("until")
+            )));
+        }
         Ok(Self {
             filters: query.filters(&known)?,
-            since: query.time("since")?,
-            until: query.time("until")?,
+            since,
+            until,
+            without_new_images: false,
         })
     }
 
@@ -327,11 +394,14 @@ impl Wanted {
                     .get("image")
                     .is_some_and(|image| image == wanted)
         };
-        any("type", &|kind| kind == event.kind.as_str())
+        let is_new_image = event.kind == EventKind::Image && event.action == "create";
+        !(is_new_image && self.without_new_images)
+            && any("type", &|kind| kind == event.kind.as_str())
             // "exec_start: ls" is found as exec_start.
             && any("event", &|action| event.action == action || event.action.starts_with(&format!("{action}: ")))
             && any("container", &|wanted| object(EventKind::Container, wanted))
             && any("volume", &|wanted| object(EventKind::Volume, wanted))
+            && any("daemon", &|wanted| object(EventKind::Daemon, wanted))
             && any("network", &|wanted| object(EventKind::Network, wanted))
             && any("image", &image)
             && any("id", &|wanted| event.id.starts_with(wanted))
@@ -368,13 +438,16 @@ fn message(event: &Event) -> types::EventMessage {
 }
 
 pub(crate) fn events(call: &Call<'_>) -> Reply {
-    let wanted = Wanted::read(&call.query)?;
+    let mut wanted = Wanted::read(&call.query)?;
+    // Older clients do not know that images are made.
+    wanted.without_new_images = call.version < Version::of(46);
     let (past, mut receiver) = call.engine.events();
     let (pieces, response) = stream("application/json");
     let now = jiff::Timestamp::now();
     tokio::spawn(async move {
         let in_past = |event: &&Arc<Event>| {
-            wanted.since.is_some_and(|since| event.time >= since)
+            (wanted.since.is_some() || wanted.until.is_some())
+                && wanted.since.is_none_or(|since| event.time >= since)
                 && wanted.until.is_none_or(|until| event.time <= until)
         };
         for event in past.iter().filter(in_past) {

@@ -83,7 +83,7 @@ fn list(call: &Call<'_>) -> Reply {
 }
 
 async fn create(call: Call<'_>) -> Reply {
-    let body: types::VolumeCreateRequest = read_json(call.request.into_body()).await?;
+    let body: types::VolumeCreateRequest = read_json(call.request).await?;
     check_driver(&body.driver)?;
     if body.cluster_volume_spec.is_some() {
         return Err(Error::unsupported("a cluster volume"));

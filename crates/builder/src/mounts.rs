@@ -11,7 +11,7 @@ use crate::error::{Doing, Error, Result};
 use crate::language::{CacheSharing, Mount, MountKind};
 use crate::stage::Stage;
 use crate::transfer::layers_of;
-use engine::model::{Mount as EngineMount, MountSource};
+use engine::model::{Mount as EngineMount, MountForm, MountSource};
 use images::archive::{self, ExtractOptions};
 use images::copy::{self, Copy, Found, Want};
 use images::tar::Kind;
@@ -155,6 +155,19 @@ impl Mounted {
                 mode: String::new(),
             },
             read_only,
+            form: MountForm::Long,
+        });
+    }
+
+    fn tmpfs(&mut self, target: String, size: Option<u64>) {
+        let options = size.map(|size| format!("size={size}"));
+        self.mounts.push(EngineMount {
+            target,
+            source: MountSource::Tmpfs {
+                options: options.into_iter().collect(),
+            },
+            read_only: false,
+            form: MountForm::Long,
         });
     }
 
@@ -187,16 +200,7 @@ impl Mounted {
                 self.locks.push(lock);
                 self.bind(target, path, *read_only);
             }
-            MountKind::Tmpfs { size } => self.mounts.push(EngineMount {
-                target: target(given.unwrap_or("/")),
-                source: MountSource::Tmpfs {
-                    options: size
-                        .map(|size| format!("size={size}"))
-                        .into_iter()
-                        .collect(),
-                },
-                read_only: false,
-            }),
+            MountKind::Tmpfs { size } => self.tmpfs(target(given.unwrap_or("/")), *size),
             MountKind::Secret { id, required, .. } => {
                 stage.build.note_secret(id);
                 match (stage.build.request.client.secret(id)?, required) {

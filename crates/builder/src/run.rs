@@ -182,12 +182,10 @@ fn execute<'a>(
     let command = argv.join(" ");
     let mounted = mounts.make(stage, &documents)?;
     let config = &stage.config.config;
+    let on = stage.layers.last().map(ToString::to_string);
     let request = CreateRequest {
         name: None,
-        image: stage
-            .layers
-            .last()
-            .map_or_else(|| "scratch".to_owned(), ToString::to_string),
+        image: on.unwrap_or_else(|| "scratch".to_owned()),
         entrypoint: Some(Vec::new()),
         command: Some(argv),
         process: ProcessSpec {
@@ -222,6 +220,7 @@ fn execute<'a>(
         wishes: Vec::new(),
         health: None,
         volumes_from: Vec::new(),
+        storage: BTreeMap::new(),
         echo: Echo::default(),
     };
     let container = Container::create(build, stage, request)?;
@@ -287,7 +286,7 @@ impl<'s, 'a> Container<'s, 'a> {
         let ended = engine.wait(&self.id, Condition::NextExit);
         let ended = ended.doing(|| "wait for the command".to_owned())?;
         engine
-            .start(&self.id)
+            .start(&self.id, None)
             .await
             .doing(|| "start the command".to_owned())?;
         let stream = match attached {

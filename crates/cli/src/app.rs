@@ -5,8 +5,8 @@ use crate::flags::{Flag, Matches};
 use crate::pages::Face;
 use crate::session::{GLOBAL_FLAGS, Session};
 use crate::{
-    build, completion, container, context, help, image, inspect, network, output, registry, system,
-    volume,
+    build, checkpoint, completion, container, context, help, image, inspect, network, output,
+    registry, system, volume,
 };
 use std::ffi::OsString;
 use std::future::Future;
@@ -159,6 +159,11 @@ pub(crate) const ROOT: &[Entry] = &[
         entries: build::ENTRIES,
     },
     Entry::Group {
+        name: "checkpoint",
+        about: "Manage checkpoints",
+        entries: checkpoint::ENTRIES,
+    },
+    Entry::Group {
         name: "container",
         about: "Manage containers",
         entries: container::ENTRIES,
@@ -197,22 +202,8 @@ pub(crate) const ROOT: &[Entry] = &[
 
 /// Docker's commands that have no counterpart here yet.
 const UNSUPPORTED: &[&str] = &[
-    "bake",
-    "buildx",
-    "checkpoint",
-    "compose",
-    "config",
-    "debug",
-    "init",
-    "model",
-    "node",
-    "plugin",
-    "scout",
-    "secret",
-    "service",
-    "stack",
-    "swarm",
-    "trust",
+    "bake", "buildx", "compose", "config", "debug", "init", "model", "node", "plugin", "scout",
+    "secret", "service", "stack", "swarm", "trust",
 ];
 
 /// Runs one command line.

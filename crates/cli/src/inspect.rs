@@ -7,6 +7,7 @@ use crate::go::template::Template;
 use crate::json;
 use crate::objects;
 use crate::output;
+use crate::parse::platform;
 use crate::session::Session;
 use client::{Client, Request};
 
@@ -24,7 +25,10 @@ const INSPECT_FLAGS: &[Flag] = &[
 const CONTAINER_FLAGS: &[Flag] = &[FORMAT, SIZE];
 const IMAGE_FLAGS: &[Flag] = &[
     FORMAT,
-    Flag::text("platform", "Platform of the image (not supported yet)"),
+    Flag::text(
+        "platform",
+        "Only if the image is for this platform (os[/arch[/variant]])",
+    ),
 ];
 const NETWORK_FLAGS: &[Flag] = &[
     FORMAT,
@@ -84,18 +88,19 @@ enum Kind {
 }
 
 impl Kind {
-    fn request(self, name: &str, matches: &Matches) -> Request {
-        match self {
+    fn request(self, name: &str, matches: &Matches) -> Result<Request> {
+        Ok(match self {
             Self::Container => {
                 Request::get(&["containers", name, "json"]).query_flag("size", matches.on("size"))
             }
-            Self::Image => Request::get(&["images", name, "json"]),
+            Self::Image => Request::get(&["images", name, "json"])
+                .query_some("platform", platform::document(matches.text("platform"))?),
             Self::Network if matches.on("verbose") => {
                 Request::get(&["networks", name]).query("verbose", "true")
             }
             Self::Network => Request::get(&["networks", name]),
             Self::Volume => Request::get(&["volumes", name]),
-        }
+        })
     }
 }
 
@@ -117,9 +122,6 @@ async fn any(session: &Session, matches: &Matches) -> Result<()> {
 }
 
 async fn inspect(session: &Session, matches: &Matches, kinds: &[Kind]) -> Result<()> {
-    if matches.given("platform") {
-        return Err(Error::msg("--platform is not supported yet"));
-    }
     let format = Format::parse(matches.text("format"))?;
     let client = session.client().await?;
     let mut documents = Vec::new();
@@ -175,7 +177,7 @@ impl<'a> Format<'a> {
 /// The first object of this name, as the engine describes it.
 async fn find(client: &Client, name: &str, matches: &Matches, kinds: &[Kind]) -> Result<String> {
     for kind in kinds {
-        match client.send(&kind.request(name, matches)).await {
+        match client.send(&kind.request(name, matches)?).await {
             Ok(response) => {
                 let bytes = response.bytes().await?;
                 return String::from_utf8(bytes.into())

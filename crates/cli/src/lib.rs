@@ -16,6 +16,7 @@
 
 mod app;
 mod build;
+mod checkpoint;
 mod completion;
 mod config;
 mod container;

@@ -103,3 +103,47 @@ fn bash_puts_words_together_that_it_has_broken() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn zsh_is_given_words_with_colons_in_them() {
+    let engine = engine();
+    let script = r#"
+        compdef() { : }
+        eval "$("$HULL" completion zsh)"
+        _describe() { print -r -- "${(j:|:)@[4,-1]}/${(j:|:)${(@P)3}}" }
+        _files() { print files }
+        complete_line() {
+            local -a words=("$@")
+            local CURRENT=$# PREFIX=$@[-1]
+            _hull
+        }
+        complete_line "$HULL" cp w
+        complete_line "$HULL" cp web:
+        complete_line "$HULL" cp /etc
+        complete_line "$HULL" rmi img:
+        complete_line "$HULL" stop w
+        complete_line "$HULL" volume create d
+    "#;
+    let output = support::command(std::path::Path::new("zsh"))
+        .args(["-f", "-c", script])
+        .env("HULL", support::hull())
+        .env("DOCKER_HOST", engine.host())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let container = r"-S|/web\::img, Up 2 hours";
+    let expected = [
+        container,
+        container,
+        "files",
+        r"/img\:1|img\:2",
+        "/web:img, Up 2 hours",
+    ];
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        expected,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -118,7 +118,7 @@ const MISTAKES: &[&str] = &[
     "run ./nonexistent",
     "create -v EMPTY img",
     "exec c",
-    "start --checkpoint x c",
+    "start --checkpoint x c d",
     "start -a c d",
     "stop EMPTY",
     "logs --since yesterday c",

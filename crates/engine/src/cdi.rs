@@ -2,7 +2,7 @@
 //!
 //! Source: the CDI specification (cncf-tags/container-device-interface, SPEC.md). Specifications are the administrator's: files of root
 //! in the configured directories, of which a later one wins over an earlier. They are read at every start, since drivers write them
-//! anew. Only JSON is read; that a YAML file may have what is missing, is said.
+//! anew. They are JSON or YAML; of YAML without anchors and aliases, by which a small file means a large one.
 
 use crate::error::{Context, Error, Result};
 use oci::runtime as rt;
@@ -141,16 +141,14 @@ impl Cache {
             };
             for entry in entries.take(SPECS_MAX) {
                 let path = entry.context(|| format!("list {directory:?}"))?.path();
-                match path.extension().and_then(|end| end.to_str()) {
-                    Some("json") => match read_one(&path) {
-                        Ok(spec) => cache.specs.push((number, path, spec)),
-                        Err(reason) => cache.unusable.push(reason),
-                    },
-                    Some("yaml" | "yml") => cache.unusable.push(format!(
-                        "{} is YAML, which is not read: have it written as JSON",
-                        path.display()
-                    )),
-                    _ => {}
+                let syntax = match path.extension().and_then(|end| end.to_str()) {
+                    Some("json") => Syntax::Json,
+                    Some("yaml" | "yml") => Syntax::Yaml,
+                    _ => continue,
+                };
+                match read_one(&path, syntax) {
+                    Ok(spec) => cache.specs.push((number, path, spec)),
+                    Err(reason) => cache.unusable.push(reason),
                 }
             }
         }
@@ -195,8 +193,15 @@ impl Cache {
     }
 }
 
+/// How a specification is written.
+#[derive(Debug, Clone, Copy)]
+enum Syntax {
+    Json,
+    Yaml,
+}
+
 /// The error is a sentence about the file.
-fn read_one(path: &Path) -> std::result::Result<Specification, String> {
+fn read_one(path: &Path, syntax: Syntax) -> std::result::Result<Specification, String> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = std::fs::File::open(path).map_err(|error| named(&error))?;
     let mut text = Vec::new();
@@ -205,7 +210,17 @@ fn read_one(path: &Path) -> std::result::Result<Specification, String> {
     if text.len() as u64 > SPEC_BYTES_MAX {
         return Err(named(&format!("longer than {SPEC_BYTES_MAX} bytes")));
     }
-    serde_json::from_slice(&text).map_err(|error| named(&error))
+    match syntax {
+        Syntax::Json => serde_json::from_slice(&text).map_err(|error| named(&error)),
+        Syntax::Yaml => {
+            let options = serde_saphyr::options! {
+                budget: serde_saphyr::budget! { max_anchors: 0, max_aliases: 0, max_documents: 1 },
+                with_snippet: false,
+            };
+            let read = serde_saphyr::from_slice_with_options(&text, options);
+            read.map_err(|error| named(&error))
+        }
+    }
 }
 
 /// Every device of the directories, by its full name, in order.
@@ -456,9 +471,46 @@ mod tests {
     }
 
     #[test]
+    fn yaml_is_read_as_json_is() {
+        let yaml = r#"
+cdiVersion: "0.6.0"
+kind: v.com/c
+# As vendors' programs write it.
+devices:
+- name: "0"
+  containerEdits:
+    deviceNodes:
+    - path: /dev/null
+      permissions: rw
+- name: all
+  containerEdits:
+    env: ["ALL=1"]
+containerEdits:
+  env:
+  - A=1
+  mounts:
+  - {hostPath: /h, containerPath: /c, options: [ro, nosuid]}
+  hooks:
+  - hookName: createContainer
+    path: /bin/h
+    args: [h, --x]
+"#;
+        for name in ["v.yaml", "v.yml"] {
+            let (_root, all) = directories(&[(1, name, yaml)]);
+            assert_eq!(devices(&all).unwrap(), ["v.com/c=0", "v.com/c=all"]);
+            let found = resolve(&[request(&["v.com/c=0", "v.com/c=all"])], &all).unwrap();
+            assert_eq!(found.env, ["A=1", "ALL=1"]);
+            assert_eq!(found.nodes[0].path, Path::new("/dev/null"));
+            assert_eq!(found.mounts[0].destination, Path::new("/c"));
+            assert_eq!(found.hooks.unwrap().create_container[0].args, ["h", "--x"]);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let (_root, all) = directories(&[
             (0, "v.yaml", "kind: v.com/c"),
+            (0, "x.yaml", "a: &a [b]\nc: [*a, *a]\n"),
             (0, "w.json", &spec(r#"{"somethingNew":[]}"#)),
         ]);
         let error = resolve(&[request(&["v.com/c=x"])], &all)
@@ -466,7 +518,8 @@ mod tests {
             .to_string();
         for part in [
             "unresolvable CDI devices v.com/c=x",
-            "v.yaml is YAML",
+            "v.yaml: ",
+            "x.yaml: ",
             "somethingNew",
         ] {
             assert!(error.contains(part), "{error}");

@@ -5,10 +5,10 @@ use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::health::Check;
 use crate::model::{
-    Attachment, CreateRequest, ImageSource, Ipc, Mount, MountSource, Namespace, NetworkMode, Port,
-    ProcessSpec, Protocol, SPEC_VERSION, Snapshot, Spec, State,
+    Attachment, CreateRequest, ImageSource, Ipc, Mount, MountForm, MountSource, Namespace,
+    NetworkMode, Port, ProcessSpec, Protocol, SPEC_VERSION, Snapshot, Spec, State,
 };
-use crate::{Engine, ids};
+use crate::{Engine, ids, quota};
 use jiff::Timestamp;
 use oci::image::Config as ImageConfig;
 use std::collections::BTreeMap;
@@ -39,6 +39,18 @@ impl Engine {
         created.map(|(snapshot, _)| snapshot)
     }
 
+    /// Checks that an image runs on a platform. A directory of the host does, on whatever that is.
+    ///
+    /// # Errors
+    /// No such image, or one for another platform.
+    pub fn check_platform(&self, image: &str, wanted: &oci::image::Platform) -> Result<()> {
+        if is_directory(image) {
+            return Ok(());
+        }
+        let found = block_in_place(|| self.0.images.get_for(image, Some(wanted)));
+        found.map(drop).map_err(|error| not_usable(image, error))
+    }
+
     fn create_blocking(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
         let (image, config) = self.find_image(&request.image)?;
         self.create_from(request, image, config)
@@ -54,6 +66,7 @@ impl Engine {
             ids::check_name("container", name)?;
         }
         let wanted_name = request.name.clone();
+        self.0.config.defaults.apply(&mut request);
         self.take_over_mounts(&mut request)?;
         self.resolve_image_mounts(&mut request.mounts)?;
         let mode = match &request.network.mode {
@@ -72,12 +85,16 @@ impl Engine {
         let support = crate::update::host_support()?;
         let warnings = crate::update::fit(&mut spec.limits, &support)?;
         crate::spec::check(&spec)?;
-        crate::networks::check_rate(&spec.limits, &spec.network.mode)?;
+        self.check_rate(&spec.limits, &spec.network.mode, &attachments)?;
         let secret = |mount: &Mount| matches!(mount.source, MountSource::Secret(_));
         if spec.isolation.user_namespace && spec.mounts.iter().any(secret) {
             return Err(Error::unsupported(
                 "a secret in a container with a user namespace of its own is not supported",
             ));
+        }
+        if quota::storage_bytes(&spec)?.is_some() {
+            let layers = self.0.config.data_root.join("snapshots");
+            quota::check_support("--storage-opt size", &layers)?;
         }
         self.create_volumes_of(&spec)?;
         let container = self.insert(spec, wanted_name, attachments)?;
@@ -86,7 +103,7 @@ impl Engine {
     }
 
     fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {
-        if reference.starts_with(['/', '.']) {
+        if is_directory(reference) {
             let path = std::fs::canonicalize(reference).map_err(|error| {
                 Error::invalid(format!(
                     "cannot use {reference} as a root filesystem: {error}"
@@ -103,11 +120,7 @@ impl Engine {
             .0
             .images
             .get(reference)
-            .map_err(|error| match error.kind() {
-                images::ErrorKind::NotFound => Error::not_found(error.to_string()),
-                images::ErrorKind::Invalid => Error::invalid(error.to_string()),
-                _ => Error::system(format!("look up image {reference}"), error),
-            })?;
+            .map_err(|error| not_usable(reference, error))?;
         Ok((
             ImageSource::Image(image.id.to_string()),
             image.config.config.clone(),
@@ -138,6 +151,7 @@ impl Engine {
                 }
                 request.mounts.push(Mount {
                     read_only: mount.read_only || read_only,
+                    form: MountForm::Inherited,
                     ..mount.clone()
                 });
             }
@@ -298,6 +312,19 @@ impl Engine {
     }
 }
 
+/// Whether what a request calls an image is a directory of the host.
+fn is_directory(image: &str) -> bool {
+    image.starts_with(['/', '.'])
+}
+
+fn not_usable(image: &str, error: images::Error) -> Error {
+    match error.kind() {
+        images::ErrorKind::NotFound => Error::not_found(error.to_string()),
+        images::ErrorKind::Invalid => Error::invalid(error.to_string()),
+        _ => Error::system(format!("look up image {image}"), error),
+    }
+}
+
 /// Merges the image's configuration into the request.
 fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Result<Spec> {
     let mut network = request.network;
@@ -343,6 +370,7 @@ fn merge(request: CreateRequest, image: ImageSource, config: ImageConfig) -> Res
         annotations: request.annotations,
         health,
         volumes_from: request.volumes_from,
+        storage: request.storage,
         echo: request.echo,
     })
 }
@@ -421,6 +449,7 @@ fn anonymous_volume(target: &str) -> Result<Mount> {
         target: target.to_owned(),
         source,
         read_only: false,
+        form: MountForm::Inherited,
     })
 }
 
@@ -510,6 +539,7 @@ mod tests {
                 options: Vec::new(),
             },
             read_only: false,
+            form: MountForm::Short,
         };
         check_mounts(&[tmpfs("/a"), tmpfs("/a/b")]).unwrap();
         for bad in [

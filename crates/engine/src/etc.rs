@@ -105,16 +105,24 @@ pub(crate) fn add_addresses(dir: &Path, spec: &Spec, addresses: &[IpAddr]) -> Re
 
 /// Gives names another address in the hosts file of a container that runs.
 pub(crate) fn replace_line(dir: &Path, line: &HostLine) -> Result<()> {
-    let text = read(&dir.join("hosts"))?;
-    let names = line.names.join(" ");
-    let is_other = |present: &&str| {
-        present
-            .split_once('\t')
-            .is_none_or(|(_, present)| present.trim_end() != names)
-    };
-    let mut kept: String = text.split_inclusive('\n').filter(is_other).collect();
+    let mut kept = without_names(&read(&dir.join("hosts"))?, &line.names);
     kept.push_str(&line.text());
     std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
+}
+
+/// Removes the line that has just these names from the hosts file of a container that runs.
+pub(crate) fn remove_names(dir: &Path, names: &[String]) -> Result<()> {
+    let kept = without_names(&read(&dir.join("hosts"))?, names);
+    std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
+}
+
+fn without_names(text: &str, names: &[String]) -> String {
+    let names = names.join(" ");
+    let is_other = |line: &&str| {
+        line.split_once('\t')
+            .is_none_or(|(_, present)| present.trim_end() != names)
+    };
+    text.split_inclusive('\n').filter(is_other).collect()
 }
 
 /// Removes the lines of addresses from the hosts file of a container that runs.

@@ -37,6 +37,8 @@ pub enum EventKind {
     Network,
     /// A volume.
     Volume,
+    /// The engine.
+    Daemon,
 }
 
 impl EventKind {
@@ -47,6 +49,7 @@ impl EventKind {
             Self::Image => "image",
             Self::Network => "network",
             Self::Volume => "volume",
+            Self::Daemon => "daemon",
         }
     }
 }

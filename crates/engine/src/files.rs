@@ -1,5 +1,6 @@
 //! A container's files from outside: `cp`, `diff`, `export`, `commit`, the size in `ps -s`.
 
+mod image_config;
 mod stopped;
 
 use crate::Engine;
@@ -218,6 +219,7 @@ impl Engine {
         let reference = options.reference.as_ref().map(Reference::familiar);
         let comment = options.message.clone();
         options.created_by = container.spec.process.command.join(" ");
+        options.config = Some(image_config::of(&container.spec));
         options.flatten = matches!(container.spec.image, ImageSource::Directory(_));
         let made = block_in_place(|| self.commit_blocking(&container, &options));
         if let Ok(id) = &made {
@@ -244,6 +246,7 @@ impl Engine {
         reference: Option<String>,
         comment: String,
     ) {
+        self.new_image_event(id);
         if let Some(name) = &reference {
             let attributes = BTreeMap::from([("name".to_owned(), name.clone())]);
             self.image_event("tag", id, attributes);

@@ -12,6 +12,7 @@ pub mod model;
 
 mod apparmor;
 mod attach;
+mod checkpoint;
 mod container;
 mod create;
 mod error;
@@ -28,12 +29,14 @@ mod names;
 mod networks;
 mod prune;
 mod pull;
+mod quota;
 mod registry;
 mod remove;
 mod restore;
 mod run;
 mod seccomp;
 mod seccomp_profile;
+mod settings;
 mod spec;
 mod start;
 mod stop;
@@ -43,6 +46,7 @@ mod volumes;
 mod wait;
 
 pub use attach::Attached;
+pub use checkpoint::Checkpoint;
 pub use error::{Error, Kind, Result};
 pub use files::Archive;
 pub use images;
@@ -55,6 +59,7 @@ pub use networks::{
     AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest, PortExplanation,
 };
 pub use prune::{Prune, PruneFilter, Pruned};
+pub use settings::{Defaults, Settings};
 pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogSource};
 pub use shim::protocol::Streams;
 pub use shim::user::{User, resolve as resolve_user};
@@ -89,8 +94,10 @@ pub struct Config {
     pub address_pools: Vec<network::AddressPool>,
     /// Where specifications of devices are, usually [`cdi::DIRECTORIES`]; a later directory wins.
     pub cdi_directories: Vec<PathBuf>,
-    /// Where registries are.
-    pub registries: images::registry::config::Registries,
+    /// What changes while the engine runs, as it is at its start.
+    pub settings: Settings,
+    /// What containers have that do not ask for something else.
+    pub defaults: Defaults,
     /// The file that says what may be pulled; it need not be there.
     pub policy: PathBuf,
 }
@@ -104,7 +111,7 @@ struct Inner {
     config: Config,
     store: Arc<store::Store>,
     images: images::Images,
-    distribution: images::registry::Client,
+    current: RwLock<Arc<settings::Current>>,
     network: network::Networks,
     /// Those that somebody made, by id.
     networks: RwLock<BTreeMap<String, Arc<Network>>>,
@@ -116,6 +123,8 @@ struct Inner {
     registry: Registry,
     /// First host ids of user namespaces in use.
     user_namespaces: Mutex<BTreeSet<u32>>,
+    /// Keeps calls that give projects of the filesystem to trees in a row.
+    projects: Mutex<()>,
     /// Keeps calls that create, fill, mount or remove volumes in a row.
     volumes: Mutex<volumes::Users>,
     /// The binary this engine was started from, sealed, even when another has taken its place on disk meanwhile: what
@@ -159,10 +168,10 @@ impl Engine {
             images::Images::open(&config.data_root, records).context(|| "open the image store")?;
         let network = network::Networks::open(&config.bridge.interface);
         network.choose_from(config.address_pools.clone());
-        let distribution = images::registry::Client::new(config.registries.clone());
+        let current = settings::Current::new(config.settings.clone());
         Ok(Self(Arc::new(Inner {
             config,
-            distribution,
+            current: RwLock::new(current),
             store,
             images,
             network,
@@ -172,6 +181,7 @@ impl Engine {
             events: Events::new(),
             registry: Registry::default(),
             user_namespaces: Mutex::default(),
+            projects: Mutex::default(),
             volumes: Mutex::default(),
             executable: shim::executable().context(|| "seal the engine's executable")?,
             apparmor,
@@ -225,6 +235,12 @@ impl Engine {
     /// Tells about something that happened to an image.
     pub fn image_event(&self, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         self.0.events.emit(EventKind::Image, action, id, attributes);
+    }
+
+    /// Tells that an image was made, by a build or of a container.
+    pub fn new_image_event(&self, id: &str) {
+        let name = BTreeMap::from([("name".to_owned(), id.to_owned())]);
+        self.image_event("create", id, name);
     }
 
     /// Tells that what nobody used was removed.

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 /// How long a shim may take to answer. It does one thing at a time, and none of them waits for a process.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a container may take to be made: hooks run meanwhile, each with its own timeout.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -82,7 +82,7 @@ impl Link {
             return Ok(None);
         };
         let mut input = Vec::new();
-        match ask_once(&mut stream, &mut input, &Request::Status).await {
+        match ask_once(&mut stream, &mut input, &Request::Status, REPLY_TIMEOUT).await {
             Ok(reply) => Self::established(stream, input, reply, bundle.to_owned()).map(Some),
             // It was just ending.
             Err(error) if is_gone(error.kind()) => Ok(None),
@@ -112,9 +112,14 @@ impl Link {
 
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply> {
+        self.ask_within(REPLY_TIMEOUT, request).await
+    }
+
+    /// Asks for something that may take its time; whoever asks besides waits as long.
+    pub(crate) async fn ask_within(&self, limit: Duration, request: Request) -> Result<Reply> {
         let gone = || Error::conflict("the container's shim has ended");
         let (sender, receiver) = oneshot::channel();
-        let answer = tokio::time::timeout(REPLY_TIMEOUT, async {
+        let answer = tokio::time::timeout(limit, async {
             self.requests
                 .send((request, sender))
                 .await
@@ -140,11 +145,20 @@ impl Link {
 
     /// Opens a connection of its own, asks, and returns it as the streams it has become.
     pub(crate) async fn open(&self, request: &Request) -> Result<(Reply, Stream)> {
+        self.open_within(REPLY_TIMEOUT, request).await
+    }
+
+    /// As [`Link::open`], for what may take its time.
+    pub(crate) async fn open_within(
+        &self,
+        limit: Duration,
+        request: &Request,
+    ) -> Result<(Reply, Stream)> {
         let socket = connect(&self.bundle).await?;
         let mut socket = socket.ok_or_else(|| Error::conflict("the container's shim has ended"))?;
         let mut received = Vec::new();
-        let reply = ask_once(&mut socket, &mut received, request).await;
-        match reply.context(|| "ask the container's shim for its streams")? {
+        let reply = ask_once(&mut socket, &mut received, request, limit).await;
+        match reply.context(|| "ask the container's shim")? {
             Reply::Failed(failure) => Err(failure.into()),
             reply => Ok((reply, Stream { socket, received })),
         }
@@ -186,9 +200,10 @@ async fn ask_once(
     stream: &mut UnixStream,
     input: &mut Vec<u8>,
     request: &Request,
+    limit: Duration,
 ) -> std::io::Result<Reply> {
     let frame = protocol::encode(request).map_err(std::io::Error::other)?;
-    let answer = tokio::time::timeout(REPLY_TIMEOUT, async {
+    let answer = tokio::time::timeout(limit, async {
         stream.write_all(&frame).await?;
         read_reply(stream, input).await
     });

@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 use crate::etc::HostLine;
 use crate::model::{NetworkMode, Port, Snapshot};
 use crate::networks::BRIDGE_ID;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use tokio::task::block_in_place;
 
 /// What links give a container when it starts.
 #[derive(Debug, Default)]
@@ -52,7 +54,7 @@ impl Engine {
     /// A container that does not run, or is not on the default bridge.
     pub(crate) fn follow_links(&self, container: &Container) -> Result<Linked> {
         let mut linked = Linked::default();
-        for link in &container.spec.network.links {
+        for link in container.snapshot().links() {
             let (id, name) = split(link);
             let target = self.0.registry.find(id)?.snapshot();
             let address = bridge_address(&target).filter(|_| target.state.phase.is_running());
@@ -74,14 +76,59 @@ impl Engine {
         Ok(linked)
     }
 
+    /// The names that links give containers, as `parent/name`, by the id of the container that is linked.
+    pub fn link_names(&self) -> BTreeMap<String, Vec<String>> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for parent in self.0.registry.all() {
+            let parent = parent.snapshot();
+            for (target, name) in parent.links().iter().map(|link| split(link)) {
+                let names = names.entry(target.to_owned()).or_default();
+                names.push(format!("{}/{name}", parent.name));
+            }
+        }
+        names
+    }
+
+    /// Removes a link by its name, `parent/name`. The linked container stays as it is.
+    ///
+    /// # Errors
+    /// The name of a container, or of no link.
+    pub async fn remove_link(&self, name: &str) -> Result<()> {
+        let Some((parent, alias)) = name.trim_start_matches('/').rsplit_once('/') else {
+            self.0.registry.find(name)?;
+            return Err(Error::conflict(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let missing = || Error::not_found(format!("No such container: {name}"));
+        let parent = self.0.registry.find(parent).map_err(|_| missing())?;
+        let _operation = parent.operation.lock().await;
+        let links = parent.snapshot().links().to_vec();
+        let (gone, kept): (Vec<String>, Vec<String>) =
+            { links.into_iter() }.partition(|link| split(link).1 == alias);
+        let gone = gone.first().ok_or_else(missing)?;
+        parent.change(|state| state.links = Some(kept));
+        block_in_place(|| {
+            self.save_state(&parent)?;
+            if !parent.phase().is_running() {
+                return Ok(());
+            }
+            let target = self.0.registry.find(split(gone).0)?.snapshot();
+            crate::etc::remove_names(
+                &self.bundle(parent.id()).join("etc"),
+                &names(&target, alias),
+            )
+        })
+    }
+
     /// Writes the address of a container that has just started into the hosts files of those that run and are linked to it.
     pub(crate) fn update_links_to(&self, target: &Snapshot) -> Result<()> {
         let Some(address) = bridge_address(target) else {
             return Ok(());
         };
         for container in self.0.registry.all() {
-            let links = container.spec.network.links.iter();
-            let mut own = links
+            let snapshot = container.snapshot();
+            let mut own = { snapshot.links().iter() }
                 .map(|link| split(link))
                 .filter(|(id, _)| *id == target.spec.id);
             if let Some((_, name)) = own.next()

@@ -7,6 +7,7 @@
 use crate::cdi::DeviceRequest;
 use crate::health::{Check, Health};
 use crate::mounts::Secret;
+use crate::networks::PluginRecord;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,6 +55,9 @@ pub struct Spec {
     /// The containers whose mounts it has taken over, as `name[:mode]`, for inspection.
     #[serde(default)]
     pub volumes_from: Vec<String>,
+    /// Options of the writable layer: `size`.
+    #[serde(default)]
+    pub storage: BTreeMap<String, String>,
     /// What inspection repeats.
     #[serde(default)]
     pub echo: Echo,
@@ -335,6 +339,22 @@ pub struct Mount {
     pub source: MountSource,
     /// Not writable.
     pub read_only: bool,
+    /// How it was asked for.
+    #[serde(default)]
+    pub form: MountForm,
+}
+
+/// How a mount was asked for, which inspection shows again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountForm {
+    /// In one word (`-v`, `--tmpfs`).
+    #[default]
+    Short,
+    /// In fields (`--mount`).
+    Long,
+    /// Not at all: another container, or the image, has it.
+    Inherited,
 }
 
 /// What is mounted.
@@ -640,6 +660,8 @@ pub struct State {
     pub published: Option<Vec<PublishedPort>>,
     /// Its restart policy, where it was changed since it was created.
     pub restart: Option<Restart>,
+    /// Its links on the default bridge, where some were removed since it was created.
+    pub links: Option<Vec<String>>,
     /// What its health checks have said, if it has any and was started.
     pub health: Option<Health>,
     /// Whether it is gone, with its record.
@@ -666,6 +688,7 @@ impl State {
             limits: None,
             published: None,
             restart: None,
+            links: None,
             health: None,
             removed: false,
         }
@@ -744,6 +767,12 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// What is published.
     pub ports: Vec<PortMapping>,
+    /// The port of ::1 at which the shim hands on what comes from there for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<u16>,
+    /// On a network of plugins what these have been asked, and have answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<Box<PluginRecord>>,
 }
 
 impl Endpoint {
@@ -814,6 +843,8 @@ pub struct CreateRequest {
     pub health: Option<Check>,
     /// Containers whose mounts it takes over, as `name[:mode]`.
     pub volumes_from: Vec<String>,
+    /// Options of the writable layer.
+    pub storage: BTreeMap<String, String>,
     /// What inspection repeats.
     pub echo: Echo,
 }
@@ -834,6 +865,14 @@ impl Snapshot {
     pub fn published(&self) -> &[PublishedPort] {
         let changed = self.state.published.as_ref();
         changed.unwrap_or(&self.spec.network.published)
+    }
+
+    /// Its links as they are now, as `id:name`.
+    pub fn links(&self) -> &[String] {
+        self.state
+            .links
+            .as_ref()
+            .unwrap_or(&self.spec.network.links)
     }
 
     /// Its limits as they are now.

@@ -155,17 +155,6 @@ impl Engine {
         })
     }
 
-    /// Tells everybody what has changed by a connection of a container that runs.
-    pub(crate) async fn names_changed(&self, container: &Container, network: &str) -> Result<()> {
-        if network != BRIDGE_ID {
-            block_in_place(|| self.write_names(network))?;
-        }
-        match (container.link(), container.state().pid) {
-            (Some(link), Some(pid)) => self.serve_names(container, &link, pid).await,
-            _ => Ok(()),
-        }
-    }
-
     /// Writes the names of all networks, and forgets those of networks that are gone.
     pub(crate) fn restore_names(&self) -> Result<()> {
         let dir = self.names_dir();

@@ -57,10 +57,10 @@ impl Engine {
         stop: watch::Receiver<bool>,
         named: bool,
     ) -> Result<PullRequest> {
-        let repository = self
-            .0
-            .distribution
-            .repository(reference, credentials, Purpose::Pull);
+        let repository =
+            self.current()
+                .distribution
+                .repository(reference, credentials, Purpose::Pull);
         // Read anew each time, so that what is forbidden now is not pulled by what was allowed at the start.
         let policy = Policy::read(&self.0.config.policy)?;
         Ok(PullRequest {
@@ -86,10 +86,10 @@ impl Engine {
         stop: watch::Receiver<bool>,
         progress: &(dyn Fn(&Digest, PushState) + Sync),
     ) -> Result<Pushed> {
-        let repository = self
-            .0
-            .distribution
-            .repository(reference, credentials, Purpose::Push);
+        let repository =
+            self.current()
+                .distribution
+                .repository(reference, credentials, Purpose::Push);
         let request = PushRequest {
             repository: repository?,
             reference: reference.clone(),
@@ -129,7 +129,8 @@ impl Engine {
         credentials: Credentials,
         purpose: Purpose,
     ) -> Result<Arc<Repository>> {
-        let distribution = &self.0.distribution;
+        let current = self.current();
+        let distribution = &current.distribution;
         Ok(distribution.repository(reference, credentials, purpose)?)
     }
 
@@ -143,7 +144,7 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<Vec<String>> {
         let repository = self
-            .0
+            .current()
             .distribution
             .repository(name, credentials, Purpose::Pull);
         Ok(repository?.tags().await?)
@@ -158,10 +159,10 @@ impl Engine {
         reference: &Reference,
         credentials: Credentials,
     ) -> Result<(Descriptor, Vec<Platform>)> {
-        let repository = self
-            .0
-            .distribution
-            .repository(reference, credentials, Purpose::Pull)?;
+        let repository =
+            self.current()
+                .distribution
+                .repository(reference, credentials, Purpose::Pull)?;
         let found = repository.manifest(reference).await?;
         let (own, platforms) = match found.parse()? {
             Document::Index(index) => {
@@ -191,7 +192,11 @@ impl Engine {
     /// # Errors
     /// A registry that refuses them, or cannot be reached.
     pub async fn log_in(&self, domain: &str, credentials: &Credentials) -> Result<Option<String>> {
-        Ok(self.0.distribution.log_in(domain, credentials).await?)
+        Ok(self
+            .current()
+            .distribution
+            .log_in(domain, credentials)
+            .await?)
     }
 
     /// Searches the registry that a term begins with, or else Docker Hub, for the rest of the term.
@@ -223,8 +228,9 @@ impl Engine {
             "index.docker.io" => DEFAULT_DOMAIN,
             other => other,
         };
-        let distribution = &self.0.distribution;
-        Ok(distribution
+        let current = self.current();
+        Ok(current
+            .distribution
             .search(domain, rest, limit, credentials)
             .await?)
     }
@@ -234,6 +240,10 @@ impl Engine {
     /// # Errors
     /// A URL that is none, or has nothing; a server that cannot be reached.
     pub async fn download(&self, url: &str, authorization: Option<&str>) -> Result<Download> {
-        Ok(self.0.distribution.download(url, authorization).await?)
+        Ok(self
+            .current()
+            .distribution
+            .download(url, authorization)
+            .await?)
     }
 }

@@ -87,13 +87,21 @@ impl Engine {
         Ok(())
     }
 
+    /// Removes a container's writable layer. That it is gone is no error.
+    pub(crate) fn remove_layer(&self, id: &str) -> Result<()> {
+        let images = &self.0.images;
+        let doing = || format!("remove the writable layer of container {id}");
+        let remove = || images.remove_snapshot(id).context(doing);
+        match images.snapshot(id).context(doing)? {
+            Some(snapshot) => self.remove_limited(&snapshot.upper, remove),
+            None => remove(),
+        }
+    }
+
     /// Removes the files of a container that does not run. What is gone already is no error.
     pub(crate) fn remove_files(&self, container: &Container, volumes: bool) -> Result<()> {
         let id = container.id();
-        self.0
-            .images
-            .remove_snapshot(id)
-            .context(|| format!("remove the writable layer of container {id}"))?;
+        self.remove_layer(id)?;
         for (at, mount) in container.spec.mounts.iter().enumerate() {
             if matches!(mount.source, MountSource::Image { .. }) {
                 self.0

@@ -59,7 +59,7 @@ impl Engine {
             .iter()
             .filter(|container| container.phase().is_running())
         {
-            self.renew_names(container).await;
+            self.renew_services(container).await;
         }
         for container in containers
             .iter()
@@ -82,15 +82,19 @@ impl Engine {
 
     /// A crash may have come between a connection and telling of it. One that cannot be told now has just ended, or keeps
     /// what it knows.
-    async fn renew_names(&self, container: &Container) {
+    async fn renew_services(&self, container: &Container) {
         let (Some(link), Some(pid)) = (container.link(), container.state().pid) else {
             return;
         };
-        if let Err(error) = self.serve_names(container, &link, pid).await {
+        let renewed = match self.serve_names(container, &link, pid).await {
+            Ok(()) => self.relay_ports(container, &link).await,
+            failed => failed,
+        };
+        if let Err(error) = renewed {
             tracing::error!(
                 container = container.id(),
                 error = error.chain(),
-                "cannot renew a container's names"
+                "cannot renew what a container's shim serves"
             );
         }
     }
@@ -154,10 +158,7 @@ impl Engine {
             // Those of images that a container mounts are named after it.
             let owner = id.split('-').next().unwrap_or_default();
             if !known(owner.as_ref()) {
-                self.0
-                    .images
-                    .remove_snapshot(&id)
-                    .context(|| format!("remove the writable layer {id}"))?;
+                self.remove_layer(&id)?;
             }
         }
         self.sweep_volumes()

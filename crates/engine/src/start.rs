@@ -11,20 +11,22 @@
 //!          names                                │
 //! Ports    published                            │
 //! Attach   waiting clients get their streams    │
-//! Go       the init executes the command       ─┘
+//! Go       the init executes the command, or    │
+//!          everything is restored in its place ─┘
 //! ```
 //! The endpoint is written to the record before anything of it exists, so a new engine finds it after kill -9. A shim
 //! whose launcher dies before `Go` kills its container.
 
+use crate::checkpoint::{CRIU_TIMEOUT, Checkpoint};
 use crate::container::{Attaching, Container, record};
 use crate::error::{Context, Error, Kind, Result};
-use crate::link::{EventReceiver, Link};
+use crate::link::{EventReceiver, Link, REPLY_TIMEOUT};
 use crate::model::{ImageSource, Ipc, Namespace, NetworkMode, Phase, Spec, State};
 use crate::spec::{Prepared, USER_NAMESPACE_IDS};
-use crate::{Engine, etc};
+use crate::{Engine, etc, quota};
 use images::Snapshot;
 use jiff::Timestamp;
-use shim::protocol::{self, Launch, Request};
+use shim::protocol::{self, Launch, Reply, Request, Restore};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -52,11 +54,11 @@ pub(crate) enum Step {
 }
 
 impl Engine {
-    /// Starts a container.
+    /// Starts a container: its command, or from a checkpoint.
     ///
     /// # Errors
     /// No such container, it runs already, or whatever a step fails with; nothing of the attempt is left then.
-    pub async fn start(&self, key: &str) -> Result<()> {
+    pub async fn start(&self, key: &str, checkpoint: Option<&Checkpoint>) -> Result<()> {
         let container = self.0.registry.find(key)?;
         let _operation = container.operation.lock().await;
         match container.phase() {
@@ -76,13 +78,28 @@ impl Engine {
                 ));
             }
         }
+        let restore = match checkpoint {
+            None => None,
+            Some(checkpoint) => Some(Restore {
+                images: self.find_checkpoint(&container, checkpoint)?,
+                criu: shim::find_criu()?,
+            }),
+        };
         container.change(|state| state.restart_count = 0);
-        self.start_locked(&container).await
+        self.start_or_restore(&container, restore).await
     }
 
     /// Needs the container's `operation`.
     pub(crate) async fn start_locked(&self, container: &Arc<Container>) -> Result<()> {
-        match self.try_start(container).await {
+        self.start_or_restore(container, None).await
+    }
+
+    async fn start_or_restore(
+        &self,
+        container: &Arc<Container>,
+        restore: Option<Restore>,
+    ) -> Result<()> {
+        match self.try_start(container, restore).await {
             Ok((link, events)) => {
                 let engine = self.clone();
                 tokio::spawn(crate::run::supervise(
@@ -117,9 +134,17 @@ impl Engine {
         }
     }
 
-    async fn try_start(&self, container: &Arc<Container>) -> Result<(Link, EventReceiver)> {
+    async fn try_start(
+        &self,
+        container: &Arc<Container>,
+        restore: Option<Restore>,
+    ) -> Result<(Link, EventReceiver)> {
         use fault::check as step;
         let spec = &container.spec;
+        let limit = match restore {
+            None => REPLY_TIMEOUT,
+            Some(_) => CRIU_TIMEOUT,
+        };
         let (snapshot, gids) = block_in_place(|| -> Result<_> {
             step(Step::Layer)?;
             let snapshot = self.ensure_layer(spec)?;
@@ -135,16 +160,20 @@ impl Engine {
         })?;
         step(Step::Shim)?;
         let (link, status, events) = {
-            let launch = self.launch(container, &snapshot, &gids)?;
+            let mut launch = self.launch(container, &snapshot, &gids)?;
+            launch.restore = restore;
             Link::launch(self.0.executable.as_fd(), &launch).await?
         };
         container.set_link(Some(link.clone()));
-        block_in_place(|| self.unstage(container.id()))?;
         step(Step::Connect)?;
         block_in_place(|| self.connect(container, status.pid))?;
         self.serve_names(container, &link, status.pid).await?;
         step(Step::Ports)?;
-        block_in_place(|| self.publish(container))?;
+        if block_in_place(|| self.publish(container))? {
+            self.relay_ports(container, &link).await?;
+            // Recorded before the container runs: a new engine publishes what is recorded, and nothing else.
+            block_in_place(|| self.save_state(container))?;
+        }
         block_in_place(|| self.update_links_to(&container.snapshot()))?;
         step(Step::Attach)?;
         for Attaching { streams, ready } in container.take_attaching() {
@@ -153,11 +182,16 @@ impl Engine {
             let _ = ready.send(stream);
         }
         step(Step::Go)?;
-        link.tell(Request::Start).await?;
+        let pid = match link.ask_within(limit, Request::Start).await? {
+            Reply::Done => status.pid,
+            Reply::Started { pid } => pid,
+            other => return Err(crate::link::unexpected(&other)),
+        };
+        block_in_place(|| self.unstage(container.id()))?;
         container.change(|state| {
             *state = State {
                 phase: Phase::Running,
-                pid: Some(status.pid),
+                pid: Some(pid),
                 started_at: Some(Timestamp::now()),
                 finished_at: state.finished_at,
                 restart_count: state.restart_count,
@@ -166,6 +200,7 @@ impl Engine {
                 user_namespace_base: state.user_namespace_base,
                 limits: state.limits.take(),
                 published: state.published.take(),
+                links: state.links.take(),
                 restart: state.restart,
                 health: crate::health::at_start(spec, state.health.take()),
                 ..State::created()
@@ -214,12 +249,22 @@ impl Engine {
     /// The container's writable layer, made when it is not there yet.
     pub(crate) fn ensure_layer(&self, spec: &Spec) -> Result<Snapshot> {
         let images = &self.0.images;
-        if let Some(snapshot) = images
-            .snapshot(&spec.id)
-            .context(|| "find the writable layer")?
-        {
+        let found = images.snapshot(&spec.id);
+        let snapshot = match found.context(|| "find the writable layer")? {
+            Some(snapshot) => snapshot,
+            None => self.make_layer(spec)?,
+        };
+        let (Some(bytes), Some(whole)) = (quota::storage_bytes(spec)?, snapshot.upper.parent())
+        else {
             return Ok(snapshot);
-        }
+        };
+        let tree = [whole, &snapshot.work, &snapshot.upper];
+        self.limit_tree(&tree, bytes)?;
+        Ok(snapshot)
+    }
+
+    fn make_layer(&self, spec: &Spec) -> Result<Snapshot> {
+        let images = &self.0.images;
         let made = match &spec.image {
             ImageSource::Image(id) => {
                 let id = id.parse().context(|| format!("read the image id {id}"))?;
@@ -312,7 +357,9 @@ impl Engine {
         let addresses: Vec<IpAddr> = places.map(|place| place.address).collect();
         let gateway = [false, true].into_iter().find_map(|is_ipv6| {
             let (_, endpoint) = state.way_out(is_ipv6)?;
-            endpoint.place(is_ipv6)?.gateway
+            let gateway = endpoint.place(is_ipv6)?.gateway?;
+            // Who leaves by an interface itself has nobody at the other end.
+            (!gateway.is_unspecified()).then_some(gateway)
         });
         if let NetworkMode::Container(peer) = &spec.network.mode {
             // Whoever shares a network shares its names.
@@ -372,6 +419,7 @@ impl Engine {
             reaper: spec.isolation.init,
             log,
             remote_log,
+            restore: None,
         })
     }
 

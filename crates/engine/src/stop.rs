@@ -12,7 +12,7 @@ use std::time::Duration;
 const STOP_TIMEOUT_S: i64 = 10;
 
 /// How long the kernel may take to end a killed container.
-const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The signals of signal(7) on this architecture, by name without `SIG`.
 const SIGNALS: [(&str, i32); 33] = [

@@ -8,11 +8,11 @@ pub(crate) mod local;
 use crate::error::{Context, Error, Kind, Result};
 use crate::events::EventKind;
 use crate::model::{Mount, MountSource, Spec};
-use crate::{Engine, ids};
+use crate::{Engine, ids, quota};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 /// Which containers use the volumes that are filesystems of their own, by volume.
@@ -108,10 +108,34 @@ impl Engine {
         let data = self.volume_path(name);
         // A directory without a record is the rest of a crash; it never had anything in it, or was to be removed.
         std::fs::create_dir_all(&data).context(|| format!("make {data:?}"))?;
-        let record = serde_json::to_string(&volume).context(|| "encode a volume's record")?;
-        self.0.store.insert(store::Kind::Volume, name, &record)?;
+        if let Err(error) = self.finish_volume(&volume, &data) {
+            // The first error tells more than what goes wrong in taking back.
+            let _ = self.remove_directory(name);
+            return Err(error);
+        }
         self.volume_event("create", name, []);
         Ok(volume)
+    }
+
+    /// Limits a volume that was just made, if it is to be, and writes it down.
+    fn finish_volume(&self, volume: &Volume, data: &Path) -> Result<()> {
+        if let (Some(bytes), Some(whole)) = (local::size(&volume.options)?, data.parent()) {
+            quota::check_support("quota size", whole)?;
+            self.limit_tree(&[whole, data], bytes)?;
+        }
+        let record = serde_json::to_string(volume).context(|| "encode a volume's record")?;
+        let kept = self
+            .0
+            .store
+            .insert(store::Kind::Volume, &volume.name, &record);
+        Ok(kept?)
+    }
+
+    /// Removes a volume's directory, and its limit.
+    fn remove_directory(&self, name: &str) -> Result<()> {
+        let data = self.volume_path(name);
+        let whole = data.parent().unwrap_or(&data);
+        self.remove_limited(whole, || remove_directory(whole))
     }
 
     pub(crate) fn volume_event(
@@ -151,7 +175,7 @@ impl Engine {
     /// Whether a volume is a filesystem of its own. One that is gone is none.
     fn is_filesystem(&self, name: &str) -> Result<bool> {
         match self.volume(name) {
-            Ok(volume) => Ok(!volume.options.is_empty()),
+            Ok(volume) => Ok(local::Filesystem::read(&volume.options)?.is_some()),
             Err(error) if error.kind() == Kind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -264,7 +288,7 @@ impl Engine {
         self.0
             .store
             .apply(&[store::Change::Remove(store::Kind::Volume, name.to_owned())])?;
-        remove_directory(&self.0.config.data_root.join("volumes").join(name))?;
+        self.remove_directory(name)?;
         self.volume_event("destroy", name, []);
         Ok(())
     }
@@ -279,7 +303,8 @@ impl Engine {
                 .iter()
                 .all(|volume| *volume.name != *entry.file_name())
             {
-                remove_directory(&entry.path())?;
+                let path = entry.path();
+                self.remove_limited(&path, || remove_directory(&path))?;
             }
         }
         Ok(())

@@ -8,6 +8,10 @@ mod registry;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, fmt, reload};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -54,14 +58,43 @@ fn log_level() -> clap::Arg {
         .help("What to log on standard error")
 }
 
-/// Begins to log on standard error.
-fn log(matches: &clap::ArgMatches) -> Result<(), String> {
+/// How much is logged, which can change.
+struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    fn set(&self, level: tracing::Level) -> Result<(), String> {
+        let set = self.0.reload(targets(level));
+        set.map_err(|error| error.to_string())
+    }
+}
+
+/// The level that flags ask for.
+fn level(matches: &clap::ArgMatches) -> Result<tracing::Level, String> {
     let level = { matches.get_one::<String>("log-level") }.ok_or("--log-level is missing")?;
-    let level = level.parse::<tracing::Level>();
-    tracing_subscriber::fmt()
-        .with_max_level(level.map_err(|error| error.to_string())?)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
+    let level: tracing::Level = level.parse().map_err(|error| format!("{error}"))?;
+    // A face without that flag has no such level.
+    let debug = matches.try_get_one::<bool>("debug").ok().flatten();
+    Ok(match debug {
+        Some(true) => level.max(tracing::Level::DEBUG),
+        _ => level,
+    })
+}
+
+/// Who may log at which level.
+fn targets(level: tracing::Level) -> Targets {
+    // It tells of every frame, which nobody wants to know who looks for what the engine does.
+    Targets::new()
+        .with_default(level)
+        .with_target("h2", level.min(tracing::Level::WARN))
+}
+
+/// Begins to log on standard error.
+fn log(matches: &clap::ArgMatches) -> Result<LogLevel, String> {
+    let (filter, handle) = reload::Layer::new(targets(level(matches)?));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
-    Ok(())
+    Ok(LogLevel(handle))
 }

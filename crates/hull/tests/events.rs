@@ -70,6 +70,7 @@ container update
 container extract-to-dir
 container archive-path
 container pause
+image create
 image tag
 container commit comment=said imageRef=made:1
 container unpause
@@ -95,6 +96,7 @@ image delete
 volume destroy
 container prune reclaimed=0
 container prune reclaimed=0
+network prune reclaimed=0
 image prune reclaimed=0";
 
 #[test]

@@ -276,3 +276,37 @@ fn a_link_gives_a_container_of_the_default_bridge_a_name_and_an_environment() {
     engine.words("rm -f web db other");
     engine.assert_nothing_left();
 }
+
+#[test]
+fn a_link_is_removed_by_its_two_names() {
+    let engine = Engine::new();
+    engine.words("run -d --name db busybox sleep 1000");
+    engine.words("run -d --name other busybox sleep 1000");
+    engine.words("run -d --name web --link db:store --link other busybox sleep 1000");
+    let names =
+        |engine: &Engine| engine.words("ps --no-trunc --filter name=db --format {{.Names}}");
+    let hosts = |engine: &Engine| engine.words("exec web cat /etc/hosts");
+    assert_eq!(names(&engine), "db,web/store");
+    engine.refused(
+        "rm --link db",
+        "cannot remove the default link name of the container",
+    );
+    engine.refused("rm --link web/nothing", "No such container: web/nothing");
+    engine.docker(&["rm", "--link", "/web/store"]);
+    assert_eq!(names(&engine), "db");
+    assert!(!hosts(&engine).contains("store") && hosts(&engine).contains("other"));
+    engine.refused("rm --link web/store", "No such container: web/store");
+    let links =
+        |engine: &Engine| engine.ok(&["inspect", "-f", "{{json .HostConfig.Links}}", "web"]);
+    assert_eq!(links(&engine), r#"["/other:/web/other"]"#);
+    // It stays so, for the next run and the next engine.
+    engine.words("restart -t 0 web");
+    assert!(!hosts(&engine).contains("store"));
+    let mut engine = engine;
+    engine.kill();
+    engine.start();
+    assert_eq!(links(&engine), r#"["/other:/web/other"]"#);
+    assert_eq!(names(&engine), "db");
+    engine.words("rm -f web db other");
+    engine.assert_nothing_left();
+}

@@ -5,7 +5,8 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::Engine;
@@ -296,6 +297,130 @@ fn ports_are_published_and_taken_back_while_a_container_runs() {
     engine.assert_nothing_left();
 }
 
+/// Echoes in a container's network namespace; who sends [`Echo::BREAK`] is broken off.
+struct Echo(std::sync::Arc<TcpListener>);
+
+impl Echo {
+    const BREAK: &[u8] = b"break off";
+
+    fn start(engine: &Engine, name: &str, port: u16) -> Self {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        let pid = inspect(engine, "{{.State.Pid}}", name);
+        let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+        let listener = std::thread::spawn(move || {
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            TcpListener::bind(("0.0.0.0", port)).unwrap()
+        });
+        let listener = std::sync::Arc::new(listener.join().unwrap());
+        let served = std::sync::Arc::clone(&listener);
+        std::thread::spawn(move || {
+            for stream in served.incoming().map_while(Result::ok) {
+                std::thread::spawn(move || Self::serve(stream));
+            }
+        });
+        Self(listener)
+    }
+
+    fn serve(mut stream: TcpStream) {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if &buffer[..count] == Self::BREAK {
+                let linger = Some(Duration::ZERO);
+                return rustix::net::sockopt::set_socket_linger(&stream, linger).unwrap();
+            }
+            if stream.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        rustix::net::shutdown(&self.0, rustix::net::Shutdown::Read).unwrap();
+    }
+}
+
+/// Sends bytes, ends what it sends, and returns what comes back.
+fn echoed(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    std::thread::scope(|scope| {
+        let mut writer = stream.try_clone().unwrap();
+        scope.spawn(move || {
+            writer.write_all(bytes).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        back
+    })
+}
+
+#[test]
+fn localhost_is_served_by_ipv6_too() {
+    let mut engine = Engine::new();
+    create(&engine, "other", 0, "");
+    let networks = ["--network bridge", "--network other"];
+    stay(
+        &engine,
+        "web",
+        &format!("{} -p 0:80 -p [::1]:0:81", networks[0]),
+    );
+    serve(&engine, "web");
+    let server = Echo::start(&engine, "web", 81);
+    let port = |engine: &Engine, port: &str| {
+        let shown = engine.words(&format!("port web {port}"));
+        let (_, port) = shown.rsplit_once(':').unwrap();
+        format!("[::1]:{port}")
+    };
+    let (page, echo) = (port(&engine, "80"), port(&engine, "81"));
+    assert_eq!(engine.words("port web 81"), echo);
+    engine.until("the page is served", || is_served(&page));
+    let connect = |echo: &str| TcpStream::connect(echo).unwrap();
+    assert!(TcpStream::connect(echo.replace("[::1]", "127.0.0.1")).is_err());
+    // More than every buffer on the way, and many at once.
+    let bytes: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
+    assert!(echoed(connect(&echo), &bytes) == bytes);
+    let mut open: Vec<_> = (0..40).map(|_| connect(&echo)).collect();
+    for (n, stream) in open.iter_mut().enumerate() {
+        stream.write_all(&n.to_be_bytes()).unwrap();
+    }
+    for (n, stream) in open.into_iter().enumerate() {
+        assert_eq!(echoed(stream, b"!"), [&n.to_be_bytes()[..], b"!"].concat());
+    }
+    // What breaks off on one side does so on the other.
+    let mut broken = connect(&echo);
+    broken.write_all(Echo::BREAK).unwrap();
+    let error = broken.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let explained = engine.words("port --explain web 81");
+    assert!(explained.contains("map loopback6 has tcp"), "{explained}");
+    // Open connections and new ones do not need the engine.
+    let open = connect(&echo);
+    engine.kill();
+    assert_eq!(echoed(open, b"without an engine"), b"without an engine");
+    assert!(is_served(&page));
+    engine.start();
+    assert!(is_served(&page));
+    // They follow the way out, and what is published.
+    engine.words("network connect --gw-priority 5 other web");
+    engine.until("the page is served by the other network", || {
+        is_served(&page)
+    });
+    engine.words("network disconnect other web");
+    engine.until("and by the first one", || is_served(&page));
+    engine.words("update --publish-rm 80 --publish-add 0:80 web");
+    let moved = port(&engine, "80");
+    assert!(is_served(&moved) && (moved == page || !is_served(&page)));
+    engine.refused("run --rm -p [::1]:0:53/udp busybox true", "TCP alone");
+    engine.words("rm -f web");
+    drop(server);
+    assert!(TcpStream::connect(&echo).is_err());
+    engine.assert_nothing_left();
+}
+
 #[test]
 fn the_default_bridge_has_ipv6_where_it_is_asked_for() {
     let mut engine = Engine::new();
@@ -509,7 +634,6 @@ fn a_container_has_an_interface_on_one_of_the_hosts() {
         ip(&format!("link set {name} {rest}"));
     }
     ip(&format!("link set {other} master {}", engine.bridge()));
-    engine.refused("network create -d macvlan wire", "--opt parent");
     engine.refused(
         "network create -d macvlan -o parent=nowhere0 wire",
         "no interface",
@@ -518,6 +642,10 @@ fn a_container_has_an_interface_on_one_of_the_hosts() {
     engine.words(&format!(
         "network create -d macvlan -o parent={parent} --subnet {subnet} wire"
     ));
+    engine.refused(
+        "create --network wire --network-rate 1m busybox",
+        "a network rate on wire, a macvlan network",
+    );
     // Another address on the same wire is reached by a route to it.
     stay(&engine, "near", "--network wire --cap-add NET_ADMIN");
     engine.words(&format!("exec near ip route add {far} dev eth0"));

@@ -2,9 +2,9 @@
 
 use crate::image::{Image, ListFilter};
 use crate::records::{ImageId, ImageRecord, ReferenceRecord};
-use crate::{Error, Images, Result};
+use crate::{Error, Images, Result, platform};
 use jiff::Timestamp;
-use oci::image::{CONFIG_BYTES_MAX, ConfigFile, History};
+use oci::image::{CONFIG_BYTES_MAX, ConfigFile, History, Platform};
 use oci::{Digest, Reference};
 use patterns::Pattern;
 use std::collections::HashMap;
@@ -16,6 +16,20 @@ const SHORT_ID_DIGITS: usize = 12;
 const ID_DIGITS: usize = 64;
 
 impl Images {
+    /// As [`Images::get`]. An image that does not run on the platform, if one is wanted, counts as not there.
+    pub fn get_for(&self, name_or_id: &str, wanted: Option<&Platform>) -> Result<Image> {
+        let image = self.get(name_or_id)?;
+        let found = &image.config.platform;
+        match wanted.filter(|wanted| !platform::fits(found, wanted)) {
+            None => Ok(image),
+            Some(wanted) => Err(Error::OtherPlatform {
+                name: name_or_id.to_owned(),
+                found: platform::shown(found),
+                wanted: platform::shown(wanted),
+            }),
+        }
+    }
+
     /// The image with this name, ID or unambiguous start of an ID.
     pub fn get(&self, name_or_id: &str) -> Result<Image> {
         let id = self.resolve(name_or_id)?;

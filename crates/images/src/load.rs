@@ -17,7 +17,7 @@ use crate::unpacker::{Unpacked, Unpacker};
 use crate::{Error, ErrorKind, Images, Result, place};
 use jiff::Timestamp;
 use oci::Digest;
-use oci::image::CONFIG_BYTES_MAX;
+use oci::image::{CONFIG_BYTES_MAX, Platform};
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -64,15 +64,16 @@ pub(crate) struct FoundLayer {
 
 impl Images {
     /// Loads the images of an archive: as `docker save` writes it, or an OCI layout as tar; plain or compressed.
-    /// All of them become visible at once, or none.
+    /// All of them become visible at once, or none. With a platform, those that run there; else of several the one that runs here.
     pub fn load(
         &self,
         archive: impl Read + Send,
+        platform: Option<&Platform>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Vec<Loaded>> {
         let mut ingest = self.ingest()?;
         let contents = read_archive(&mut ingest, archive, progress)?;
-        let images = manifests::images(&contents)?;
+        let images = manifests::images(&contents, platform)?;
         publish(&mut ingest, images)
     }
 }

@@ -8,7 +8,7 @@ use crate::platform::{self, host_platform, is_attestation};
 use crate::{Error, Result, place};
 use oci::image::{
     ArchiveImage, ConfigFile, Descriptor, Document, DocumentError, INDEX_DEPTH_MAX, Index, Layout,
-    Manifest, annotation, from_json, media_type,
+    Manifest, Platform, annotation, from_json, media_type,
 };
 use oci::{Digest, Reference};
 use std::collections::HashMap;
@@ -30,8 +30,32 @@ pub(crate) struct ArchivedImage {
     pub(crate) references: Vec<Reference>,
 }
 
-/// The images in what an archive held.
-pub(crate) fn images(contents: &Contents) -> Result<Vec<ArchivedImage>> {
+/// The images in what an archive held: with a platform, those that run there.
+pub(crate) fn images(
+    contents: &Contents,
+    platform: Option<&Platform>,
+) -> Result<Vec<ArchivedImage>> {
+    let images = every_image(contents, platform.unwrap_or(&host_platform()))?;
+    let Some(wanted) = platform else {
+        return Ok(images);
+    };
+    for image in &images {
+        let (digest, config) = &image.config;
+        let config = ConfigFile::parse(config).map_err(unusable(digest.to_string()))?;
+        if !platform::fits(&config.platform, wanted) {
+            let name = image.references.first().map(Reference::familiar);
+            return Err(Error::OtherPlatform {
+                name: name.unwrap_or_else(|| digest.to_string()),
+                found: platform::shown(&config.platform),
+                wanted: platform::shown(wanted),
+            });
+        }
+    }
+    Ok(images)
+}
+
+/// One image of each thing that is named: where that is for several platforms, the one that fits best.
+fn every_image(contents: &Contents, platform: &Platform) -> Result<Vec<ArchivedImage>> {
     let index = match contents.document_at(Path::new("index.json"))? {
         Some((_, bytes)) => Some(layout_index(contents, bytes)?),
         None => None,
@@ -44,7 +68,7 @@ pub(crate) fn images(contents: &Contents) -> Result<Vec<ArchivedImage>> {
         return docker_images(contents, bytes, &known);
     }
     if let Some(index) = index {
-        return layout_images(contents, &index);
+        return layout_images(contents, &index, platform);
     }
     let reason = match contents.document_at(Path::new("repositories"))? {
         Some(_) => "it is of the format of Docker before 1.10, which is not supported",
@@ -206,14 +230,18 @@ fn manifests_by_config(contents: &Contents, index: &Index) -> HashMap<Digest, Di
 }
 
 /// The images of a layout: one of each thing that its index names.
-fn layout_images(contents: &Contents, index: &Index) -> Result<Vec<ArchivedImage>> {
+fn layout_images(
+    contents: &Contents,
+    index: &Index,
+    platform: &Platform,
+) -> Result<Vec<ArchivedImage>> {
     let mut images = Vec::new();
     for descriptor in index
         .manifests
         .iter()
         .filter(|descriptor| !is_attestation(descriptor))
     {
-        images.push(layout_image(contents, descriptor)?);
+        images.push(layout_image(contents, descriptor, platform)?);
     }
     if images.is_empty() {
         return Err(Error::Archive("its index names no image".to_owned()));
@@ -221,8 +249,12 @@ fn layout_images(contents: &Contents, index: &Index) -> Result<Vec<ArchivedImage
     Ok(images)
 }
 
-fn layout_image(contents: &Contents, descriptor: &Descriptor) -> Result<ArchivedImage> {
-    let (digest, manifest) = choose(contents, descriptor, 0)?;
+fn layout_image(
+    contents: &Contents,
+    descriptor: &Descriptor,
+    platform: &Platform,
+) -> Result<ArchivedImage> {
+    let (digest, manifest) = choose(contents, descriptor, platform, 0)?;
     let what = digest.to_string();
     if !media_type::is_config(&manifest.config.media_type) {
         let kind = &manifest.config.media_type;
@@ -253,10 +285,11 @@ fn layout_image(contents: &Contents, descriptor: &Descriptor) -> Result<Archived
     })
 }
 
-/// The manifest that a descriptor means: itself, or that of an index which fits this machine.
+/// The manifest that a descriptor means: itself, or that of an index which fits the platform.
 fn choose(
     contents: &Contents,
     descriptor: &Descriptor,
+    wanted: &Platform,
     depth: usize,
 ) -> Result<(Digest, Box<Manifest>)> {
     let bytes = document(contents, descriptor)?;
@@ -276,22 +309,21 @@ fn choose(
         .iter()
         .filter(|d| !is_attestation(d))
         .collect();
-    let host = host_platform();
     // An archive of one platform may keep the index of all of them.
     let present = |descriptor: &&Descriptor| contents.document_by(&descriptor.digest).is_some();
     let mut there = candidates.iter().copied().filter(present);
     let chosen = match (
-        platform::choose(candidates.iter().copied(), &host),
+        platform::choose(candidates.iter().copied(), wanted),
         there.next(),
         there.next(),
     ) {
         (Some(chosen), _, _) | (None, Some(chosen), None) => chosen,
         _ => {
-            let reason = format!("{what} has no image for {}", platform::shown(&host));
+            let reason = format!("{what} has no image for {}", platform::shown(wanted));
             return Err(Error::Archive(reason));
         }
     };
-    choose(contents, chosen, depth + 1)
+    choose(contents, chosen, wanted, depth + 1)
 }
 
 fn document<'a>(contents: &'a Contents, descriptor: &Descriptor) -> Result<&'a [u8]> {

@@ -37,7 +37,7 @@ impl Store {
     }
 
     pub(crate) fn load(&self, archive: &[u8]) -> Result<Vec<Loaded>> {
-        self.images.load(archive, &mut |_| {})
+        self.images.load(archive, None, &mut |_| {})
     }
 
     /// An image of one file, under a name.

@@ -24,6 +24,8 @@ const AF_INET6: u8 = 10;
 const IFA_F_NODAD: u8 = 2;
 const RT_TABLE_MAIN: u8 = 254;
 const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_NOWHERE: u8 = 255;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
 
@@ -78,11 +80,19 @@ fn default_route(is_ipv6: bool) -> [u8; 12] {
     rtmsg
 }
 
-/// The way to everywhere by a gateway that an interface reaches.
+/// The way to everywhere by a gateway that an interface reaches; an unspecified one: by the interface itself.
 pub(crate) fn add_default_route(index: u32, gateway: IpAddr) -> Message {
+    let mut rtmsg = default_route(gateway.is_ipv6());
+    if gateway.is_unspecified() {
+        rtmsg[6] = RT_SCOPE_LINK;
+        let what = "add the default route by the interface";
+        return Message::new(RTM_NEWROUTE, NLM_F_CREATE, what)
+            .fixed(&rtmsg)
+            .number(RTA_OIF, index);
+    }
     let what = format!("add the default route by {gateway}");
     Message::new(RTM_NEWROUTE, NLM_F_CREATE, what)
-        .fixed(&default_route(gateway.is_ipv6()))
+        .fixed(&rtmsg)
         .number(RTA_OIF, index)
         .attribute(RTA_GATEWAY, &octets(gateway))
 }
@@ -91,8 +101,9 @@ pub(crate) fn add_default_route(index: u32, gateway: IpAddr) -> Message {
 pub(crate) fn remove_default_routes(socket: &mut Socket, is_ipv6: bool) -> Result<(), Error> {
     for _ in 0..DEFAULT_ROUTES_MAX {
         let mut rtmsg = default_route(is_ipv6);
-        // Whoever made it.
+        // Whoever made it, and by whatever it leads.
         rtmsg[5] = 0;
+        rtmsg[6] = RT_SCOPE_NOWHERE;
         let message = Message::new(RTM_DELROUTE, 0, "remove a default route").fixed(&rtmsg);
         match socket.send(vec![message]) {
             // None is left, or there is none of the family yet.

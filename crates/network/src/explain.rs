@@ -70,9 +70,13 @@ impl State {
         let live = Live::read(kernel.firewall.asked(), endpoint)?;
         let mut found = Vec::new();
         for address in endpoint.addresses.iter().map(|address| address.address) {
+            let leads_there = |mapping: &PortMapping| match mapping.is_on_loopback6() {
+                true => endpoint.relayed_to() == Some(address),
+                false => mapping.host_ip.is_ipv6() == address.is_ipv6(),
+            };
             let is_meant = |mapping: &&PortMapping| {
                 (mapping.protocol, mapping.container_port) == (protocol, port)
-                    && mapping.host_ip.is_ipv6() == address.is_ipv6()
+                    && leads_there(mapping)
             };
             let mappings: Vec<_> = endpoint.ports.iter().filter(is_meant).map(Some).collect();
             let mappings = if mappings.is_empty() {
@@ -100,7 +104,11 @@ impl State {
 
 impl Live {
     fn read((socket, table): (&mut Socket, Table<'_>), endpoint: &Endpoint) -> Result<Self> {
-        let known = published(endpoint, &endpoint.ports);
+        let mut known = published(endpoint, &endpoint.ports);
+        if let Some(address) = endpoint.relayed_to() {
+            let relayed = endpoint.ports.iter().filter(|m| m.is_on_loopback6());
+            known.extend(relayed.map(|mapping| (mapping, address)));
+        }
         let mut led = BTreeSet::new();
         let mut sets = BTreeMap::new();
         for known in &known {
@@ -178,7 +186,7 @@ struct Case<'a> {
 impl Case<'_> {
     fn reaches(&self) -> Vec<Reach> {
         if let Some(uplink) = &self.network.config.uplink {
-            let parent = &uplink.parent;
+            let parent = uplink.parent.name();
             let address = self.address;
             let on_wire = format!(
                 "Whoever is on the wire of {parent} reaches it at {address}, past this host and its firewall."
@@ -239,6 +247,11 @@ impl Case<'_> {
             false => format!(" . {host_ip}"),
         };
         let (map, to) = (set_of(&published).name, self.address);
+        if mapping.is_on_loopback6() {
+            return format!(
+                "chain {chain}: map {map} has {protocol} . {host_port}, and the container's shim hands on to {to}"
+            );
+        }
         format!("chain {chain}: map {map} has {protocol} . {host_port}{ip} : {to}")
     }
 
@@ -359,8 +372,12 @@ impl Case<'_> {
             "It is published for this host alone, at {}.",
             Self::at(mapping)
         );
-        let rule = "chain guard: iifname != \"lo\" ip daddr 127.0.0.0/8 drop".to_owned();
-        Some(Reach::of(from, false, why, rule))
+        let rule = match mapping.host_ip.is_ipv6() {
+            false => "chain guard: iifname != \"lo\" ip daddr 127.0.0.0/8 drop",
+            // Nobody else has that address: the kernel takes it from the loopback interface alone.
+            true => "",
+        };
+        Some(Reach::of(from, false, why, rule.to_owned()))
     }
 
     fn same_network(&self) -> Reach {

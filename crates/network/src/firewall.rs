@@ -15,8 +15,9 @@ use crate::nft::{self, Data, End, Expression, Family, Hook, KEY, Set, Table, ct,
 use crate::rate;
 use crate::spoofing::{self, Member};
 use crate::subnet::Subnet;
-use crate::{GatewayMode, PortMapping};
+use crate::{GatewayMode, PortMapping, Protocol};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sys::netlink::{Error, Message, NLM_F_EXCL, Socket};
 
@@ -91,7 +92,15 @@ const OPEN: [Set; 2] = [
     },
 ];
 
-const SETS: [Set; 9] = [
+/// Where connections from ::1 are handed on.
+const LOOPBACK6: Set = Set {
+    name: "loopback6",
+    id: 10,
+    data: &[types::SERVICE],
+    ..PUBLISHED[1]
+};
+
+const SETS: [Set; 10] = [
     BRIDGES,
     FROM,
     INTO,
@@ -101,6 +110,7 @@ const SETS: [Set; 9] = [
     PUBLISHED[1],
     OPEN[0],
     OPEN[1],
+    LOOPBACK6,
 ];
 
 /// What the firewall has to know of a network.
@@ -116,6 +126,9 @@ pub(crate) struct Rules<'a> {
 
 /// A mapping, and the address of the container it leads to.
 pub(crate) type Published<'a> = (&'a PortMapping, IpAddr);
+
+/// A port of ::1, and the one that connections to it are led to.
+pub(crate) type Relayed = (u16, u16);
 
 /// The firewall.
 #[derive(Debug)]
@@ -166,6 +179,7 @@ impl Firewall {
         &mut self,
         networks: &[Rules<'_>],
         published: &[Published<'_>],
+        relayed: &BTreeSet<Relayed>,
         members: &[Member],
     ) -> Result<(), Error> {
         let table = self.table();
@@ -176,9 +190,47 @@ impl Firewall {
         for (set, elements) in by_set(published) {
             messages.extend(table.add_elements(set, &elements, NLM_F_EXCL));
         }
+        messages.extend(table.add_elements(LOOPBACK6, &relays(relayed), NLM_F_EXCL));
         messages.extend(spoofing::rules(self.frames()));
         messages.extend(spoofing::admission(self.frames(), members));
         nft::transaction(&mut self.socket, messages)
+    }
+
+    /// Has ports of ::1 handed on.
+    pub(crate) fn relay(&mut self, relayed: &BTreeSet<Relayed>) -> Result<(), Error> {
+        let elements = relays(relayed);
+        let messages = self.table().add_elements(LOOPBACK6, &elements, NLM_F_EXCL);
+        nft::transaction(&mut self.socket, messages)
+    }
+
+    /// Has them refused again. What is not there any more is no error.
+    pub(crate) fn refuse(&mut self, relayed: &BTreeSet<Relayed>) -> Result<(), Error> {
+        let elements = relays(relayed);
+        self.remove(elements.len(), |table, at| {
+            let elements = at.map_or(&elements[..], |at| &elements[at..=at]);
+            table.remove_elements(LOOPBACK6, elements)
+        })
+    }
+
+    /// Removes elements, all of them or the one at an index: one that is missing would fail them all.
+    fn remove(
+        &mut self,
+        count: usize,
+        removal: impl Fn(Table<'_>, Option<usize>) -> Vec<Message>,
+    ) -> Result<(), Error> {
+        let all = removal(self.table(), None);
+        match nft::transaction(&mut self.socket, all) {
+            Err(error) if error.errno == Errno::NOENT => {}
+            result => return result,
+        }
+        for at in 0..count {
+            let one = removal(self.table(), Some(at));
+            match nft::transaction(&mut self.socket, one) {
+                Err(error) if error.errno == Errno::NOENT => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     /// Publishes.
@@ -192,20 +244,12 @@ impl Firewall {
 
     /// Takes back what was published. What is not there any more is no error.
     pub(crate) fn take_back(&mut self, published: &[Published<'_>]) -> Result<(), Error> {
-        let mut messages = Vec::new();
-        for (set, elements) in by_set(published) {
-            messages.extend(self.table().remove_elements(set, &elements));
-        }
-        match nft::transaction(&mut self.socket, messages) {
-            Err(error) if error.errno == Errno::NOENT && published.len() > 1 => {
-                // One that is missing fails them all: each by itself, then.
-                published
-                    .iter()
-                    .try_for_each(|element| self.take_back(&[*element]))
-            }
-            Err(error) if error.errno == Errno::NOENT => Ok(()),
-            result => result,
-        }
+        self.remove(published.len(), |table, at| {
+            let published = at.map_or(published, |at| &published[at..=at]);
+            let sets = by_set(published).into_iter();
+            sets.flat_map(|(set, elements)| table.remove_elements(set, &elements))
+                .collect()
+        })
     }
 
     /// Bounds what a container sends per second, or takes the bound away.
@@ -343,9 +387,12 @@ fn icmp(is_ipv6: bool) -> Vec<Expression> {
 /// The rules that translate addresses.
 fn translations(table: Table<'_>, networks: &[Rules<'_>]) -> Vec<Message> {
     let mut messages = Vec::new();
-    // There is no way from ::1 to another interface (RFC 4291 section 2.5.3): who tries gets an answer at once, and takes 127.0.0.1.
-    let to_loopback = nft::address_in(End::Destination, Ipv6Addr::LOCALHOST.into(), 128);
-    messages.push(table.rule("output", [nft::family(true), to_loopback, nft::go_back()]));
+    // There is no way from ::1 to another interface (RFC 4291 section 2.5.3): a socket of this host hands connections on.
+    let to_loopback = || nft::address_in(End::Destination, Ipv6Addr::LOCALHOST.into(), 128);
+    let relayed = look_up(LOOPBACK6, true);
+    let parts = [nft::family(true), to_loopback(), relayed, nft::redirect()];
+    messages.push(table.rule("output", parts));
+    messages.push(table.rule("output", [nft::family(true), to_loopback(), nft::go_back()]));
     for chain in ["prerouting", "output"] {
         for is_ipv6 in [false, true] {
             for sets in [PUBLISHED_AT, PUBLISHED] {
@@ -423,20 +470,32 @@ fn by_set(published: &[Published<'_>]) -> Vec<(Set, Vec<nft::Element>)> {
 pub(crate) fn set_of((mapping, address): &Published<'_>) -> Set {
     let family = usize::from(address.is_ipv6());
     match mapping {
+        mapping if mapping.is_on_loopback6() => LOOPBACK6,
         PortMapping { host_port: 0, .. } => OPEN[family],
         mapping if mapping.host_ip.is_unspecified() => PUBLISHED[family],
         _ => PUBLISHED_AT[family],
     }
 }
 
+/// A port in a key, or as a result.
+fn service(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+fn relays(relayed: &BTreeSet<Relayed>) -> Vec<nft::Element> {
+    let element = |(port, to): &Relayed| {
+        let mut key = vec![Protocol::Tcp.number(), 0, 0, 0];
+        key.extend(service(*port));
+        (key, Data::Bytes(service(*to).to_vec()))
+    };
+    relayed.iter().map(element).collect()
+}
+
 pub(crate) fn element((mapping, address): &Published<'_>) -> nft::Element {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let service = |port: u16| {
-        let [high, low] = port.to_be_bytes();
-        [high, low, 0, 0]
     };
     let key = |port, address: Option<IpAddr>| {
         let mut key = vec![mapping.protocol.number(), 0, 0, 0];
@@ -447,7 +506,8 @@ pub(crate) fn element((mapping, address): &Published<'_>) -> nft::Element {
     if mapping.host_port == 0 {
         return (key(mapping.container_port, Some(*address)), Data::None);
     }
-    let specific = Some(mapping.host_ip).filter(|ip| !ip.is_unspecified());
+    let is_in_key = |ip: &IpAddr| !ip.is_unspecified() && !mapping.is_on_loopback6();
+    let specific = Some(mapping.host_ip).filter(is_in_key);
     let mut data = octets(*address);
     data.extend(service(mapping.container_port));
     (key(mapping.host_port, specific), Data::Bytes(data))

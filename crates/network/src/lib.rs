@@ -34,10 +34,10 @@ pub use redirect::redirect_names;
 pub use subnet::Subnet;
 pub use sys::netlink::Error as NetlinkError;
 pub use tunnel::{Tunnel, VXLAN_PORT};
-pub use uplink::{Uplink, UplinkMode};
+pub use uplink::{IpvlanFlag, IpvlanMode, MacvlanMode, Parent, Uplink, UplinkMode};
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 /// How addresses of one family come about.
@@ -186,6 +186,19 @@ pub struct PortMapping {
     pub host_port: u16,
 }
 
+impl PortMapping {
+    /// Whether connections from ::1 come by it once [`Endpoint::relay`] says where they are handed on.
+    pub fn is_relayed(&self) -> bool {
+        let is_for_it = self.host_ip.is_unspecified() || self.is_on_loopback6();
+        self.protocol == Protocol::Tcp && self.host_port != 0 && is_for_it
+    }
+
+    /// Whether it is on ::1 alone.
+    pub fn is_on_loopback6(&self) -> bool {
+        self.host_ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
+    }
+}
+
 /// An address of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
@@ -193,7 +206,7 @@ pub struct Address {
     pub address: IpAddr,
     /// The network's prefix length.
     pub prefix: u8,
-    /// The way out, where there is one.
+    /// The way out, where there is one; unspecified: the interface itself.
     pub gateway: Option<IpAddr>,
 }
 
@@ -212,9 +225,17 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// What is published.
     pub ports: Vec<PortMapping>,
+    /// The port of ::1 at which somebody hands on to it what comes for its ports from ::1, TCP alone.
+    pub relay: Option<u16>,
 }
 
 impl Endpoint {
+    /// The address to which connections from ::1 are handed on.
+    pub fn relayed_to(&self) -> Option<IpAddr> {
+        let address = self.address(false).or_else(|| self.address(true));
+        address.map(|address| address.address)
+    }
+
     /// Its address of a family.
     pub fn address(&self, is_ipv6: bool) -> Option<&Address> {
         self.addresses

@@ -20,6 +20,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -191,6 +192,34 @@ pub(crate) fn create_port(
     socket.send(vec![message])
 }
 
+/// Makes an interface of the host, on another one where its kind is on one, and brings it up. `data`: what its kind has to know.
+pub(crate) fn create(
+    socket: &mut Socket,
+    name: &str,
+    parent: Option<u32>,
+    kind: &'static str,
+    data: impl FnOnce(Message) -> Message,
+    alias: &str,
+) -> Result<(), Error> {
+    let what = format!("create {kind} {name}");
+    let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, what)
+        .fixed(&ifinfo(0, 0))
+        .text(IFLA_IFNAME, name);
+    if let Some(parent) = parent {
+        message = message.number(IFLA_LINK, parent);
+    }
+    let message = message.nest(IFLA_LINKINFO, |info| {
+        info.attribute(IFLA_INFO_KIND, kind.as_bytes())
+            .nest(IFLA_INFO_DATA, data)
+    });
+    // A new link takes no alias yet.
+    let named = Message::new(RTM_NEWLINK, 0, format!("set link {name} up"))
+        .fixed(&ifinfo(0, IFF_UP))
+        .text(IFLA_IFNAME, name)
+        .attribute(IFLA_IFALIAS, alias.as_bytes());
+    socket.send(vec![message, named])
+}
+
 /// What an interface on another one is to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewLink<'a> {
@@ -250,32 +279,52 @@ pub(crate) fn loopback_up(socket: &mut Socket) -> Result<(), Error> {
 
 /// The names of the interfaces on a bridge.
 pub(crate) fn ports_of(socket: &mut Socket, bridge: u32) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
+    let links = list(socket)?.into_iter();
+    let on_it = links.filter(|link| link.master == Some(bridge));
+    Ok(on_it.map(|link| link.name).collect())
+}
+
+/// The alias of an interface, if it is there and has one.
+pub(crate) fn alias(socket: &mut Socket, name: &str) -> Result<Option<String>, Error> {
+    let mut links = list(socket)?.into_iter();
+    Ok(links
+        .find(|link| link.name == name)
+        .and_then(|link| link.alias))
+}
+
+/// What is listed of an interface.
+#[derive(Debug, Default)]
+struct Link {
+    name: String,
+    /// The index of the bridge that it is on.
+    master: Option<u32>,
+    alias: Option<String>,
+}
+
+fn list(socket: &mut Socket) -> Result<Vec<Link>, Error> {
+    let mut links = Vec::new();
     let message =
         Message::unacknowledged(RTM_GETLINK, NLM_F_DUMP, "list links").fixed(&ifinfo(0, 0));
+    let text = |value: &[u8]| {
+        let text = String::from_utf8_lossy(value);
+        text.trim_end_matches('\0').to_owned()
+    };
     socket.dump(message, |body| {
-        let mut name = None;
-        let mut master = None;
+        let mut link = Link::default();
         for (kind, value) in attributes(body.get(16..).unwrap_or_default()) {
             match kind {
-                IFLA_IFNAME => {
-                    name = std::str::from_utf8(value)
-                        .ok()
-                        .map(|name| name.trim_end_matches('\0'))
-                }
+                IFLA_IFNAME => link.name = text(value),
+                IFLA_IFALIAS => link.alias = Some(text(value)),
                 IFLA_MASTER => {
-                    master = value
-                        .first_chunk::<4>()
-                        .map(|index| u32::from_ne_bytes(*index))
+                    let index = value.first_chunk::<4>();
+                    link.master = index.map(|index| u32::from_ne_bytes(*index));
                 }
                 _ => {}
             }
         }
-        if master == Some(bridge) {
-            names.extend(name.map(str::to_owned));
-        }
+        links.push(link);
     })?;
-    Ok(names)
+    Ok(links)
 }
 
 /// Runs `work` in a network namespace, on a thread of its own that ends with it: a thread that has entered a namespace

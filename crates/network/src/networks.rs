@@ -16,7 +16,7 @@ use crate::{
     Protocol, Publish, Rate, Result,
 };
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -165,6 +165,16 @@ impl Networks {
         let exists = network.index.is_some();
         let interface = network.config.interface.clone();
         let tunnel = network.config.tunnel.clone();
+        if let Some(uplink) = network.config.uplink.clone() {
+            let others = state.networks.iter().filter(|(other, _)| *other != key);
+            let parents = others.filter_map(|(_, other)| other.config.uplink.as_ref());
+            let is_shared = parents
+                .into_iter()
+                .any(|other| other.parent.name() == uplink.parent.name());
+            if !is_shared {
+                uplink.lower(&mut link::open()?)?;
+            }
+        }
         if exists && let Some(kernel) = &mut state.kernel {
             if let Some(tunnel) = tunnel {
                 link::delete(&mut kernel.links, &tunnel.interface())?;
@@ -260,10 +270,16 @@ impl Networks {
                 .iter()
                 .find(|address| address.is_ipv6() == is_ipv6);
             let has_gateway = network.config.has_gateway(is_ipv6) && !network.config.internal;
+            let uplink = network.config.uplink.as_ref();
+            let is_routed = uplink.is_some_and(|uplink| uplink.mode.is_routed());
             let taken = match &mut network.pools[usize::from(is_ipv6)] {
                 Some(pool) => pool.take(wanted.copied()).map(|address| {
                     let range = pool.range();
-                    let gateway = has_gateway.then(|| range.gateway());
+                    let gateway = has_gateway.then(|| match (is_routed, is_ipv6) {
+                        (false, _) => range.gateway(),
+                        (true, false) => Ipv4Addr::UNSPECIFIED.into(),
+                        (true, true) => Ipv6Addr::UNSPECIFIED.into(),
+                    });
                     let prefix = range.subnet.prefix();
                     addresses.push(Address {
                         address,
@@ -295,6 +311,7 @@ impl Networks {
             addresses,
             link_local: request.link_local,
             ports: Vec::new(),
+            relay: None,
         };
         let name = endpoint.host_interface.clone();
         network.endpoints.insert(name, endpoint.clone());
@@ -428,7 +445,9 @@ impl Networks {
         let mut state = self.lock();
         state.network(to_key)?.check_publishes()?;
         state.unlead(from_key, from, &from.ports)?;
-        let has_family = |mapping: &PortMapping| to.address(mapping.host_ip.is_ipv6()).is_some();
+        let has_family = |mapping: &PortMapping| {
+            mapping.is_on_loopback6() || to.address(mapping.host_ip.is_ipv6()).is_some()
+        };
         let (moved, lost): (Vec<_>, Vec<_>) = from.ports.iter().copied().partition(has_family);
         if let Err(error) = state.lead(to_key, to, &moved) {
             // The first error is the one to tell.
@@ -438,6 +457,15 @@ impl Networks {
         lost.iter()
             .for_each(|mapping| state.ports.give_back(mapping));
         Ok(moved)
+    }
+
+    /// Has connections from ::1 to an endpoint's ports come to a port of ::1, where somebody hands them on; None: they are refused.
+    ///
+    /// # Errors
+    /// As the kernel.
+    pub fn relay(&self, key: &str, endpoint: &Endpoint, port: Option<u16>) -> Result<()> {
+        let mut state = self.lock();
+        state.change(key, endpoint, |known| known.relay = port)
     }
 
     /// Takes ports of an endpoint back.
@@ -538,15 +566,19 @@ fn split(
     for request in requests {
         let mut host_ips = Vec::new();
         for host_ip in &request.host_ips {
+            if host_ip.is_ipv6() && host_ip.is_loopback() {
+                if request.protocol != Protocol::Tcp {
+                    return Err(Failure::Invalid(format!(
+                        "cannot publish port {}/{} on ::1: TCP alone is handed on from there; 127.0.0.1 takes it",
+                        request.container_port, request.protocol
+                    )));
+                }
+                host_ips.push(*host_ip);
+                continue;
+            }
             if endpoint.address(host_ip.is_ipv6()).is_none() {
                 return Err(Failure::Invalid(format!(
                     "cannot publish port {} on {host_ip}: the container has no address of its family",
-                    request.container_port
-                )));
-            }
-            if *host_ip == IpAddr::V6(Ipv6Addr::LOCALHOST) {
-                return Err(Failure::Invalid(format!(
-                    "cannot publish port {} on ::1: the kernel has no way from there to a container; 127.0.0.1 has one",
                     request.container_port
                 )));
             }

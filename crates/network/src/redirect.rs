@@ -4,9 +4,10 @@
 
 use crate::nft::{self, End, Family, Hook, KEY, Table, meta};
 use crate::{Failure, Protocol, Result, link};
+use rustix::io::Errno;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
-use sys::netlink::Socket;
+use sys::netlink::{Message, Socket};
 
 /// The table in the container's network namespace.
 const TABLE: Table<'_> = Table {
@@ -42,34 +43,46 @@ pub fn redirect_names(
     ports: &[(Protocol, u16)],
 ) -> Result<()> {
     link::inside(netns, || {
-        let mut messages = TABLE.anew();
-        let hook = Hook {
-            kind: "filter",
-            number: nft::OUTPUT,
-            priority: -150,
-        };
-        messages.push(TABLE.chain("output", Some(hook)));
-        for (protocol, port) in ports {
-            let checksum = checksum(*protocol)?;
-            let asked = (End::Destination, DESTINATION_PORT, DOMAIN, *port);
-            let answered = (End::Source, SOURCE_PORT, *port, DOMAIN);
-            for (end, at, from, to) in [asked, answered] {
-                let found = vec![
-                    nft::load_meta(KEY, meta::L4PROTO),
-                    nft::equals(&[protocol.number()]),
-                    nft::payload(KEY, nft::TRANSPORT_HEADER, at, 2),
-                    nft::equals(&from.to_be_bytes()),
-                ];
-                let parts = [
-                    nft::family(false),
-                    nft::address_in(end, address.into(), 32),
-                    found,
-                    nft::rewrite(at, to.to_be_bytes(), checksum),
-                ];
-                messages.push(TABLE.rule("output", parts));
-            }
-        }
         let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
-        Ok(nft::transaction(&mut socket, messages)?)
+        let mut make = |mut messages: Vec<Message>| {
+            messages.extend(rules(address, ports)?);
+            Ok(nft::transaction(&mut socket, messages)?)
+        };
+        // Deleting a table costs whoever closes the socket a grace period of the kernel, longer than all of the rest of a start.
+        match make(vec![TABLE.first()]) {
+            Err(Failure::Netlink(error)) if error.errno == Errno::EXIST => make(TABLE.anew()),
+            result => result,
+        }
     })
+}
+
+/// What the table has in it.
+fn rules(address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
+    let hook = Hook {
+        kind: "filter",
+        number: nft::OUTPUT,
+        priority: -150,
+    };
+    let mut messages = vec![TABLE.chain("output", Some(hook))];
+    for (protocol, port) in ports {
+        let checksum = checksum(*protocol)?;
+        let asked = (End::Destination, DESTINATION_PORT, DOMAIN, *port);
+        let answered = (End::Source, SOURCE_PORT, *port, DOMAIN);
+        for (end, at, from, to) in [asked, answered] {
+            let found = vec![
+                nft::load_meta(KEY, meta::L4PROTO),
+                nft::equals(&[protocol.number()]),
+                nft::payload(KEY, nft::TRANSPORT_HEADER, at, 2),
+                nft::equals(&from.to_be_bytes()),
+            ];
+            let parts = [
+                nft::family(false),
+                nft::address_in(end, address.into(), 32),
+                found,
+                nft::rewrite(at, to.to_be_bytes(), checksum),
+            ];
+            messages.push(TABLE.rule("output", parts));
+        }
+    }
+    Ok(messages)
 }

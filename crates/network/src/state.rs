@@ -1,7 +1,7 @@
 //! What is known of the networks of an engine, and how the kernel is brought to it.
 
 use crate::configure::prepare_host;
-use crate::firewall::{Firewall, Published, Rules};
+use crate::firewall::{Firewall, Published, Relayed, Rules};
 use crate::ipam::{self, Pool};
 use crate::link;
 use crate::ports::Ports;
@@ -92,7 +92,7 @@ impl Network {
         if let Some(uplink) = &self.config.uplink {
             return Err(Failure::Invalid(format!(
                 "cannot publish ports: containers on the host's interface {} are reached at their own addresses",
-                uplink.parent
+                uplink.parent.name()
             )));
         }
         Ok(())
@@ -153,8 +153,11 @@ impl State {
         let published: Vec<Published<'_>> = endpoints()
             .flat_map(|(_, endpoint)| published(endpoint, &endpoint.ports))
             .collect();
+        let relayed: BTreeSet<Relayed> = endpoints().flat_map(|(_, e)| relayed(e)).collect();
         let members: Vec<Member> = endpoints().filter_map(|(n, e)| n.member(e)).collect();
-        kernel.firewall.rebuild(&rules, &published, &members)?;
+        kernel
+            .firewall
+            .rebuild(&rules, &published, &relayed, &members)?;
         for (interface, rate) in up.flat_map(|network| &network.rates) {
             kernel.firewall.bound(interface, rate.send)?;
         }
@@ -171,7 +174,7 @@ impl State {
         if let Some(uplink) = &network.config.uplink {
             return Err(Failure::Invalid(format!(
                 "what passes an interface on the host's {} cannot be limited: the host has no end of it",
-                uplink.parent
+                uplink.parent.name()
             )));
         }
         let interface = &endpoint.host_interface;
@@ -260,8 +263,7 @@ impl State {
         }
         self.find_pools(shared, key)?;
         if let Some(uplink) = self.network(key)?.config.uplink.clone() {
-            uplink.parent_index(&self.kernel(shared)?.links)?;
-            return Ok(());
+            return uplink.raise(&mut self.kernel(shared)?.links);
         }
         self.rebuild()?;
         self.make_bridge(key)
@@ -358,12 +360,9 @@ impl State {
         endpoint: &Endpoint,
         ports: &[PortMapping],
     ) -> Result<()> {
-        let (network, kernel) = self.in_force(key)?;
+        let (_, kernel) = self.in_force(key)?;
         kernel.firewall.publish(&published(endpoint, ports))?;
-        if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
-            known.ports.extend(ports);
-        }
-        Ok(())
+        self.change(key, endpoint, |known| known.ports.extend(ports))
     }
 
     /// Has them lead nowhere.
@@ -373,14 +372,41 @@ impl State {
         endpoint: &Endpoint,
         ports: &[PortMapping],
     ) -> Result<()> {
-        let (network, kernel) = self.in_force(key)?;
+        let (_, kernel) = self.in_force(key)?;
         kernel.firewall.take_back(&published(endpoint, ports))?;
-        if let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) {
-            let gone: BTreeSet<&PortMapping> = ports.iter().collect();
+        let gone: BTreeSet<&PortMapping> = ports.iter().collect();
+        self.change(key, endpoint, |known| {
             known.ports.retain(|mapping| !gone.contains(mapping));
-        }
-        Ok(())
+        })
     }
+
+    /// Changes what is known of an endpoint, and what of ::1 is handed on with it.
+    pub(crate) fn change(
+        &mut self,
+        key: &str,
+        endpoint: &Endpoint,
+        change: impl FnOnce(&mut Endpoint),
+    ) -> Result<()> {
+        let (network, kernel) = self.in_force(key)?;
+        let Some(known) = network.endpoints.get_mut(&endpoint.host_interface) else {
+            return Ok(());
+        };
+        let before = relayed(known);
+        change(known);
+        let after = relayed(known);
+        let of = |all: &BTreeSet<Relayed>, others| all.difference(others).copied().collect();
+        kernel.firewall.refuse(&of(&before, &after))?;
+        Ok(kernel.firewall.relay(&of(&after, &before))?)
+    }
+}
+
+/// The ports of ::1 that are handed on: those of TCP that are published on all addresses, or on this one.
+fn relayed(endpoint: &Endpoint) -> BTreeSet<Relayed> {
+    let Some(to) = endpoint.relay else {
+        return BTreeSet::new();
+    };
+    let relayed = endpoint.ports.iter().filter(|mapping| mapping.is_relayed());
+    relayed.map(|mapping| (mapping.host_port, to)).collect()
 }
 
 /// The mappings of an endpoint with the addresses they lead to.
@@ -390,7 +416,7 @@ pub(crate) fn published<'a>(
 ) -> Vec<Published<'a>> {
     let lead = |mapping: &'a PortMapping| {
         let address = endpoint.address(mapping.host_ip.is_ipv6())?;
-        Some((mapping, address.address))
+        (!mapping.is_on_loopback6()).then_some((mapping, address.address))
     };
     ports.iter().filter_map(lead).collect()
 }

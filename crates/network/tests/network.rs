@@ -5,10 +5,11 @@
 mod support;
 
 use network::{
-    Addressing, BridgeConfig, Endpoint, Failure, Networks, Protocol, Range, Uplink, UplinkMode,
+    Addressing, BridgeConfig, Endpoint, Failure, IpvlanFlag, IpvlanMode, MacvlanMode, Networks,
+    Parent, Protocol, Range, Uplink, UplinkMode,
 };
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use support::{
     KEY, Member, WAIT, add, ask_tcp, links, networks, on_host, publish, reaches, request, run,
@@ -75,14 +76,6 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
         for address in [Ipv4Addr::LOCALHOST.into(), v4, v6] {
             served.serves(80, || ask_tcp((address, 8080).into()));
         }
-        // The loopback address of IPv6 leads nowhere, and says so at once.
-        let listener = support::listen(&served.namespace, 80);
-        let refused = std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-        drop(listener);
-        let request = publish(Protocol::Tcp, 80, "::1", 8081);
-        let refused = networks.publish(KEY, &served.endpoint, &[request]);
-        assert!(refused.unwrap_err().to_string().contains("no way"));
         // Another container of the network and the container itself, by way of the host.
         for gateway in [v4, v6] {
             served.serves(80, || near.ask((gateway, 8080).into()));
@@ -97,6 +90,69 @@ fn a_published_port_is_reached_from_everywhere_it_should() {
         assert!(!reaches((Ipv4Addr::LOCALHOST, 8080).into()));
         // The ports are free again.
         networks.publish(KEY, &near.endpoint, &requests).unwrap();
+    });
+}
+
+#[test]
+fn connections_from_the_loopback_address_of_ipv6_come_to_who_hands_them_on() {
+    on_host(|| {
+        let networks = networks(bridge());
+        let mut served = Member::new(&networks, KEY, "vetha");
+        let requests = [
+            publish(Protocol::Tcp, 80, "0.0.0.0", 8080),
+            publish(Protocol::Tcp, 80, "::1", 8081),
+            publish(Protocol::Tcp, 80, "127.0.0.1", 8082),
+        ];
+        served.publish(&networks, KEY, &requests);
+        let refused = |port: u16| {
+            let refused = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        // Nobody does yet, and it is said at once.
+        for port in [8080, 8081, 8082] {
+            refused(port);
+        }
+        let relay = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        let port = relay.local_addr().unwrap().port();
+        networks.relay(KEY, &served.endpoint, Some(port)).unwrap();
+        let asked_for = |port: u16| {
+            let client = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            let (connection, _) = relay.accept().unwrap();
+            drop(client);
+            rustix::net::sockopt::ipv6_original_dst(&connection).unwrap()
+        };
+        for port in [8080, 8081] {
+            assert_eq!(
+                asked_for(port),
+                SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)
+            );
+        }
+        refused(8082);
+        let mapping = |port: u16| {
+            let mut ports = served.endpoint.ports.iter().copied();
+            ports.find(|mapping| mapping.host_port == port).unwrap()
+        };
+        let gone = [mapping(8081)];
+        networks.unpublish(KEY, &served.endpoint, &gone).unwrap();
+        refused(8081);
+        asked_for(8080);
+        // It is put back with everything else.
+        run("nft flush ruleset");
+        until("the firewall is back", || {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).is_ok()
+        });
+        relay.accept().unwrap();
+        networks.relay(KEY, &served.endpoint, None).unwrap();
+        refused(8080);
+        networks.relay(KEY, &served.endpoint, Some(port)).unwrap();
+        assert!(networks.disconnect(KEY, &served.endpoint, true).is_empty());
+        refused(8080);
+        let datagrams = publish(Protocol::Udp, 53, "::1", 5353);
+        let near = Member::new(&networks, KEY, "vethb");
+        let failure = networks
+            .publish(KEY, &near.endpoint, &[datagrams])
+            .unwrap_err();
+        assert!(failure.to_string().contains("TCP alone"), "{failure}");
     });
 }
 
@@ -278,7 +334,7 @@ fn ipv6_ports_need_an_ipv6_address_of_the_container() {
         let failure = networks.publish(
             KEY,
             &served.endpoint,
-            &[publish(Protocol::Tcp, 80, "::1", 8084)],
+            &[publish(Protocol::Tcp, 80, "fd00::1", 8084)],
         );
         assert!(
             failure
@@ -295,7 +351,7 @@ fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
         let world = world();
         let uplink = |mode| BridgeConfig {
             uplink: Some(Uplink {
-                parent: "up0".to_owned(),
+                parent: Parent::Host("up0".to_owned()),
                 mode,
             }),
             ipv4: Addressing::Fixed(Range {
@@ -305,8 +361,8 @@ fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
             }),
             ..BridgeConfig::new("br-unused")
         };
-        for (mode, each_other) in [(UplinkMode::Bridge, true), (UplinkMode::Private, false)] {
-            let networks = networks(uplink(mode));
+        for (mode, each_other) in [(MacvlanMode::Bridge, true), (MacvlanMode::Private, false)] {
+            let networks = networks(uplink(UplinkMode::Macvlan(mode)));
             let a = Member::new(&networks, KEY, "vetha");
             let b = Member::new(&networks, KEY, "vethb");
             let listener = support::listen(&a.namespace, 80);
@@ -334,24 +390,92 @@ fn containers_on_an_interface_of_the_host_are_machines_on_its_wire() {
             }
             networks.remove(KEY).unwrap();
         }
-        // Where the kernel has no ipvlan, that is said.
-        let networks = networks(uplink(UplinkMode::Ipvlan));
-        let endpoint = networks.reserve(KEY, request("vetha")).unwrap();
-        let container = support::Namespace::new();
-        match networks.connect(KEY, container.netns.as_fd(), &endpoint, true) {
-            Ok(()) => assert!(container.inside(links).contains("eth0")),
-            Err(error) => assert!(error.to_string().contains("no ipvlan"), "{error}"),
-        }
         let networks = Networks::open("hull0");
         let nowhere = BridgeConfig {
             uplink: Some(Uplink {
-                parent: "nowhere0".to_owned(),
-                mode: UplinkMode::Bridge,
+                parent: Parent::Host("nowhere0".to_owned()),
+                mode: UplinkMode::Macvlan(MacvlanMode::Bridge),
             }),
             ..BridgeConfig::new("br-unused")
         };
         networks.plan(KEY, nowhere).unwrap();
         let refused = networks.raise(KEY).unwrap_err();
         assert!(refused.to_string().contains("no interface"), "{refused}");
+    });
+}
+
+/// Connects a container, and says whether the kernel has what that takes.
+fn connects(
+    config: BridgeConfig,
+    module: &str,
+    check: impl FnOnce(&support::Namespace, &Endpoint),
+) {
+    let networks = Networks::open("hull0");
+    networks.plan(KEY, config).unwrap();
+    let connected = networks.raise(KEY).and_then(|()| {
+        let endpoint = networks.reserve(KEY, request("vetha"))?;
+        let container = support::Namespace::new();
+        networks.connect(KEY, container.netns.as_fd(), &endpoint, true)?;
+        check(&container, &endpoint);
+        networks.withdraw(container.netns.as_fd(), &endpoint)?;
+        assert!(networks.disconnect(KEY, &endpoint, true).is_empty());
+        networks.remove(KEY)
+    });
+    if let Err(error) = connected {
+        let missing = format!("the module {module} is needed");
+        assert!(error.to_string().contains(&missing), "{error}");
+    }
+}
+
+#[test]
+fn ipvlan_has_a_wire_or_routes() {
+    on_host(|| {
+        let _world = world();
+        for mode in [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s] {
+            let config = BridgeConfig {
+                uplink: Some(Uplink {
+                    parent: Parent::Host("up0".to_owned()),
+                    mode: UplinkMode::Ipvlan(mode, IpvlanFlag::Bridge),
+                }),
+                ..BridgeConfig::new("br-unused")
+            };
+            connects(config, "ipvlan", |container, endpoint| {
+                let routes = container.inside(|| run("ip route"));
+                let by_interface = routes.contains("default dev eth0");
+                assert_eq!(by_interface, mode != IpvlanMode::L2, "{routes}");
+                let gateway = endpoint.addresses[0].gateway.unwrap();
+                assert_eq!(gateway.is_unspecified(), by_interface);
+            });
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_is_missing_is_made_and_goes_with_the_network() {
+    on_host(|| {
+        let _world = world();
+        let on = |parent: Parent| BridgeConfig {
+            uplink: Some(Uplink {
+                parent,
+                mode: UplinkMode::Macvlan(MacvlanMode::Bridge),
+            }),
+            ..BridgeConfig::new("br-unused")
+        };
+        for (parent, module) in [
+            (Parent::Host("up0.50".to_owned()), "8021q"),
+            (Parent::Nowhere("dm-network".to_owned()), "dummy"),
+        ] {
+            let name = parent.name().to_owned();
+            connects(on(parent), module, |container, _| {
+                assert!(links().contains(&name));
+                assert!(container.inside(links).contains("eth0"));
+            });
+            assert!(!links().contains(&name), "{}", links());
+        }
+        // What the host has stays.
+        let networks = networks(on(Parent::Host("up0".to_owned())));
+        networks.raise(KEY).unwrap();
+        networks.remove(KEY).unwrap();
+        assert!(links().contains("up0"));
     });
 }

@@ -74,6 +74,17 @@ pub struct Address {
     pub(crate) prefix: String,
 }
 
+/// What is known of a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its name in references.
+    pub name: String,
+    /// The URLs of its mirrors.
+    pub mirrors: Vec<String>,
+    /// Whether its certificate has to be valid.
+    pub secure: bool,
+}
+
 /// One way to a registry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
@@ -127,9 +138,28 @@ impl Registries {
         self.entries.entry(domain.to_owned()).or_default().insecure = true;
     }
 
+    /// Adds a mirror of a registry, behind those that it has.
+    pub fn mirror(&mut self, domain: &str, mirror: Address) {
+        let entry = self.entries.entry(domain.to_owned()).or_default();
+        entry.mirrors.push(mirror);
+    }
+
     /// Serves the names of a registry from an address, as `location` in the file does.
     pub fn locate(&mut self, domain: &str, location: Address) {
         self.entries.entry(domain.to_owned()).or_default().location = Some(location);
+    }
+
+    /// The registries that the configuration names, Docker's first one always among them.
+    pub fn known(&self) -> Vec<Known> {
+        let none = (DEFAULT_DOMAIN.to_owned(), Entry::default());
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::from([none]);
+        entries.extend(self.entries.clone());
+        let known = |(name, entry): (String, Entry)| Known {
+            secure: !self.is_insecure(&name),
+            mirrors: entry.mirrors.iter().map(ToString::to_string).collect(),
+            name,
+        };
+        entries.into_iter().map(known).collect()
     }
 
     /// The ways to a registry, in the order to try them; mirrors too when they will do.

@@ -4,6 +4,7 @@
 use crate::api::{Create, Rootfs, Stdio};
 use crate::cgroup::{Cgroup, CgroupManager, Entry, Unit, Wanted, unified};
 use crate::channel::{Channel, Message};
+use crate::criu::Restoring;
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, reap};
 use crate::init::{Birth, fail, hooks as hooks_of, state, wait_for_go};
@@ -38,6 +39,8 @@ pub struct Container {
     warnings: Vec<String>,
     poststart: Vec<Hook>,
     state: State,
+    /// Of one that is to be made of images: its init only holds a network namespace so far.
+    restoring: Option<Box<Restoring>>,
 }
 
 /// Creates a container: everything up to the execution of its program, for which its init waits at the gate.
@@ -82,6 +85,7 @@ pub fn create(request: Create<'_>) -> Result<Container> {
                 state: state(spec, birth.id, &birth.bundle, Status::Running, pid),
                 cgroup,
                 resctrl,
+                restoring: None,
             })
         }
         Err(error) => {
@@ -111,6 +115,26 @@ fn run_poststop(birth: &Birth<'_>) -> Result<()> {
 }
 
 impl Container {
+    /// One that its start makes of images; `child` goes then.
+    pub(crate) fn to_restore(
+        child: Child,
+        cgroup: Cgroup,
+        restoring: Restoring,
+        state: State,
+    ) -> Self {
+        Self {
+            child,
+            cgroup,
+            resctrl: None,
+            channel: None,
+            terminal: None,
+            warnings: Vec::new(),
+            poststart: hooks_of(&restoring.spec).poststart.clone(),
+            state,
+            restoring: Some(Box::new(restoring)),
+        }
+    }
+
     /// Its init.
     pub fn pid(&self) -> Pid {
         self.child.pid
@@ -150,7 +174,15 @@ impl Container {
     }
 
     /// Opens the gate, and waits until the program was executed or told why not. Init has ended in the latter case.
+    ///
+    /// One of [`crate::prepare_restore`] is restored, and has another init than before.
     pub fn start(&mut self) -> Result<()> {
+        if let Some(restoring) = self.restoring.take() {
+            let child = restoring.finish(&self.child, &mut self.cgroup)?;
+            self.state.pid = child.pid.as_raw_nonzero().get();
+            end(&std::mem::replace(&mut self.child, child))?;
+            return hooks::run("poststart", &self.poststart, &self.state);
+        }
         let Some(channel) = self.channel.take() else {
             return Err(Error::State("the container was started already".into()));
         };

@@ -60,6 +60,7 @@ pub use api::{Create, ExecRequest, Rootfs, Stdio, Target};
 pub use cgroup::{Cgroup, CgroupManager, SubCgroup};
 pub use cli::main;
 pub use create::{Container, create, start_at};
+pub use criu::{FromImages, IMAGES_MARK, NewImages, find_criu, make_images, prepare_restore};
 pub use dbus::BusError;
 pub use error::{Error, ErrorKind, Result};
 pub use exec::{Exec, exec};

@@ -15,20 +15,18 @@ use std::process::Stdio;
 
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/n; sleep 0.05; done";
 
-/// Whether criu can be had; the tests that need it say so when they do nothing.
+/// Whether there is a criu that works with this kernel; the tests that need it say why they do nothing.
 fn has_criu() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|directory| directory.join("criu").is_file());
-    if !found {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or_default();
-        std::io::Write::write_all(
-            &mut std::io::stderr(),
-            format!("{name}: skipped, there is no criu\n").as_bytes(),
-        )
-        .unwrap();
-    }
-    found
+    let why = match std::process::Command::new("criu").arg("check").output() {
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let text = format!("{name}: skipped, criu does not work here: {why}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
+    false
 }
 
 /// Invokes the runtime with standard streams that nobody holds.

@@ -11,18 +11,22 @@ mod names;
 pub mod orphan;
 mod process;
 pub mod protocol;
+mod relay;
+mod services;
 mod state;
+mod stream;
 mod supervisor;
 mod watch;
 
 pub use runtime::cgroup::{Pressure, Stall, Stats, Support as CgroupSupport};
-pub use runtime::user;
+pub use runtime::{IMAGES_MARK as CHECKPOINT_MARK, user};
 
 use crate::protocol::{Failure, Launch, Message, Reply};
 use crate::supervisor::Supervisor;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a shim is called in the process table: the engine gives it as the first argument.
@@ -47,6 +51,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Finds the program that makes and restores checkpoints, criu.
+///
+/// # Errors
+/// It is not in `PATH`; the error says how to get it.
+pub fn find_criu() -> Result<PathBuf, Failure> {
+    runtime::find_criu().map_err(|error| supervisor::runtime_failure(&error))
 }
 
 fn launch() -> io::Result<()> {

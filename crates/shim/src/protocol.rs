@@ -58,6 +58,18 @@ pub struct Launch {
     /// Where output is sent besides.
     #[serde(default)]
     pub remote_log: Option<RemoteLog>,
+    /// The images that its processes are made of, instead of executing a command.
+    #[serde(default)]
+    pub restore: Option<Restore>,
+}
+
+/// What a container is restored from, and by whom.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restore {
+    /// The program criu.
+    pub criu: PathBuf,
+    /// The directory of its images.
+    pub images: PathBuf,
 }
 
 /// Where and how output is recorded.
@@ -146,7 +158,8 @@ pub enum SyslogFormat {
 pub enum Request {
     /// How is the container?
     Status,
-    /// Let the container's process run.
+    /// Let the container's process run. Of a container that is restored, this makes its processes: until then there is but one,
+    /// which holds its network namespace.
     Start,
     /// Send a signal to the init or to an exec.
     Signal {
@@ -168,6 +181,16 @@ pub enum Request {
     Pause,
     /// Undo [`Request::Pause`].
     Resume,
+    /// Make images of the container's processes. The answer comes when they are there; requests on other connections are
+    /// answered meanwhile.
+    Checkpoint {
+        /// The program criu.
+        criu: PathBuf,
+        /// An empty directory.
+        images: PathBuf,
+        /// Whether the container goes on; it is killed otherwise, once the images are there.
+        leave_running: bool,
+    },
     /// Change the limits.
     Update {
         /// What to change; absent values stay.
@@ -185,6 +208,20 @@ pub enum Request {
     Subscribe,
     /// Answer the container's questions for names from now on, by these. The container's network has to be up.
     Names(Names),
+    /// Hand connections on that come from ::1 to published ports, by these routes and no others from now on.
+    Relay {
+        /// Where ports lead.
+        routes: Vec<Route>,
+    },
+}
+
+/// Ports of the host, and where they lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The host's ports, first and last.
+    pub host_ports: (u16, u16),
+    /// Where the first leads; each further one to the next port.
+    pub to: SocketAddr,
 }
 
 /// What a container is told when it asks for names.
@@ -271,7 +308,7 @@ pub enum Reply {
     Failed(Failure),
     /// To the launch and to [`Request::Status`].
     Status(Status),
-    /// To [`Request::Exec`].
+    /// To [`Request::Exec`], and to [`Request::Start`] of a container that was restored.
     Started {
         /// The process id on the host.
         pid: i32,
@@ -282,6 +319,11 @@ pub enum Reply {
     Processes {
         /// Process ids on the host.
         pids: Vec<i32>,
+    },
+    /// To [`Request::Relay`].
+    Relay {
+        /// The port of ::1 that connections are to be led to; None: this host has no ::1.
+        port: Option<u16>,
     },
     /// To [`Request::Names`]: the ports of 127.0.0.11 in the container's network namespace that questions are to come to.
     Names {

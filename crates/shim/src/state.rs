@@ -41,8 +41,8 @@ pub(crate) fn read_spec(bundle: &Path) -> Result<Spec, Failure> {
     })
 }
 
-/// Writes `state`, and listens on the socket.
-pub(crate) fn publish(bundle: &Path, pid: i32, cgroup: PathBuf) -> io::Result<UnixListener> {
+/// Writes `state`.
+pub(crate) fn record(bundle: &Path, pid: i32, cgroup: PathBuf) -> io::Result<()> {
     let shim_pid = rustix::process::getpid().as_raw_pid();
     write(
         bundle,
@@ -52,7 +52,11 @@ pub(crate) fn publish(bundle: &Path, pid: i32, cgroup: PathBuf) -> io::Result<Un
             pid,
             cgroup,
         },
-    )?;
+    )
+}
+
+/// Listens on the socket.
+pub(crate) fn listen(bundle: &Path) -> io::Result<UnixListener> {
     // By a path relative to the bundle: a socket's is limited to 107 bytes.
     std::env::set_current_dir(bundle)?;
     let listener = UnixListener::bind(SOCKET)?;

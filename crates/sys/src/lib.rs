@@ -13,6 +13,7 @@ pub mod interface;
 pub mod mount;
 pub mod netlink;
 pub mod process;
+pub mod quota;
 pub mod root;
 pub mod seccomp;
 pub mod signals;

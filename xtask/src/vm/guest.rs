@@ -2,6 +2,7 @@
 
 use super::image::USER;
 use super::machine::PORT;
+use super::payload::TOOLS;
 use super::plan::{Line, PLAN_FILE, Plan, ROOTLESS, SKIPPED, SUITE_TIMEOUT, Suite};
 use crate::{Result, strays};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -41,7 +42,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         host.say(&Line::Begin {
             suite: suite.name.clone(),
         })?;
-        let failure = run_suite(suite, plan.filter.as_deref(), &mut host)?;
+        let filter = plan.filter.as_deref();
+        let failure = run_suite(suite, &plan.workspace, filter, &mut host)?;
         host.say(&Line::End {
             suite: suite.name.clone(),
             failure,
@@ -67,8 +69,20 @@ impl Host {
 }
 
 /// Runs one test program; why it failed, if it did.
-fn run_suite(suite: &Suite, filter: Option<&str>, host: &mut Host) -> Result<Option<String>> {
+fn run_suite(
+    suite: &Suite,
+    workspace: &Path,
+    filter: Option<&str>,
+    host: &mut Host,
+) -> Result<Option<String>> {
     let mut command = command(suite);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = [workspace.join(TOOLS)]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    if let Ok(path) = std::env::join_paths(directories) {
+        command.env("PATH", path);
+    }
     // What is ignored elsewhere needs a host as this machine.
     command.args(filter).arg("--include-ignored");
     for (_, test, _) in SKIPPED.iter().filter(|(name, ..)| *name == suite.name) {

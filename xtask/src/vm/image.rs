@@ -18,8 +18,9 @@ const TOOLS: [(&str, &str); 3] = [
 ];
 
 /// What the machine has beside the programs that the tests call.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 13] = [
     "apparmor",
+    "criu",
     "dbus",
     "dbus-user-session",
     "initramfs-tools",
@@ -30,6 +31,7 @@ const PACKAGES: [&str; 11] = [
     "systemd-sysv",
     "uidmap",
     "udev",
+    "xfsprogs",
 ];
 
 /// The initrd has what finds the root filesystem and nothing else: under emulation every module costs seconds.

@@ -10,11 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Where the workspace has programs that tests use and that are not its own.
+pub(super) const TOOLS: &str = "target/tools";
+
 /// Room for what tests write beside the programs.
 const SPARE_BYTES: u64 = 1 << 30;
 
 /// Builds the tests and packs them; the disk. `filter`: a suite's name, or a part of tests' names.
 pub(super) fn make(root: &Path, directory: &Path, filter: Option<String>) -> Result<PathBuf> {
+    crate::buildx::install(root)?;
     let artifacts = build(root)?;
     let mut suites: Vec<Suite> = artifacts.iter().filter_map(suite).collect();
     suites.sort_by(|one, other| one.name.cmp(&other.name));
@@ -158,6 +162,28 @@ fn stage(root: &Path, tree: &Path, artifacts: &[Artifact], plan: &Plan) -> std::
         fs::create_dir_all(directory)?;
         fs::create_dir_all(program.parent().unwrap_or(tree))?;
         bytes += fs::copy(&artifact.program, program)?;
+    }
+    Ok(bytes + stage_tools(root, tree)?)
+}
+
+/// The clients of this machine, which are newer than the guest's Debian has them.
+fn stage_tools(root: &Path, tree: &Path) -> std::io::Result<u64> {
+    let tools = tree.join(TOOLS);
+    fs::create_dir_all(&tools)?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let docker = std::env::split_paths(&path).map(|directory| directory.join("docker"));
+    let own = fs::read_dir(root.join(TOOLS))?.map(|entry| entry.map(|entry| entry.path()));
+    let mut bytes = 0;
+    for program in docker
+        .filter(|path| path.is_file())
+        .take(1)
+        .map(Ok)
+        .chain(own)
+    {
+        let program = program?;
+        if let Some(name) = program.file_name() {
+            bytes += fs::copy(&program, tools.join(name))?;
+        }
     }
     Ok(bytes)
 }

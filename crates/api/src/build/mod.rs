@@ -13,6 +13,7 @@ use crate::distribution::{peer, stop_when_gone};
 use crate::http::{BodyReader, Error, Pieces, Reply, stream};
 use crate::images::{failed, line};
 use crate::server::Call;
+use crate::version::Version;
 use api_types as types;
 use builder::lint::Finding;
 use builder::{Built, Progress};
@@ -30,6 +31,13 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
         return kit::build(call);
     }
     let wish = Wish::read(&call.query, call.request.headers())?;
+    let end = match (wish.events, wish.quiet) {
+        (true, _) => End::Events,
+        (false, true) => End::Quiet,
+        (false, false) => End::Text {
+            machine_readable: call.version >= Version::of(30),
+        },
+    };
     let peer = peer(&call.request)?;
     let engine = call.engine.clone();
     let (pieces, response) = stream("application/json");
@@ -43,6 +51,7 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
             engine,
             handle,
             wish,
+            end,
             pieces,
         };
         work.run(body, stopped, begun);
@@ -59,7 +68,19 @@ struct Work {
     engine: Engine,
     handle: Handle,
     wish: Wish,
+    end: End,
     pieces: Pieces,
+}
+
+/// How a client is told which image was built.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// As an event of this engine's own.
+    Events,
+    /// By the ID alone.
+    Quiet,
+    /// In sentences, and since API 1.30 for programs, too.
+    Text { machine_readable: bool },
 }
 
 impl Work {
@@ -71,6 +92,7 @@ impl Work {
         begun: oneshot::Sender<Option<Error>>,
     ) {
         let (quiet, events, check) = (self.wish.quiet, self.wish.events, self.wish.check);
+        let end = self.end;
         let tags: Vec<String> = self
             .wish
             .tags
@@ -109,7 +131,7 @@ impl Work {
             Ok(built)
         });
         match built {
-            Ok(built) => tell_built(&built, &tags, quiet, events, &say),
+            Ok(built) => tell_built(&built, &tags, end, &say),
             Err(error) => say(&failure(&error)),
         }
     }
@@ -124,47 +146,42 @@ fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {
     say(&tell::event(&types::BuildEvent::Checked));
 }
 
-fn tell_built(
-    built: &Built,
-    tags: &[String],
-    quiet: bool,
-    events: bool,
-    say: &dyn Fn(&types::JsonMessage),
-) {
+fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::JsonMessage)) {
     let manifest = built.made.manifest.as_ref();
     let manifest = manifest.and_then(|(manifest, _)| serde_json::to_value(manifest).ok());
     let (id, digits) = match &built.made.id {
         Some(id) => (id.to_string(), id.hex()),
         None => Default::default(),
     };
-    if events {
-        say(&tell::event(&types::BuildEvent::Built {
-            id,
-            manifest,
-            tags: tags.to_vec(),
-            steps: built.steps,
-            cached: built.cached,
-            largest: built.largest.clone(),
-        }));
-        return;
-    }
-    let aux = serde_json::json!({ "ID": id });
-    say(&types::JsonMessage {
-        aux: Some(aux),
-        ..types::JsonMessage::default()
-    });
     let text = |text: String| {
         say(&types::JsonMessage {
             stream: text,
             ..types::JsonMessage::default()
         });
     };
-    if quiet {
-        return text(format!("{id}\n"));
-    }
-    text(format!("Successfully built {}\n", &digits[..12]));
-    for tag in tags {
-        text(format!("Successfully tagged {tag}\n"));
+    match end {
+        End::Events => say(&tell::event(&types::BuildEvent::Built {
+            id,
+            manifest,
+            tags: tags.to_vec(),
+            steps: built.steps,
+            cached: built.cached,
+            largest: built.largest.clone(),
+        })),
+        End::Quiet => text(format!("{id}\n")),
+        End::Text { machine_readable } => {
+            if machine_readable {
+                say(&types::JsonMessage {
+                    aux: Some(serde_json::json!({ "ID": id })),
+                    ..types::JsonMessage::default()
+                });
+            }
+            let short: String = digits.chars().take(12).collect();
+            text(format!("Successfully built {short}\n"));
+            for tag in tags {
+                text(format!("Successfully tagged {tag}\n"));
+            }
+        }
     }
 }
 

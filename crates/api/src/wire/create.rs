@@ -21,7 +21,11 @@ pub(crate) const SHM_BYTES: u64 = 64 << 20;
 type Result<T> = std::result::Result<T, Error>;
 
 /// Reads a request.
-pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<CreateRequest> {
+pub(crate) fn request(
+    name: Option<&str>,
+    body: wire::CreateRequest,
+    below_binds: mounts::BelowBinds,
+) -> Result<CreateRequest> {
     let host = body.host_config.as_deref().cloned().unwrap_or_default();
     refuse(&body, &host)?;
     if body
@@ -62,7 +66,7 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         },
         isolation: isolation(&body, &host)?,
         limits: limits(&host.resources())?,
-        mounts: mounts::read(&host)?,
+        mounts: mounts::read(&host, below_binds)?,
         volumes: keys(&body.volumes),
         network: network(&body, &host)?,
         wishes: wishes(&body)?,
@@ -80,6 +84,7 @@ pub(crate) fn request(name: Option<&str>, body: wire::CreateRequest) -> Result<C
         annotations: host.annotations.clone().unwrap_or_default(),
         health: health(&body)?,
         volumes_from: host.volumes_from.clone().unwrap_or_default(),
+        storage: host.storage_opt.clone().unwrap_or_default(),
         echo: Echo {
             runtime: runtime(&host.runtime)?,
             isolation: host.isolation.clone(),
@@ -134,12 +139,6 @@ fn refuse(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<()> {
         (
             body.network_disabled,
             "NetworkDisabled: use --network none, which",
-        ),
-        (
-            host.storage_opt
-                .as_ref()
-                .is_some_and(|options| !options.is_empty()),
-            "--storage-opt",
         ),
         (host.kernel_memory_tcp != 0, "a limit of TCP memory"),
         (
@@ -622,18 +621,14 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<CreateRequest> {
-        request(None, api_types::from_slice(json.as_bytes()).unwrap())
+        let body = api_types::from_slice(json.as_bytes()).unwrap();
+        request(None, body, mounts::BelowBinds::ReadOnly)
     }
 
     #[test]
     fn what_is_not_there_is_named() {
         use http::StatusCode;
         let asked = [
-            (
-                r#"{"HostConfig":{"StorageOpt":{"size":"1g"}}}"#,
-                StatusCode::NOT_IMPLEMENTED,
-                "--storage-opt",
-            ),
             (
                 r#"{"HostConfig":{"Runtime":"kata"}}"#,
                 StatusCode::BAD_REQUEST,

@@ -1,12 +1,13 @@
 //! A container in full.
 
+use super::long_mounts::long_forms;
 use super::{mac_name, mounts, port_name, summary, time};
 use api_types as wire;
 use engine::Engine;
 use engine::health::{Check, Health};
 use engine::model::{
-    Attachment, Ipc, Isolation, Limits, LogDriver, Namespace, NetworkMode, PortMapping, Restart,
-    Seccomp, Snapshot, Spec, Throttle,
+    Attachment, Ipc, Isolation, Limits, LogDriver, MountForm, Namespace, NetworkMode, PortMapping,
+    Restart, Seccomp, Snapshot, Spec, Throttle,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,20 +73,11 @@ pub(crate) fn inspect(
         },
         size_rw: sizes.map(|(own, _)| signed(own)),
         size_root_fs: sizes.map(|(own, image)| signed(own.saturating_add(image))),
-        mounts: mounts::points(engine, container)
-            .into_iter()
-            .filter(|point| point.kind != "tmpfs" || !is_short_tmpfs(spec, &point.destination))
-            .collect(),
-        config: config(spec),
+        mounts: mounts::points(engine, container),
+        config: config(container),
         network_settings: network_settings(container),
         ..wire::InspectResponse::default()
     }
-}
-
-fn is_short_tmpfs(spec: &Spec, target: &str) -> bool {
-    use engine::model::MountSource;
-    { spec.mounts.iter() }
-        .any(|mount| mount.target == target && matches!(mount.source, MountSource::Tmpfs { .. }))
 }
 
 fn state(container: &Snapshot) -> wire::State {
@@ -142,7 +134,8 @@ fn list(words: &[String]) -> Option<Vec<String>> {
     (!words.is_empty()).then(|| words.to_vec())
 }
 
-fn config(spec: &Spec) -> wire::Config {
+fn config(container: &Snapshot) -> wire::Config {
+    let spec = &container.spec;
     let process = &spec.process;
     let hostname = match spec.isolation.uts {
         Namespace::Private if spec.isolation.hostname.is_empty() => spec.id[..12].to_owned(),
@@ -151,7 +144,7 @@ fn config(spec: &Spec) -> wire::Config {
     let volumes = spec.mounts.iter().filter_map(|mount| match &mount.source {
         engine::model::MountSource::Volume {
             anonymous: true, ..
-        } => Some(mount.target.clone()),
+        } if mount.form == MountForm::Inherited => Some(mount.target.clone()),
         _ => None,
     });
     wire::Config {
@@ -171,6 +164,7 @@ fn config(spec: &Spec) -> wire::Config {
         image: spec.image_reference.clone(),
         volumes: set(volumes),
         working_dir: process.working_dir.clone(),
+        mac_address: main_hardware_address(container),
         entrypoint: list(&process.entrypoint).map(wire::StrSlice),
         labels: Some(spec.labels.clone()),
         stop_signal: spec.lifecycle.stop_signal.clone().unwrap_or_default(),
@@ -179,12 +173,28 @@ fn config(spec: &Spec) -> wire::Config {
     }
 }
 
+/// The hardware address that is asked for on the network of the mode: that is the container's, to clients from before 1.44.
+fn main_hardware_address(container: &Snapshot) -> String {
+    let main = match &container.spec.network.mode {
+        NetworkMode::Bridge => "bridge",
+        NetworkMode::Network(name) => name,
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => "",
+    };
+    let mut attachments = container.state.attachments.iter();
+    let found = attachments.find(|attachment| {
+        attachment.name == main || !main.is_empty() && attachment.network.starts_with(main)
+    });
+    let address = found.and_then(|attachment| attachment.wish.mac_address.clone());
+    address.unwrap_or_default()
+}
+
 fn host_config(container: &Snapshot) -> wire::HostConfig {
     let spec = &container.spec;
     let (isolation, network) = (&spec.isolation, &spec.network);
     let (rows, columns) = spec.process.console_size.unwrap_or_default();
     let mut host = wire::HostConfig {
         binds: list(&mounts::binds(container)),
+        mounts: long_forms(container),
         log_config: wire::LogConfig {
             driver: spec.log.driver.as_str().to_owned(),
             config: Some(spec.log.options.clone()),
@@ -211,6 +221,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
         publish_all_ports: network.publish_all,
         readonly_rootfs: isolation.read_only,
         security_opt: list(&security_options(isolation)),
+        storage_opt: Some(spec.storage.clone()).filter(|options| !options.is_empty()),
         tmpfs: tmpfs(spec),
         uts_mode: own_or_host(&isolation.uts, ""),
         userns_mode: if isolation.user_namespace {
@@ -396,7 +407,7 @@ fn security_options(isolation: &Isolation) -> Vec<String> {
 
 fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
     let mounts = spec.mounts.iter().filter_map(|mount| match &mount.source {
-        engine::model::MountSource::Tmpfs { options } => {
+        engine::model::MountSource::Tmpfs { options } if mount.form == MountForm::Short => {
             Some((mount.target.clone(), options.join(",")))
         }
         _ => None,
@@ -407,7 +418,7 @@ fn tmpfs(spec: &Spec) -> Option<BTreeMap<String, String>> {
 
 /// Links as Docker shows them: who is linked, and as what.
 fn links(engine: &Engine, container: &Snapshot) -> Vec<String> {
-    let links = container.spec.network.links.iter();
+    let links = container.links().iter();
     let shown = links.filter_map(|link| {
         let (id, name) = link.split_once(':')?;
         let target = engine
@@ -554,6 +565,8 @@ fn endpoint(container: &Snapshot, attachment: &Attachment) -> wire::EndpointSett
     };
     let gateway = |is_ipv6| {
         let gateway = endpoint.place(is_ipv6).and_then(|place| place.gateway);
+        // Unspecified: there is a way out, and nobody's address on it.
+        let gateway = gateway.filter(|gateway| !gateway.is_unspecified());
         gateway.map(|gateway| gateway.to_string())
     };
     let prefix = |is_ipv6| endpoint.place(is_ipv6).map_or(0, |place| place.prefix);

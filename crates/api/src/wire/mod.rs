@@ -1,7 +1,10 @@
 //! Between Docker's wire types and the engine's model. Nothing outside this module knows both.
 
+pub(crate) mod changes;
 pub(crate) mod create;
+pub(crate) mod defaults;
 pub(crate) mod inspect;
+mod long_mounts;
 pub(crate) mod mounts;
 pub(crate) mod stats;
 pub(crate) mod summary;

@@ -3,7 +3,7 @@
 use crate::http::Error;
 use api_types as wire;
 use engine::Secret;
-use engine::model::{Mount, MountSource, Snapshot};
+use engine::model::{Mount, MountForm, MountSource, Snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,25 @@ const PROPAGATIONS: [&str; 6] = [
     "private", "rprivate", "shared", "rshared", "slave", "rslave",
 ];
 
+/// What becomes of the mounts below a bind mount that is read-only, unless the request says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BelowBinds {
+    /// They are as read-only, where the kernel can.
+    ReadOnly,
+    /// They are as they were.
+    Kept,
+}
+
 /// Reads all mounts of a request.
-pub(crate) fn read(host: &wire::HostConfig) -> Result<Vec<Mount>> {
+pub(crate) fn read(host: &wire::HostConfig, below: BelowBinds) -> Result<Vec<Mount>> {
     let binds = host.binds.iter().flatten().map(|bind| {
-        let mount = read_bind(bind)?;
+        let mount = read_bind(bind, below)?;
         if matches!(mount.source, MountSource::Volume { .. }) {
             check_driver(&host.volume_driver)?;
         }
         Ok(mount)
     });
-    let mounts = host.mounts.iter().map(read_mount);
+    let mounts = host.mounts.iter().map(|mount| read_mount(mount, below));
     let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| {
         let options = options
             .split(',')
@@ -33,13 +42,14 @@ pub(crate) fn read(host: &wire::HostConfig) -> Result<Vec<Mount>> {
             target: target.clone(),
             source: MountSource::Tmpfs { options },
             read_only: false,
+            form: MountForm::Short,
         })
     });
     binds.chain(mounts).chain(tmpfs).collect()
 }
 
 /// Reads `source:target[:options]`; a source without a slash is a volume.
-fn read_bind(text: &str) -> Result<Mount> {
+fn read_bind(text: &str, below: BelowBinds) -> Result<Mount> {
     let bad = |reason: &str| {
         Error::bad_request(format!("invalid volume specification: '{text}': {reason}"))
     };
@@ -72,7 +82,7 @@ fn read_bind(text: &str) -> Result<Mount> {
             path: PathBuf::from(source),
             propagation,
             non_recursive: false,
-            recursive_read_only: false,
+            recursive_read_only: read_only && below == BelowBinds::ReadOnly,
             create: true,
             mode: mode.to_owned(),
         }
@@ -93,11 +103,12 @@ fn read_bind(text: &str) -> Result<Mount> {
         target: target.to_owned(),
         source,
         read_only,
+        form: MountForm::Short,
     })
 }
 
 /// Reads a mount in its long form.
-fn read_mount(mount: &wire::Mount) -> Result<Mount> {
+fn read_mount(mount: &wire::Mount, below: BelowBinds) -> Result<Mount> {
     let bad = |reason: String| {
         Error::bad_request(format!(
             "invalid mount config for type \"{}\": {reason}",
@@ -121,10 +132,10 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         return Err(bad(format!("field {field} must not be specified")));
     }
     let source = match mount.kind.as_str() {
-        "bind" => bind_source(mount).map_err(bad)?,
+        "bind" => bind_source(mount, below).map_err(bad)?,
         "volume" => volume_source(mount)?,
         "tmpfs" => MountSource::Tmpfs {
-            options: tmpfs_options(mount.tmpfs_options.as_ref()),
+            options: tmpfs_options(mount.tmpfs_options.as_ref()).map_err(bad)?,
         },
         "image" => MountSource::Image {
             reference: match mount.source.as_str() {
@@ -147,11 +158,12 @@ fn read_mount(mount: &wire::Mount) -> Result<Mount> {
         target: mount.target.clone(),
         source,
         read_only: mount.read_only || matches!(mount.kind.as_str(), "image" | "secret"),
+        form: MountForm::Long,
     })
 }
 
 /// The error is the reason.
-fn bind_source(mount: &wire::Mount) -> std::result::Result<MountSource, String> {
+fn bind_source(mount: &wire::Mount, below: BelowBinds) -> std::result::Result<MountSource, String> {
     if !Path::new(&mount.source).is_absolute() {
         let source = &mount.source;
         return Err(format!(
@@ -168,7 +180,9 @@ fn bind_source(mount: &wire::Mount) -> std::result::Result<MountSource, String> 
         path: PathBuf::from(&mount.source),
         propagation,
         non_recursive: options.non_recursive,
-        recursive_read_only: mount.read_only && !options.read_only_non_recursive,
+        recursive_read_only: mount.read_only
+            && !options.read_only_non_recursive
+            && below == BelowBinds::ReadOnly,
         create: options.create_mountpoint,
         mode: String::new(),
     })
@@ -206,7 +220,7 @@ pub(crate) fn check_driver(name: &str) -> Result<()> {
 }
 
 /// The permissions of a secret unless asked otherwise, as Swarm's.
-const SECRET_MODE: u32 = 0o444;
+pub(super) const SECRET_MODE: u32 = 0o444;
 
 fn secret(mount: &wire::Mount) -> MountSource {
     let options = mount.secret_options.clone().unwrap_or_default();
@@ -222,9 +236,10 @@ fn anonymous_name() -> Result<String> {
     engine::random_id().map_err(Error::from)
 }
 
-fn tmpfs_options(options: Option<&wire::TmpfsOptions>) -> Vec<String> {
+/// The error is the reason.
+fn tmpfs_options(options: Option<&wire::TmpfsOptions>) -> std::result::Result<Vec<String>, String> {
     let Some(options) = options else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let mut list = Vec::new();
     if options.size_bytes > 0 {
@@ -233,12 +248,21 @@ fn tmpfs_options(options: Option<&wire::TmpfsOptions>) -> Vec<String> {
     if options.mode > 0 {
         list.push(format!("mode={:o}", options.mode));
     }
-    list.extend(options.options.iter().map(|words| words.join("=")));
-    list
+    for words in &options.options {
+        match words.first().map(String::as_str) {
+            Some("exec" | "noexec") if words.len() <= 2 => list.push(words.join("=")),
+            Some(other) if words.len() <= 2 => return Err(format!("invalid option: {other}")),
+            _ => return Err("invalid option array length".to_owned()),
+        }
+    }
+    Ok(list)
 }
 
-/// The mounts as inspection shows them; a tmpfs given with `--tmpfs` is not among them.
+/// The mounts as inspection shows them. A tmpfs of the short form is not among them.
 pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire::MountPoint> {
+    let is_shown = |mount: &&Mount| {
+        !(mount.form == MountForm::Short && matches!(mount.source, MountSource::Tmpfs { .. }))
+    };
     let point = |mount: &Mount| match &mount.source {
         MountSource::Bind {
             path,
@@ -286,7 +310,10 @@ pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire:
             ..wire::MountPoint::default()
         },
     };
-    container.spec.mounts.iter().map(point).collect()
+    { container.spec.mounts.iter() }
+        .filter(is_shown)
+        .map(point)
+        .collect()
 }
 
 /// The mounts as the request's short form had them.
@@ -307,7 +334,10 @@ pub(crate) fn binds(container: &Snapshot) -> Vec<String> {
             mode => format!("{source}:{}:{mode}", mount.target),
         })
     };
-    container.spec.mounts.iter().filter_map(bind).collect()
+    { container.spec.mounts.iter() }
+        .filter(|mount| mount.form == MountForm::Short)
+        .filter_map(bind)
+        .collect()
 }
 
 #[cfg(test)]
@@ -316,12 +346,12 @@ mod tests {
 
     #[test]
     fn binds_are_read_as_docker_does() {
-        let mount = read_bind("/a:/b:ro,rslave").unwrap();
+        let mount = read_bind("/a:/b:ro,rslave", BelowBinds::Kept).unwrap();
         assert!(mount.read_only);
         assert!(
             matches!(mount.source, MountSource::Bind { propagation: Some(p), .. } if p == "rslave")
         );
-        let mount = read_bind("data:/b:nocopy").unwrap();
+        let mount = read_bind("data:/b:nocopy", BelowBinds::Kept).unwrap();
         assert!(matches!(
             mount.source,
             MountSource::Volume { no_copy: true, .. }
@@ -336,7 +366,7 @@ mod tests {
             "data:/b:shared",
             "/a:/b:nocopy",
         ] {
-            assert!(read_bind(bad).is_err(), "{bad:?}");
+            assert!(read_bind(bad, BelowBinds::Kept).is_err(), "{bad:?}");
         }
     }
 }

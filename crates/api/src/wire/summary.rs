@@ -208,11 +208,15 @@ impl Selection {
         container: &Snapshot,
         times: &BTreeMap<&str, jiff::Timestamp>,
     ) -> bool {
+        // A list of a thousand is mostly of those that do not run: this comes before all that costs something.
+        let state = &container.state;
+        if !(self.all || state.phase.is_running() || state.phase == Phase::Restarting) {
+            return false;
+        }
         let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
             !self.filters.contains(name) || self.filters.get(name).any(matches)
         };
         let spec = &container.spec;
-        let state = &container.state;
         let health = state.health.as_ref().map(|health| health.status);
         let labels = self
             .filters
@@ -221,7 +225,9 @@ impl Selection {
                 Some((name, value)) => spec.labels.get(name).is_some_and(|label| label == value),
                 None => spec.labels.contains_key(filter),
             });
-        let name = format!("/{}", container.name);
+        let named = |regex: &regex_lite::Regex| {
+            regex.is_match(&container.name) || regex.is_match(&format!("/{}", container.name))
+        };
         let exited =
             |code: &str| state.phase == Phase::Exited && code.parse() == Ok(state.exit_code);
         let mounted = |wanted: &str| {
@@ -232,15 +238,15 @@ impl Selection {
                 _ => mount.target == wanted,
             })
         };
-        let id = image_id(&spec.image);
         let ancestor = |wanted: &str| {
+            let id = image_id(&spec.image);
             let hex = id.strip_prefix("sha256:").unwrap_or(&id);
             spec.image_reference == wanted
                 || spec.image_reference == format!("{wanted}:latest")
                 || id == wanted
                 || (wanted.len() >= 12 && hex.starts_with(wanted))
         };
-        let networks = super::inspect::endpoints(container);
+        let network = |network: &str| super::inspect::endpoints(container).contains_key(network);
         let port = |wanted: &str| {
             ports(container)
                 .iter()
@@ -251,14 +257,9 @@ impl Selection {
                 port.public_port != 0 && port_matches(port.private_port, &port.protocol, wanted)
             })
         };
-        (self.all || state.phase.is_running() || state.phase == Phase::Restarting)
-            && labels
+        labels
             && any("id", &|prefix| spec.id.starts_with(prefix))
-            && (self.names.is_empty()
-                || self
-                    .names
-                    .iter()
-                    .any(|regex| regex.is_match(&name) || regex.is_match(&name[1..])))
+            && (self.names.is_empty() || self.names.iter().any(named))
             && any("status", &|status| status == state.phase.as_str())
             && any("exited", &exited)
             && any("health", &|word| health.map_or("none", Status::as_str) == word)
@@ -266,7 +267,7 @@ impl Selection {
             && any("is-task", &|word| matches!(word, "0" | "false"))
             && any("ancestor", &ancestor)
             && any("volume", &mounted)
-            && any("network", &|network| networks.contains_key(network))
+            && any("network", &network)
             && any("expose", &port)
             && any("publish", &published)
             && times.get("before").is_none_or(|time| spec.created < *time)

@@ -191,14 +191,13 @@ impl Build<'_> {
             .images
             .make_image(config, &part.layers, None)
             .doing(doing)?;
+        self.engine.new_image_event(&id.to_string());
         for tag in names {
             let tagged = self.images.tag(&id.to_string(), tag);
             tagged.doing(|| format!("tag the image {}", tag.familiar()))?;
             let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
             self.engine.image_event("tag", &id.to_string(), name);
         }
-        self.engine
-            .image_event("build", &id.to_string(), BTreeMap::new());
         Ok(id)
     }
 

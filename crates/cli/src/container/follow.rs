@@ -36,8 +36,9 @@ pub(crate) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Starts the container and stays until its end, or until the user detaches; returns the exit code.
-    pub(crate) async fn start(&self, signals: Signals) -> Result<u8> {
+    /// Starts the container, by a request as [`start_request`] makes it, and stays until its end, or until the user detaches; returns the
+    /// exit code.
+    pub(crate) async fn start(&self, request: &Request, signals: Signals) -> Result<u8> {
         let connection = self.connect().await?;
         let condition = if self.auto_remove {
             "removed"
@@ -48,7 +49,7 @@ impl Follow<'_> {
         if self.client.version() >= WAIT_HAS_CONDITIONS {
             wait.begin().await;
         }
-        if let Err(error) = start(self.client, self.id).await {
+        if let Err(error) = start(self.client, request).await {
             drop(connection);
             if self.auto_remove {
                 // The engine removes what did not start; its name is free when this command ends. The start's error is
@@ -128,9 +129,13 @@ impl Follow<'_> {
 }
 
 /// `POST /containers/{id}/start`.
-pub(crate) async fn start(client: &Client, id: &str) -> Result<()> {
-    let request = Request::post(&["containers", id, "start"]);
-    client.call(&request).await.map_err(Error::NotStarted)
+pub(crate) fn start_request(id: &str) -> Request {
+    Request::post(&["containers", id, "start"])
+}
+
+/// Starts a container.
+pub(crate) async fn start(client: &Client, request: &Request) -> Result<()> {
+    client.call(request).await.map_err(Error::NotStarted)
 }
 
 /// A wait for a container's end.

@@ -2,7 +2,7 @@
 
 use crate::app::{Arity, Command};
 use crate::container::create::{not_run, prepare, send};
-use crate::container::follow::{Follow, finish, start};
+use crate::container::follow::{Follow, finish, start, start_request};
 use crate::container::options::{CONTAINER_FLAGS, CREATE_FLAGS};
 use crate::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_NOT_RUN, Error, Result};
 use crate::flags::{Flag, Matches};
@@ -67,9 +67,9 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
                 attach,
                 auto_remove: matches.on("rm"),
             };
-            follow.start(signals).await
+            follow.start(&start_request(&id), signals).await
         }
-        false => start(client, &id)
+        false => start(client, &start_request(&id))
             .await
             .and_then(|()| output::line(&id))
             .map(|()| 0),

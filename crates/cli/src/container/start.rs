@@ -1,7 +1,7 @@
 //! `hull start`.
 
 use crate::app::{Arity, Command};
-use crate::container::follow::{Follow, finish, start};
+use crate::container::follow::{Follow, finish, start, start_request};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::objects;
@@ -13,13 +13,10 @@ use client::Request;
 
 const FLAGS: &[Flag] = &[
     Flag::bool("attach", "Attach stdout and stderr, and pass signals on").short('a'),
-    Flag::text(
-        "checkpoint",
-        "Restore from this checkpoint (not supported yet)",
-    ),
+    Flag::text("checkpoint", "Restore from this checkpoint"),
     Flag::text(
         "checkpoint-dir",
-        "Directory of checkpoints (not supported yet)",
+        "Directory of checkpoints instead of the container's own",
     ),
     Flag::text("detach-keys", "Keys that detach from the container"),
     Flag::bool("interactive", "Attach stdin").short('i'),
@@ -36,18 +33,16 @@ pub(crate) const START: Command = Command {
 };
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    for flag in ["checkpoint", "checkpoint-dir"] {
-        if matches.given(flag) {
-            return Err(Error::msg(format!("--{flag} is not supported yet")));
-        }
-    }
     if matches.on("attach") || matches.on("interactive") {
         return attached(session, matches).await;
+    }
+    if !matches.text("checkpoint").is_empty() {
+        return restored(session, matches).await;
     }
     let client = session.client().await?;
     let mut failed = Vec::new();
     for name in &matches.args {
-        match objects::named(name, start(client, name)).await {
+        match objects::named(name, start(client, &start_request(name))).await {
             Ok(()) => output::line(name)?,
             Err(error) => {
                 output::complain(&crate::error::chain(&error));
@@ -62,6 +57,21 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             failed.join(", ")
         ))),
     }
+}
+
+/// One that goes on from a checkpoint says nothing, as with Docker.
+async fn restored(session: &Session, matches: &Matches) -> Result<()> {
+    let [name] = matches.args.as_slice() else {
+        return Err(Error::msg("you cannot restore multiple containers at once"));
+    };
+    objects::check_name(name)?;
+    start(session.client().await?, &request(name, matches)).await
+}
+
+fn request(name: &str, matches: &Matches) -> Request {
+    start_request(name)
+        .query_some("checkpoint", matches.get("checkpoint"))
+        .query_some("checkpoint-dir", matches.get("checkpoint-dir"))
 }
 
 async fn attached(session: &Session, matches: &Matches) -> Result<()> {
@@ -91,7 +101,7 @@ async fn attached(session: &Session, matches: &Matches) -> Result<()> {
             attach,
             auto_remove,
         }
-        .start(signals)
+        .start(&request(&container.id, matches), signals)
         .await?,
     )
 }

@@ -3,12 +3,16 @@
 use crate::go::{duration, units};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, civil};
+use std::sync::LazyLock;
+
+/// The local time zone, which is looked for once.
+static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
 
 /// `2006-01-02 15:04:05 -0700 MST` in the local time zone.
 pub(crate) fn local(seconds: i64) -> String {
     match Timestamp::from_second(seconds) {
         Ok(time) => {
-            let zone = TimeZone::system();
+            let zone = ZONE.clone();
             let name = zone.to_offset_info(time).abbreviation().to_owned();
             format!(
                 "{} {name}",
@@ -45,7 +49,7 @@ pub(crate) fn go_string(text: &str) -> String {
 pub(crate) fn local_rfc3339(nanos: i64) -> String {
     match Timestamp::from_nanosecond(nanos.into()) {
         Ok(time) => {
-            let zoned = time.to_zoned(TimeZone::system());
+            let zoned = time.to_zoned(ZONE.clone());
             let offset = match zoned.offset().seconds() {
                 0 => "Z".to_owned(),
                 _ => zoned.strftime("%:z").to_string(),
@@ -60,7 +64,7 @@ pub(crate) fn local_rfc3339(nanos: i64) -> String {
 pub(crate) fn local_rfc3339_seconds(seconds: i64) -> String {
     match Timestamp::from_second(seconds) {
         Ok(time) => {
-            let zoned = time.to_zoned(TimeZone::system());
+            let zoned = time.to_zoned(ZONE.clone());
             let offset = match zoned.offset().seconds() {
                 0 => "Z".to_owned(),
                 _ => zoned.strftime("%:z").to_string(),
@@ -116,7 +120,7 @@ pub(crate) fn moment(text: &str, now: Timestamp) -> Result<String, String> {
             }
             _ => continue,
         };
-        if let Ok(zoned) = time.to_zoned(TimeZone::system()) {
+        if let Ok(zoned) = time.to_zoned(ZONE.clone()) {
             return Ok(wire(zoned.timestamp()));
         }
     }

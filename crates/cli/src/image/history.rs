@@ -1,13 +1,14 @@
 //! `hull history`.
 
 use crate::app::{Arity, Command};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flags::{Flag, Matches};
 use crate::format::{Columns, ellipsis, short_id};
 use crate::go::template::Row;
 use crate::go::{time, units};
 use crate::objects;
 use crate::output;
+use crate::parse::platform;
 use crate::session::Session;
 use api_types::HistoryItem;
 use client::Request;
@@ -21,7 +22,10 @@ const FLAGS: &[Flag] = &[
         .short('H')
         .default("true"),
     Flag::bool("no-trunc", "Show long texts as a whole"),
-    Flag::text("platform", "Platform of the image (not supported yet)"),
+    Flag::text(
+        "platform",
+        "Only if the image is for this platform (os[/arch[/variant]])",
+    ),
     Flag::bool("quiet", "Show only IDs").short('q'),
 ];
 
@@ -58,12 +62,10 @@ const EXACT: Columns = Columns {
 const OLDEST_S: i64 = 946_684_800;
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    if matches.given("platform") {
-        return Err(Error::msg("--platform is not supported yet"));
-    }
+    let platform = platform::document(matches.text("platform"))?;
     let name = &matches.args[0];
     objects::check_name(name)?;
-    let request = Request::get(&["images", name, "history"]);
+    let request = Request::get(&["images", name, "history"]).query_some("platform", platform);
     let history: Vec<HistoryItem> = session.client().await?.json(&request).await?;
     let format = match (matches.text("format"), matches.on("quiet")) {
         ("" | "table", true) => "{{.ID}}",

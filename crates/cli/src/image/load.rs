@@ -4,6 +4,7 @@ use crate::app::{Arity, Command};
 use crate::container::cp::tree::TarStream;
 use crate::error::{Error, IoContext, Result};
 use crate::flags::{Flag, Matches};
+use crate::parse::platform;
 use crate::progress::{self, To};
 use crate::session::Session;
 use crate::stdio;
@@ -21,7 +22,10 @@ const FLAGS: &[Flag] = &[
         "Read this file, or this directory with an OCI layout, instead of standard input",
     )
     .short('i'),
-    Flag::text("platform", "Load only this platform (not supported yet)"),
+    Flag::text(
+        "platform",
+        "Load the image for this platform (os[/arch[/variant]])",
+    ),
     Flag::bool("quiet", "Do not show the progress").short('q'),
 ];
 
@@ -36,11 +40,11 @@ pub(crate) const LOAD: Command = Command {
 };
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    if matches.given("platform") {
-        return Err(Error::msg("--platform is not supported yet"));
-    }
+    let platform = platform::document(matches.text("platform"))?;
     let quiet = matches.on("quiet") || !stdio::is_terminal();
-    let request = Request::post(&["images", "load"]).query("quiet", if quiet { "1" } else { "0" });
+    let request = Request::post(&["images", "load"])
+        .query("quiet", if quiet { "1" } else { "0" })
+        .query_some("platform", platform);
     let input = matches.text("input");
     if input.is_empty() && std::io::stdin().is_terminal() {
         return Err(Error::msg("requested load from stdin, but stdin is empty"));

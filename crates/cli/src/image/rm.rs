@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
 use crate::objects;
 use crate::output;
+use crate::parse::platform;
 use crate::session::Session;
 use api_types::ImageDeleteItem;
 use client::Request;
@@ -19,7 +20,7 @@ const FLAGS: &[Flag] = &[
     Flag::of(
         "platform",
         Kind::Strings,
-        "Remove only this platform (not supported yet)",
+        "Only if the images are for this platform (os[/arch[/variant]])",
     ),
 ];
 
@@ -34,16 +35,19 @@ pub(crate) const RM: Command = Command {
 };
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    if matches.given("platform") {
-        return Err(Error::msg("--platform is not supported yet"));
-    }
+    let platforms = { matches.list("platform").iter() }
+        .filter_map(|text| platform::document(text).transpose())
+        .collect::<Result<Vec<_>>>()?;
     let client = session.client().await?;
     let force = matches.on("force");
     let mut failed = false;
     for name in &matches.args {
-        let request = Request::delete(&["images", name])
+        let mut request = Request::delete(&["images", name])
             .query_flag("force", force)
             .query_flag("noprune", matches.on("no-prune"));
+        for platform in &platforms {
+            request = request.query("platforms", platform);
+        }
         let remove = async {
             client
                 .json::<Vec<ImageDeleteItem>>(&request)

@@ -4,6 +4,7 @@ use crate::app::{Arity, Command};
 use crate::error::{Error, IoContext, Result};
 use crate::flags::{Flag, Matches};
 use crate::objects;
+use crate::parse::platform;
 use crate::session::Session;
 use crate::stdio;
 use client::{BodyReader, Request};
@@ -14,7 +15,10 @@ use tokio::io::AsyncReadExt;
 
 const FLAGS: &[Flag] = &[
     Flag::text("output", "Write to this file instead of standard output").short('o'),
-    Flag::text("platform", "Save only this platform (not supported yet)"),
+    Flag::text(
+        "platform",
+        "Only if the images are for this platform (os[/arch[/variant]])",
+    ),
 ];
 
 pub(crate) const SAVE: Command = Command {
@@ -31,10 +35,8 @@ pub(crate) const SAVE: Command = Command {
 const BUFFER_BYTES: usize = 64 << 10;
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    if matches.given("platform") {
-        return Err(Error::msg("--platform is not supported yet"));
-    }
-    let mut request = Request::get(&["images", "get"]);
+    let platform = platform::document(matches.text("platform"))?;
+    let mut request = Request::get(&["images", "get"]).query_some("platform", platform);
     for name in &matches.args {
         objects::check_name(name)?;
         request = request.query("names", name);

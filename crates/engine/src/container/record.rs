@@ -37,6 +37,8 @@ struct StateRecord {
     #[serde(default)]
     restart: Option<Restart>,
     #[serde(default)]
+    links: Option<Vec<String>>,
+    #[serde(default)]
     health: Option<Health>,
 }
 
@@ -65,6 +67,8 @@ impl From<BridgeEndpoint> for Endpoint {
             }],
             mac: old.mac,
             ports: old.ports,
+            relay: None,
+            plugins: None,
         }
     }
 }
@@ -88,6 +92,7 @@ pub(crate) fn encode_state(state: &State) -> Result<String> {
         limits: state.limits,
         published: state.published,
         restart: state.restart,
+        links: state.links,
         health: state.health,
     };
     serde_json::to_string(&record).context(|| "encode a container's state")
@@ -121,6 +126,7 @@ pub(crate) fn decode_state(text: &str, mode: &NetworkMode) -> Result<State> {
         limits: record.limits,
         published: record.published,
         restart: record.restart,
+        links: record.links,
         health: record.health,
         ..State::created()
     })

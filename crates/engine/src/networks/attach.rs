@@ -113,6 +113,9 @@ impl Engine {
                 "a container can be connected with {ATTACHMENTS_MAX} networks at most"
             )));
         }
+        let limits = container.snapshot().limits().clone();
+        let connection = std::slice::from_ref(&attachment);
+        self.check_rate(&limits, &container.spec.network.mode, connection)?;
         container.change(|state| state.attachments.push(attachment.clone()));
         let pid = state.pid.filter(|_| container.phase().is_running());
         let connected = match pid {
@@ -126,10 +129,23 @@ impl Engine {
         }
         self.save_state(&container)?;
         if pid.is_some() {
-            self.names_changed(&container, &network.id).await?;
+            self.tell_of_change(&container, &network.id).await?;
             self.network_event(&network, "connect", Some(container.id()));
         }
         Ok(())
+    }
+
+    /// Tells everybody what has changed by a connection of a container that runs.
+    async fn tell_of_change(&self, container: &Container, network: &str) -> Result<()> {
+        if network != BRIDGE_ID {
+            block_in_place(|| self.write_names(network))?;
+        }
+        let (Some(link), Some(pid)) = (container.link(), container.state().pid) else {
+            return Ok(());
+        };
+        self.serve_names(container, &link, pid).await?;
+        self.relay_ports(container, &link).await?;
+        self.save_state(container)
     }
 
     /// Makes a new connection of a container that runs.
@@ -139,13 +155,7 @@ impl Engine {
         let endpoint = self.reserve_endpoint(container, attachment)?;
         // Recorded before it exists, so that a new engine finds it.
         self.save_state(container)?;
-        let known = to_network(attachment, &endpoint);
-        let made = self
-            .0
-            .network
-            .connect(&attachment.network, netns.as_fd(), &known, false);
-        made.map_err(|failure| failed("connect the container to the network", failure))?;
-        self.bound_endpoint(container, attachment, &endpoint)?;
+        self.make_interface(container, (attachment, &endpoint), (pid, &netns), false)?;
         self.route(container, &netns)?;
         self.follow_way_out(container, before)?;
         let dir = self.bundle(container.id()).join("etc");
@@ -169,6 +179,11 @@ impl Engine {
         };
         if from.network == to.network || old.ports.is_empty() {
             return Ok(());
+        }
+        if old.plugins.is_some() || new.plugins.is_some() {
+            return Err(Error::unsupported(
+                "published ports cannot move to or from a cni network: give the network they are on a higher --gw-priority",
+            ));
         }
         let moved = self.0.network.move_ports(
             (&from.network, &to_network(&from, &old)),
@@ -210,7 +225,7 @@ impl Engine {
         block_in_place(|| self.unplug(&container, &network.id, pid));
         self.save_state(&container)?;
         if pid.is_some() {
-            self.names_changed(&container, &network.id).await?;
+            self.tell_of_change(&container, &network.id).await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A container's endpoints: reserved, connected, published, and taken away.
 
-use super::{Network, failed, options};
+use super::{Network, failed, options, plugins};
 use crate::Engine;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
@@ -11,6 +11,7 @@ use crate::model::{
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 /// The name of the interface in the container, of a connection's driver options.
 const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
@@ -33,6 +34,21 @@ impl Engine {
         attachment: &Attachment,
     ) -> Result<Endpoint> {
         let network = self.network(&attachment.network)?;
+        if plugins::make(&network) {
+            let plugins = self.plan_plugins(container, attachment, &network)?;
+            let endpoint = Endpoint {
+                id: ids::random_id()?,
+                host_interface: String::new(),
+                interface: interface_name(container, &network, &attachment.wish)?,
+                places: Vec::new(),
+                mac: [0; 6],
+                ports: Vec::new(),
+                relay: None,
+                plugins: Some(Box::new(plugins)),
+            };
+            set_endpoint(container, &network.id, Some(endpoint.clone()));
+            return Ok(endpoint);
+        }
         let id = ids::random_id()?;
         let wish = &attachment.wish;
         let mac = wish.mac_address.as_deref().map(parse_mac).transpose()?;
@@ -54,6 +70,8 @@ impl Engine {
             places: reserved.addresses.iter().map(to_place).collect(),
             mac: reserved.mac,
             ports: Vec::new(),
+            relay: None,
+            plugins: None,
         };
         set_endpoint(container, &network.id, Some(endpoint.clone()));
         Ok(endpoint)
@@ -74,29 +92,47 @@ impl Engine {
         // With one way out for everything it is set with the interface.
         let single = ways_out.iter().all(|way| *way == ways_out[0]);
         for (attachment, known) in state.endpoints() {
-            let routes = single && ways_out.first() == Some(&attachment.network.as_str());
-            let endpoint = to_network(attachment, known);
             let network = &attachment.network;
-            let connected = self
-                .0
-                .network
-                .connect(network, netns.as_fd(), &endpoint, routes);
-            connected.map_err(|failure| {
-                failed(
-                    &format!("connect the container to {}", attachment.name),
-                    failure,
-                )
-            })?;
-            self.bound_endpoint(container, attachment, known)?;
+            let routes = single && ways_out.first() == Some(&network.as_str());
+            self.make_interface(container, (attachment, known), (pid, &netns), routes)?;
             self.network_event(&*self.network(network)?, "connect", Some(container.id()));
         }
         if state.endpoints().next().is_none() {
             network::loopback_up(netns.as_fd()).context(|| "bring the loopback interface up")?;
         }
-        if !single {
+        // What plugins have made has routes already, and tells only now where they lead.
+        let has_plugins = state.endpoints().any(|(_, known)| known.plugins.is_some());
+        if !single || (has_plugins && state.attachments.len() > 1) {
             self.route(container, &netns)?;
         }
         self.write_names_of(&state.attachments)
+    }
+
+    /// Makes an endpoint's interface in the network namespace of a process. `routes`: everything else is reached by it.
+    pub(super) fn make_interface(
+        &self,
+        container: &Container,
+        (attachment, known): (&Attachment, &Endpoint),
+        (pid, netns): (i32, &File),
+        routes: bool,
+    ) -> Result<()> {
+        let network = &attachment.network;
+        if known.plugins.is_some() {
+            self.plug(container, attachment, (pid, netns))?;
+        } else {
+            let endpoint = to_network(attachment, known);
+            let made = self
+                .0
+                .network
+                .connect(network, netns.as_fd(), &endpoint, routes);
+            made.map_err(|failure| {
+                failed(
+                    &format!("connect the container to {}", attachment.name),
+                    failure,
+                )
+            })?;
+        }
+        self.bound_endpoint(container, attachment, known)
     }
 
     /// Has everything else leave by the networks that lead there.
@@ -114,17 +150,27 @@ impl Engine {
             .context(|| "set the container's default routes")
     }
 
-    /// Publishes the ports that the container asks for, on the network by which it is reached from everywhere else.
-    pub(crate) fn publish(&self, container: &Container) -> Result<()> {
+    /// Publishes the ports that the container asks for, on the network by which it is reached from everywhere else. False: it
+    /// asks for none.
+    pub(crate) fn publish(&self, container: &Container) -> Result<bool> {
         let wanted = wanted_ports(container);
         let state = container.state();
         if wanted.is_empty() || state.attachments.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let (attachment, endpoint) = publishing(&state).ok_or_else(|| {
             Error::invalid("cannot publish ports: no network of the container leads anywhere else")
         })?;
         let network = self.network(&attachment.network)?;
+        if plugins::make(&network) {
+            return match endpoint.ports.is_empty() {
+                false => Ok(true),
+                true => Err(Error::invalid(format!(
+                    "cannot publish ports: {} is a cni network, and has to be the container's only one for that",
+                    network.name
+                ))),
+            };
+        }
         let requests: Vec<_> = wanted
             .iter()
             .map(|wanted| to_publish(wanted, endpoint, &network))
@@ -140,8 +186,7 @@ impl Engine {
         })?;
         let ports = ports.iter().map(from_mapping).collect();
         change_endpoint(container, &network.id, |endpoint| endpoint.ports = ports);
-        // Recorded before the container runs: a new engine publishes what is recorded, and nothing else.
-        self.save_state(container)
+        Ok(true)
     }
 
     /// Takes a container's endpoints away, as far as they exist. What fails is logged: the engine's next start sweeps it.
@@ -169,8 +214,19 @@ impl Engine {
     ) {
         let network = &attachment.network;
         let known = to_network(attachment, endpoint);
-        for error in self.0.network.disconnect(network, &known, waited) {
-            tracing::error!(container = container.id(), %error, "cannot take a container's endpoint away");
+        if endpoint.plugins.is_some() {
+            let pid = container.state().pid.filter(|_| waited);
+            if let Err(error) = self.unplug_plugins(container, endpoint, pid) {
+                tracing::error!(
+                    container = container.id(),
+                    error = error.chain(),
+                    "cannot have plugins take a container's endpoint away"
+                );
+            }
+        } else {
+            for error in self.0.network.disconnect(network, &known, waited) {
+                tracing::error!(container = container.id(), %error, "cannot take a container's endpoint away");
+            }
         }
         set_endpoint(container, network, None);
         if let Ok(network) = self.network(network) {
@@ -182,7 +238,11 @@ impl Engine {
     pub(crate) fn adopt_endpoints(&self) -> Result<()> {
         let mut endpoints = Vec::new();
         for container in self.0.registry.all() {
-            for (attachment, endpoint) in container.state().endpoints() {
+            let state = container.state();
+            let own = state
+                .endpoints()
+                .filter(|(_, endpoint)| endpoint.plugins.is_none());
+            for (attachment, endpoint) in own {
                 endpoints.push((attachment.network.clone(), to_network(attachment, endpoint)));
             }
         }
@@ -209,8 +269,12 @@ impl Engine {
 
 /// The network namespace of a process.
 pub(crate) fn network_namespace(pid: i32) -> Result<File> {
-    let path = format!("/proc/{pid}/ns/net");
-    File::open(&path).context(|| format!("open {path}"))
+    let path = network_namespace_path(pid);
+    File::open(&path).context(|| format!("open {path:?}"))
+}
+
+pub(super) fn network_namespace_path(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
 }
 
 /// Changes a container's endpoint on a network, where it has one.
@@ -289,7 +353,7 @@ pub(super) fn check_driver_options(wish: &EndpointWish) -> Result<()> {
 }
 
 /// The ports to publish: those that were asked for, and with `--publish-all` those that are exposed.
-fn wanted_ports(container: &Container) -> Vec<PublishedPort> {
+pub(super) fn wanted_ports(container: &Container) -> Vec<PublishedPort> {
     let snapshot = container.snapshot();
     let network = &snapshot.spec.network;
     let mut wanted = snapshot.published().to_vec();
@@ -319,6 +383,7 @@ pub(super) fn to_network(attachment: &Attachment, endpoint: &Endpoint) -> networ
         link_local: attachment.wish.link_local.clone(),
         mac: endpoint.mac,
         ports: endpoint.ports.iter().map(to_mapping).collect(),
+        relay: endpoint.relay,
     }
 }
 

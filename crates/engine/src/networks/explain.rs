@@ -74,6 +74,12 @@ impl Engine {
         let mut explained = Vec::new();
         for port in ports {
             for (attachment, endpoint) in state.endpoints() {
+                if endpoint.plugins.is_some() {
+                    return Err(Error::unsupported(format!(
+                        "what the plugins of {} let through is not known here",
+                        attachment.name
+                    )));
+                }
                 let known = to_network(attachment, endpoint);
                 let asked = (to_protocol(port.protocol), port.number);
                 let found = self.0.network.explain(&attachment.network, &known, asked);

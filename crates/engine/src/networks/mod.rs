@@ -8,14 +8,16 @@ mod endpoint;
 mod explain;
 mod model;
 mod options;
+mod plugins;
 mod ports;
 mod rate;
+mod relay;
 
 pub(crate) use endpoint::{network_namespace, parse_mac};
-pub(crate) use rate::check_rate;
 
 pub use explain::PortExplanation;
 pub use model::{AddressRange, BRIDGE_ID, Driver, HOST_ID, NONE_ID, Network, NetworkRequest};
+pub(crate) use plugins::PluginRecord;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::events::EventKind;
@@ -168,9 +170,10 @@ impl Engine {
             "" | "default" | "bridge" => Driver::Bridge,
             "macvlan" => Driver::Macvlan,
             "ipvlan" => Driver::Ipvlan,
+            "cni" => Driver::Cni,
             other => {
                 return Err(Error::unsupported(format!(
-                    "the network driver {other:?} is not supported: there are bridge, macvlan and ipvlan"
+                    "the network driver {other:?} is not supported: there are bridge, macvlan, ipvlan and cni"
                 )));
             }
         };
@@ -186,6 +189,10 @@ impl Engine {
             options: request.options,
             labels: request.labels,
         };
+        if plugins::make(&network) {
+            plugins::check(&network, request.ipv6)?;
+            return Ok(network);
+        }
         let mut config = network.bridge_config()?;
         if config.tunnel.is_some() {
             check_shared(&network.ranges)?;
@@ -230,6 +237,9 @@ impl Engine {
         self.0
             .store
             .insert(store::Kind::Network, &network.name, &record)?;
+        if plugins::make(network) {
+            return Ok(());
+        }
         let raised = self.0.network.raise(&network.id);
         raised.map_err(|failure| failed("make the network's bridge", failure))
     }
@@ -247,12 +257,18 @@ impl Engine {
                 network.name
             )));
         }
-        match self.0.network.remove(&network.id) {
+        let users = self.active_users(&network.id);
+        let removed = match plugins::make(&network) {
+            true if users.is_empty() => Ok(()),
+            true => Err(network::Failure::InUse),
+            false => self.0.network.remove(&network.id),
+        };
+        match removed {
             Err(network::Failure::InUse) => {
                 return Err(Error::forbidden(format!(
                     "error while removing network: network {} has active endpoints ({})",
                     network.name,
-                    self.active_users(&network.id).join(", ")
+                    users.join(", ")
                 )));
             }
             removed => removed.map_err(|failure| failed("remove the network's bridge", failure))?,
@@ -329,7 +345,9 @@ impl Engine {
                     network.version
                 )));
             }
-            declare(&network.id, network.bridge_config()?)?;
+            if !plugins::make(&network) {
+                declare(&network.id, network.bridge_config()?)?;
+            }
             networks.insert(network.id.clone(), Arc::new(network));
         }
         declare(BRIDGE_ID, self.0.config.bridge.clone())?;

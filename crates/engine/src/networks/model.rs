@@ -30,6 +30,8 @@ pub enum Driver {
     Macvlan,
     /// Interfaces on one of the host's, with its hardware address.
     Ipvlan,
+    /// What plugins make, by the Container Network Interface.
+    Cni,
     /// The host's own network.
     Host,
     /// None.
@@ -43,6 +45,7 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Cni => "cni",
             Self::Host => "host",
             Self::Null => "null",
         }
@@ -105,8 +108,11 @@ impl Network {
         matches!(self.id.as_str(), BRIDGE_ID | HOST_ID | NONE_ID)
     }
 
-    /// Whether it has addresses of a family.
+    /// Whether it has addresses of a family, as far as the engine knows: plugins decide for themselves.
     pub fn has_family(&self, is_ipv6: bool) -> bool {
+        if self.driver == Driver::Cni {
+            return true;
+        }
         let of = |range: &AddressRange| range.subnet.contains(':') == is_ipv6;
         self.ranges.iter().any(of) || (!is_ipv6 && self.is_predefined())
     }
@@ -148,12 +154,7 @@ impl Network {
         }
         match self.driver {
             Driver::Macvlan | Driver::Ipvlan => {
-                if self.internal {
-                    return Err(Error::unsupported(
-                        "an internal network on an interface of the host (--internal) is not supported",
-                    ));
-                }
-                options::apply_uplink(&self.options, self.driver, &mut config)?;
+                options::apply_uplink(&self.options, self.driver, &self.id, &mut config)?;
             }
             _ => options::apply(&self.options, &mut config)?,
         }

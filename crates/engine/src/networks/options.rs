@@ -2,7 +2,10 @@
 
 use super::Driver;
 use crate::error::{Error, Result};
-use network::{BridgeConfig, GatewayMode, Tunnel, Uplink, UplinkMode, VXLAN_PORT};
+use network::{
+    BridgeConfig, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, Tunnel, Uplink,
+    UplinkMode, VXLAN_PORT,
+};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -119,35 +122,45 @@ fn tunnel(options: &BTreeMap<String, String>) -> Result<Option<Tunnel>> {
     Ok(Some(tunnel))
 }
 
-/// Reads the options of the drivers without a bridge.
+/// Reads the options of the drivers without a bridge. `id`: the network's.
 pub(super) fn apply_uplink(
     options: &BTreeMap<String, String>,
     driver: Driver,
+    id: &str,
     config: &mut BridgeConfig,
 ) -> Result<()> {
     let mut parent = None;
-    let mut mode = match driver {
-        Driver::Ipvlan => UplinkMode::Ipvlan,
-        _ => UplinkMode::Bridge,
-    };
+    let mut macvlan = MacvlanMode::Bridge;
+    let (mut ipvlan, mut flag) = (IpvlanMode::L2, IpvlanFlag::Bridge);
     let mut others = BTreeMap::new();
     for (name, value) in options {
+        let unknown = || Error::invalid(format!("unknown {name} {value:?}"));
         match (driver, name.as_str()) {
             (_, "parent") => parent = Some(value.clone()),
             (Driver::Macvlan, "macvlan_mode") => {
-                mode = match value.as_str() {
-                    "" | "bridge" => UplinkMode::Bridge,
-                    "private" => UplinkMode::Private,
-                    "vepa" => UplinkMode::Vepa,
-                    "passthru" => UplinkMode::Passthru,
-                    _ => return Err(Error::invalid(format!("unknown macvlan_mode {value:?}"))),
+                macvlan = match value.as_str() {
+                    "" | "bridge" => MacvlanMode::Bridge,
+                    "private" => MacvlanMode::Private,
+                    "vepa" => MacvlanMode::Vepa,
+                    "passthru" => MacvlanMode::Passthru,
+                    _ => return Err(unknown()),
                 };
             }
-            (Driver::Ipvlan, "ipvlan_mode") if matches!(value.as_str(), "" | "l2") => {}
             (Driver::Ipvlan, "ipvlan_mode") => {
-                return Err(Error::unsupported(format!(
-                    "the ipvlan_mode {value:?} is not supported: there is l2"
-                )));
+                ipvlan = match value.as_str() {
+                    "" | "l2" => IpvlanMode::L2,
+                    "l3" => IpvlanMode::L3,
+                    "l3s" => IpvlanMode::L3s,
+                    _ => return Err(unknown()),
+                };
+            }
+            (Driver::Ipvlan, "ipvlan_flag") => {
+                flag = match value.as_str() {
+                    "" | "bridge" => IpvlanFlag::Bridge,
+                    "private" => IpvlanFlag::Private,
+                    "vepa" => IpvlanFlag::Vepa,
+                    _ => return Err(unknown()),
+                };
             }
             (_, INTERFACE_PREFIX | "com.docker.network.driver.mtu") => {
                 others.insert(name.clone(), value.clone());
@@ -160,12 +173,18 @@ pub(super) fn apply_uplink(
             }
         }
     }
-    let parent = parent.filter(|parent| !parent.is_empty()).ok_or_else(|| {
-        Error::invalid(format!(
-            "a {} network needs an interface of the host: --opt parent=eth0",
-            driver.as_str()
-        ))
-    })?;
+    let parent = match parent.filter(|parent| !parent.is_empty()) {
+        Some(parent) => Parent::Host(parent),
+        None => {
+            // Nothing leads out of it.
+            config.internal = true;
+            Parent::Nowhere(format!("dm-{}", &id[..12]))
+        }
+    };
+    let mode = match driver {
+        Driver::Ipvlan => UplinkMode::Ipvlan(ipvlan, flag),
+        _ => UplinkMode::Macvlan(macvlan),
+    };
     config.uplink = Some(Uplink { parent, mode });
     apply(&others, config)
 }

@@ -34,6 +34,10 @@ impl Engine {
             ));
         }
         block_in_place(|| self.change_ports_locked(&container, remove, add))?;
+        if let Some(link) = container.link() {
+            self.relay_ports(&container, &link).await?;
+            self.save_state(&container)?;
+        }
         self.container_event(&container, "update", []);
         Ok(())
     }
@@ -77,6 +81,12 @@ impl Engine {
             Error::invalid("cannot publish ports: no network of the container leads anywhere else")
         })?;
         let network = self.network(&attachment.network)?;
+        if super::plugins::make(&network) {
+            return Err(Error::unsupported(format!(
+                "ports on {} cannot be changed while the container runs: plugins publish them when they connect it",
+                network.name
+            )));
+        }
         let known = to_network(attachment, endpoint);
         let requests: Vec<_> = add
             .iter()

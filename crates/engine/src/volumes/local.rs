@@ -1,9 +1,11 @@
-//! The options of the `local` volume driver: a volume that is a filesystem of its own.
+//! The options of the `local` volume driver: how much a volume holds, or that it is a filesystem of its own.
 //!
+//! `size` limits a plain volume, by a project quota of the filesystem that it is on.
 //! `type`, `device` and `o` are what mount(2) takes, as in Docker: `type=tmpfs,device=tmpfs,o=size=100m`,
 //! `type=none,device=/srv/data,o=bind`, `type=nfs,device=:/export,o=addr=10.0.0.1,rw,vers=4`.
 
 use crate::error::{Context, Error, Result};
+use crate::quota::parse_size;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::collections::BTreeMap;
@@ -79,19 +81,21 @@ pub(crate) struct Filesystem {
 }
 
 impl Filesystem {
-    /// Reads a volume's options. None: there are none, and the volume is a plain directory.
+    /// Reads a volume's options. None: the volume is a plain directory.
     pub(crate) fn read(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
-        const KNOWN: [&str; 3] = ["type", "device", "o"];
-        if options.contains_key("size") {
-            return Err(Error::unsupported(
-                "quota size requested but no quota support: the option size of a volume needs project quotas, which this engine does not set; a tmpfs has o=size=…",
-            ));
-        }
+        const KNOWN: [&str; 4] = ["type", "device", "o", "size"];
+        size(options)?;
         if let Some(unknown) = options.keys().find(|name| !KNOWN.contains(&name.as_str())) {
             return Err(Error::invalid(format!("invalid option: {unknown:?}")));
         }
-        if options.is_empty() {
-            return Ok(None);
+        match (options.contains_key("size"), options.len()) {
+            (_, 0) | (true, 1) => return Ok(None),
+            (true, _) => {
+                return Err(Error::invalid(
+                    "the option size is for volumes without a type and device: a tmpfs has o=size=…",
+                ));
+            }
+            (false, _) => {}
         }
         let required = |name: &str| {
             let value = options.get(name).filter(|value| !value.is_empty());
@@ -183,6 +187,12 @@ impl Filesystem {
     }
 }
 
+/// How much a volume with these options may hold; None: as much as there is.
+pub(crate) fn size(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
+    let size = options.get("size").map(|text| parse_size(text));
+    size.transpose()
+}
+
 /// Whether a filesystem is mounted on a directory.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
@@ -222,6 +232,7 @@ mod tests {
     #[test]
     fn a_plain_volume_has_none() {
         assert_eq!(read(&[]).unwrap(), None);
+        assert_eq!(read(&[("size", "1g")]).unwrap(), None);
     }
 
     #[test]
@@ -233,7 +244,11 @@ mod tests {
                 &[("device", "x"), ("o", "ro")],
                 "missing required option: \"type\"",
             ),
-            (&[("size", "10m")], "project quotas"),
+            (&[("size", "10x")], "invalid size: '10x'"),
+            (
+                &[("size", "1m"), ("type", "tmpfs"), ("device", "t")],
+                "without a type",
+            ),
             (
                 &[("type", "tmpfs"), ("device", "t"), ("o", "remount")],
                 "remount",

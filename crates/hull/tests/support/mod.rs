@@ -40,6 +40,8 @@ pub struct Engine {
     pub fail_at: Option<String>,
     /// Flags that the engine's process has beside its own.
     pub flags: Vec<String>,
+    /// Where the engine's process finds programs, if not where this one does.
+    pub search_path: Option<PathBuf>,
 }
 
 /// What a command has said.
@@ -71,6 +73,7 @@ impl Engine {
             child: None,
             fail_at: None,
             flags: Vec::new(),
+            search_path: None,
         };
         engine.start();
         engine
@@ -112,6 +115,7 @@ impl Engine {
             .arg(self.path("cdi"))
             .args(&self.flags)
             .envs(self.fail_at.iter().map(|step| ("HULL_FAIL_AT", step)))
+            .envs(self.search_path.iter().map(|path| ("PATH", path)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

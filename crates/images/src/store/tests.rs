@@ -244,7 +244,7 @@ fn an_archive_cut_anywhere_leaves_nothing() {
                         bytes: &whole[..end],
                         then,
                     };
-                    let error = store.images.load(cut, &mut |_| {}).unwrap_err();
+                    let error = store.images.load(cut, None, &mut |_| {}).unwrap_err();
                     assert!(!error.to_string().is_empty());
                     assert_eq!(
                         store.content(),
@@ -332,10 +332,11 @@ fn child_that_dies_while_loading() {
                     bytes,
                     then: || std::process::abort(),
                 },
+                None,
                 &mut |_| {},
             )
         }
-        Err(_) => images.load(&whole[..], &mut |_| {}),
+        Err(_) => images.load(&whole[..], None, &mut |_| {}),
     };
     panic!("it should have died: {loaded:?}");
 }
@@ -496,7 +497,7 @@ fn an_index_is_resolved_for_this_machine_and_nested_ones_end() {
         named.digest = Digest::sha256(b"absent");
         named
     };
-    let load = |inner: Vec<u8>, more: Vec<(String, Vec<u8>)>| {
+    let archive_of = |inner: Vec<u8>, more: Vec<(String, Vec<u8>)>| {
         let mut named = descriptor(media_type::OCI_INDEX, &inner);
         named.annotations.insert(
             annotation::CONTAINERD_NAME.to_owned(),
@@ -509,7 +510,11 @@ fn an_index_is_resolved_for_this_machine_and_nested_ones_end() {
             "oci-layout".to_owned(),
             br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
         ));
-        Store::new().load(&archive(&files))
+        (Store::new(), archive(&files))
+    };
+    let load = |inner, more| {
+        let (store, archive) = archive_of(inner, more);
+        store.load(&archive)
     };
     let host = crate::platform::host_platform().architecture;
     let chosen = load(
@@ -521,11 +526,20 @@ fn an_index_is_resolved_for_this_machine_and_nested_ones_end() {
         vec![],
     );
     assert_eq!(chosen.unwrap()[0].references[0].familiar(), "a:1");
-    load(
-        index(vec![absent("vax"), platform("pdp11", "linux")]),
-        vec![],
-    )
-    .unwrap();
+    let lone = index(vec![absent("vax"), platform("pdp11", "linux")]);
+    load(lone, vec![]).unwrap();
+    let wanted = |name: &str| {
+        let both = index(vec![platform(&host, "linux"), platform("pdp11", "linux")]);
+        let (store, archive) = archive_of(both, vec![]);
+        let platform = name.parse().unwrap();
+        store
+            .images
+            .load(&archive[..], Some(&platform), &mut |_| {})
+    };
+    wanted(&host).unwrap();
+    // The index says so, the configuration does not.
+    let other = wanted("linux/pdp11").unwrap_err();
+    assert!(matches!(other, Error::OtherPlatform { .. }), "{other}");
     let none = load(index(vec![absent("vax"), absent("pdp11")]), vec![]).unwrap_err();
     assert!(none.to_string().contains(&host), "{none}");
     let (mut inner, mut more) = (index(vec![platform(&host, "linux")]), Vec::new());
@@ -544,7 +558,10 @@ fn progress_counts_to_the_size_of_each_layer() {
     let archive = docker_archive(&["a:1"], &[&layer]);
     let mut seen = Vec::new();
     let mut progress = |p: Progress<'_>| seen.push((p.layer.to_owned(), p.read, p.size));
-    store.images.load(&archive[..], &mut progress).unwrap();
+    store
+        .images
+        .load(&archive[..], None, &mut progress)
+        .unwrap();
     let size = layer.len() as u64;
     assert_eq!(seen.last(), Some(&("0/layer.tar".to_owned(), size, size)));
     assert!(seen.is_sorted_by_key(|(_, read, _)| *read) && seen.len() > 2);

@@ -228,6 +228,11 @@ pub(crate) fn dnat(is_ipv6: bool) -> Expression {
     )
 }
 
+/// The destination becomes this host, at the port that a map has given.
+pub(crate) fn redirect() -> Vec<Expression> {
+    vec![numbers("redir", &[(1, RESULT)])]
+}
+
 /// The two bytes at an offset of the transport's header become these; its checksum is at another.
 pub(crate) fn rewrite(offset: u32, bytes: [u8; 2], checksum: u32) -> Vec<Expression> {
     const INTERNET_CHECKSUM: u32 = 1;

@@ -8,11 +8,11 @@ pub(crate) mod live;
 pub(crate) use expression::{
     End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, conntrack, ct,
     differs, dnat, drop, equals, exceeds, family, from, go_back, interface_bytes, into, jump,
-    load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload, rewrite,
-    to_local,
+    load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload, redirect,
+    rewrite, to_local,
 };
 
-use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
+use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket};
 
 /// Elements in one message: a nest holds at most 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 400;
@@ -165,6 +165,11 @@ impl Table<'_> {
         Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what)
             .fixed(&[self.family as u8, 0, 0, 0])
             .text(NFTA_TABLE, self.name)
+    }
+
+    /// The table, which must not be there yet.
+    pub(crate) fn first(self) -> Message {
+        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "add table")
     }
 
     /// The table without anything in it, whether there was one or not.

@@ -4,9 +4,10 @@ use super::arguments::{Arguments, Flag, switch, valued};
 use super::foreground::Foreground;
 use super::lifecycle::{New, destroy};
 use super::{BUNDLE, CONSOLE, DETACH, Invocation, NO_SUBREAPER, PID_FILE, PIDFD};
+use crate::api::Rootfs;
 use crate::cgroup::{Cgroup, Wanted};
 use crate::criu::{
-    CgroupMode, Checkpoint, Criu, Options, Restore, checkpoint as make_images,
+    CgroupMode, Checkpoint, Criu, Options, Restore, Subject, checkpoint as make_images,
     restore as criu_restore,
 };
 use crate::error::{Doing, Error, Result};
@@ -14,6 +15,7 @@ use crate::resctrl::Resctrl;
 use crate::{create::end, sealed};
 use oci::runtime::Status;
 use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::stdio::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context;
@@ -152,7 +154,14 @@ pub(super) fn checkpoint(invocation: &Invocation) -> Result<u8> {
             )));
         }
     }
-    make_images(&criu, &known, &asked)?;
+    let subject = Subject {
+        pid: known.record.pid,
+        spec: &known.spec,
+        rootfs: &known.record.rootfs,
+        cgroup: &known.cgroup()?,
+        leaves_network: false,
+    };
+    make_images(&criu, &subject, &asked)?;
     if !asked.leave_running && !asked.pre_dump {
         destroy(&known, &invocation.log)?;
     }
@@ -314,11 +323,14 @@ fn restore_in(
         id: new.id,
         bundle: &new.bundle,
         spec: &new.spec,
+        rootfs: Rootfs::Path,
         cgroup,
         entry: &entry,
         lsm_profile: arguments.value("lsm-profile"),
         lsm_mount_context: arguments.value("lsm-mount-context"),
         console: arguments.value("console-socket").map(Path::new),
+        streams: [stdin(), stdout(), stderr()],
+        network: None,
     };
     criu_restore(criu, &asked)
 }

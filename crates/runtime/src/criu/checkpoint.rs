@@ -5,12 +5,14 @@ use super::{
     Criu, Execution, LEFT_OUTSIDE, Options, ROOT, STREAMS, bound, bound_cgroups, external, joined,
     succeeded,
 };
+use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::mounts::resolve_if_there;
-use crate::state::{Known, write};
+use crate::state::write;
+use oci::runtime::{NamespaceKind, Spec};
 use rustix::fs::{FileType, fstat, stat};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::root::Root;
 
@@ -43,14 +45,35 @@ pub(crate) struct Checkpoint {
     pub(crate) status: Option<OwnedFd>,
 }
 
+/// A container of which images are made.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    /// Its init.
+    pub(crate) pid: i32,
+    pub(crate) spec: &'a Spec,
+    pub(crate) rootfs: &'a Path,
+    pub(crate) cgroup: &'a Cgroup,
+    /// Whether a network namespace that it has not joined is left out of the images like one that it has.
+    pub(crate) leaves_network: bool,
+}
+
+impl Subject<'_> {
+    /// The file of the namespace of a kind that the images are without.
+    fn left_outside(&self, kind: NamespaceKind) -> Option<PathBuf> {
+        let joined = joined(self.spec, kind).map(Path::to_owned);
+        let own = self.leaves_network && kind == NamespaceKind::Network;
+        joined.or_else(|| own.then(|| format!("/proc/{}/ns/net", self.pid).into()))
+    }
+}
+
 /// Makes images of a container. Unless it is left running, or only memory was asked for, its processes are gone then.
-pub(crate) fn checkpoint(criu: &Criu, known: &Known, asked: &Checkpoint) -> Result<()> {
+pub(crate) fn checkpoint(criu: &Criu, known: &Subject<'_>, asked: &Checkpoint) -> Result<()> {
     criu.check_features(asked.pre_dump, asked.options.lazy_pages)?;
     let directories = asked.options.open(true)?;
-    let mut fields = asked.options.fields(&known.spec, &directories, LOG);
-    let pid = known.record.pid;
+    let mut fields = asked.options.fields(known.spec, &directories, LOG);
+    let pid = known.pid;
     fields.number(PID, u64::from(pid.cast_unsigned()));
-    fields.text(ROOT, &known.record.rootfs.to_string_lossy());
+    fields.text(ROOT, &known.rootfs.to_string_lossy());
     fields.flag(LEAVE_RUNNING, asked.leave_running);
     fields.flag(LINK_REMAP, asked.link_remap);
     fields.flag(TCP_SKIP_IN_FLIGHT, asked.tcp_skip_in_flight);
@@ -64,12 +87,12 @@ pub(crate) fn checkpoint(criu: &Criu, known: &Known, asked: &Checkpoint) -> Resu
         fields.text(PARENT_IMG, parent);
         fields.flag(TRACK_MEM, true);
     }
-    if let Some(freezer) = known.cgroup()?.freezer_path() {
+    if let Some(freezer) = known.cgroup.freezer_path() {
         fields.text(FREEZE_CGROUP, &freezer.to_string_lossy());
     }
     for (kind, name, key) in LEFT_OUTSIDE {
-        if let Some(path) = joined(&known.spec, kind) {
-            let found = stat(path)
+        if let Some(path) = known.left_outside(kind) {
+            let found = stat(&path)
                 .call(|| format!("stat({path:?})"))
                 .doing("looking at a joined namespace")?;
             fields.text(EXTERNAL, &format!("{name}[{}]:{key}", found.st_ino));
@@ -95,18 +118,18 @@ pub(crate) fn checkpoint(criu: &Criu, known: &Known, asked: &Checkpoint) -> Resu
 }
 
 /// Says which mounts are the host's: bound ones, masks, and devices where they are bound.
-fn note_mounts(known: &Known, fields: &mut Fields) -> Result<()> {
+fn note_mounts(known: &Subject<'_>, fields: &mut Fields) -> Result<()> {
     let doing = "looking at the container's mounts";
-    for mount in bound(&known.spec) {
+    for mount in bound(known.spec) {
         external(fields, &mount.destination, &mount.destination);
     }
-    for (place, _) in bound_cgroups(&known.spec, &known.cgroup()?)? {
+    for (place, _) in bound_cgroups(known.spec, known.cgroup)? {
         external(fields, &place, &place);
     }
     let Some(linux) = &known.spec.linux else {
         return Ok(());
     };
-    let root = Path::new("/proc").join(format!("{}/root", known.record.pid));
+    let root = Path::new("/proc").join(format!("{}/root", known.pid));
     let root = Root::open(&root).doing(doing)?;
     for path in &linux.masked_paths {
         // What is not there, or a directory, has no null device over it.

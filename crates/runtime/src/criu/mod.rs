@@ -9,10 +9,13 @@
 mod checkpoint;
 mod restore;
 mod rpc;
+mod supervised;
 
-pub(crate) use checkpoint::{Checkpoint, checkpoint};
+pub(crate) use checkpoint::{Checkpoint, Subject, checkpoint};
 pub(crate) use restore::{Restore, restore};
 pub(crate) use rpc::CgroupMode;
+pub(crate) use supervised::Restoring;
+pub use supervised::{FromImages, IMAGES_MARK, NewImages, find_criu, make_images, prepare_restore};
 
 use crate::cgroup::{Cgroup, Entry, Hierarchy, Version, hierarchies, unified};
 use crate::channel::{Channel, Message};
@@ -27,7 +30,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
     SocketType, recvmsg, send, socketpair,
 };
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -44,6 +47,9 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOG_LINES_MAX: usize = 5;
 /// How much criu writes to its log: everything that helps to find out why not.
 const LOG_LEVEL: u64 = 4;
+
+/// Where criu finds other programs when the caller has no opinion.
+const SEARCH_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An annotation with the path of a configuration file of criu's own.
 pub(crate) const ANNOTATION: &str = "org.criu.config";
@@ -231,9 +237,19 @@ impl Criu {
                  a package of that name (Debian since 13: apt-get install criu), else see https://criu.org"
             ))
         })?;
-        let program = CString::new(found.into_os_string().into_vec())
+        Self::at(&found)
+    }
+
+    /// The program of this path.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        let program = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| Error::invalid("the path of criu has a zero byte"))?;
         Ok(Self { program })
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> PathBuf {
+        OsStr::from_bytes(self.program.as_bytes()).into()
     }
 
     /// Fails unless the kernel has what is asked for.
@@ -318,7 +334,11 @@ impl Criu {
             variable.extend(value.as_bytes());
             CString::new(variable).ok()
         });
-        let environment: Vec<_> = variables.collect();
+        let mut environment: Vec<_> = variables.collect();
+        if std::env::var_os("PATH").is_none() {
+            // It calls others, such as tar for what is in a tmpfs.
+            environment.push(SEARCH_PATH.to_owned());
+        }
         Err(exec(&self.program, &arguments, &environment)).doing(doing)
     }
 }
@@ -431,9 +451,12 @@ fn joined(spec: &Spec, kind: NamespaceKind) -> Option<&Path> {
         .as_deref()
 }
 
+/// The key of a network namespace that is left outside.
+const NETWORK_KEY: &str = "extRootNetNS";
+
 /// What criu calls a joined namespace of a kind that it can leave to others, and the key it is known by.
 const LEFT_OUTSIDE: [(NamespaceKind, &str, &str); 2] = [
-    (NamespaceKind::Network, "net", "extRootNetNS"),
+    (NamespaceKind::Network, "net", NETWORK_KEY),
     (NamespaceKind::Pid, "pid", "extRootPidNS"),
 ];
 

@@ -5,9 +5,10 @@
 
 use super::rpc::{Fields, Kind, request};
 use super::{
-    Criu, Execution, LEFT_OUTSIDE, Options, ROOT, STREAMS, bound, bound_cgroups, external, is_pipe,
-    joined, succeeded,
+    Criu, Execution, LEFT_OUTSIDE, NETWORK_KEY, Options, ROOT, STREAMS, bound, bound_cgroups,
+    external, is_pipe, joined, succeeded,
 };
+use crate::api::Rootfs;
 use crate::cgroup::{Cgroup, Entry};
 use crate::channel::send_with_fds;
 use crate::error::{Doing, Error, Result};
@@ -15,16 +16,16 @@ use crate::hooks;
 use crate::init::{hooks as hooks_of, state};
 use crate::mounts::DIRECTORY_MODE;
 use crate::mounts::filesystem::{attach, clone_tree, host};
-use crate::namespaces;
 use crate::sockets::connect;
 use crate::state::read_bytes;
+use crate::{namespaces, rootfs};
 use oci::runtime::{Mount, NamespaceKind, Spec, Status};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::SocketType;
 use rustix::process::{Pid, PidfdFlags, Signal, fchdir, kill_process, pidfd_open};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context;
 use sys::process::{Child, Namespaces, setns, unshare};
@@ -49,6 +50,8 @@ pub(crate) struct Restore<'a> {
     /// Absolute.
     pub(crate) bundle: &'a Path,
     pub(crate) spec: &'a Spec,
+    /// Where the root filesystem comes from. It is mounted at the path of the configuration, for criu alone.
+    pub(crate) rootfs: Rootfs<'a>,
     /// What the container is to be in.
     pub(crate) cgroup: &'a Cgroup,
     /// The ways into it, and into what is like one.
@@ -59,6 +62,10 @@ pub(crate) struct Restore<'a> {
     pub(crate) lsm_mount_context: Option<&'a str>,
     /// Where the master of a terminal is sent.
     pub(crate) console: Option<&'a Path>,
+    /// What standard streams that were pipes are now.
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// The network namespace, where it is neither the host's nor joined and the images are without it.
+    pub(crate) network: Option<BorrowedFd<'a>>,
 }
 
 /// Restores a container; its init is a child of the calling process.
@@ -75,7 +82,8 @@ pub(crate) fn restore(criu: &Criu, asked: &Restore<'_>) -> Result<Child> {
         let directories = asked.options.open(false)?;
         let mut fields = asked.options.fields(spec, &directories, LOG);
         let outside = asked.note(&root, &mut fields)?;
-        let inherited: Vec<_> = outside.iter().map(AsFd::as_fd).collect();
+        let namespaces = outside.iter().map(AsFd::as_fd).chain(asked.network);
+        let inherited: Vec<_> = namespaces.chain(asked.streams).collect();
         let session = criu.start(&Execution {
             entry: Some(asked.entry),
             inherited: &inherited,
@@ -148,7 +156,7 @@ impl Restore<'_> {
                 root.text(2, &path.to_string_lossy());
             });
         }
-        note_streams(&self.options.images, fields)?;
+        note_streams(&self.options.images, self.streams, fields)?;
         self.note_namespaces(fields)
     }
 
@@ -178,10 +186,13 @@ impl Restore<'_> {
     /// Says which namespaces are there already; those that criu does not make are returned, to be inherited.
     fn note_namespaces(&self, fields: &mut Fields) -> Result<Vec<OwnedFd>> {
         let mut inherited = Vec::new();
+        if let Some(network) = self.network {
+            inherit(fields, NETWORK_KEY, network);
+        }
         for (kind, _, key) in LEFT_OUTSIDE {
             if let Some(path) = joined(self.spec, kind) {
                 let namespace = namespaces::open(path)?;
-                inherit(fields, key, namespace.as_fd().as_raw_fd().cast_unsigned());
+                inherit(fields, key, namespace.as_fd());
                 inherited.push(namespace);
             }
         }
@@ -216,7 +227,10 @@ impl Restore<'_> {
             .call(|| "mount(\"/\", MS_SLAVE|MS_REC)")
             .doing(doing)?;
         let place = host(path, OFlags::DIRECTORY).doing(doing)?;
-        let tree = clone_tree(place.as_fd(), Path::new(""), true).doing(doing)?;
+        let tree = match self.rootfs {
+            Rootfs::Path => clone_tree(place.as_fd(), Path::new(""), true).doing(doing)?,
+            overlay => rootfs::open(overlay, self.spec, self.bundle, None)?,
+        };
         attach(tree.as_fd(), place.as_fd()).doing(doing)?;
         let root = Root::from_fd(tree);
         let kind = |mount: &Mount| mount.kind.clone().unwrap_or_default();
@@ -274,15 +288,16 @@ impl Restore<'_> {
     }
 }
 
-fn inherit(fields: &mut Fields, key: &str, fd: u32) {
+fn inherit(fields: &mut Fields, key: &str, fd: BorrowedFd<'_>) {
+    let number = fd.as_raw_fd().cast_unsigned();
     fields.message(INHERIT_FD, |inherited| {
         inherited.text(1, key);
-        inherited.number(2, fd.into());
+        inherited.number(2, number.into());
     });
 }
 
 /// Standard streams that were pipes are the caller's now.
-fn note_streams(images: &Path, fields: &mut Fields) -> Result<()> {
+fn note_streams(images: &Path, streams: [BorrowedFd<'_>; 3], fields: &mut Fields) -> Result<()> {
     let path = images.join(STREAMS);
     let text = read_bytes(&path)?
         .ok_or_else(|| Error::invalid(format!("there are no images: no {}", path.display())))?;
@@ -290,7 +305,7 @@ fn note_streams(images: &Path, fields: &mut Fields) -> Result<()> {
         doing: format!("reading {}", path.display()).into(),
         source,
     })?;
-    for (link, fd) in links.iter().zip(0..3) {
+    for (link, fd) in links.iter().zip(streams) {
         if is_pipe(OsStr::new(link)) {
             inherit(fields, link, fd);
         }

@@ -100,8 +100,7 @@ impl Resolver {
     }
 
     /// Gives up what has waited too long.
-    pub(crate) fn expire(&mut self, poll: &mut Poll) {
-        let now = Instant::now();
+    pub(crate) fn expire(&mut self, poll: &mut Poll, now: Instant) {
         self.datagrams.expire(poll, now);
         self.streams.expire(now);
     }

@@ -3,11 +3,10 @@
 
 use super::message::{self, Outcome, Query, Transport};
 use super::{Answer, forget};
+use crate::stream::{begin_connect, is_for_later, write_some};
 use crate::watch::{EventFlags, Poll, Token, Watched};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -266,37 +265,6 @@ fn read_some(socket: &mut TcpStream, input: &mut Vec<u8>) -> bool {
             input.extend(&buffer[..count]);
             true
         }
-        Err(error) => matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-        ),
-    }
-}
-
-/// Writes what the peer takes.
-fn write_some(socket: &mut TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
-    while !output.is_empty() {
-        match socket.write(output) {
-            Ok(count) => drop(output.drain(..count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Begins to connect; that it is done shows when the socket can be written to.
-fn begin_connect(server: SocketAddr) -> io::Result<TcpStream> {
-    let family = if server.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &server) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket.into()),
-        Err(errno) => Err(errno.into()),
+        Err(error) => is_for_later(&error),
     }
 }

@@ -43,7 +43,7 @@ impl Served {
         let thread = std::thread::spawn(move || {
             let mut events = Vec::with_capacity(16);
             while !seen.load(Ordering::Relaxed) {
-                resolver.expire(&mut poll);
+                resolver.expire(&mut poll, Instant::now());
                 resolver.set_interests(&poll).unwrap();
                 poll.wait(&mut events, Some(Duration::from_millis(20)))
                     .unwrap();

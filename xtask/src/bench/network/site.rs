@@ -229,8 +229,13 @@ impl Drop for Site {
     }
 }
 
+/// A host as most are: `br_netfilter`, which shows what a bridge switches to the firewall of packets, is not there. A kernel that has
+/// it built in has it on in each new namespace.
 fn new_host() -> Result<Namespace> {
     let host = Namespace::new()?;
+    host.sh(
+        "for f in /proc/sys/net/bridge/bridge-nf-call-*tables; do [ ! -e $f ] || echo 0 > $f; done",
+    )?;
     host.sh(&format!("ip addr add {HOST_ADDRESS}/32 dev lo"))?;
     Ok(host)
 }

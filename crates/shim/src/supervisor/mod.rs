@@ -9,19 +9,25 @@
 //!     └──launcher gone before Start──▶ killed ──▶ ending
 //! ```
 
+mod birth;
+mod checkpoint;
+mod execs;
+
 use crate::connection::{Connection, Mode, ProcessKey};
 use crate::log::{Recorder, Stream};
-use crate::names::Resolver;
 use crate::process::{self, Process};
 use crate::protocol::{
-    Event, Exec, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Names, Reply, Request,
+    Event, ExecStatus, ExitRecord, Failure, FailureKind, Launch, Names, Reply, Request, Route,
     Status, Streams, Target, VERSION, decode,
 };
+use crate::services::Services;
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};
+use birth::{abandon, create_container, serve_container};
+use checkpoint::Checkpoint;
 use oci::runtime::{NamespaceKind, Spec};
+use runtime::Container;
 use runtime::cgroup::OomEvents;
-use runtime::{Container, Stdio};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -34,6 +40,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long clients may take to receive the last output once the container has ended.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The directory in the bundle with what criu says of checkpoints.
+const CHECKPOINT_LOGS: &str = "criu";
 
 /// How many ended execs are remembered for an engine that was away.
 const ENDED_EXECS_MAX: usize = 64;
@@ -58,9 +67,10 @@ pub(crate) struct Supervisor {
     next_process: ProcessKey,
     ended_execs: VecDeque<ExecStatus>,
     connections: Vec<Connection>,
-    /// Once the engine has asked for it: a container without a network of its own has none. Boxed, as most have none.
-    resolver: Option<Box<Resolver>>,
+    services: Services,
     launcher: Token,
+    /// While one is made.
+    checkpoint: Option<Checkpoint>,
     started: bool,
     paused: bool,
     oom: bool,
@@ -96,7 +106,8 @@ impl Supervisor {
             processes: BTreeMap::from([(INIT, init)]),
             next_process: INIT + 1,
             ended_execs: VecDeque::new(),
-            resolver: None,
+            services: Services::default(),
+            checkpoint: None,
             started: false,
             paused: false,
             oom: false,
@@ -136,6 +147,12 @@ impl Supervisor {
             let _ = rustix::io::read(&self.children, &mut info);
         } else if token == self.oom_events.token {
             self.oom_happened();
+        } else if self
+            .checkpoint
+            .as_ref()
+            .is_some_and(|made| made.owns(token))
+        {
+            self.hear_of_checkpoint();
         } else if let Some(at) = self
             .connections
             .iter()
@@ -149,9 +166,8 @@ impl Supervisor {
             .map(|p| p.key)
         {
             self.process_ready(key, token);
-        } else if let Some(resolver) = &mut self.resolver {
-            // One that was just forgotten is nobody's.
-            let _ = resolver.ready(&mut self.poll, token, flags);
+        } else {
+            self.services.ready(&mut self.poll, token, flags);
         }
     }
 
@@ -239,7 +255,24 @@ impl Supervisor {
                 })
             }
             Request::Names(names) => self.serve_names(names),
+            Request::Relay { routes } => self.relay(routes),
             Request::Exec(exec) => return self.exec(at, &exec),
+            Request::Checkpoint {
+                criu,
+                images,
+                leave_running,
+            } => {
+                let asked = runtime::NewImages {
+                    criu: &criu,
+                    images: &images,
+                    work: &self.launch.bundle.join(CHECKPOINT_LOGS),
+                    leave_running,
+                };
+                match self.begin_checkpoint(at, &asked) {
+                    Ok(()) => return,
+                    Err(problem) => Err(problem),
+                }
+            }
             Request::Attach(streams) => {
                 self.connections[at].reply(Reply::Done);
                 self.connections[at].mode = Mode::Streams {
@@ -291,27 +324,26 @@ impl Supervisor {
             .start()
             .map_err(|error| runtime_failure(&error))?;
         self.started = true;
-        Ok(Reply::Done)
+        if self.launch.restore.is_none() {
+            return Ok(Reply::Done);
+        }
+        self.adopt_restored().inspect_err(|_| {
+            // Nobody would know of it.
+            let _ = rustix::process::pidfd_send_signal(self.container.pidfd(), Signal::KILL);
+        })
     }
 
     fn serve_names(&mut self, names: Names) -> Result<Reply, Failure> {
-        let resolver = match &mut self.resolver {
-            Some(resolver) => {
-                resolver.set_names(names);
-                resolver
-            }
-            none => {
-                let path = format!("/proc/{}/ns/net", self.container.pid().as_raw_pid());
-                let opened = std::fs::File::open(&path)
-                    .and_then(|netns| Resolver::open(&mut self.poll, netns.as_fd(), names));
-                let opened = opened.map_err(|error| system("listen for names", &error))?;
-                none.insert(Box::new(opened))
-            }
-        };
-        let (udp, tcp) = resolver
-            .ports()
-            .map_err(|error| system("getsockname", &error))?;
+        let pid = self.container.pid().as_raw_pid();
+        let listening = self.services.serve_names(&mut self.poll, pid, names);
+        let (udp, tcp) = listening.map_err(|error| system("listen for names", &error))?;
         Ok(Reply::Names { udp, tcp })
+    }
+
+    fn relay(&mut self, routes: Vec<Route>) -> Result<Reply, Failure> {
+        let listening = self.services.relay(&mut self.poll, routes);
+        let port = listening.map_err(|error| system("listen on ::1", &error))?;
+        Ok(Reply::Relay { port })
     }
 
     fn signal(&mut self, number: i32, to: &Target) -> Result<Reply, Failure> {
@@ -335,15 +367,6 @@ impl Supervisor {
         sys::signals::send(process.pidfd.as_fd(), number).map_err(|error| failure(&error))
     }
 
-    fn exec_key(&self, id: &str) -> Result<ProcessKey, Failure> {
-        let process = self
-            .processes
-            .values()
-            .find(|process| process.exec.as_deref() == Some(id));
-        let process = process.ok_or_else(|| conflict(&format!("no exec {id} is running")))?;
-        Ok(process.key)
-    }
-
     fn resize(&self, exec: Option<&str>, rows: u16, columns: u16) -> Result<Reply, Failure> {
         let key = exec.map_or(Ok(INIT), |id| self.exec_key(id))?;
         let process = self
@@ -357,6 +380,7 @@ impl Supervisor {
     }
 
     fn set_paused(&mut self, paused: bool) -> Result<Reply, Failure> {
+        self.check_no_checkpoint()?;
         if self.paused == paused {
             let state = if paused {
                 "paused already"
@@ -374,65 +398,6 @@ impl Supervisor {
         })?;
         self.paused = paused;
         Ok(Reply::Done)
-    }
-
-    fn exec(&mut self, at: usize, exec: &Exec) {
-        match self.start_exec(exec) {
-            Ok((key, pid)) => {
-                self.connections[at].reply(Reply::Started { pid });
-                if exec.streams.any() {
-                    let mode = Mode::Streams {
-                        process: key,
-                        streams: exec.streams,
-                    };
-                    self.connections[at].mode = mode;
-                }
-            }
-            Err(problem) => self.connections[at].reply(Reply::Failed(problem)),
-        }
-    }
-
-    fn start_exec(&mut self, exec: &Exec) -> Result<(ProcessKey, i32), Failure> {
-        if !self.started
-            || self
-                .processes
-                .get(&INIT)
-                .is_none_or(|init| init.exit.is_some())
-        {
-            return Err(conflict("the container is not running"));
-        }
-        if self.paused {
-            return Err(conflict("the container is paused, unpause it first"));
-        }
-        let terminal = exec.process.terminal;
-        let (stdio, ends) = open_streams(terminal, exec.streams.stdin)?;
-        let target = runtime::Target {
-            id: &self.launch.id,
-            bundle: &self.launch.bundle,
-            init: self.container.pid(),
-            pidfd: self.container.pidfd(),
-            cgroup: self.container.cgroup(),
-            spec: &self.spec,
-        };
-        let request = runtime::ExecRequest {
-            user: exec.user.as_deref(),
-            ..runtime::ExecRequest::new(&exec.process, stdio)
-        };
-        let started = runtime::exec(&target, request);
-        let started = started.map_err(|error| runtime_failure(&error))?;
-        let ends = complete_streams(ends, started.terminal, exec.streams.stdin)?;
-        let key = self.next_process;
-        self.next_process += 1;
-        let ids = (started.pid, started.pidfd);
-        let process = Process::new(
-            &mut self.poll,
-            key,
-            Some(exec.id.clone()),
-            ids,
-            (terminal, ends),
-        );
-        self.processes.insert(key, process);
-        Ok((key, started.pid.as_raw_pid()))
     }
 
     fn settle_log(&mut self) -> io::Result<()> {
@@ -509,9 +474,7 @@ impl Supervisor {
 
     /// Brings everything that follows from what has happened to its conclusion.
     fn settle(&mut self) -> io::Result<()> {
-        if let Some(resolver) = &mut self.resolver {
-            resolver.expire(&mut self.poll);
-        }
+        self.services.expire(&mut self.poll);
         self.reap();
         self.finish_execs();
         self.finish_init();
@@ -553,35 +516,6 @@ impl Supervisor {
         Ok(())
     }
 
-    fn finish_execs(&mut self) {
-        let ended: Vec<ProcessKey> = self
-            .processes
-            .values()
-            .filter(|p| p.key != INIT && is_over(p))
-            .map(|p| p.key)
-            .collect();
-        for key in ended {
-            self.with_output(key, |process, deliver| process.drain(deliver));
-            let Some(mut process) = self.processes.remove(&key) else {
-                continue;
-            };
-            let (Some((code, _)), Some(id)) = (process.exit, process.exec.take()) else {
-                continue;
-            };
-            // Takes the descriptors out of the set; they are closed right after.
-            let _ = process.set_interest(&self.poll, true);
-            let pid = process.pid.as_raw_pid();
-            self.ended_execs.push_front(ExecStatus {
-                id: id.clone(),
-                pid,
-                code: Some(code),
-            });
-            self.ended_execs.truncate(ENDED_EXECS_MAX);
-            self.tell(&Event::ExecExit { id, code });
-            self.close_streams(key);
-        }
-    }
-
     fn close_streams(&mut self, key: ProcessKey) {
         for connection in &mut self.connections {
             if matches!(connection.mode, Mode::Streams { process, .. } if process == key) {
@@ -595,6 +529,9 @@ impl Supervisor {
         let Some((code, _)) = init.exit.filter(|_| self.recorded.is_none()) else {
             return;
         };
+        if self.checkpoint.is_some() {
+            return;
+        }
         if !has_own_pid_namespace(&self.spec) {
             // Nobody else ends what the init leaves behind when it is not the first process of a namespace.
             let _ = self.container.cgroup().kill();
@@ -641,13 +578,10 @@ impl Supervisor {
         }
         let ended = self.processes.values().filter_map(|process| process.exit);
         let ended = ended.map(|(_, at)| left(at, DRAIN_TIMEOUT) + Duration::from_millis(1));
-        let names = self
-            .resolver
-            .as_ref()
-            .and_then(|resolver| resolver.deadline());
-        let names =
-            names.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
-        ended.chain(names).chain(log).min()
+        let services = self.services.deadline();
+        let services = services
+            .map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        ended.chain(services).chain(log).min()
     }
 
     fn set_interests(&mut self) -> io::Result<()> {
@@ -663,6 +597,8 @@ impl Supervisor {
                     && matches!(connection.mode, Mode::Streams { process: p, .. } if p == process.key)
             });
             let behind = behind || process.log.as_ref().is_some_and(Recorder::is_behind);
+            // What is restored speaks before those who have attached are let go.
+            let behind = behind || !self.started;
             process.set_interest(&self.poll, behind)?;
         }
         for connection in &mut self.connections {
@@ -676,82 +612,8 @@ impl Supervisor {
             let interest = connection.interest(blocked);
             connection.socket.set(&self.poll, Some(interest))?;
         }
-        match &mut self.resolver {
-            Some(resolver) => resolver.set_interests(&self.poll),
-            None => Ok(()),
-        }
+        self.services.set_interests(&self.poll)
     }
-}
-
-/// Makes the container, and the shim's ends of its init's streams.
-fn create_container(
-    launch: &Launch,
-    spec: &Spec,
-    terminal: bool,
-) -> Result<(Container, process::Ends), Failure> {
-    let (stdio, ends) = open_streams(terminal, launch.stdin)?;
-    if let (Some(_), Some(root)) = (&spec.hooks, &spec.root) {
-        // Hooks find the root at its path; it is mounted nowhere else.
-        std::fs::create_dir_all(launch.bundle.join(&root.path))
-            .map_err(|error| system("mkdir", &error))?;
-    }
-    let request = runtime::Create {
-        user: launch.user.as_deref(),
-        group_add: &launch.groups,
-        reaper: launch.reaper,
-        rootfs: runtime::Rootfs::Overlay {
-            lowers: &launch.lowers,
-            upper: &launch.upper,
-            work: &launch.work,
-        },
-        stdio,
-        ..runtime::Create::new(&launch.id, &launch.bundle, spec)
-    };
-    let mut container = runtime::create(request).map_err(|error| runtime_failure(&error))?;
-    let ends = complete_streams(ends, container.take_terminal(), launch.stdin);
-    let ends = ends.inspect_err(|_| abandon(&container))?;
-    Ok((container, ends))
-}
-
-/// The streams of a new process: pipes, or a terminal that the runtime makes.
-fn open_streams(terminal: bool, stdin: bool) -> Result<(Stdio, Option<process::Ends>), Failure> {
-    if terminal {
-        return Ok((Stdio::Terminal, None));
-    }
-    let (stdio, ends) = process::pipes(stdin).map_err(|error| system("pipe2", &error))?;
-    Ok((stdio, Some(ends)))
-}
-
-/// The shim's ends: the pipes', or those of the terminal that came back.
-fn complete_streams(
-    pipes: Option<process::Ends>,
-    terminal: Option<OwnedFd>,
-    stdin: bool,
-) -> Result<process::Ends, Failure> {
-    let ends = match (pipes, terminal) {
-        (Some(ends), _) => Ok(ends),
-        (None, Some(master)) => process::terminal(master, stdin),
-        (None, None) => Err(io::Error::other("the runtime gave no terminal")),
-    };
-    ends.map_err(|error| system("set up the process's streams", &error))
-}
-
-type Served = (OwnedFd, Watched<UnixListener>, Watched<OomEvents>);
-
-/// What a made container is served with.
-fn serve_container(
-    poll: &mut Poll,
-    launch: &Launch,
-    container: &Container,
-) -> Result<Served, Failure> {
-    let oom_events = container.cgroup().oom_events();
-    let oom_events = oom_events.map_err(|error| runtime_failure(&error))?;
-    let pidfd = container.pidfd().try_clone_to_owned();
-    let pidfd = pidfd.map_err(|error| system("duplicate the pidfd", &error))?;
-    let pid = container.pid().as_raw_pid();
-    let listener = state::publish(&launch.bundle, pid, container.cgroup().path());
-    let listener = listener.map_err(|error| system("make the container's socket", &error))?;
-    Ok((pidfd, poll.watch(listener), poll.watch(oom_events)))
 }
 
 fn connection_wants(mode: Mode, key: ProcessKey, stream: Stream) -> bool {
@@ -789,13 +651,6 @@ fn exit_code(status: WaitStatus) -> i32 {
     }
 }
 
-/// Undoes a container that cannot be supervised.
-fn abandon(container: &Container) {
-    let _ = rustix::process::pidfd_send_signal(container.pidfd(), Signal::KILL);
-    let _ = rustix::process::waitpid(Some(container.pid()), WaitOptions::empty());
-    let _ = container.cgroup().destroy();
-}
-
 fn failure_of(kind: FailureKind, message: impl Into<String>) -> Failure {
     Failure {
         kind,
@@ -822,7 +677,7 @@ pub(crate) fn system(what: &str, error: &io::Error) -> Failure {
     )
 }
 
-fn runtime_failure(error: &runtime::Error) -> Failure {
+pub(crate) fn runtime_failure(error: &runtime::Error) -> Failure {
     let kind = match error.kind() {
         runtime::ErrorKind::NotFound => FailureKind::CommandNotFound,
         runtime::ErrorKind::NotExecutable => FailureKind::CommandNotExecutable,
