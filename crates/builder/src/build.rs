@@ -426,8 +426,9 @@ impl<'a> Build<'a> {
         let found = self
             .definition
             .findings(self.engine, self.request, &plan.stages);
-        for finding in found {
-            self.tell(&Event::Found(&finding));
+        // Those of another platform would be the same once more.
+        for finding in found.iter().filter(|_| begun == 0) {
+            self.tell(&Event::Found(finding));
         }
         Ok(finished)
     }
@@ -621,7 +622,6 @@ fn publish(done: &[(Build<'_>, Arc<Finished>)]) -> Result<Built> {
         .collect();
     let builds: Vec<&Build<'_>> = done.iter().map(|(build, _)| build).collect();
     let made = first.make_outputs(&parts, &builds)?;
-    first.tell(&Event::Published);
     let largest = first.largest(&parts[0].layers)?;
     let layers = done
         .iter()

@@ -41,9 +41,8 @@ const SESSION: &str = "client-session";
 const TRACE: &str = "moby.buildkit.trace";
 const IMAGE: &str = "moby.image.id";
 /// Parameters of the classic builder alone, which others do not take: the name, and what counts as nothing.
-const CLASSIC: [(&str, &[&str]); 11] = [
+const CLASSIC: [(&str, &[&str]); 10] = [
     ("squash", &["0", "false"]),
-    ("cachefrom", &["null", "[]"]),
     ("isolation", &["default"]),
     ("memory", &["0"]),
     ("memswap", &["0"]),
@@ -147,6 +146,10 @@ fn asked(query: &Query) -> Result<Asked, Error> {
     for (name, value) in json::<BTreeMap<String, String>>(query, "labels")? {
         add(&format!("label:{name}"), value);
     }
+    add(
+        "cache-from",
+        json::<Vec<String>>(query, "cachefrom")?.join(","),
+    );
     let ulimits: Vec<types::Ulimit> = json(query, "ulimits")?;
     let ulimits = ulimits
         .iter()
