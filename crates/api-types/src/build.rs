@@ -151,5 +151,8 @@ pub enum BuildEvent {
         steps: usize,
         /// Of those, taken from the cache.
         cached: usize,
+        /// The largest files of the image with their bytes (`largest=3`).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        largest: Vec<(String, u64)>,
     },
 }

@@ -35,6 +35,8 @@ pub struct Built {
     pub cached: usize,
     /// The manifest of the cache that the client has got, where it wanted one.
     pub cache: Option<Descriptor>,
+    /// The largest files of the image with their bytes, as many as were asked for.
+    pub largest: Vec<(String, u64)>,
 }
 
 /// Builds an image. Blocks, and runs on threads of its own; `handle` is the engine's runtime.
@@ -424,10 +426,23 @@ impl<'a> Build<'a> {
         let found = self
             .definition
             .findings(self.engine, self.request, &plan.stages);
-        for finding in found {
-            self.tell(&Event::Found(&finding));
+        // Those of another platform would be the same once more.
+        for finding in found.iter().filter(|_| begun == 0) {
+            self.tell(&Event::Found(finding));
         }
         Ok(finished)
+    }
+
+    /// The largest files of a tree, as many as are asked for.
+    fn largest(&self, layers: &[Digest]) -> Result<Vec<(String, u64)>> {
+        if self.request.largest == 0 {
+            return Ok(Vec::new());
+        }
+        let view = self.view(layers)?;
+        let found = images::largest_files(&view.root, self.request.largest);
+        let found = found.doing(|| "look for the largest files".to_owned())?;
+        let told = |(path, bytes): (PathBuf, u64)| (path.display().to_string(), bytes);
+        Ok(found.into_iter().map(told).collect())
     }
 
     /// The image of what a stage has led to.
@@ -607,7 +622,7 @@ fn publish(done: &[(Build<'_>, Arc<Finished>)]) -> Result<Built> {
         .collect();
     let builds: Vec<&Build<'_>> = done.iter().map(|(build, _)| build).collect();
     let made = first.make_outputs(&parts, &builds)?;
-    first.tell(&Event::Published);
+    let largest = first.largest(&parts[0].layers)?;
     let layers = done
         .iter()
         .flat_map(|(_, finished)| &finished.layers)
@@ -619,6 +634,7 @@ fn publish(done: &[(Build<'_>, Arc<Finished>)]) -> Result<Built> {
         steps,
         cached,
         cache,
+        largest,
     })
 }
 

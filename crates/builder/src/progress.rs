@@ -90,8 +90,6 @@ pub enum Event<'a> {
     TaskEnded(&'a str, Option<&'a str>),
     /// All steps are done, and what they led to becomes an image, or goes where its files are to go.
     Publishing,
-    /// That is done.
-    Published,
     /// Something that the user should know.
     Warning(&'a str),
 }

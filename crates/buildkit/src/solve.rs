@@ -366,6 +366,7 @@ impl Job {
             cache_from,
             cache_to,
             explain: false,
+            largest: 0,
             client: Box::new(self.client()),
             outputs: outputs.collect(),
             stages_at_once: STAGES_AT_ONCE_MAX,

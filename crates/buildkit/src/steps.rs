@@ -287,7 +287,6 @@ impl Progress for Steps<'_> {
                 ..VertexWarning::default()
             }),
             Event::Planned { .. }
-            | Event::Published
             | Event::Running { .. }
             | Event::Removed { .. }
             | Event::Explained { .. } => {}

@@ -736,7 +736,7 @@ fn results_go_where_they_are_asked_to() {
     for (arguments, expected) in [
         (&["--squash"][..], "--squash is not supported"),
         (&["--target", "none"], "failed to reach build target none"),
-        (&["--progress", "tty"], "not supported"),
+        (&["--progress", "other"], "invalid progress mode"),
         (&["-o", "type=tar,compression=zstd"], "not supported"),
         (&["-o", "type=oci,compression=estargz"], "not supported"),
         (&["--cache-to", "type=gha"], "not supported"),
@@ -744,6 +744,64 @@ fn results_go_where_they_are_asked_to() {
         (&["--annotation", "a=b"], "images that go elsewhere"),
     ] {
         assert!(bench.fails(arguments).contains(expected), "{arguments:?}");
+    }
+    bench.assert_clean();
+}
+
+#[test]
+fn a_terminal_shows_steps_and_what_came_of_them() {
+    let bench = Bench::new(
+        "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1024 count=5000\nCOPY a /a\n",
+        &[("a", "A")],
+    );
+    let on_terminal = |dockerfile: &str| {
+        bench.write("D", dockerfile);
+        let context = bench.context.display();
+        let hull = env!("CARGO_BIN_EXE_hull");
+        let line = format!("stty rows 20 cols 70; {hull} build -t t -f {context}/D {context}");
+        let limited = [
+            "--foreground",
+            "-k",
+            "5",
+            "120",
+            "script",
+            "-qec",
+            &line,
+            "/dev/null",
+        ];
+        let mut command = bench.engine.client("timeout", &limited);
+        command.env("TERM", "xterm").stdin(Stdio::null());
+        let said = said(command.output().unwrap());
+        (said.code, said.stdout)
+    };
+    let dockerfile = std::fs::read_to_string(bench.context.join("Dockerfile")).unwrap();
+    let (code, shown) = on_terminal(&dockerfile);
+    assert_eq!(code, 0, "{shown}");
+    for part in [
+        "[+] Building ",
+        "(3/3) FINISHED",
+        " => [stage-0 2/3] RUN dd if=/dev/zero",
+        "layers:\r\n",
+        "5.12MB  RUN dd if=/dev/zero of=/large",
+        "largest in the image:\r\n",
+        "5.12MB  /large",
+        "3 steps, 0 cached",
+    ] {
+        assert!(shown.contains(part), "{part:?} is missing in\n{shown}");
+    }
+    assert!(
+        on_terminal(&dockerfile)
+            .1
+            .contains(" => CACHED [stage-0 3/3] COPY a /a")
+    );
+    let (code, shown) = on_terminal("FROM busybox\nRUN printf 'a\\033[2Jb\\n'; exit 3\n");
+    assert_ne!(code, 0);
+    for part in [
+        " => ERROR [stage-0 2/2] RUN",
+        " > [stage-0 2/2] RUN",
+        "ab\r\n------",
+    ] {
+        assert!(shown.contains(part), "{part:?} is missing in\n{shown}");
     }
     bench.assert_clean();
 }

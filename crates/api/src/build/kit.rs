@@ -150,6 +150,10 @@ fn asked(query: &Query) -> Result<Asked, Error> {
     for (name, value) in json::<BTreeMap<String, String>>(query, "labels")? {
         add(&format!("label:{name}"), value);
     }
+    add(
+        "cache-from",
+        json::<Vec<String>>(query, "cachefrom")?.join(","),
+    );
     let ulimits: Vec<types::Ulimit> = json(query, "ulimits")?;
     let ulimits = ulimits
         .iter()

@@ -166,6 +166,7 @@ fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::Jso
             tags: tags.to_vec(),
             steps: built.steps,
             cached: built.cached,
+            largest: built.largest.clone(),
         })),
         // There is no image where only files are asked for.
         End::Quiet | End::Text { .. } if built.made.id.is_none() => {}

@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 /// Who the client is, by registry: base64 of JSON.
 const HEADER_CONFIG: &str = "X-Registry-Config";
+/// Files that a client is told of, of those that are the largest in an image.
+const LARGEST_MAX: usize = 100;
 /// Bytes of that header.
 const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
@@ -72,6 +74,7 @@ pub(crate) struct Wish {
     cache_to: Vec<CacheTarget>,
     pull: bool,
     explain: bool,
+    largest: usize,
     secrets: BTreeMap<String, Vec<u8>>,
     credentials: BTreeMap<String, Credentials>,
 }
@@ -133,6 +136,10 @@ impl Wish {
             cache_to,
             pull: query.flag("pull"),
             explain: query.flag("explain"),
+            largest: query
+                .number::<usize>("largest")?
+                .unwrap_or(0)
+                .min(LARGEST_MAX),
             secrets: secrets(headers)?,
             credentials: credentials(headers)?,
         })
@@ -210,6 +217,7 @@ impl Wish {
             cache_from: chain(self.cache_from, elsewhere.sources(&caches).map_err(failed)?),
             cache_to: chain(self.cache_to, cache_to),
             explain: self.explain,
+            largest: self.largest,
             client: Box::new(client),
             outputs,
             stages_at_once,

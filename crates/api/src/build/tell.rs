@@ -101,8 +101,7 @@ impl Progress for Text {
             | Event::Found(_)
             | Event::Task(_)
             | Event::TaskEnded(..)
-            | Event::Publishing
-            | Event::Published => {}
+            | Event::Publishing => {}
         }
     }
 }
@@ -197,8 +196,7 @@ impl Progress for Events {
             Event::Based { .. }
             | Event::Running { .. }
             | Event::Removed { .. }
-            | Event::Publishing
-            | Event::Published => return,
+            | Event::Publishing => return,
         };
         // A client that has gone ends the build otherwise.
         let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));

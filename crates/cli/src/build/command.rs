@@ -17,7 +17,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Request, Response};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read as _};
+use std::io::{Cursor, IsTerminal as _, Read as _};
+
+/// Files that the summary on a terminal names.
+const LARGEST: usize = 3;
 
 const WHAT: &[Flag] = &[
     Flag::list("build-arg", "Set a variable of the build"),
@@ -122,7 +125,7 @@ const RESULT: &[Flag] = &[
     .short('o'),
     Flag::text(
         "progress",
-        "How to show the build (auto, plain, quiet, rawjson)",
+        "How to show the build (auto, plain, tty, quiet, rawjson)",
     )
     .default("auto"),
     Flag::bool("push", "Push the image to its registry"),
@@ -152,6 +155,10 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let mut elsewhere = Elsewhere::read(matches)?;
     let show = show(matches)?;
     let request = request(matches, &elsewhere)?;
+    let request = match show {
+        Show::Screen => request.query("largest", LARGEST.to_string()),
+        Show::Plain | Show::Raw | Show::Nothing => request,
+    };
     let client = session.client().await?;
     let version: Version = client.json(&Request::get(&["version"])).await?;
     let knows = |detail: &str| {
@@ -193,7 +200,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     }
     match show {
         Show::Nothing if !elsewhere.uses_stdout() => output::line(id),
-        Show::Nothing | Show::Plain | Show::Raw => Ok(()),
+        Show::Nothing | Show::Plain | Show::Screen | Show::Raw => Ok(()),
     }
 }
 
@@ -243,12 +250,19 @@ fn show(matches: &Matches) -> Result<Show> {
         return Ok(Show::Nothing);
     }
     match matches.text("progress") {
-        "" | "auto" | "plain" => Ok(Show::Plain),
+        "plain" => Ok(Show::Plain),
+        // Where there is no terminal to draw on, there are lines.
+        "" | "auto" | "tty" if std::io::stderr().is_terminal() && !is_dumb() => Ok(Show::Screen),
+        "" | "auto" | "tty" => Ok(Show::Plain),
         "rawjson" => Ok(Show::Raw),
         "quiet" => Ok(Show::Nothing),
-        "tty" => Err(Error::msg("--progress tty is not supported yet")),
         other => Err(Error::msg(format!("invalid progress mode {other:?}"))),
     }
+}
+
+/// A terminal that does nothing but print.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// Everything but the body.

@@ -7,8 +7,10 @@ mod display;
 mod du;
 mod elsewhere;
 mod output;
+mod plain;
 mod prune;
 mod source;
+mod tty;
 
 pub(crate) use command::BUILD;
 
