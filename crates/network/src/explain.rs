@@ -1,9 +1,10 @@
 //! Who can reach a port of a container, and by which rule: what is known of the networks, held against what is in the kernel at
 //! this moment. It says so where the two differ, and which chains of others have their say, too.
 
-use crate::firewall::{INTO, Published, chain_of, element, set_of};
+use crate::firewall::chain_of;
 use crate::nft::live::{self, Chain};
 use crate::nft::{FORWARD, OUTPUT, Table};
+use crate::sets::{INTO, Published, element, set_of};
 use crate::state::{Network, State, published};
 use crate::{Endpoint, GatewayMode, PortMapping, Protocol, Result};
 use std::collections::{BTreeMap, BTreeSet};

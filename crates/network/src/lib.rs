@@ -19,6 +19,7 @@ mod nft;
 mod ports;
 mod rate;
 mod redirect;
+mod sets;
 mod spoofing;
 mod state;
 mod subnet;

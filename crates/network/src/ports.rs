@@ -1,6 +1,6 @@
 //! Which ports of the host are published, and the choice of free ones.
 
-use crate::{Failure, PortMapping, Protocol, Publish, listeners};
+use crate::{Endpoint, Failure, PortMapping, Protocol, Publish, Result, listeners};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,6 +206,53 @@ fn is_free(protocol: Protocol, address: SocketAddr) -> Result<(), Errno> {
         rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &address)
+}
+
+/// Requests for networks that are reached at the containers' own addresses, and those that need ports of the host.
+pub(crate) fn split(
+    endpoint: &Endpoint,
+    requests: &[Publish],
+    routed: impl Fn(bool) -> bool,
+) -> Result<(Vec<PortMapping>, Vec<Publish>)> {
+    let (mut open, mut translated) = (Vec::new(), Vec::new());
+    for request in requests {
+        let mut host_ips = Vec::new();
+        for host_ip in &request.host_ips {
+            if host_ip.is_ipv6() && host_ip.is_loopback() {
+                if request.protocol != Protocol::Tcp {
+                    return Err(Failure::Invalid(format!(
+                        "cannot publish port {}/{} on ::1: TCP alone is handed on from there; 127.0.0.1 takes it",
+                        request.container_port, request.protocol
+                    )));
+                }
+                host_ips.push(*host_ip);
+                continue;
+            }
+            if endpoint.address(host_ip.is_ipv6()).is_none() {
+                return Err(Failure::Invalid(format!(
+                    "cannot publish port {} on {host_ip}: the container has no address of its family",
+                    request.container_port
+                )));
+            }
+            if routed(host_ip.is_ipv6()) {
+                open.push(PortMapping {
+                    protocol: request.protocol,
+                    container_port: request.container_port,
+                    host_ip: *host_ip,
+                    host_port: 0,
+                });
+            } else {
+                host_ips.push(*host_ip);
+            }
+        }
+        if !host_ips.is_empty() {
+            translated.push(Publish {
+                host_ips,
+                ..request.clone()
+            });
+        }
+    }
+    Ok((open, translated))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What is known of the networks of an engine, and how the kernel is brought to it.
 
 use crate::configure::prepare_host;
-use crate::firewall::{Firewall, Published, Relayed, Rules};
+use crate::firewall::{Firewall, Rules};
 use crate::ipam::{self, Pool};
 use crate::link;
 use crate::ports::Ports;
+use crate::sets::{Published, Relayed};
 use crate::spoofing::Member;
 use crate::subnet::Subnet;
 use crate::{

@@ -168,6 +168,8 @@ fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::Jso
             cached: built.cached,
             largest: built.largest.clone(),
         })),
+        // There is no image where only files are asked for.
+        End::Quiet | End::Text { .. } if built.made.id.is_none() => {}
         End::Quiet => text(format!("{id}\n")),
         End::Text { machine_readable } => {
             if machine_readable {

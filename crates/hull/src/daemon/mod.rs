@@ -36,14 +36,43 @@ const IDLE_EXIT: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
+/// A flag with a path.
+fn path(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("PATH")
+        .default_value(default)
+        .help(help)
+}
+
+/// The flags that say where images come from.
+fn registry_flags() -> [Arg; 4] {
+    [
+        path(
+            "registries",
+            registry_config::FILE,
+            "Mirrors and other addresses of registries",
+        ),
+        path(
+            "policy",
+            registry::policy::FILE,
+            "Which images may be pulled",
+        ),
+        Arg::new("insecure-registry")
+            .long("insecure-registry")
+            .action(ArgAction::Append)
+            .value_name("HOST[:PORT]")
+            .help("Take plain HTTP and any certificate from this registry"),
+        Arg::new("registry-mirror")
+            .long("registry-mirror")
+            .action(ArgAction::Append)
+            .value_name("URL")
+            .value_parser(|text: &str| text.parse::<Address>())
+            .help("Where images of docker.io are looked for first"),
+    ]
+}
+
 pub(crate) fn command() -> Command {
-    let path = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("PATH")
-            .default_value(default)
-            .help(help)
-    };
     Command::new("hull daemon")
         .about("Run the engine in the foreground")
         .arg(path(
@@ -77,31 +106,7 @@ pub(crate) fn command() -> Command {
         .args(sockets::flags())
         .args(defaults::flags())
         .args(crate::bridge::flags())
-        .arg(path(
-            "registries",
-            registry_config::FILE,
-            "Mirrors and other addresses of registries",
-        ))
-        .arg(path(
-            "policy",
-            registry::policy::FILE,
-            "Which images may be pulled",
-        ))
-        .arg(
-            Arg::new("insecure-registry")
-                .long("insecure-registry")
-                .action(ArgAction::Append)
-                .value_name("HOST[:PORT]")
-                .help("Take plain HTTP and any certificate from this registry"),
-        )
-        .arg(
-            Arg::new("registry-mirror")
-                .long("registry-mirror")
-                .action(ArgAction::Append)
-                .value_name("URL")
-                .value_parser(|text: &str| text.parse::<Address>())
-                .help("Where images of docker.io are looked for first"),
-        )
+        .args(registry_flags())
         .arg(
             Arg::new("cdi-spec-dir")
                 .long("cdi-spec-dir")
@@ -175,7 +180,7 @@ fn run(words: &[OsString], given: &ArgMatches, matches: &ArgMatches) -> Result<(
         tracing::error!(%error, "nothing can be pulled");
     }
     let pid_file = matches.get_one::<String>("pidfile");
-    let _pid_file = pid_file.map(|path| PidFile::write(path)).transpose()?;
+    let _pid_file = pid_file.map(PidFile::write).transpose()?;
     sys::process::limit_arenas(ARENAS_MAX);
     let workers = std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)
