@@ -11,6 +11,7 @@ use connections::{Acceptor, Connected, Peers, subject, subscriber};
 use engine::Engine;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, getrlimit};
@@ -264,15 +265,22 @@ async fn connection(arrived: Arrived, served: Served, held: Held) -> Result<(), 
         let context = context.clone();
         async move { Ok::<_, Infallible>(respond(context, request).await) }
     });
-    hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(BUFFER_BYTES)
-        .half_close(half_close)
+    protocol(half_close)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()
         .await?;
     Ok(())
+}
+
+/// HTTP within the limits of a connection.
+fn protocol(half_close: bool) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER_BYTES)
+        .half_close(half_close);
+    builder
 }
 
 impl Arrived {
@@ -342,6 +350,24 @@ fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Response;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_to_an_end_ends_the_connection() {
+        for begun in ["", "GET /_ping HTTP/1.1\r\nHost: engine\r\nX-Slow: "] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            client.write_all(begun.as_bytes()).await.unwrap();
+            let served = service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(String::new()))
+            });
+            let started = tokio::time::Instant::now();
+            let connection = protocol(false).serve_connection(TokioIo::new(server), served);
+            let error = connection.await.unwrap_err();
+            assert!(error.is_timeout(), "{begun:?}: {error}");
+            assert!(started.elapsed() >= HEAD);
+            drop(client);
+        }
+    }
 
     #[test]
     fn one_process_leaves_room_for_others_and_one_user_too() {

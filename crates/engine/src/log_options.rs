@@ -43,7 +43,15 @@ const CACHE: [&str; 4] = [
 
 const FILE: [&str; 3] = ["compress", "max-file", "max-size"];
 
-const SYSLOG: [&str; 3] = ["syslog-address", "syslog-facility", "syslog-format"];
+const SYSLOG: [&str; 7] = [
+    "syslog-address",
+    "syslog-facility",
+    "syslog-format",
+    syslog::TLS_AUTHORITIES,
+    syslog::TLS_CERTIFICATE,
+    syslog::TLS_KEY,
+    syslog::TLS_UNVERIFIED,
+];
 
 type Options = BTreeMap<String, String>;
 
@@ -97,11 +105,6 @@ impl LogSpec {
                 })?,
         };
         for name in options.keys() {
-            if name.starts_with("syslog-tls") && driver == LogDriver::Syslog {
-                return Err(Error::unsupported(format!(
-                    "the log opt {name} is not supported: syslog over TLS is not there"
-                )));
-            }
             if !driver.knows(name) {
                 return Err(Error::invalid(format!(
                     "unknown log opt '{name}' for {} log driver",
@@ -119,7 +122,7 @@ impl LogSpec {
         buffer_bytes(options)?;
         Attributes::read(options)?;
         if driver == LogDriver::Syslog {
-            syslog::address(option(options, "syslog-address"))?;
+            syslog::address(options)?;
             syslog::facility(option(options, "syslog-facility"))?;
             syslog::format(option(options, "syslog-format"))?;
         }
@@ -168,7 +171,7 @@ pub(crate) fn launch(
             fields: journal_fields(spec, name, tag, &attributes),
         },
         LogDriver::Syslog => RemoteTarget::Syslog {
-            address: syslog::address(option(&log.options, "syslog-address"))?,
+            address: syslog::address(&log.options)?,
             format: syslog::format(option(&log.options, "syslog-format"))?,
             facility: syslog::facility(option(&log.options, "syslog-facility"))?,
             tag,
@@ -360,8 +363,8 @@ mod tests {
             ("syslog", ("syslog-address", "udp://host:1"), "IP address"),
             (
                 "syslog",
-                ("syslog-address", "tcp+tls://1.2.3.4"),
-                "not supported",
+                ("syslog-address", "tls://1.2.3.4"),
+                "the scheme is",
             ),
             (
                 "syslog",
@@ -369,7 +372,7 @@ mod tests {
                 "invalid syslog facility",
             ),
             ("syslog", ("syslog-format", "json"), "Invalid syslog format"),
-            ("syslog", ("syslog-tls-cert", "x"), "not supported"),
+            ("syslog", ("syslog-tls-ca-cert", "/x"), "tcp+tls"),
             ("fluentd", ("tag", "x"), "no log driver named 'fluentd'"),
         ] {
             let error = LogSpec::read(driver, &options(&[bad]))

@@ -4,11 +4,13 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use support::Engine;
+use support::certificates::Authority;
 
 #[test]
 fn local_logs_are_compressed_and_read_whole() {
@@ -144,6 +146,121 @@ fn syslog_gets_output_by_datagrams_and_connections() {
     );
     let length = server.recv(&mut buffer).unwrap();
     assert!(buffer[..length].starts_with(b"<"));
+}
+
+/// A server of TLS that takes one connection, and says what comes.
+struct TlsServer {
+    child: Child,
+    said: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl TlsServer {
+    fn start(authority: &Authority, options: &[&str]) -> Self {
+        let mut child = Command::new("openssl")
+            .args([
+                "s_server",
+                "-accept",
+                "127.0.0.1:0",
+                "-naccept",
+                "1",
+                "-cert",
+            ])
+            .arg(authority.path("server.pem"))
+            .arg("-key")
+            .arg(authority.path("server-key.pem"))
+            .args(options)
+            // It ends with its input.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("ACCEPT ") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it has ended");
+        }
+        let address = format!(
+            "syslog-address=tcp+tls://{}",
+            line["ACCEPT ".len()..].trim()
+        );
+        Self {
+            child,
+            said,
+            address,
+        }
+    }
+
+    /// Everything that it has said when the connection has ended.
+    fn end(mut self) -> String {
+        let mut text = Vec::new();
+        self.said.read_to_end(&mut text).unwrap();
+        self.child.wait().unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+#[test]
+fn syslog_gets_output_by_tls() {
+    let engine = Engine::new();
+    let authority = Authority::new();
+    authority.issue("server", "/CN=logs", true);
+    authority.issue("client", "/CN=machine", false);
+    let file = |option: &str, name: &str| format!("syslog-tls-{option}={}", authority.text(name));
+    let run = |options: &[&str]| {
+        let options = options.iter().flat_map(|option| ["--log-opt", option]);
+        let start = ["run", "--rm", "--log-driver", "syslog"].into_iter();
+        let command = ["busybox", "sh", "-c", "seq 3000; echo last"];
+        let line: Vec<&str> = start.chain(options).chain(command).collect();
+        engine.run(&line)
+    };
+    let (ca, cert, key) = (
+        file("ca-cert", "ca.pem"),
+        file("cert", "client.pem"),
+        file("key", "client-key.pem"),
+    );
+    // Each of the two makes sure of the other; a message stands behind its length.
+    let ca_path = authority.text("ca.pem");
+    let asks = ["-CAfile", &ca_path, "-Verify", "1", "-verify_return_error"];
+    let server = TlsServer::start(&authority, &asks);
+    let address = server.address.clone();
+    let ran = run(&[&address, &ca, &cert, &key, "syslog-format=rfc5424"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let said = server.end();
+    let messages: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains(" <30>1 "))
+        .collect();
+    assert_eq!(messages.len(), 3001, "{said}");
+    for message in [messages[0], messages[3000]] {
+        let (length, rest) = message.split_once(' ').unwrap();
+        assert_eq!(
+            length.parse::<usize>().unwrap(),
+            rest.len() + 1,
+            "{message}"
+        );
+    }
+    assert!(messages[3000].ends_with(" last"), "{}", messages[3000]);
+    // Nobody vouches for the server.
+    let server = TlsServer::start(&authority, &[]);
+    let refused = run(&[&server.address]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("UnknownIssuer"),
+        "{refused:?}"
+    );
+    server.end();
+    let server = TlsServer::start(&authority, &[]);
+    let address = server.address.clone();
+    assert_eq!(run(&[&address, "syslog-tls-skip-verify=true"]).code, 0);
+    let said = server.end();
+    assert!(said.contains("<30>") && said.contains("]: last"), "{said}");
+    let refused = run(&[&address, &file("ca-cert", "none.pem")]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("none.pem"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -122,6 +122,17 @@ pub enum RemoteTarget {
     },
 }
 
+/// Who is believed, and who one is, in PEM files of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsFiles {
+    /// Who vouches for the server, besides those whom the host believes.
+    pub authorities: Option<PathBuf>,
+    /// The certificate to show, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whoever answers is believed.
+    pub unverified: bool,
+}
+
 /// Where a syslog server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -132,6 +143,8 @@ pub enum SyslogAddress {
     Udp(SocketAddr),
     /// By a connection.
     Tcp(SocketAddr),
+    /// By a connection with TLS.
+    Tls(SocketAddr, TlsFiles),
     /// By a connection to a socket of this machine.
     Unix(PathBuf),
     /// By datagrams to a socket of this machine.

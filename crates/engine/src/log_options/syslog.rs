@@ -1,7 +1,8 @@
 //! Where a syslog server is, and how it is spoken to.
 
+use super::{Options, option};
 use crate::error::{Error, Result};
-use shim::protocol::{SyslogAddress, SyslogFormat};
+use shim::protocol::{SyslogAddress, SyslogFormat, TlsFiles};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -65,8 +66,63 @@ pub(super) fn facility(name: &str) -> Result<u8> {
         .ok_or_else(|| Error::invalid(format!("invalid syslog facility {name:?}")))
 }
 
-/// Reads `udp://10.0.0.1:514`, `tcp://[::1]`, `unix:///dev/log`.
-pub(super) fn address(text: &str) -> Result<SyslogAddress> {
+/// Who vouches for a server, the certificate to show and its key, and whether nobody has to.
+pub(super) const TLS_AUTHORITIES: &str = "syslog-tls-ca-cert";
+pub(super) const TLS_CERTIFICATE: &str = "syslog-tls-cert";
+pub(super) const TLS_KEY: &str = "syslog-tls-key";
+pub(super) const TLS_UNVERIFIED: &str = "syslog-tls-skip-verify";
+
+/// Reads `syslog-address` with what belongs to it.
+pub(super) fn address(options: &Options) -> Result<SyslogAddress> {
+    let tls = tls(options)?;
+    match (address_of(option(options, "syslog-address"))?, tls) {
+        (SyslogAddress::Tls(address, _), tls) => {
+            Ok(SyslogAddress::Tls(address, tls.unwrap_or_default()))
+        }
+        (address, None) => Ok(address),
+        (_, Some(_)) => Err(Error::invalid(
+            "the log opts syslog-tls-… need a syslog-address that begins with tcp+tls://",
+        )),
+    }
+}
+
+/// Reads the options of TLS. None: there are none.
+fn tls(options: &Options) -> Result<Option<TlsFiles>> {
+    let file = |name: &str| match option(options, name) {
+        "" => Ok(None),
+        path if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+        path => Err(Error::invalid(format!(
+            "the log opt {name} is a path on the engine's host, and absolute: {path:?} is not"
+        ))),
+    };
+    let identity = match (file(TLS_CERTIFICATE)?, file(TLS_KEY)?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            return Err(Error::invalid(format!(
+                "the log opts {TLS_CERTIFICATE} and {TLS_KEY} belong together"
+            )));
+        }
+    };
+    let unverified = match options.get(TLS_UNVERIFIED).map(String::as_str) {
+        Some("" | "true" | "1") => true,
+        None | Some("false" | "0") => false,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "the log opt {TLS_UNVERIFIED} is true or false: {other:?} is neither"
+            )));
+        }
+    };
+    let files = TlsFiles {
+        authorities: file(TLS_AUTHORITIES)?,
+        identity,
+        unverified,
+    };
+    Ok(Some(files).filter(|files| *files != TlsFiles::default()))
+}
+
+/// Reads `udp://10.0.0.1:514`, `tcp://[::1]`, `tcp+tls://10.0.0.1:6514`, `unix:///dev/log`.
+fn address_of(text: &str) -> Result<SyslogAddress> {
     if text.is_empty() {
         return Ok(SyslogAddress::Local);
     }
@@ -86,19 +142,17 @@ pub(super) fn address(text: &str) -> Result<SyslogAddress> {
                 _ => SyslogAddress::UnixDatagram(path),
             })
         }
-        "udp" | "tcp" => {
+        "udp" | "tcp" | "tcp+tls" => {
             let address = internet_address(place).ok_or_else(|| {
                 invalid("it needs an IP address (names are not looked up), and perhaps a port")
             })?;
             Ok(match scheme {
                 "udp" => SyslogAddress::Udp(address),
-                _ => SyslogAddress::Tcp(address),
+                "tcp" => SyslogAddress::Tcp(address),
+                _ => SyslogAddress::Tls(address, TlsFiles::default()),
             })
         }
-        "tcp+tls" => Err(Error::unsupported(
-            "syslog over TLS (tcp+tls) is not supported",
-        )),
-        _ => Err(invalid("the scheme is udp, tcp, unix or unixgram")),
+        _ => Err(invalid("the scheme is udp, tcp, tcp+tls, unix or unixgram")),
     }
 }
 
@@ -120,7 +174,7 @@ mod tests {
 
     #[test]
     fn addresses_have_a_port() {
-        let read = |text| address(text).unwrap();
+        let read = |text| address_of(text).unwrap();
         assert_eq!(
             read("udp://10.1.2.3"),
             SyslogAddress::Udp("10.1.2.3:514".parse().unwrap())
@@ -137,5 +191,50 @@ mod tests {
             read("unix:///dev/log"),
             SyslogAddress::Unix("/dev/log".into())
         );
+    }
+
+    #[test]
+    fn files_of_tls_belong_to_an_address_with_it() {
+        let read = |options: &[(&str, &str)]| {
+            let words = options
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()));
+            address(&words.collect())
+        };
+        let at = ("syslog-address", "tcp+tls://10.1.2.3:6514");
+        let SyslogAddress::Tls(address, files) = read(&[
+            at,
+            (TLS_AUTHORITIES, "/ca.pem"),
+            (TLS_CERTIFICATE, "/cert.pem"),
+            (TLS_KEY, "/key.pem"),
+        ])
+        .unwrap() else {
+            panic!("it is another address");
+        };
+        assert_eq!(address, "10.1.2.3:6514".parse().unwrap());
+        let identity = Some(("/cert.pem".into(), "/key.pem".into()));
+        assert!(files.identity == identity && !files.unverified, "{files:?}");
+        assert!(matches!(
+            read(&[at, (TLS_UNVERIFIED, "")]).unwrap(),
+            SyslogAddress::Tls(
+                _,
+                TlsFiles {
+                    unverified: true,
+                    ..
+                }
+            )
+        ));
+        for (options, why) in [
+            (&[at, (TLS_CERTIFICATE, "/cert.pem")][..], "belong together"),
+            (&[at, (TLS_AUTHORITIES, "ca.pem")], "absolute"),
+            (&[at, (TLS_UNVERIFIED, "perhaps")], "true or false"),
+            (
+                &[("syslog-address", "tcp://10.1.2.3"), (TLS_UNVERIFIED, "1")],
+                "tcp+tls",
+            ),
+        ] {
+            let error = read(options).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

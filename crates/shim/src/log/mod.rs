@@ -15,6 +15,7 @@ mod reader;
 mod recorder;
 mod remote;
 mod syslog;
+mod tls;
 mod writer;
 
 pub use reader::{Entry, ReadOptions, Reader};

@@ -4,11 +4,12 @@
 //! configuration says; one that is away never holds it back: what comes then is lost once the queue is full, and the loss is told.
 
 use super::syslog::{self, Sender};
+use super::tls::Tls;
 use super::{Stream, journal};
 use crate::protocol::{RemoteLog, RemoteTarget, SyslogAddress};
 use crate::watch::{EventFlags, Poll, Token, Watched};
 use jiff::Timestamp;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 
 /// How long the first connection may take.
-const CONNECT_TIMEOUT_S: i64 = 5;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait before a lost connection is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -54,6 +55,29 @@ struct Connection {
     socket: Watched<OwnedFd>,
     /// A message is a datagram, not a part of a stream.
     datagrams: bool,
+    /// Boxed, as most have none.
+    tls: Option<Box<Tls>>,
+}
+
+impl Connection {
+    /// What the socket waits for, when messages are waiting or not.
+    fn interest(&self, waiting: bool) -> EventFlags {
+        let takes_more = match &self.tls {
+            Some(tls) => tls.wants_write() || (waiting && !tls.is_handshaking()),
+            None => waiting,
+        };
+        let mut interest = EventFlags::IN;
+        interest.set(EventFlags::OUT, takes_more);
+        interest
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&self.socket);
+        }
+    }
 }
 
 impl Remote {
@@ -73,11 +97,31 @@ impl Remote {
             sent_bytes: 0,
             loss_reported: false,
         };
+        let mut tls = remote.tls()?;
         let (socket, datagrams) = remote.connect()?;
         wait_connected(&socket)?;
-        let socket = poll.watch(socket);
-        remote.connection = Some(Connection { socket, datagrams });
+        if let Some(tls) = &mut tls {
+            tls.shake_hands(&socket, CONNECT_TIMEOUT)?;
+        }
+        remote.connection = Some(Connection {
+            socket: poll.watch(socket),
+            datagrams,
+            tls,
+        });
         Ok(remote)
+    }
+
+    /// The session for a new connection, where there is to be one.
+    fn tls(&self) -> io::Result<Option<Box<Tls>>> {
+        let RemoteTarget::Syslog { address, .. } = &self.config.target else {
+            return Ok(None);
+        };
+        match address {
+            SyslogAddress::Tls(address, files) => {
+                Tls::new(files, address.ip()).map(|tls| Some(Box::new(tls)))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn connect(&self) -> io::Result<(OwnedFd, bool)> {
@@ -85,7 +129,9 @@ impl Remote {
             RemoteTarget::Journal { socket, .. } => unix(socket, true),
             RemoteTarget::Syslog { address, .. } => match address {
                 SyslogAddress::Udp(address) => internet(*address, true),
-                SyslogAddress::Tcp(address) => internet(*address, false),
+                SyslogAddress::Tcp(address) | SyslogAddress::Tls(address, _) => {
+                    internet(*address, false)
+                }
                 SyslogAddress::Unix(path) => unix(path, false),
                 SyslogAddress::UnixDatagram(path) => unix(path, true),
                 SyslogAddress::Local => local(),
@@ -104,10 +150,10 @@ impl Remote {
                 journal::entry(fields, stream, time, text, partial)
             }
             RemoteTarget::Syslog {
+                address,
                 format,
                 facility,
                 tag,
-                ..
             } => {
                 // To syslog, an empty message is none.
                 if text.is_empty() {
@@ -119,7 +165,11 @@ impl Remote {
                     host: &self.host,
                     pid: rustix::process::getpid().as_raw_pid(),
                 };
-                syslog::message(*format, &sender, stream, time, text)
+                let message = syslog::message(*format, &sender, stream, time, text);
+                match address {
+                    SyslogAddress::Tls(..) => syslog::frame(*format, message),
+                    _ => message,
+                }
             }
         };
         let waits = self.connection.is_some() && self.config.buffer_bytes.is_none();
@@ -143,7 +193,12 @@ impl Remote {
 
     /// Whether everything was sent, or nobody is there who would take it.
     pub(super) fn is_sent(&self) -> bool {
-        self.queue.is_empty() || self.connection.is_none()
+        let Some(connection) = &self.connection else {
+            return true;
+        };
+        let tls = connection.tls.as_ref();
+        let holds = tls.is_some_and(|tls| tls.wants_write() || tls.is_handshaking());
+        self.queue.is_empty() && !holds
     }
 
     pub(super) fn owns(&self, token: Token) -> bool {
@@ -154,9 +209,13 @@ impl Remote {
     /// Serves the socket: it takes more, or the other side has said or done something.
     pub(super) fn ready(&mut self) {
         self.send();
-        let Some(connection) = self.connection.as_ref().filter(|_| !self.broken) else {
+        let Some(connection) = self.connection.as_mut().filter(|_| !self.broken) else {
             return;
         };
+        if let Some(tls) = &mut connection.tls {
+            self.broken = !tls.receive(&connection.socket).unwrap_or(false);
+            return self.send();
+        }
         // Nobody speaks to us but to say that it is over.
         let mut ignored = [0; 512];
         match rustix::io::read(&connection.socket, &mut ignored) {
@@ -170,12 +229,17 @@ impl Remote {
     pub(super) fn send(&mut self) {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         while !self.broken {
-            let (Some(connection), Some(message)) = (&self.connection, self.queue.front()) else {
+            let (Some(connection), Some(message)) = (&mut self.connection, self.queue.front())
+            else {
                 return;
             };
             let rest = &message[self.sent_bytes..];
             let (left, datagrams) = (rest.len(), connection.datagrams);
-            match rustix::net::send(&connection.socket, rest, flags) {
+            let sent = match &mut connection.tls {
+                Some(tls) => tls.send(&connection.socket, rest),
+                None => rustix::net::send(&connection.socket, rest, flags),
+            };
+            match sent {
                 Ok(count) if datagrams || count == left => self.drop_first(),
                 Ok(count) => self.sent_bytes += count,
                 Err(Errno::INTR) => {}
@@ -221,10 +285,13 @@ impl Remote {
             self.report_loss("the connection is lost");
         }
         if self.connection.is_none() && Instant::now() >= self.retry_at {
-            match self.connect() {
-                Ok((socket, datagrams)) => {
-                    let socket = poll.watch(socket);
-                    self.connection = Some(Connection { socket, datagrams });
+            match self.tls().and_then(|tls| Ok((self.connect()?, tls))) {
+                Ok(((socket, datagrams), tls)) => {
+                    self.connection = Some(Connection {
+                        socket: poll.watch(socket),
+                        datagrams,
+                        tls,
+                    });
                     self.send();
                 }
                 Err(_) => self.retry_at = Instant::now() + RETRY_AFTER,
@@ -234,8 +301,7 @@ impl Remote {
         let Some(connection) = &mut self.connection else {
             return Ok(());
         };
-        let mut interest = EventFlags::IN;
-        interest.set(EventFlags::OUT, waiting);
+        let interest = connection.interest(waiting);
         connection.socket.set(poll, Some(interest))
     }
 
@@ -319,11 +385,8 @@ fn open(family: AddressFamily, datagrams: bool) -> rustix::io::Result<OwnedFd> {
 
 /// Waits until a connection is made.
 fn wait_connected(socket: &OwnedFd) -> io::Result<()> {
-    let timeout = Timespec {
-        tv_sec: CONNECT_TIMEOUT_S,
-        tv_nsec: 0,
-    };
-    let ready = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout))?;
+    let timeout = CONNECT_TIMEOUT.try_into().ok();
+    let ready = poll(&mut [PollFd::new(socket, PollFlags::OUT)], timeout.as_ref())?;
     if ready == 0 {
         return Err(io::ErrorKind::TimedOut.into());
     }

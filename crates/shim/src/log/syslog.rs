@@ -27,6 +27,16 @@ pub(super) fn severity(stream: Stream) -> u8 {
     }
 }
 
+/// A message as it goes by TLS: RFC 5424's behind its length (RFC 5425 section 4.3), others as they are.
+pub(super) fn frame(format: SyslogFormat, message: Vec<u8>) -> Vec<u8> {
+    match format {
+        SyslogFormat::Rfc5424 | SyslogFormat::Rfc5424Micro => {
+            [format!("{} ", message.len()).as_bytes(), &message].concat()
+        }
+        SyslogFormat::Local | SyslogFormat::Rfc3164 => message,
+    }
+}
+
 /// A message with the newline that ends it on a connection.
 pub(super) fn message(
     format: SyslogFormat,
