@@ -46,7 +46,7 @@ const FIELDS: &str = "asks for fields that the API has no more since version 1.4
 const SWARM: &str = "asks for a swarm";
 
 /// Tests that fail, by the end of their names or a part of it, and why that is no fault.
-const ARGUED: [(&str, &str); 19] = [
+const ARGUED: [(&str, &str); 18] = [
     ("PullImageTest::", HUB),
     ("ImportImageTest::test_get_load_image", HUB),
     ("PruneImagesTest::test_prune_images", HUB),
@@ -69,12 +69,12 @@ const ARGUED: [(&str, &str); 19] = [
         "asks for the exit code 126 where engines since version 25 say 127: the command is not found",
     ),
     (
-        "test_build_container_with_target",
-        "asks for an empty list that the API leaves out since version 1.50",
+        "test_build_with_cache_from",
+        "takes the history of an image for a cache; here an image carries one (BUILDKIT_INLINE_CACHE=1)",
     ),
     (
-        "test_build_with_cache_from",
-        "takes the cache of an image, which is not supported yet",
+        "test_build_squash",
+        "squashes layers, which is refused by name; only engines with experimental features are asked, as checkpoints are one",
     ),
     ("test_create_network_attachable", SWARM),
     ("test_create_network_ingress", SWARM),
@@ -83,11 +83,10 @@ const ARGUED: [(&str, &str); 19] = [
         "test_create_check_duplicate",
         "asks for two networks of one name, which engines since version 25 refuse",
     ),
-    (
-        "LinkTest::test_remove_link",
-        "takes a single link away, which is not supported",
-    ),
 ];
+
+/// How many tests that have failed are run once more: several do not wait for what they have begun.
+const REPEATED_MAX: usize = 5;
 
 /// Runs the tests.
 pub(crate) fn run(root: &Path) -> Result<()> {
@@ -95,7 +94,15 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     prepare(&place)?;
     let engine = Engine::start(root, &place)?;
     engine.make_image()?;
-    let said = test(&engine, &place)?;
+    let mut said = test(&engine, &place, &["tests/integration"])?;
+    let repeated = unexplained(&said);
+    if (1..=REPEATED_MAX).contains(&repeated.len()) {
+        shell::say(&format!("once more: {}", repeated.join(", ")));
+        let again = test(&engine, &place, &repeated)?;
+        // Of a test that was repeated the second run counts.
+        let kept = { said.lines() }.filter(|line| !repeated.iter().any(|name| line.contains(name)));
+        said = kept.chain(again.lines()).collect::<Vec<_>>().join("\n");
+    }
     drop(engine);
     judge(&said)
 }
@@ -147,8 +154,8 @@ fn path(place: &Path, below: &str) -> String {
     place.join(below).display().to_string()
 }
 
-/// Runs the suite, and returns what it says.
-fn test(engine: &Engine, place: &Path) -> Result<String> {
+/// Runs these of the suite, and returns what it says.
+fn test(engine: &Engine, place: &Path, tests: &[&str]) -> Result<String> {
     // Without a configuration file there, the library keeps its contexts in the working directory.
     let home = place.join("home/.docker");
     std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
@@ -174,7 +181,7 @@ fn test(engine: &Engine, place: &Path) -> Result<String> {
             TEST_TIMEOUT_S,
         ])
         .args(LEFT_OUT.map(|file| format!("--ignore=tests/integration/{file}")))
-        .arg("tests/integration")
+        .args(tests)
         .current_dir(place.join("docker-6.1.3"))
         .env("HOME", place.join("home"))
         .env("DOCKER_HOST", &engine.host)
@@ -188,24 +195,34 @@ fn test(engine: &Engine, place: &Path) -> Result<String> {
     Ok(said)
 }
 
+/// Each test's result and its name.
+fn results(said: &str) -> impl Iterator<Item = (&str, &str)> {
+    let results = said.lines().filter_map(|line| line.split_once(' '));
+    results.map(|(word, rest)| (word, rest.split(" - ").next().unwrap_or(rest)))
+}
+
+fn has_failed((word, name): &(&str, &str)) -> bool {
+    matches!(*word, "FAILED" | "ERROR") && name.starts_with("tests/")
+}
+
+fn argued(name: &str) -> Option<usize> {
+    ARGUED.iter().position(|(part, _)| name.contains(part))
+}
+
+/// What failed for no known reason.
+fn unexplained(said: &str) -> Vec<&str> {
+    let failed = results(said).filter(has_failed).map(|(_, name)| name);
+    failed.filter(|name| argued(name).is_none()).collect()
+}
+
 /// Compares what failed with what may fail.
 fn judge(said: &str) -> Result<()> {
-    let argued = |name: &str| ARGUED.iter().position(|(part, _)| name.contains(part));
-    let mut passed = 0;
-    let mut failed = Vec::new();
+    let passed = results(said).filter(|(word, _)| *word == "PASSED").count();
+    let failed = unexplained(said);
     let mut excused = [false; ARGUED.len()];
-    for line in said.lines() {
-        let Some((word, rest)) = line.split_once(' ') else {
-            continue;
-        };
-        let name = rest.split(" - ").next().unwrap_or(rest);
-        match word {
-            "PASSED" => passed += 1,
-            "FAILED" | "ERROR" if name.starts_with("tests/") => match argued(name) {
-                Some(at) => excused[at] = true,
-                None => failed.push(name),
-            },
-            _ => {}
+    for (_, name) in results(said).filter(has_failed) {
+        if let Some(at) = argued(name) {
+            excused[at] = true;
         }
     }
     shell::print(&format!(

@@ -9,8 +9,7 @@ use std::process::Command;
 use support::Engine;
 
 /// Counts in its memory, and tells by a file.
-const COUNT: &str =
-    "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/n; echo line $i; sleep 0.05; done";
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/new; mv /dev/shm/new /dev/shm/n; echo line $i; sleep 0.05; done";
 
 /// Whether there is a criu that works with this kernel; the tests that need it say why they do nothing.
 fn has_criu() -> bool {

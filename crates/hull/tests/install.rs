@@ -79,3 +79,38 @@ fn what_is_installed_works_and_goes_again() {
     let (done, said) = say(hull, &uninstall);
     assert!(!done && said.contains("no record"), "{said}");
 }
+
+/// On this machine itself, by systemd: for a machine that is thrown away.
+#[test]
+#[ignore = "it installs on this machine"]
+fn systemd_starts_the_engine_for_its_first_client() {
+    let units = Path::new("/run/systemd/system");
+    assert!(units.is_dir(), "systemd runs this machine");
+    let hull = Path::new(env!("CARGO_BIN_EXE_hull"));
+    let systemctl = |words: &[&str]| say(Path::new("systemctl"), words);
+    let (done, said) = say(hull, &["system", "install"]);
+    assert!(done && said.contains("systemd listens"), "{said}");
+    let (_, state) = systemctl(&["is-active", "hull.socket", "hull.service"]);
+    assert_eq!(state, "active\ninactive\n");
+    let installed = Path::new("/usr/local/bin/hull");
+    let client = |words: &[&str]| say(installed, words);
+    let (done, said) = client(&["version"]);
+    assert!(done && said.contains("Server"), "{said}");
+    assert_eq!(systemctl(&["is-active", "hull.service"]).1, "active\n");
+    // Containers stay when the service is started anew, and have a cgroup that is not the service's.
+    let (done, said) = client(&["run", "-d", "--name", "kept", "/", "sleep", "600"]);
+    assert!(done, "{said}");
+    let (done, said) = systemctl(&["restart", "hull.service"]);
+    assert!(done, "{said}");
+    let (done, said) = client(&["inspect", "-f", "{{.State.Running}}", "kept"]);
+    assert!(done && said == "true\n", "{said}");
+    let (done, said) = systemctl(&["reload", "hull.service"]);
+    assert!(done, "{said}");
+    let (done, said) = client(&["rm", "-f", "kept"]);
+    assert!(done, "{said}");
+    let (done, said) = client(&["system", "uninstall"]);
+    assert!(done && said.contains("removed "), "{said}");
+    assert!(!installed.exists());
+    assert_ne!(systemctl(&["cat", "hull.service"]).0, true, "it is gone");
+    assert!(!Path::new("/run/hull/hull.sock").exists());
+}

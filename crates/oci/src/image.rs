@@ -154,7 +154,7 @@ pub struct Platform {
 
 /// A text that is no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no platform: it reads like linux/arm64 or linux/arm/v7")]
+#[error("invalid platform {0:?}: it reads like linux/arm64 or linux/arm/v7")]
 pub struct PlatformError(String);
 
 impl std::fmt::Display for Platform {
@@ -167,6 +167,12 @@ impl std::fmt::Display for Platform {
         }
     }
 }
+
+/// The architectures that a platform can be called by alone: those of Go (go.dev/doc/install/source#environment) that are Linux's.
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
 
 impl std::str::FromStr for Platform {
     type Err = PlatformError;
@@ -190,7 +196,7 @@ impl std::str::FromStr for Platform {
             [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
                 (os, std::env::consts::ARCH, None)
             }
-            [architecture] => ("linux", architecture, None),
+            [word] => ("linux", word, None),
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),
             _ => return Err(error()),
@@ -203,6 +209,10 @@ impl std::str::FromStr for Platform {
             "armel" => ("arm", Some("v6")),
             other => (other, None),
         };
+        // By itself it could be the name of anything.
+        if parts.len() == 1 && !ARCHITECTURES.contains(&architecture) {
+            return Err(error());
+        }
         Ok(Self {
             os: os.to_owned(),
             architecture: architecture.to_owned(),
