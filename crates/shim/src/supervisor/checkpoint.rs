@@ -3,7 +3,7 @@
 //! Invariant: whoever asked has the answer before anybody is told of the container's end, which a checkpoint that does not
 //! leave it running brings about.
 
-use super::{INIT, Supervisor, conflict, failure, runtime_failure, system};
+use super::{INIT, Supervisor, conflict, failure, runtime_failure, system, target};
 use crate::protocol::{Failure, FailureKind, Reply};
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};
@@ -108,14 +108,7 @@ impl Supervisor {
                 "commands of exec run in the container: a checkpoint would be without them, and criu makes none",
             ));
         }
-        let target = runtime::Target {
-            id: &self.launch.id,
-            bundle: &self.launch.bundle,
-            init: self.container.pid(),
-            pidfd: self.container.pidfd(),
-            cgroup: self.container.cgroup(),
-            spec: &self.spec,
-        };
+        let target = target(&self.launch, &self.container, &self.spec);
         let asked_by = self.connections[at].socket.token;
         self.checkpoint = Some(Checkpoint::begin(&mut self.poll, asked_by, &target, asked)?);
         Ok(())

@@ -1,7 +1,7 @@
 //! Further processes of the container.
 
 use super::birth::{complete_streams, open_streams};
-use super::{ENDED_EXECS_MAX, INIT, Supervisor, conflict, is_over, runtime_failure};
+use super::{ENDED_EXECS_MAX, INIT, Supervisor, conflict, is_over, runtime_failure, target};
 use crate::connection::{Mode, ProcessKey};
 use crate::process::Process;
 use crate::protocol::{Event, Exec, ExecStatus, Failure, Reply};
@@ -43,14 +43,7 @@ impl Supervisor {
         self.check_can_exec()?;
         let terminal = exec.process.terminal;
         let (stdio, ends) = open_streams(terminal, exec.streams.stdin)?;
-        let target = runtime::Target {
-            id: &self.launch.id,
-            bundle: &self.launch.bundle,
-            init: self.container.pid(),
-            pidfd: self.container.pidfd(),
-            cgroup: self.container.cgroup(),
-            spec: &self.spec,
-        };
+        let target = target(&self.launch, &self.container, &self.spec);
         let request = runtime::ExecRequest {
             user: exec.user.as_deref(),
             ..runtime::ExecRequest::new(&exec.process, stdio)

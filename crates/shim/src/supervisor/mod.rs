@@ -633,6 +633,18 @@ fn has_own_pid_namespace(spec: &Spec) -> bool {
 }
 
 /// Whether a process has ended and no more output is to be expected.
+/// The container, as the runtime is told of one that runs. Of parts of a supervisor, whose others serve meanwhile.
+fn target<'a>(launch: &'a Launch, container: &'a Container, spec: &'a Spec) -> runtime::Target<'a> {
+    runtime::Target {
+        id: &launch.id,
+        bundle: &launch.bundle,
+        init: container.pid(),
+        pidfd: container.pidfd(),
+        cgroup: container.cgroup(),
+        spec,
+    }
+}
+
 fn is_over(process: &Process) -> bool {
     process.exit.is_some() && (process.is_drained() || is_late(process))
 }
