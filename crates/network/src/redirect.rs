@@ -2,9 +2,8 @@
 //! that its supervisor listens on, in the container's network namespace. Ports are rewritten packet by packet: translation by
 //! nf_tables would have the kernel track every connection of the container. docs/adr/0007 says why port 53 is not bound itself.
 
-use crate::nft::{self, End, Family, Hook, KEY, Table, meta};
+use crate::nft::{self, End, Family, Hook, KEY, Table, live, meta};
 use crate::{Failure, Protocol, Result, link};
-use rustix::io::Errno;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use sys::netlink::{Message, Socket};
@@ -44,15 +43,16 @@ pub fn redirect_names(
 ) -> Result<()> {
     link::inside(netns, || {
         let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
-        let mut make = |mut messages: Vec<Message>| {
-            messages.extend(rules(address, ports)?);
-            Ok(nft::transaction(&mut socket, messages)?)
+        // Deleting a table costs whoever closes the socket a grace period of the kernel, longer than all of the rest of a start, and
+        // so does failing to make one: it is looked for first.
+        let mut chains = live::chains(&mut socket)?.into_iter();
+        let mut messages = if chains.any(|chain| chain.table == TABLE.name) {
+            TABLE.anew()
+        } else {
+            vec![TABLE.present()]
         };
-        // Deleting a table costs whoever closes the socket a grace period of the kernel, longer than all of the rest of a start.
-        match make(vec![TABLE.first()]) {
-            Err(Failure::Netlink(error)) if error.errno == Errno::EXIST => make(TABLE.anew()),
-            result => result,
-        }
+        messages.extend(rules(address, ports)?);
+        Ok(nft::transaction(&mut socket, messages)?)
     })
 }
 

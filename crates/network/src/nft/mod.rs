@@ -12,7 +12,7 @@ pub(crate) use expression::{
     rewrite, to_local,
 };
 
-use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket};
+use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
 
 /// Elements in one message: a nest holds at most 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 400;
@@ -165,11 +165,6 @@ impl Table<'_> {
         Message::new(NFNL_SUBSYS_NFTABLES | kind, flags, what)
             .fixed(&[self.family as u8, 0, 0, 0])
             .text(NFTA_TABLE, self.name)
-    }
-
-    /// The table, which must not be there yet.
-    pub(crate) fn first(self) -> Message {
-        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "add table")
     }
 
     /// The table without anything in it, whether there was one or not.
