@@ -4,8 +4,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -193,6 +193,33 @@ impl TlsServer {
         }
     }
 
+    /// An address where what the client says after its first words comes late: the server's words after the handshake meet a client
+    /// that has said all it had to say.
+    fn late(&self) -> String {
+        let (_, server) = self.address.rsplit_once('/').unwrap();
+        let mut server = TcpStream::connect(server).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut client = listener.accept().unwrap().0;
+            let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            let answers = std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            // Its first words, and those with which the handshake is over for the server.
+            for _ in 0..2 {
+                let mut words = [0; 4096];
+                let length = client.read(&mut words).unwrap();
+                server.write_all(&words[..length]).unwrap();
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            // A client that resets the connection is what the caller finds by what is missing.
+            let _ = std::io::copy(&mut client, &mut server);
+            let _ = server.shutdown(Shutdown::Write);
+            let _ = answers.join().unwrap();
+            let _ = client.shutdown(Shutdown::Both);
+        });
+        format!("syslog-address=tcp+tls://{address}")
+    }
+
     /// Everything that it has said when the connection has ended.
     fn end(mut self) -> String {
         let mut text = Vec::new();
@@ -225,8 +252,7 @@ fn syslog_gets_output_by_tls() {
     let ca_path = authority.text("ca.pem");
     let asks = ["-CAfile", &ca_path, "-Verify", "1", "-verify_return_error"];
     let server = TlsServer::start(&authority, &asks);
-    let address = server.address.clone();
-    let ran = run(&[&address, &ca, &cert, &key, "syslog-format=rfc5424"]);
+    let ran = run(&[&server.late(), &ca, &cert, &key, "syslog-format=rfc5424"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let said = server.end();
     let messages: Vec<&str> = said

@@ -98,7 +98,14 @@ impl Recorder {
         self.remote.as_ref().is_some_and(Remote::is_behind)
     }
 
-    /// Whether everything was sent that can be.
+    /// Takes note that no stream has more.
+    pub(crate) fn end(&mut self) {
+        if let Some(remote) = &mut self.remote {
+            remote.end();
+        }
+    }
+
+    /// Whether everything was sent that can be. For what has a session to end, after [`Recorder::end`] alone.
     pub(crate) fn is_sent(&self) -> bool {
         self.remote.as_ref().is_none_or(Remote::is_sent)
     }

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-    sockopt,
+    AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with, sockopt,
 };
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -47,6 +47,8 @@ pub(super) struct Remote {
     queued_bytes: usize,
     /// How much of the first message was sent already.
     sent_bytes: usize,
+    /// Nothing more comes.
+    ending: bool,
     loss_reported: bool,
 }
 
@@ -95,6 +97,7 @@ impl Remote {
             queue: VecDeque::new(),
             queued_bytes: 0,
             sent_bytes: 0,
+            ending: false,
             loss_reported: false,
         };
         let mut tls = remote.tls()?;
@@ -191,14 +194,37 @@ impl Remote {
         waits && self.queued_bytes >= self.limit()
     }
 
-    /// Whether everything was sent, or nobody is there who would take it.
+    /// Takes note that nothing more comes.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+        self.close_when_sent();
+    }
+
+    /// Ends a session once everything is sent, and leaves the connection to the server: a server of TLS speaks too (its tickets come
+    /// after the handshake), and a connection that is closed with words unread is reset, with which the server loses what it has not
+    /// read.
+    fn close_when_sent(&mut self) {
+        if let Some(connection) = &mut self.connection
+            && let Some(tls) = &mut connection.tls
+            && self.ending
+            && self.queue.is_empty()
+            && !tls.is_handshaking()
+        {
+            tls.close(&connection.socket);
+            if !tls.wants_write() {
+                // Who has gone meanwhile need not be told.
+                let _ = shutdown(&connection.socket, Shutdown::Write);
+            }
+        }
+    }
+
+    /// Whether everything has arrived as far as can be known, or nobody is there who would take it. For a session with TLS, after
+    /// [`Remote::end`] alone.
     pub(super) fn is_sent(&self) -> bool {
-        let Some(connection) = &self.connection else {
-            return true;
-        };
-        let tls = connection.tls.as_ref();
-        let holds = tls.is_some_and(|tls| tls.wants_write() || tls.is_handshaking());
-        self.queue.is_empty() && !holds
+        match &self.connection {
+            None => true,
+            Some(connection) => self.queue.is_empty() && connection.tls.is_none(),
+        }
     }
 
     pub(super) fn owns(&self, token: Token) -> bool {
@@ -214,7 +240,8 @@ impl Remote {
         };
         if let Some(tls) = &mut connection.tls {
             self.broken = !tls.receive(&connection.socket).unwrap_or(false);
-            return self.send();
+            self.send();
+            return self.close_when_sent();
         }
         // Nobody speaks to us but to say that it is over.
         let mut ignored = [0; 512];
@@ -282,9 +309,11 @@ impl Remote {
             if let Some(mut connection) = self.connection.take() {
                 connection.socket.set(poll, None)?;
             }
-            self.report_loss("the connection is lost");
+            if !self.is_over() {
+                self.report_loss("the connection is lost");
+            }
         }
-        if self.connection.is_none() && Instant::now() >= self.retry_at {
+        if self.connection.is_none() && Instant::now() >= self.retry_at && !self.is_over() {
             match self.tls().and_then(|tls| Ok((self.connect()?, tls))) {
                 Ok(((socket, datagrams), tls)) => {
                     self.connection = Some(Connection {
@@ -305,9 +334,14 @@ impl Remote {
         connection.socket.set(poll, Some(interest))
     }
 
+    /// Whether nothing is or will be there to be sent.
+    fn is_over(&self) -> bool {
+        self.ending && self.queue.is_empty()
+    }
+
     /// When a lost connection is tried again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.connection.is_none().then_some(self.retry_at)
+        (self.connection.is_none() && !self.is_over()).then_some(self.retry_at)
     }
 
     /// Says once on standard error, which is the engine's log, that messages are lost or late.

@@ -540,6 +540,10 @@ impl Supervisor {
             return;
         }
         self.with_output(INIT, |process, deliver| process.drain(deliver));
+        let init = self.processes.get_mut(&INIT);
+        if let Some(log) = init.and_then(|init| init.log.as_mut()) {
+            log.end();
+        }
         self.check_oom();
         let mut record = ExitRecord {
             code,
@@ -632,7 +636,6 @@ fn has_own_pid_namespace(spec: &Spec) -> bool {
     { namespaces }.any(|namespace| namespace.kind == NamespaceKind::Pid && namespace.path.is_none())
 }
 
-/// Whether a process has ended and no more output is to be expected.
 /// The container, as the runtime is told of one that runs. Of parts of a supervisor, whose others serve meanwhile.
 fn target<'a>(launch: &'a Launch, container: &'a Container, spec: &'a Spec) -> runtime::Target<'a> {
     runtime::Target {
@@ -645,6 +648,7 @@ fn target<'a>(launch: &'a Launch, container: &'a Container, spec: &'a Spec) -> r
     }
 }
 
+/// Whether a process has ended and no more output is to be expected.
 fn is_over(process: &Process) -> bool {
     process.exit.is_some() && (process.is_drained() || is_late(process))
 }
