@@ -1,6 +1,7 @@
 //! How a container's questions for names come to who answers them: port 53 of the resolver's address is translated to the port
 //! that its supervisor listens on, in the container's network namespace. Ports are rewritten packet by packet: translation by
-//! nf_tables would have the kernel track every connection of the container. docs/adr/0007 says why port 53 is not bound itself.
+//! nf_tables would have the kernel track every connection of the container. That is done where packets arrive by the loopback device,
+//! so that what goes to other machines meets no rule. docs/adr/0007 says why port 53 is not bound itself.
 
 use crate::nft::{self, End, Family, Hook, KEY, Table, live, meta};
 use crate::{Failure, Protocol, Result, link};
@@ -10,9 +11,15 @@ use sys::netlink::{Message, Socket};
 
 /// The table in the container's network namespace.
 const TABLE: Table<'_> = Table {
-    family: Family::Inet,
+    family: Family::Netdev,
     name: "hull_names",
 };
+
+/// Where every packet arrives that stays in the namespace.
+const LOOPBACK: &str = "lo";
+
+/// The chain of the table.
+const CHAIN: &str = "loopback";
 
 /// The port of name servers.
 const DOMAIN: u16 = 53;
@@ -60,10 +67,10 @@ pub fn redirect_names(
 fn rules(address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
     let hook = Hook {
         kind: "filter",
-        number: nft::OUTPUT,
-        priority: -150,
+        number: nft::INGRESS,
+        priority: 0,
     };
-    let mut messages = vec![TABLE.chain("output", Some(hook))];
+    let mut messages = vec![TABLE.chain_on(CHAIN, hook, LOOPBACK)];
     for (protocol, port) in ports {
         let checksum = checksum(*protocol)?;
         let asked = (End::Destination, DESTINATION_PORT, DOMAIN, *port);
@@ -76,12 +83,12 @@ fn rules(address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
                 nft::equals(&from.to_be_bytes()),
             ];
             let parts = [
-                nft::family(false),
+                nft::carries(nft::ethertype::IPV4),
                 nft::address_in(end, address.into(), 32),
                 found,
                 nft::rewrite(at, to.to_be_bytes(), checksum),
             ];
-            messages.push(TABLE.rule("output", parts));
+            messages.push(TABLE.rule(CHAIN, parts));
         }
     }
     Ok(messages)

@@ -9,7 +9,7 @@
 
 use crate::nft::{
     self, Data, End, Expression, Hook, KEY, LINK_HEADER, NETWORK_HEADER, Set, TRANSPORT_HEADER,
-    Table, meta, types,
+    Table, ethertype, meta, types,
 };
 use std::net::{IpAddr, Ipv6Addr};
 use sys::netlink::Message;
@@ -45,10 +45,6 @@ const ADDRESSES6: Set = Set {
     data: &[],
 };
 
-const ARP: u16 = 0x0806;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-
 const ICMPV6: u8 = 58;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
@@ -79,8 +75,13 @@ pub(crate) fn rules(table: Table<'_>) -> Vec<Message> {
         nft::look_up(PORTS, true),
     ];
     for parts in [
-        vec![of(IPV4), source(false), nft::accept()],
-        vec![of(IPV6), not_icmpv6(), source(true), nft::accept()],
+        vec![nft::carries(ethertype::IPV4), source(false), nft::accept()],
+        vec![
+            nft::carries(ethertype::IPV6),
+            not_icmpv6(),
+            source(true),
+            nft::accept(),
+        ],
         vec![ours, nft::jump("member")],
     ] {
         messages.push(table.rule("prerouting", parts));
@@ -117,19 +118,31 @@ fn checks() -> Vec<Vec<Vec<Expression>>> {
     let advertises = icmpv6(NEIGHBOUR_ADVERTISEMENT);
     vec![
         vec![is_others_mac(LINK_HEADER, 6), nft::drop()],
-        vec![of(ARP), is_others_mac(NETWORK_HEADER, 8), nft::drop()],
-        vec![of(ARP), owned(arp_source, ADDRESSES4, true), nft::accept()],
-        vec![of(ARP), no_arp_source, nft::accept()],
-        vec![of(IPV6), icmpv6(ROUTER_ADVERTISEMENT), nft::drop()],
-        vec![of(IPV6), icmpv6(REDIRECT), nft::drop()],
         vec![
-            of(IPV6),
+            nft::carries(ethertype::ARP),
+            is_others_mac(NETWORK_HEADER, 8),
+            nft::drop(),
+        ],
+        vec![
+            nft::carries(ethertype::ARP),
+            owned(arp_source, ADDRESSES4, true),
+            nft::accept(),
+        ],
+        vec![nft::carries(ethertype::ARP), no_arp_source, nft::accept()],
+        vec![
+            nft::carries(ethertype::IPV6),
+            icmpv6(ROUTER_ADVERTISEMENT),
+            nft::drop(),
+        ],
+        vec![nft::carries(ethertype::IPV6), icmpv6(REDIRECT), nft::drop()],
+        vec![
+            nft::carries(ethertype::IPV6),
             advertises,
             owned(target, ADDRESSES6, false),
             nft::drop(),
         ],
-        vec![of(IPV6), source(true), nft::accept()],
-        vec![of(IPV6), no_source, nft::accept()],
+        vec![nft::carries(ethertype::IPV6), source(true), nft::accept()],
+        vec![nft::carries(ethertype::IPV6), no_source, nft::accept()],
         vec![nft::drop()],
     ]
 }
@@ -142,14 +155,6 @@ fn source(is_ipv6: bool) -> Vec<Expression> {
         nft::load_address(ADDRESS, End::Source, is_ipv6),
     ];
     owned(load, set, true)
-}
-
-/// The frame carries this.
-fn of(protocol: u16) -> Vec<Expression> {
-    vec![
-        nft::load_meta(KEY, meta::PROTOCOL),
-        nft::equals(&protocol.to_be_bytes()),
-    ]
 }
 
 fn icmpv6(kind: u8) -> Vec<Expression> {

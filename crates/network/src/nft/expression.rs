@@ -132,6 +132,21 @@ pub(crate) fn not_into(interface: &str) -> Vec<Expression> {
     ]
 }
 
+/// What frames carry: linux/if_ether.h.
+pub(crate) mod ethertype {
+    pub(crate) const IPV4: u16 = 0x0800;
+    pub(crate) const ARP: u16 = 0x0806;
+    pub(crate) const IPV6: u16 = 0x86dd;
+}
+
+/// The frame carries this: one of [`ethertype`].
+pub(crate) fn carries(ethertype: u16) -> Vec<Expression> {
+    vec![
+        load_meta(KEY, meta::PROTOCOL),
+        equals(&ethertype.to_be_bytes()),
+    ]
+}
+
 /// The packet is of this family of addresses.
 pub(crate) fn family(is_ipv6: bool) -> Vec<Expression> {
     let number = if is_ipv6 { 10 } else { 2 };

@@ -6,10 +6,10 @@ mod expression;
 pub(crate) mod live;
 
 pub(crate) use expression::{
-    End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, conntrack, ct,
-    differs, dnat, drop, equals, exceeds, family, from, go_back, interface_bytes, into, jump,
-    load_address, load_meta, look_up, masquerade, meta, not_from, not_into, payload, redirect,
-    rewrite, to_local,
+    End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, carries,
+    conntrack, ct, differs, dnat, drop, equals, ethertype, exceeds, family, from, go_back,
+    interface_bytes, into, jump, load_address, load_meta, look_up, masquerade, meta, not_from,
+    not_into, payload, redirect, rewrite, to_local,
 };
 
 use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
