@@ -12,13 +12,12 @@
 //! (`route_localnet`) for ports published to the host itself: without it a container could reach what listens on 127.0.0.1.
 
 use crate::GatewayMode;
+use crate::guard::{Guard, Guards};
 use crate::nft::{self, Data, End, Expression, Family, Hook, KEY, Set, Table, ct};
-use crate::rate;
 use crate::sets::{
     BRIDGES, FROM, INTO, LOOPBACK6, OPEN, PUBLISHED, PUBLISHED_AT, Published, Relayed, SETS,
     by_set, relays,
 };
-use crate::spoofing::{self, Member};
 use crate::subnet::Subnet;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -59,13 +58,6 @@ impl Firewall {
         }
     }
 
-    fn frames(&self) -> Table<'_> {
-        Table {
-            family: Family::Bridge,
-            name: &self.name,
-        }
-    }
-
     /// Its socket and its table, for who wants to know what is in the kernel.
     pub(crate) fn asked(&mut self) -> (&mut Socket, Table<'_>) {
         let table = Table {
@@ -80,13 +72,12 @@ impl Firewall {
         self.socket.port_id()
     }
 
-    /// Makes the tables anew with exactly this.
+    /// Makes the table of packets anew with exactly this.
     pub(crate) fn rebuild(
         &mut self,
         networks: &[Rules<'_>],
         published: &[Published<'_>],
         relayed: &BTreeSet<Relayed>,
-        members: &[Member],
     ) -> Result<(), Error> {
         let table = self.table();
         let mut messages = table.anew();
@@ -97,8 +88,6 @@ impl Firewall {
             messages.extend(table.add_elements(set, &elements, NLM_F_EXCL));
         }
         messages.extend(table.add_elements(LOOPBACK6, &relays(relayed), NLM_F_EXCL));
-        messages.extend(spoofing::rules(self.frames()));
-        messages.extend(spoofing::admission(self.frames(), members));
         nft::transaction(&mut self.socket, messages)
     }
 
@@ -158,27 +147,19 @@ impl Firewall {
         })
     }
 
-    /// Bounds what a container sends per second, or takes the bound away.
-    pub(crate) fn bound(&mut self, interface: &str, bytes: Option<u64>) -> Result<(), Error> {
-        rate::bound_sending(&mut self.socket, &self.name, interface, bytes)
+    /// Has what arrives by an interface checked.
+    pub(crate) fn guard(&mut self, guard: &Guard<'_>) -> Result<(), Error> {
+        Guards::new(&self.name).set(&mut self.socket, guard)
     }
 
-    /// Lets a container send what is its own.
-    pub(crate) fn admit(&mut self, member: Member) -> Result<(), Error> {
-        let messages = spoofing::admission(self.frames(), &[member]);
-        nft::transaction(&mut self.socket, messages)
+    /// Has what arrives by these interfaces checked, and by no others.
+    pub(crate) fn guard_all(&mut self, guards: &[Guard<'_>]) -> Result<(), Error> {
+        Guards::new(&self.name).replace(&mut self.socket, guards)
     }
 
-    /// Forgets a container. What is not there any more is no error.
-    pub(crate) fn expel(&mut self, member: &Member) -> Result<(), Error> {
-        // Each by itself: one that is missing would fail them all.
-        for message in spoofing::expulsion(self.frames(), member) {
-            match nft::transaction(&mut self.socket, vec![message]) {
-                Err(error) if error.errno == Errno::NOENT => {}
-                result => result?,
-            }
-        }
-        Ok(())
+    /// Forgets an interface that is gone.
+    pub(crate) fn unguard(&mut self, interface: &str) -> Result<(), Error> {
+        Guards::new(&self.name).remove(&mut self.socket, interface)
     }
 }
 

@@ -11,6 +11,7 @@ mod address;
 mod configure;
 mod explain;
 mod firewall;
+mod guard;
 mod ipam;
 mod link;
 mod listeners;

@@ -126,8 +126,8 @@ pub(crate) struct Veth<'a> {
     pub(crate) isolated: bool,
 }
 
-/// Makes a veth pair: one end on the bridge and up, the other in the network namespace.
-pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Error> {
+/// Makes a veth pair: one end on the bridge, the other in the network namespace. Both are down.
+pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error> {
     let Veth {
         host_name, name, ..
     } = veth;
@@ -137,7 +137,7 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Err
     };
     let what = format!("create veth {host_name} with its peer {name} in the container");
     let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, what)
-        .fixed(&ifinfo(0, IFF_UP))
+        .fixed(&ifinfo(0, 0))
         .text(IFLA_IFNAME, host_name)
         .number(IFLA_MASTER, veth.bridge);
     let message = with_mtu(message).nest(IFLA_LINKINFO, |info| {
@@ -153,10 +153,16 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Err
                 })
             })
     });
+    socket.send(vec![message])
+}
+
+/// Brings the host's end of a pair up.
+pub(crate) fn raise_port(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error> {
+    let host_name = veth.host_name;
     // A container that reaches its own published port by way of the host: where br_netfilter is loaded, the bridge sees
     // the translated packet and would not send it back out of the port it came from.
     let port = Message::new(RTM_NEWLINK, 0, format!("set port {host_name} up"))
-        .fixed(&ifinfo(0, 0))
+        .fixed(&ifinfo(0, IFF_UP))
         .text(IFLA_IFNAME, host_name)
         .nest(IFLA_LINKINFO, |info| {
             info.attribute(IFLA_INFO_SLAVE_KIND, b"bridge")
@@ -165,7 +171,7 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: Veth<'_>) -> Result<(), Err
                         .attribute(IFLA_BRPORT_ISOLATED, &[veth.isolated.into()])
                 })
         });
-    socket.send(vec![message, port])
+    socket.send(vec![port])
 }
 
 /// Makes an interface of the host that is a port of a bridge, and brings it up. `data`: what its kind has to know.

@@ -237,6 +237,7 @@ impl Networks {
         }
         // All at once, so that nothing that runs is without its ports for a moment.
         state.rebuild()?;
+        state.guard()?;
         for key in &keys {
             state.make_bridge(key)?;
         }
@@ -343,9 +344,6 @@ impl Networks {
             return link::inside(netns, || configure(endpoint, routes, true))
                 .inspect_err(|_| drop(self.withdraw(netns, endpoint)));
         }
-        if let Some(member) = network.member(endpoint) {
-            kernel.firewall.admit(member)?;
-        }
         let veth = Veth {
             host_name: &endpoint.host_interface,
             name: &endpoint.interface,
@@ -355,14 +353,20 @@ impl Networks {
             mtu: network.config.mtu,
             isolated: !network.config.icc,
         };
-        link::create_veth(&mut kernel.links, veth)?;
+        link::create_veth(&mut kernel.links, &veth)?;
+        // Nothing passes before it is guarded.
+        let result = kernel.firewall.guard(&network.guard(endpoint));
+        let result = result.and_then(|()| link::raise_port(&mut kernel.links, &veth));
         drop(state);
-        let result = link::inside(netns, || configure(endpoint, routes, false));
+        let result = result.map_err(Into::into);
+        let result =
+            result.and_then(|()| link::inside(netns, || configure(endpoint, routes, false)));
         if result.is_err()
             && let Some(kernel) = &mut self.lock().kernel
         {
             // The first error is the one to tell; the sweep at the next start finds what this leaves.
             let _ = link::delete(&mut kernel.links, &endpoint.host_interface);
+            let _ = kernel.firewall.unguard(&endpoint.host_interface);
         }
         result
     }
@@ -498,9 +502,7 @@ impl Networks {
         }
         if let Ok(network) = state.network(key) {
             network.endpoints.remove(&endpoint.host_interface);
-        }
-        if let Err(error) = state.unbound(key, endpoint) {
-            errors.push(error);
+            network.rates.remove(&endpoint.host_interface);
         }
         drop(state);
         let dead = Dead {
@@ -545,13 +547,12 @@ fn bury(Dead { network, endpoint }: &Dead, state: &Mutex<State>) {
         late_errors.push(error.into());
         return;
     }
-    let Some(network) = networks.get_mut(network) else {
-        return;
-    };
-    if let (Some(member), Some(kernel)) = (network.member(endpoint), kernel)
-        && let Err(error) = kernel.firewall.expel(&member)
+    if let Some(kernel) = kernel
+        && let Err(error) = kernel.firewall.unguard(&endpoint.host_interface)
     {
         late_errors.push(error.into());
     }
-    network.give_back(&endpoint.addresses);
+    if let Some(network) = networks.get_mut(network) {
+        network.give_back(&endpoint.addresses);
+    }
 }

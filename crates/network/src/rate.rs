@@ -1,13 +1,12 @@
 //! How much of the network a container may use: limits at the host's end of its veth pair, where it reaches neither.
 //!
 //! What goes to it waits in a token bucket filter, tc-tbf(8), and is dropped when the queue is full. What comes from it is counted
-//! where it arrives, before anything else looks at it, by a chain of nf_tables' family netdev, and dropped when it is too much: a queue
-//! needs somebody who waits at its end, and the host's end is where frames arrive. Sources: linux/pkt_sched.h, nf_tables.h.
+//! where it arrives, by its port's [guard](crate::guard), and dropped when it is too much: a queue needs somebody who waits at its end,
+//! and the host's end is where frames arrive. Sources: linux/pkt_sched.h.
 
-use crate::nft::{self, Family, Hook, Table};
 use crate::{Failure, Result};
 use rustix::io::Errno;
-use sys::netlink::{Error, Message, NLM_F_CREATE, NLM_F_REPLACE, Socket};
+use sys::netlink::{Message, NLM_F_CREATE, NLM_F_REPLACE, Socket};
 
 /// What passes an interface per second at most, in bytes; None: any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +40,7 @@ impl Rate {
 }
 
 /// What may pass at once beyond the rate: some of the largest packets that the kernel puts together.
-const BURST_BYTES: u32 = 256 << 10;
+pub(crate) const BURST_BYTES: u32 = 256 << 10;
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
@@ -105,41 +104,5 @@ pub(crate) fn bound_receiving(
                 .to_owned(),
         )),
         result => Ok(result?),
-    }
-}
-
-/// Bounds what comes in by an interface of the host, or takes the bound away.
-pub(crate) fn bound_sending(
-    rules: &mut Socket,
-    table: &str,
-    interface: &str,
-    rate: Option<u64>,
-) -> Result<(), Error> {
-    let table = Table {
-        family: Family::Netdev,
-        name: table,
-    };
-    let hook = Hook {
-        kind: "filter",
-        number: nft::INGRESS,
-        priority: 0,
-    };
-    let messages = match rate {
-        // The old limit holds until the new one does.
-        Some(rate) => vec![
-            table.present(),
-            table.chain_on(interface, hook, interface),
-            table.empty_chain(interface),
-            table.rule(
-                interface,
-                [vec![nft::exceeds(rate, BURST_BYTES)], nft::drop()],
-            ),
-        ],
-        None => vec![table.chain_removal(interface)],
-    };
-    match nft::transaction(rules, messages) {
-        // There was none, or the interface is gone.
-        Err(error) if error.errno == Errno::NOENT => Ok(()),
-        result => result,
     }
 }

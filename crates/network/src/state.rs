@@ -2,6 +2,7 @@
 
 use crate::configure::prepare_host;
 use crate::firewall::{Firewall, Rules};
+use crate::guard::Guard;
 use crate::ipam::{self, Pool};
 use crate::link;
 use crate::ports::Ports;
@@ -75,16 +76,21 @@ impl Network {
             .collect()
     }
 
-    pub(crate) fn member(&self, endpoint: &Endpoint) -> Option<Member> {
+    /// What is checked where packets of an endpoint arrive.
+    pub(crate) fn guard<'a>(&self, endpoint: &'a Endpoint) -> Guard<'a> {
         let addresses = endpoint.addresses.iter().map(|address| address.address);
-        let checked = self.config.checks_senders && self.config.uplink.is_none();
-        checked.then(|| Member {
-            interface: endpoint.host_interface.clone(),
+        let member = || Member {
             mac: endpoint.mac,
             addresses: addresses
                 .chain(endpoint.link_local.iter().copied())
                 .collect(),
-        })
+        };
+        let rate = self.rates.get(&endpoint.host_interface);
+        Guard {
+            interface: &endpoint.host_interface,
+            rate: rate.and_then(|rate| rate.send),
+            member: self.config.checks_senders.then(member),
+        }
     }
 
     /// # Errors
@@ -116,7 +122,7 @@ impl State {
             let restored = move || match shared.upgrade() {
                 Some(state) => {
                     let mut state = lock(&state);
-                    if let Err(error) = state.rebuild() {
+                    if let Err(error) = state.rebuild().and_then(|()| state.guard()) {
                         state.late_errors.push(error);
                     }
                     true
@@ -155,14 +161,21 @@ impl State {
             .flat_map(|(_, endpoint)| published(endpoint, &endpoint.ports))
             .collect();
         let relayed: BTreeSet<Relayed> = endpoints().flat_map(|(_, e)| relayed(e)).collect();
-        let members: Vec<Member> = endpoints().filter_map(|(n, e)| n.member(e)).collect();
-        kernel
-            .firewall
-            .rebuild(&rules, &published, &relayed, &members)?;
-        for (interface, rate) in up.flat_map(|network| &network.rates) {
-            kernel.firewall.bound(interface, rate.send)?;
-        }
-        Ok(())
+        Ok(kernel.firewall.rebuild(&rules, &published, &relayed)?)
+    }
+
+    /// Brings what is checked at the containers' interfaces to what is known here.
+    pub(crate) fn guard(&mut self) -> Result<()> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let bridges = self.networks.values();
+        let bridges = bridges.filter(|network| network.config.uplink.is_none());
+        let guards: Vec<Guard<'_>> = bridges
+            .flat_map(|network| network.endpoints.values().map(|known| network.guard(known)))
+            .filter(|guard| !guard.is_open())
+            .collect();
+        Ok(kernel.firewall.guard_all(&guards)?)
     }
 
     /// Bounds what passes an endpoint, in the place of what bounded it before.
@@ -181,25 +194,12 @@ impl State {
         let interface = &endpoint.host_interface;
         let index = link::index_of(&kernel.links, interface)?;
         crate::rate::bound_receiving(&mut kernel.links, (index, interface), rate.receive)?;
-        kernel.firewall.bound(interface, rate.send)?;
         if rate == Rate::default() {
             network.rates.remove(interface);
         } else {
             network.rates.insert(interface.clone(), rate);
         }
-        Ok(())
-    }
-
-    /// Forgets what bounds an endpoint that goes.
-    pub(crate) fn unbound(&mut self, key: &str, endpoint: &Endpoint) -> Result<()> {
-        let interface = &endpoint.host_interface;
-        let Ok((network, kernel)) = self.in_force(key) else {
-            return Ok(());
-        };
-        if network.rates.remove(interface).is_some() {
-            kernel.firewall.bound(interface, None)?;
-        }
-        Ok(())
+        Ok(kernel.firewall.guard(&network.guard(endpoint))?)
     }
 
     /// Every network that anybody has.

@@ -361,9 +361,10 @@ fn attack_35_rules_that_are_flushed_come_back() {
         let before = words(&ruleset());
         for command in [
             "flush ruleset",
-            "delete table bridge hull0",
+            "delete table netdev hull0",
             "flush chain inet hull0 forward",
-            "delete element bridge hull0 ports { vetha }",
+            "flush chain netdev hull0 vetha",
+            "delete chain netdev hull0 vetha",
         ] {
             run(&format!("nft '{command}'"));
             until(command, || words(&ruleset()) == before);

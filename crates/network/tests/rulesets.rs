@@ -22,7 +22,7 @@ fn bridge(interface: &str) -> BridgeConfig {
 
 /// The rules as nft lists them. In which order it lists elements is chance.
 fn listing() -> String {
-    let text = run("nft -s list table inet hull0; nft -s list table bridge hull0");
+    let text = run("nft -s list ruleset");
     let mut sorted = String::new();
     let mut rest = text.as_str();
     while let Some((before, after)) = rest.split_once("elements = {") {

@@ -2,7 +2,7 @@
 //!
 //! The key of a look-up is loaded from [`KEY`] on, 32 bits at a time; its result lies from [`RESULT`] on.
 
-use super::{Expression, NF_ACCEPT, NFT_JUMP, Set, Value};
+use super::{Expression, NF_ACCEPT, Set, Value};
 use std::net::IpAddr;
 
 pub(crate) const RESULT: u32 = 16;
@@ -293,8 +293,4 @@ pub(crate) fn drop() -> Vec<Expression> {
 /// Ends the chain, and goes on where it was called.
 pub(crate) fn go_back() -> Vec<Expression> {
     verdict(NFT_RETURN, None)
-}
-
-pub(crate) fn jump(chain: &str) -> Vec<Expression> {
-    verdict(NFT_JUMP, Some(chain))
 }

@@ -8,8 +8,8 @@ pub(crate) mod live;
 pub(crate) use expression::{
     End, KEY, LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, accept, address_in, carries,
     conntrack, ct, differs, dnat, drop, equals, ethertype, exceeds, family, from, go_back,
-    interface_bytes, into, jump, load_address, load_meta, look_up, masquerade, meta, not_from,
-    not_into, payload, redirect, rewrite, to_local,
+    interface_bytes, into, load_address, load_meta, look_up, masquerade, meta, not_from, not_into,
+    payload, redirect, rewrite, to_local,
 };
 
 use sys::netlink::{Error, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
@@ -48,8 +48,6 @@ pub(crate) enum Family {
     Inet = 1,
     /// What arrives by an interface, before anything else sees it.
     Netdev = 5,
-    /// Frames on bridges.
-    Bridge = 7,
 }
 
 impl Family {
@@ -57,7 +55,6 @@ impl Family {
         match self {
             Self::Inet => "inet",
             Self::Netdev => "netdev",
-            Self::Bridge => "bridge",
         }
     }
 }
@@ -66,7 +63,6 @@ impl Family {
 pub(crate) mod types {
     pub(crate) const IPV4: u32 = 7;
     pub(crate) const IPV6: u32 = 8;
-    pub(crate) const ETHER: u32 = 9;
     pub(crate) const PROTOCOL: u32 = 12;
     pub(crate) const SERVICE: u32 = 13;
     pub(crate) const IFNAME: u32 = 41;
@@ -94,7 +90,6 @@ impl Set {
     fn bytes(parts: &[u32]) -> u32 {
         let bytes = |part: &u32| match *part {
             types::IPV6 | types::IFNAME => 16,
-            types::ETHER => 8,
             _ => 4,
         };
         parts.iter().map(bytes).sum()
@@ -130,7 +125,7 @@ pub(crate) struct Hook {
 /// The hook of [`Family::Netdev`].
 pub(crate) const INGRESS: u32 = 0;
 
-/// The hooks' numbers, which those of bridges share.
+/// The hooks of [`Family::Inet`].
 pub(crate) const PREROUTING: u32 = 0;
 pub(crate) const FORWARD: u32 = 2;
 pub(crate) const OUTPUT: u32 = 3;
