@@ -1,6 +1,7 @@
 //! Go templates with Docker's functions: what `--format` takes.
 
 use gtmpl_ng::{Context, Func, FuncError, Template as Engine, Value};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
 /// Where a row keeps its labels for `{{.Label "name"}}`. No template can name it.
@@ -8,11 +9,13 @@ const LABELS: &str = "\0labels";
 
 /// A parsed template.
 pub(crate) struct Template {
-    engine: Engine,
     text: String,
+    functions: &'static [(&'static str, Func)],
     /// Its parts, where it is made of nothing but text and fields: most are, and a row of a list is then put together in a
     /// fraction of the time.
     plain: Option<Vec<Part>>,
+    /// The template engine, once it is needed: it parses on a thread of its own.
+    engine: OnceCell<Engine>,
 }
 
 /// A part of a template that is made of text and fields.
@@ -49,17 +52,32 @@ impl Template {
         Self::with_functions(text, HEADER_FUNCTIONS)
     }
 
-    fn with_functions(text: &str, functions: &[(&str, Func)]) -> Result<Self, String> {
-        let mut engine = Engine::default();
-        engine.add_funcs(functions);
-        engine
-            .parse(call_label(text))
-            .map_err(|error| error.to_string())?;
-        Ok(Self {
-            engine,
+    fn with_functions(
+        text: &str,
+        functions: &'static [(&'static str, Func)],
+    ) -> Result<Self, String> {
+        let template = Self {
             text: text.to_owned(),
+            functions,
             plain: parts(text),
-        })
+            engine: OnceCell::new(),
+        };
+        if template.plain.is_none() {
+            template.engine()?;
+        }
+        Ok(template)
+    }
+
+    fn engine(&self) -> Result<&Engine, String> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let mut engine = Engine::default();
+        engine.add_funcs(self.functions);
+        engine
+            .parse(call_label(&self.text))
+            .map_err(|error| error.to_string())?;
+        Ok(self.engine.get_or_init(|| engine))
     }
 
     /// Renders one row of a list.
@@ -72,7 +90,7 @@ impl Template {
 
     /// Renders one value.
     pub(crate) fn render(&self, value: &Value) -> Result<String, String> {
-        self.engine
+        self.engine()?
             .render(&Context::from(value.clone()))
             .map_err(|error| {
                 // The engine shows the whole value that lacks a field, which may be pages.
@@ -279,17 +297,17 @@ fn is_extra(fields: &HashMap<String, Value>, name: &str, value: &Value) -> bool 
 
 /// A value with named fields, in which a missing one is an error.
 #[derive(Debug, Default)]
-pub(crate) struct Row(HashMap<String, Value>);
+pub(crate) struct Row(Vec<(&'static str, Value)>);
 
 impl Row {
     /// Sets a field.
-    pub(crate) fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.insert(name.to_owned(), value.into());
+    pub(crate) fn set(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((name, value.into()));
         self
     }
 
     /// Sets what `{{.Label "name"}}` finds, and the field `Labels`.
-    pub(crate) fn labels(mut self, labels: Option<&BTreeMap<String, String>>) -> Self {
+    pub(crate) fn labels(self, labels: Option<&BTreeMap<String, String>>) -> Self {
         let labels = labels.into_iter().flatten();
         let map = labels
             .clone()
@@ -298,8 +316,8 @@ impl Row {
         let list: Vec<String> = labels
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        self.0.insert(LABELS.to_owned(), Value::Map(map));
-        self.set("Labels", list.join(","))
+        self.set(LABELS, Value::Map(map))
+            .set("Labels", list.join(","))
     }
 
     /// The parts with the fields filled in. None: a field is not there, or not text.
@@ -308,8 +326,8 @@ impl Row {
         for part in parts {
             match part {
                 Part::Text(part) => text.push_str(part),
-                Part::Field(name) => match self.0.get(name)? {
-                    Value::String(value) => text.push_str(value),
+                Part::Field(name) => match self.0.iter().find(|(field, _)| field == name)? {
+                    (_, Value::String(value)) => text.push_str(value),
                     _ => return None,
                 },
             }
@@ -319,7 +337,12 @@ impl Row {
 
     /// As a template's value.
     pub(crate) fn into_value(self) -> Value {
-        Value::Object(self.0)
+        let named = self.0.into_iter();
+        Value::Object(
+            named
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        )
     }
 }
 
