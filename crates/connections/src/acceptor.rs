@@ -1,6 +1,6 @@
 //! Accepts TLS with a certificate that is read again when its files change, without a connection that would notice.
 
-use crate::files::{Error, Identity, Result, authorities};
+use certificates::{Error, Identity, Result, authorities};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

@@ -2,20 +2,15 @@
 
 use crate::protocol::TlsFiles;
 use crate::stream::is_for_later;
+use certificates::{Identity, Trust};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +26,10 @@ pub(super) struct Tls {
 impl Tls {
     /// Prepares a session; nothing is sent yet.
     pub(super) fn new(files: &TlsFiles, server: IpAddr) -> io::Result<Self> {
-        let session = ClientConnection::new(config(files)?, ServerName::from(server));
+        let session = ClientConnection::new(
+            config(files).map_err(io::Error::other)?,
+            ServerName::from(server),
+        );
         let mut session = session.map_err(io::Error::other)?;
         session.set_buffer_limit(Some(HELD_BYTES_MAX));
         Ok(Self { session })
@@ -138,85 +136,12 @@ impl Write for Socket<'_> {
     }
 }
 
-fn config(files: &TlsFiles) -> io::Result<Arc<ClientConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let verified = if files.unverified {
-        let verifier = Arc::new(Anybody(provider));
-        versions
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-    } else {
-        let mut roots = RootCertStore::empty();
-        // Those that cannot be read vouch for nobody.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = &files.authorities {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| of(path, error))?;
-            }
-        }
-        versions.with_root_certificates(roots)
+fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>, certificates::Error> {
+    let trust = match files.unverified {
+        true => Trust::Anyone,
+        false => Trust::SystemAnd(files.authorities.iter().cloned().collect()),
     };
-    let config = match &files.identity {
-        None => verified.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| of(key, error))?;
-            let shown = verified.with_client_auth_cert(chain, key);
-            shown.map_err(|error| of(certificate, error))?
-        }
-    };
-    Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    read.map_err(|error| of(path, error))
-}
-
-fn of(path: &Path, error: impl std::fmt::Display) -> io::Error {
-    io::Error::other(format!("{}: {error}", path.display()))
-}
-
-/// Believes whoever answers (`syslog-tls-skip-verify`).
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    let identity = files.identity.clone();
+    let identity = identity.map(|(certificate, key)| Identity { certificate, key });
+    certificates::client(&trust, identity.as_ref())
 }

@@ -1,9 +1,9 @@
 //! Certificates and keys in files, in PEM.
 
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
-use tokio_rustls::rustls::RootCertStore;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The result of reading certificates.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,7 +19,8 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(path: &Path, reason: &dyn std::error::Error) -> Self {
+    /// A file, and why it cannot be used.
+    pub fn new(path: &Path, reason: &dyn std::error::Error) -> Self {
         Self {
             path: path.to_owned(),
             reason: reason.to_string(),
@@ -37,7 +38,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    /// The chain and the key.
+    ///
+    /// # Errors
+    /// A file cannot be read, or has nothing of its kind.
+    pub fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
         let key = PrivateKeyDer::from_pem_file(&self.key);
         let key = key.map_err(|error| Error::new(&self.key, &error))?;
         Ok((certificates(&self.certificate)?, key))
@@ -58,7 +63,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 /// The authorities in a file, of which there is one at least.
-pub(crate) fn authorities(path: &Path) -> Result<RootCertStore> {
+///
+/// # Errors
+/// The file cannot be read, or has none.
+pub fn authorities(path: &Path) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(path)? {
         roots

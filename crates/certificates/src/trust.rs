@@ -1,17 +1,12 @@
-//! Connects by TLS, trusting what one is told to.
+//! What a client of TLS believes.
 
 use crate::files::{Error, Identity, Result, authorities};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
-};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Whose certificates are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +19,11 @@ pub enum Trust {
     Anyone,
 }
 
-/// What connects by TLS, showing who one is where there is something to show.
+/// A client's configuration, which shows who one is where there is something to show.
 ///
 /// # Errors
 /// A file cannot be read, or a key is not its certificate's.
-pub fn connector(trust: &Trust, identity: Option<&Identity>) -> Result<TlsConnector> {
+pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -56,7 +51,7 @@ pub fn connector(trust: &Trust, identity: Option<&Identity>) -> Result<TlsConnec
             config.map_err(|error| Error::new(&identity.certificate, &error))?
         }
     };
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// Takes any certificate, but no connection whose key is not the certificate's.
@@ -73,7 +68,7 @@ impl ServerCertVerifier for Anyone {
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
-    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
+    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 
@@ -82,7 +77,7 @@ impl ServerCertVerifier for Anyone {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
@@ -92,7 +87,7 @@ impl ServerCertVerifier for Anyone {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
