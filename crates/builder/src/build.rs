@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use sys::root::Root;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// What a build has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,7 @@ pub fn build(
             common: Arc::clone(&common),
             materials: Mutex::default(),
             results: Results::default(),
+            given_up: watch::Sender::new(false),
         };
         let finished = build.run(&plan, begun)?;
         begun += plan.steps;
@@ -179,6 +181,8 @@ pub(crate) struct Build<'a> {
     /// What the image is made of.
     materials: Mutex<BTreeSet<Material>>,
     results: Results,
+    /// A step has failed, and what goes on beside it is of no use.
+    given_up: watch::Sender<bool>,
 }
 
 /// What the builds for all platforms have in common.
@@ -234,6 +238,14 @@ struct ResultsState {
     failed: bool,
 }
 
+/// Returns when a value has become true.
+pub(crate) async fn becomes_true(value: &mut watch::Receiver<bool>) {
+    if value.wait_for(|value| *value).await.is_err() {
+        // Nobody can make it so any more.
+        std::future::pending::<()>().await;
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the locks here guard is whole after every statement.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -250,10 +262,24 @@ impl<'a> Build<'a> {
     }
 
     pub(crate) fn check_stop(&self) -> Result<()> {
-        match *self.request.stop.borrow() {
+        match *self.request.stop.borrow() || *self.given_up.borrow() {
             true => Err(Error::Cancelled),
             false => Ok(()),
         }
+    }
+
+    /// Returns when the build is to end.
+    pub(crate) async fn stopped(&self) {
+        let (mut stop, mut given_up) = (self.request.stop.clone(), self.given_up.subscribe());
+        tokio::select! {
+            () = becomes_true(&mut stop) => {}
+            () = becomes_true(&mut given_up) => {}
+        }
+    }
+
+    /// Ends all other stages. False: they are being ended.
+    pub(crate) fn give_up(&self) -> bool {
+        !self.given_up.send_replace(true)
     }
 
     pub(crate) fn fetcher(&self) -> Fetcher<'_> {
@@ -395,9 +421,10 @@ impl<'a> Build<'a> {
                     }
                     Err(error) => {
                         state.failed = true;
+                        self.give_up();
                         let mut failure = lock(&failure);
-                        // Stages that only waited for the one that failed have nothing to say.
-                        if failure.is_none() {
+                        // Stages that were ended for the one that failed have nothing to say.
+                        if matches!(*failure, None | Some(Error::Cancelled)) {
                             *failure = Some(error);
                         }
                     }

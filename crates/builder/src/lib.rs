@@ -5,6 +5,7 @@
 //! lint       what of those had better be written otherwise   pure
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
+//! shell      a step that has failed, to be looked at
 //! cache      by what a step depends on, what it led to
 //! remote     caches in registries, images, and directories of clients
 //! attest     how images were built, and what is in them
@@ -45,6 +46,7 @@ mod request;
 mod run;
 mod scope;
 mod select;
+mod shell;
 mod stage;
 mod sweep;
 mod transfer;

@@ -62,6 +62,8 @@ pub struct Request {
     pub cache_to: Vec<CacheTarget>,
     /// Say of each step why it was not taken from the cache.
     pub explain: bool,
+    /// Offer the client a shell in what a command that has failed leaves ([`Event::Shell`](crate::Event::Shell)).
+    pub shell_on_failure: bool,
     /// Tell so many of the largest files of the image.
     pub largest: usize,
     /// Whom to ask for what the request does not say.

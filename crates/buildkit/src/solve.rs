@@ -366,6 +366,7 @@ impl Job {
             cache_from,
             cache_to,
             explain: false,
+            shell_on_failure: false,
             largest: 0,
             client: Box::new(self.client()),
             outputs: outputs.collect(),

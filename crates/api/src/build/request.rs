@@ -74,6 +74,7 @@ pub(crate) struct Wish {
     cache_to: Vec<CacheTarget>,
     pull: bool,
     explain: bool,
+    shell_on_failure: bool,
     largest: usize,
     secrets: BTreeMap<String, Vec<u8>>,
     credentials: BTreeMap<String, Credentials>,
@@ -136,6 +137,7 @@ impl Wish {
             cache_to,
             pull: query.flag("pull"),
             explain: query.flag("explain"),
+            shell_on_failure: shell_on_failure(query)?,
             largest: query
                 .number::<usize>("largest")?
                 .unwrap_or(0)
@@ -217,6 +219,7 @@ impl Wish {
             cache_from: chain(self.cache_from, elsewhere.sources(&caches).map_err(failed)?),
             cache_to: chain(self.cache_to, cache_to),
             explain: self.explain,
+            shell_on_failure: self.shell_on_failure,
             largest: self.largest,
             client: Box::new(client),
             outputs,
@@ -386,6 +389,16 @@ fn extra_hosts(query: &Query) -> Result<Vec<String>, Error> {
             .iter()
             .map(|host| host.replacen('=', ":", 1))
             .collect()),
+    }
+}
+
+/// Whether commands that fail are to be entered, which the classic text has no word for.
+fn shell_on_failure(query: &Query) -> Result<bool, Error> {
+    match (query.flag("shellonfailure"), query.flag("events")) {
+        (true, false) => Err(Error::bad_request(
+            "shellonfailure is for clients that take events",
+        )),
+        (wanted, _) => Ok(wanted),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::check;
 use super::display::{self, Show};
 use super::elsewhere::{Elsewhere, metadata, registries};
+use super::shell::Shell;
 use super::source::{IMAGE, Source, source, with_caches};
 use crate::app::{Arity, Command};
 use crate::error::{Error, IoContext, Result};
@@ -12,6 +13,7 @@ use crate::output;
 use crate::parse::{address, device, keyvalue, platform};
 use crate::registry::credentials;
 use crate::session::Session;
+use crate::stdio;
 use api_types::{BUILD_EVENTS, HEADER_SECRETS, SECRETS_BYTES_MAX, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -51,6 +53,10 @@ const WHAT: &[Flag] = &[
 const HOW: &[Flag] = &[
     Flag::list("add-host", "Host name for commands (host:address)"),
     Flag::text("cgroup-parent", "Cgroup above those of commands"),
+    Flag::bool(
+        "debug-shell-on-failure",
+        "Enter a command that has failed: a shell on what it has written",
+    ),
     Flag::bool(
         "explain",
         "Say of each step why it was taken from the cache, or was not",
@@ -152,6 +158,12 @@ pub(crate) const BUILD: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     refuse(matches)?;
     let call = Call::read(matches)?;
+    let enters = matches.on("debug-shell-on-failure");
+    if enters && !(std::io::stdin().is_terminal() && stdio::is_terminal()) {
+        return Err(Error::msg(
+            "--debug-shell-on-failure needs a terminal: standard input and output are none",
+        ));
+    }
     let mut elsewhere = Elsewhere::read(matches)?;
     let show = show(matches)?;
     let request = request(matches, &elsewhere)?;
@@ -177,7 +189,11 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     }
     let source = with_caches(source(matches)?, &mut elsewhere)?;
     let response = send(session, request, source, &registries(matches, &elsewhere)).await?;
-    let outcome = display::show(response.lines(), show, elsewhere.receive()).await?;
+    let shell = Shell {
+        client,
+        detach_keys: session.detach_keys(matches),
+    };
+    let outcome = display::show(response.lines(), show, elsewhere.receive(), &shell).await?;
     let id = &outcome.id;
     if let Some(path) = matches.get("iidfile") {
         let digest = outcome
@@ -307,6 +323,7 @@ fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
         .query_flag("nocache", matches.on("no-cache"))
         .query_flag("pull", matches.on("pull"))
         .query_flag("explain", matches.on("explain"))
+        .query_flag("shellonfailure", matches.on("debug-shell-on-failure"))
         .query_some("target", text("target"))
         .query_some("platform", platforms(matches.text("platform"))?)
         .query_some("networkmode", text("network"))

@@ -2,6 +2,7 @@
 
 use super::elsewhere::Receiver;
 use super::plain::Plain;
+use super::shell::Shell;
 use super::tty::Screen;
 use crate::error::{Error, Result};
 use crate::output;
@@ -51,6 +52,7 @@ pub(crate) async fn show(
     mut messages: JsonLines<JsonMessage>,
     show: Show,
     mut archives: Receiver,
+    shell: &Shell<'_>,
 ) -> Result<Outcome> {
     let mut display = match show {
         Show::Plain => Display::Plain(Plain::new()),
@@ -68,6 +70,15 @@ pub(crate) async fn show(
         };
         if let BuildEvent::Piece { stream, data } = &event {
             archives.take(stream, &decoded(data)?)?;
+            continue;
+        }
+        if let BuildEvent::Shell {
+            container, reason, ..
+        } = &event
+        {
+            // What others tell meanwhile waits: the terminal is the shell's.
+            display.leave(&raw)?;
+            shell.enter(container, reason).await?;
             continue;
         }
         if let BuildEvent::Built { id, manifest, .. } = &event {
@@ -138,6 +149,18 @@ impl Display {
                 screen.draw(false)
             }
             Self::Plain(_) | Self::Raw | Self::Nothing => Ok(()),
+        }
+    }
+
+    /// Leaves the terminal to others; the build has failed, and only programs are told what else it says.
+    fn leave(&mut self, raw: &serde_json::Value) -> Result<()> {
+        self.fail()?;
+        match self {
+            Self::Raw => output::write_stderr(format!("{raw}\n").as_bytes()),
+            _ => {
+                *self = Self::Nothing;
+                Ok(())
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod elsewhere;
 mod output;
 mod plain;
 mod prune;
+mod shell;
 mod source;
 mod tty;
 

@@ -142,6 +142,7 @@ impl Plain {
             BuildEvent::Planned { .. }
             | BuildEvent::Checked
             | BuildEvent::Output { .. }
+            | BuildEvent::Shell { .. }
             | BuildEvent::Piece { .. } => Ok(()),
             BuildEvent::Found(finding) => {
                 self.found.push(finding.clone());

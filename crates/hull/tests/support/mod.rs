@@ -15,6 +15,7 @@ pub mod buildx;
 pub mod certificates;
 pub mod dockerd;
 pub mod registry;
+pub mod terminal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
