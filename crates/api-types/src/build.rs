@@ -4,7 +4,7 @@
 //! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
 //! below [`PART_NAMED`]`<name>/`, caches below [`PART_CACHES`], the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
 //! With `check=1` the Dockerfile is checked, and nothing built. With `shellonfailure=1` the client enters commands that fail
-//! ([`BuildEvent::Shell`]). [`HEADER_SECRETS`] has secrets. Engines that know all
+//! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]). [`HEADER_SECRETS`] has secrets. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,14 @@ pub enum BuildEvent {
         container: String,
         /// Why the step has failed.
         reason: String,
+    },
+    /// Something connects to an SSH agent of the client, which is to open `POST /build/agent?connection=…` and upgrade it to `tcp`:
+    /// the connection then is the agent's.
+    Agent {
+        /// The agent's name.
+        id: String,
+        /// Names the connection.
+        connection: String,
     },
     /// Why a step was, or was not, taken from the cache.
     Explained {

@@ -51,6 +51,7 @@ mod stage;
 mod sweep;
 mod transfer;
 
+pub use agent::Forwarder;
 pub use attest::{Attestations, Provenance};
 pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};

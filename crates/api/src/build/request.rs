@@ -1,5 +1,6 @@
 //! A build's query, headers and body. What is not supported is an error that names it, never ignored.
 
+use super::agents::{Awaited, WithAgents};
 use super::elsewhere::{CacheArchive, Elsewhere};
 use super::status;
 use crate::distribution::{BASE64_URL, known};
@@ -20,7 +21,7 @@ use http::HeaderMap;
 use oci::Reference;
 use oci::image::Platform;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -75,9 +76,33 @@ pub(crate) struct Wish {
     pull: bool,
     explain: bool,
     shell_on_failure: bool,
+    /// The names of the client's SSH agents.
+    agents: BTreeSet<String>,
     largest: usize,
     secrets: BTreeMap<String, Vec<u8>>,
     credentials: BTreeMap<String, Credentials>,
+}
+
+/// Where a build takes place.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) handle: &'a Handle,
+    /// Where the client is told of it.
+    pub(crate) pieces: &'a Pieces,
+    pub(crate) awaited: Awaited,
+}
+
+impl Surroundings<'_> {
+    fn client(&self, told: Told, agents: BTreeSet<String>) -> WithAgents {
+        WithAgents {
+            told,
+            agents,
+            awaited: self.awaited.clone(),
+            pieces: self.pieces.clone(),
+            handle: self.handle.clone(),
+        }
+    }
 }
 
 impl Wish {
@@ -138,6 +163,7 @@ impl Wish {
             pull: query.flag("pull"),
             explain: query.flag("explain"),
             shell_on_failure: shell_on_failure(query)?,
+            agents: agents(query)?,
             largest: query
                 .number::<usize>("largest")?
                 .unwrap_or(0)
@@ -147,30 +173,30 @@ impl Wish {
         })
     }
 
+    /// Whether the client may be asked for something before the build begins: its answer must have begun by then.
+    pub(crate) fn is_asked_meanwhile(&self) -> bool {
+        self.remote.is_some() && !self.agents.is_empty()
+    }
+
     /// Reads the body, or what is elsewhere.
     pub(crate) fn into_request(
         self,
-        engine: &Engine,
-        handle: &Handle,
+        surroundings: Surroundings<'_>,
         body: BodyReader,
-        pieces: &Pieces,
         stop: watch::Receiver<bool>,
     ) -> Result<(Request, Option<CacheArchive>), Error> {
-        let client = Told {
+        let pieces = surroundings.pieces;
+        let told = Told {
             secrets: self.secrets,
             credentials: self.credentials,
         };
+        let client = surroundings.client(told, self.agents);
         let fetcher = Fetcher {
-            engine,
-            handle,
+            engine: surroundings.engine,
+            handle: surroundings.handle,
             client: &client,
             stop: &stop,
         };
-        let (unpacked, fetched) = match &self.remote {
-            Some(address) => fetcher.context(address),
-            None => Context::unpack(engine.images(), body).map(|context| (context, None)),
-        }
-        .map_err(|error| status(&error))?;
         let name = self.dockerfile;
         let Files {
             context,
@@ -178,13 +204,8 @@ impl Wish {
             ignore,
             named,
             caches,
-        } = match self.parts {
-            true => Files::of_parts(&unpacked)?,
-            false => Files::of_context(unpacked, &name, fetched)?,
-        };
+        } = Files::receive(&fetcher, body, self.remote.as_deref(), self.parts, &name)?;
         let contexts = contexts(self.named_images, named);
-        builder::language::parse(&name, &dockerfile)
-            .map_err(|error| Error::bad_request(error.to_string()))?;
         // The classic text is of one step after another.
         let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
         let build_args =
@@ -251,6 +272,28 @@ struct Files {
 }
 
 impl Files {
+    /// Of an address, or of the body; the Dockerfile is one that can be read.
+    fn receive(
+        fetcher: &Fetcher<'_>,
+        body: BodyReader,
+        remote: Option<&str>,
+        is_parts: bool,
+        name: &str,
+    ) -> Result<Self, Error> {
+        let (unpacked, fetched) = match remote {
+            Some(address) => fetcher.context(address),
+            None => Context::unpack(fetcher.engine.images(), body).map(|context| (context, None)),
+        }
+        .map_err(|error| status(&error))?;
+        let files = match is_parts {
+            true => Self::of_parts(&unpacked)?,
+            false => Self::of_context(unpacked, name, fetched)?,
+        };
+        builder::language::parse(name, &files.dockerfile)
+            .map_err(|error| Error::bad_request(error.to_string()))?;
+        Ok(files)
+    }
+
     /// Of a context with its Dockerfile in it, unless that came by itself.
     fn of_context(context: Context, name: &str, fetched: Option<Vec<u8>>) -> Result<Self, Error> {
         let dockerfile = match fetched {
@@ -399,6 +442,17 @@ fn shell_on_failure(query: &Query) -> Result<bool, Error> {
             "shellonfailure is for clients that take events",
         )),
         (wanted, _) => Ok(wanted),
+    }
+}
+
+/// The names of SSH agents, of which the classic text cannot tell that they are needed.
+fn agents(query: &Query) -> Result<BTreeSet<String>, Error> {
+    let agents: BTreeSet<String> = json(query, "agents")?;
+    match query.flag("events") || agents.is_empty() {
+        true => Ok(agents),
+        false => Err(Error::bad_request(
+            "agents are for clients that take events",
+        )),
     }
 }
 

@@ -3,8 +3,9 @@
 use super::check;
 use super::display::{self, Show};
 use super::elsewhere::{Elsewhere, metadata, registries};
-use super::shell::Shell;
+use super::shell::Asked;
 use super::source::{IMAGE, Source, source, with_caches};
+use super::ssh::Agents;
 use crate::app::{Arity, Command};
 use crate::error::{Error, IoContext, Result};
 use crate::flags::{Flag, Kind, Matches};
@@ -46,6 +47,10 @@ const WHAT: &[Flag] = &[
     Flag::list(
         "secret",
         "File or variable for RUN --mount=type=secret (id=name[,src=path|env=name])",
+    ),
+    Flag::list(
+        "ssh",
+        "SSH agent or keys for commands and repositories (default, id=socket, id=key,key)",
     ),
     Flag::list("tag", "Name of the image (name[:tag])").short('t'),
     Flag::text("target", "Stage to build"),
@@ -142,7 +147,6 @@ const MISSING: &[Flag] = &[
     Flag::list("allow", "Allow something privileged (not supported yet)"),
     Flag::bool("compress", "Compress the context (not supported yet)"),
     Flag::bool("squash", "Make one layer of all (not supported yet)"),
-    Flag::list("ssh", "Agent for RUN --mount=type=ssh (not supported yet)"),
 ];
 
 pub(crate) const BUILD: Command = Command {
@@ -188,12 +192,18 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         return check(session, request, matches, form).await;
     }
     let source = with_caches(source(matches)?, &mut elsewhere)?;
+    let agents = Agents::read(matches.list("ssh"))?;
+    let request = match agents.ids() {
+        ids if ids.is_empty() => request,
+        ids => request.query("agents", serde_json::json!(ids).to_string()),
+    };
     let response = send(session, request, source, &registries(matches, &elsewhere)).await?;
-    let shell = Shell {
+    let asked = Asked {
         client,
+        agents,
         detach_keys: session.detach_keys(matches),
     };
-    let outcome = display::show(response.lines(), show, elsewhere.receive(), &shell).await?;
+    let outcome = display::show(response.lines(), show, elsewhere.receive(), &asked).await?;
     let id = &outcome.id;
     if let Some(path) = matches.get("iidfile") {
         let digest = outcome

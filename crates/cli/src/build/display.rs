@@ -2,7 +2,7 @@
 
 use super::elsewhere::Receiver;
 use super::plain::Plain;
-use super::shell::Shell;
+use super::shell::Asked;
 use super::tty::Screen;
 use crate::error::{Error, Result};
 use crate::output;
@@ -52,7 +52,7 @@ pub(crate) async fn show(
     mut messages: JsonLines<JsonMessage>,
     show: Show,
     mut archives: Receiver,
-    shell: &Shell<'_>,
+    asked: &Asked<'_>,
 ) -> Result<Outcome> {
     let mut display = match show {
         Show::Plain => Display::Plain(Plain::new()),
@@ -76,11 +76,11 @@ pub(crate) async fn show(
             container, reason, ..
         } = &event
         {
-            // What others tell meanwhile waits: the terminal is the shell's.
             display.leave(&raw)?;
-            shell.enter(container, reason).await?;
+            beside(&mut messages, asked, asked.enter(container, reason)).await?;
             continue;
         }
+        asked.agent(&event).await?;
         if let BuildEvent::Built { id, manifest, .. } = &event {
             outcome = Some(Outcome {
                 id: id.clone(),
@@ -93,6 +93,29 @@ pub(crate) async fn show(
     let outcome = outcome.ok_or_else(none)?;
     archives.finish()?;
     Ok(outcome)
+}
+
+/// Does something that has the terminal; of what is told meanwhile only what asks for something counts.
+async fn beside(
+    messages: &mut JsonLines<JsonMessage>,
+    asked: &Asked<'_>,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            // A message that has not come whole is kept for the next call.
+            message = messages.next() => match message? {
+                Some(message) => {
+                    if let Some((_, event)) = event(message)? {
+                        asked.agent(&event).await?;
+                    }
+                }
+                None => return work.await,
+            }
+        }
+    }
 }
 
 /// The next message. Meanwhile times go on.

@@ -11,6 +11,7 @@ mod plain;
 mod prune;
 mod shell;
 mod source;
+mod ssh;
 mod tty;
 
 pub(crate) use command::BUILD;

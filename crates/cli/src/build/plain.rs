@@ -143,6 +143,7 @@ impl Plain {
             | BuildEvent::Checked
             | BuildEvent::Output { .. }
             | BuildEvent::Shell { .. }
+            | BuildEvent::Agent { .. }
             | BuildEvent::Piece { .. } => Ok(()),
             BuildEvent::Found(finding) => {
                 self.found.push(finding.clone());

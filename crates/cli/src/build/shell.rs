@@ -1,19 +1,34 @@
-//! A shell in a step that has failed (`--debug-shell-on-failure`): the engine has made its container, this side runs and removes it.
+//! What a build asks of this side while it goes on: SSH agents; and a shell in a step that has failed
+//! (`--debug-shell-on-failure`), whose container the engine has made, and this side runs and removes.
 
+use super::ssh::Agents;
 use crate::container::follow::{Follow, start_request};
 use crate::error::Result;
 use crate::output;
 use crate::stdio::{Attach, Signals};
+use api_types::BuildEvent;
 use client::{Client, Request};
 
-/// How failed steps are entered.
+/// What a build can be given.
 #[derive(Debug)]
-pub(crate) struct Shell<'a> {
+pub(crate) struct Asked<'a> {
     pub(crate) client: &'a Client,
+    pub(crate) agents: Agents,
+    /// The keys that leave a shell.
     pub(crate) detach_keys: String,
 }
 
-impl Shell<'_> {
+impl Asked<'_> {
+    /// Answers for an agent, if that is what an event asks for.
+    pub(crate) async fn agent(&self, event: &BuildEvent) -> Result<()> {
+        match event {
+            BuildEvent::Agent { id, connection } => {
+                self.agents.answer(self.client, id, connection).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Stays in the shell until it ends, and removes its container, for which the build waits.
     pub(crate) async fn enter(&self, container: &str, reason: &str) -> Result<()> {
         output::complain(&format!(

@@ -199,6 +199,7 @@ impl Screen {
             BuildEvent::Built { .. } => self.summary.built(event, self.begun),
             BuildEvent::Output { .. }
             | BuildEvent::Shell { .. }
+            | BuildEvent::Agent { .. }
             | BuildEvent::Checked
             | BuildEvent::Piece { .. } => {}
         }

@@ -11,6 +11,7 @@
     reason = "a test's own support"
 )]
 
+pub mod agent;
 pub mod buildx;
 pub mod certificates;
 pub mod dockerd;
