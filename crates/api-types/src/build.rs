@@ -26,7 +26,9 @@ pub const PART_CONTEXT: &str = "context";
 pub const PART_IGNORE: &str = "dockerignore";
 /// The named contexts in a body of parts.
 pub const PART_NAMED: &str = "named";
-
+/// The images that are named contexts in a body of parts: below it `<name>/blobs/sha256/<hex>`. `namedlayouts={"<name>":"<digest>"}`
+/// says which manifest or index is meant; `namedaddresses={"<name>":"<address>"}` names contexts that the engine fetches.
+pub const PART_LAYOUTS: &str = "layouts";
 /// The caches of the client in a body of parts: below it `<number>/blobs/sha256/<hex>`, numbered as the local ones of
 /// `cacheimports` are.
 pub const PART_CACHES: &str = "caches";

@@ -523,10 +523,27 @@ impl<'a> Build<'a> {
 
     /// An image by its name, pulled where it is not here, with its layers held.
     pub(crate) fn image(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
-        let name = match self.request.contexts.get(name) {
-            Some(NamedContext::Image(image)) => image,
-            _ => name,
+        let (name, image) = match self.request.contexts.get(name) {
+            Some(NamedContext::Layout(layout)) => {
+                let platform = platform.as_ref().unwrap_or(&self.definition.platform);
+                (name, self.layout_image(layout, platform)?)
+            }
+            Some(NamedContext::Image(image)) => (image.as_str(), self.found(image, platform)?),
+            _ => (name, self.found(name, platform)?),
         };
+        let digest = image
+            .digests
+            .iter()
+            .find_map(|named| named.digest().copied());
+        let digest = digest.unwrap_or(image.record.manifest);
+        self.note_material(purl(name, &image.config.platform), &digest);
+        let hold = self.images.hold(image.layers());
+        self.keep_held(hold.doing(|| format!("use the image {name}"))?);
+        Ok(image)
+    }
+
+    /// An image by the name that it has here, or at its registry.
+    fn found(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
         let here = self.images.get(name);
         let missing = matches!(&here, Err(error) if error.kind() == images::ErrorKind::NotFound);
         let is_id = name.starts_with("sha256:");
@@ -540,10 +557,10 @@ impl<'a> Build<'a> {
                 .as_ref()
                 .is_none_or(|wanted| runs_on(image, wanted))
         };
-        let image = match here {
-            Ok(image) if !fits(&image) => self.other_image(name, &image, platform)?,
-            Ok(image) if !self.request.pull || is_id => image,
-            Err(error) if !missing => return Err(error).doing(doing),
+        match here {
+            Ok(image) if !fits(&image) => self.other_image(name, &image, platform),
+            Ok(image) if !self.request.pull || is_id => Ok(image),
+            Err(error) if !missing => Err(error).doing(doing),
             // What a name means here is for this machine.
             _ => {
                 let host = images::host_platform();
@@ -554,21 +571,12 @@ impl<'a> Build<'a> {
                 let image = self.images.get(&id.to_string()).doing(doing)?;
                 match platform {
                     Some(wanted) if !runs_on(&image, &wanted) => {
-                        return Err(mismatch(name, &image, &wanted));
+                        Err(mismatch(name, &image, &wanted))
                     }
-                    _ => image,
+                    _ => Ok(image),
                 }
             }
-        };
-        let digest = image
-            .digests
-            .iter()
-            .find_map(|named| named.digest().copied());
-        let digest = digest.unwrap_or(image.record.manifest);
-        self.note_material(purl(name, &image.config.platform), &digest);
-        let hold = self.images.hold(image.layers());
-        self.keep_held(hold.doing(|| format!("use the image {name}"))?);
-        Ok(image)
+        }
     }
 
     /// An image for another platform than the one that has its name here.

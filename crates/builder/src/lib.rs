@@ -11,7 +11,7 @@
 //! attest     how images were built, and what is in them
 //! output     images, archives and files of what was built; bundle: their manifests
 //! destination   where blobs go that are put together here
-//! fetch      what comes from addresses
+//! fetch      what comes from addresses; layout: images of the client
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
 //!
@@ -36,6 +36,7 @@ mod destination;
 mod emulation;
 mod error;
 pub mod fetch;
+mod layout;
 mod mounts;
 mod output;
 mod plan;
@@ -57,6 +58,7 @@ pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use layout::LayoutImage;
 pub use output::{
     ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish,
 };

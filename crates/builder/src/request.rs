@@ -3,6 +3,7 @@
 use crate::attest::Attestations;
 use crate::context::Context;
 use crate::error::Result;
+use crate::layout::LayoutImage;
 use crate::output::Output;
 use crate::remote::{CacheSource, CacheTarget};
 use engine::model::{Limits, NetworkMode};
@@ -135,4 +136,6 @@ pub enum NamedContext {
     Files(Context),
     /// An image.
     Image(String),
+    /// An image that the client has.
+    Layout(LayoutImage),
 }

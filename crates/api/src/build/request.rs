@@ -1,7 +1,7 @@
 //! A build's query, headers and body. What is not supported is an error that names it, never ignored.
 
 use super::agents::{Awaited, WithAgents};
-use super::elsewhere::{CacheArchive, Elsewhere};
+use super::elsewhere::{CacheArchive, Elsewhere, Sent};
 use super::status;
 use crate::distribution::{BASE64_URL, known};
 use crate::http::{BodyReader, Error, Pieces, Query};
@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::{
-    Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore, NamedContext,
-    Request, STAGES_AT_ONCE_MAX, Told,
+    Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore, LayoutImage,
+    NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
 };
 use engine::Engine;
 use engine::images::registry::Credentials;
@@ -56,7 +56,7 @@ pub(crate) struct Wish {
     remote: Option<String>,
     /// The body has parts: the context is one of them.
     parts: bool,
-    named_images: BTreeMap<String, String>,
+    named: Named,
     target: Option<String>,
     build_args: BTreeMap<String, Option<String>>,
     labels: BTreeMap<String, String>,
@@ -137,7 +137,11 @@ impl Wish {
             dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
             remote: query.get("remote").map(str::to_owned),
             parts: layout.is_some(),
-            named_images: json(query, "namedimages")?,
+            named: Named {
+                images: json(query, "namedimages")?,
+                layouts: json(query, "namedlayouts")?,
+                addresses: json(query, "namedaddresses")?,
+            },
             target: query.get("target").map(str::to_owned),
             build_args,
             labels: json(query, "labels")?,
@@ -175,7 +179,8 @@ impl Wish {
 
     /// Whether the client may be asked for something before the build begins: its answer must have begun by then.
     pub(crate) fn is_asked_meanwhile(&self) -> bool {
-        self.remote.is_some() && !self.agents.is_empty()
+        let fetches = self.remote.is_some() || !self.named.addresses.is_empty();
+        fetches && !self.agents.is_empty()
     }
 
     /// Reads the body, or what is elsewhere.
@@ -203,9 +208,10 @@ impl Wish {
             dockerfile,
             ignore,
             named,
+            layouts,
             caches,
         } = Files::receive(&fetcher, body, self.remote.as_deref(), self.parts, &name)?;
-        let contexts = contexts(self.named_images, named);
+        let contexts = self.named.contexts(&fetcher, named, layouts)?;
         // The classic text is of one step after another.
         let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
         let build_args =
@@ -251,14 +257,49 @@ impl Wish {
     }
 }
 
-/// Named contexts: images, and files.
-fn contexts(
+/// Named contexts that are no files of the client.
+#[derive(Debug)]
+struct Named {
     images: BTreeMap<String, String>,
-    files: BTreeMap<String, Context>,
-) -> BTreeMap<String, NamedContext> {
-    let images = { images.into_iter() }.map(|(name, image)| (name, NamedContext::Image(image)));
-    let files = { files.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
-    images.chain(files).collect()
+    /// Images that the client sends, by their manifests.
+    layouts: BTreeMap<String, String>,
+    addresses: BTreeMap<String, String>,
+}
+
+impl Named {
+    fn contexts(
+        self,
+        fetcher: &Fetcher<'_>,
+        files: BTreeMap<String, Context>,
+        mut sent: BTreeMap<String, Context>,
+    ) -> Result<BTreeMap<String, NamedContext>, Error> {
+        let images = { self.images.into_iter() }.map(|(name, it)| (name, NamedContext::Image(it)));
+        let files = { files.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
+        let mut contexts: BTreeMap<String, NamedContext> = images.chain(files).collect();
+        for (name, digest) in self.layouts {
+            let missing = || Error::bad_request(format!("the layout {name} was not sent"));
+            let blobs = Box::new(Sent(sent.remove(&name).ok_or_else(missing)?));
+            let wrong = |_| Error::bad_request(format!("{digest:?} is no digest"));
+            let manifest = digest.parse().map_err(wrong)?;
+            let layout = LayoutImage {
+                name: name.clone(),
+                blobs,
+                manifest,
+            };
+            contexts.insert(name, NamedContext::Layout(layout));
+        }
+        for (name, address) in self.addresses {
+            match fetcher.context(&address).map_err(|error| status(&error))? {
+                (files, None) => contexts.insert(name, NamedContext::Files(files)),
+                (_, Some(_)) => {
+                    return Err(Error::bad_request(format!(
+                        "the named context {name}={address} is neither a repository nor an archive"
+                    )));
+                }
+            };
+        }
+        Ok(contexts)
+    }
 }
 
 /// What a build is made of.
@@ -267,6 +308,8 @@ struct Files {
     dockerfile: Vec<u8>,
     ignore: Ignore,
     named: BTreeMap<String, Context>,
+    /// Images of the client.
+    layouts: BTreeMap<String, Context>,
     /// Caches of the client, by number.
     caches: BTreeMap<String, Context>,
 }
@@ -280,14 +323,20 @@ impl Files {
         is_parts: bool,
         name: &str,
     ) -> Result<Self, Error> {
-        let (unpacked, fetched) = match remote {
-            Some(address) => fetcher.context(address),
-            None => Context::unpack(fetcher.engine.images(), body).map(|context| (context, None)),
-        }
-        .map_err(|error| status(&error))?;
-        let files = match is_parts {
-            true => Self::of_parts(&unpacked)?,
-            false => Self::of_context(unpacked, name, fetched)?,
+        let fetched = remote.map(|address| fetcher.context(address)).transpose();
+        let fetched = fetched.map_err(|error| status(&error))?;
+        let unpack = || {
+            let unpacked = Context::unpack(fetcher.engine.images(), body);
+            unpacked.map_err(|error| status(&error))
+        };
+        let files = match (fetched, is_parts) {
+            (None, false) => Self::of_context(unpack()?, name, None)?,
+            (None, true) => Self::of_parts(&unpack()?, None)?,
+            (Some((context, text)), false) => Self::of_context(context, name, text)?,
+            (Some((context, text)), true) => {
+                let own = Self::of_context(context, name, text)?;
+                Self::of_parts(&unpack()?, Some(own))?
+            }
         };
         builder::language::parse(name, &files.dockerfile)
             .map_err(|error| Error::bad_request(error.to_string()))?;
@@ -306,23 +355,37 @@ impl Files {
             context,
             dockerfile,
             named: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             caches: BTreeMap::new(),
         })
     }
 
-    /// Of a body of parts, whose client has applied what is ignored.
-    fn of_parts(parts: &Context) -> Result<Self, Error> {
-        let ignore = parts.ignore(types::PART_IGNORE);
-        let split = parts.split(types::PART_CONTEXT, types::PART_NAMED);
-        let (context, named) = split.map_err(|error| status(&error))?;
-        let caches = parts.split(types::PART_CONTEXT, types::PART_CACHES);
-        let (_, caches) = caches.map_err(|error| status(&error))?;
+    /// Of a body of parts, whose client has applied what is ignored; `elsewhere` is what it has not sent.
+    fn of_parts(parts: &Context, elsewhere: Option<Self>) -> Result<Self, Error> {
+        let split = |below: &str| {
+            let split = parts.split(types::PART_CONTEXT, below);
+            split.map_err(|error| status(&error))
+        };
+        let (context, named) = split(types::PART_NAMED)?;
+        let own = match elsewhere {
+            Some(own) => own,
+            None => {
+                let ignore = parts.ignore(types::PART_IGNORE);
+                Self {
+                    context,
+                    dockerfile: dockerfile(parts, types::PART_DOCKERFILE)?,
+                    ignore: ignore.map_err(|error| status(&error))?.unwrap_or_default(),
+                    named: BTreeMap::new(),
+                    layouts: BTreeMap::new(),
+                    caches: BTreeMap::new(),
+                }
+            }
+        };
         Ok(Self {
-            context,
-            dockerfile: dockerfile(parts, types::PART_DOCKERFILE)?,
-            ignore: ignore.map_err(|error| status(&error))?.unwrap_or_default(),
             named,
-            caches,
+            layouts: split(types::PART_LAYOUTS)?.1,
+            caches: split(types::PART_CACHES)?.1,
+            ..own
         })
     }
 }

@@ -3,8 +3,9 @@
 use super::check;
 use super::display::{self, Show};
 use super::elsewhere::{Elsewhere, metadata, registries};
+use super::named::Named;
 use super::shell::Asked;
-use super::source::{IMAGE, Source, source, with_caches};
+use super::source::{Source, source};
 use super::ssh::Agents;
 use crate::app::{Arity, Command};
 use crate::error::{Error, IoContext, Result};
@@ -29,7 +30,7 @@ const WHAT: &[Flag] = &[
     Flag::list("build-arg", "Set a variable of the build"),
     Flag::list(
         "build-context",
-        "Further files or images by name (name=path, name=docker-image://ref)",
+        "Further files or images by name (name=path, name=docker-image://ref, name=oci-layout://path, name=address)",
     ),
     Flag::text(
         "file",
@@ -170,7 +171,8 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     }
     let mut elsewhere = Elsewhere::read(matches)?;
     let show = show(matches)?;
-    let request = request(matches, &elsewhere)?;
+    let named = Named::read(matches.list("build-context"))?;
+    let request = request(matches, &elsewhere, &named)?;
     let request = match show {
         Show::Screen => request.query("largest", LARGEST.to_string()),
         Show::Plain | Show::Raw | Show::Nothing => request,
@@ -189,9 +191,9 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         ));
     }
     if let Call::Check(form) = call {
-        return check(session, request, matches, form).await;
+        return check(session, request, matches, named, form).await;
     }
-    let source = with_caches(source(matches)?, &mut elsewhere)?;
+    let source = source(matches, named, std::mem::take(&mut elsewhere.caches))?;
     let agents = Agents::read(matches.list("ssh"))?;
     let request = match agents.ids() {
         ids if ids.is_empty() => request,
@@ -292,7 +294,7 @@ fn is_dumb() -> bool {
 }
 
 /// Everything but the body.
-fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
+fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Request> {
     let text = |flag: &str| {
         matches
             .get(flag)
@@ -311,7 +313,6 @@ fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad("add-host", error))?;
     let ulimits = device::ulimits(matches.list("ulimit")).map_err(|error| bad("ulimit", error))?;
-    let named = named_images(matches.list("build-context"));
     let request = Request::post(&["build"])
         .query("events", "1")
         .query(
@@ -327,7 +328,12 @@ fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
             document(serde_json::json!(matches.list("no-cache-filter"))),
         )
         .query("dockerfile", file_name(matches))
-        .query("namedimages", document(serde_json::json!(named)))
+        .query("namedimages", document(serde_json::json!(named.images)))
+        .query("namedlayouts", document(serde_json::json!(named.layouts)))
+        .query(
+            "namedaddresses",
+            document(serde_json::json!(named.addresses)),
+        )
         .query("ulimits", document(serde_json::json!(ulimits)))
         .query("rm", if matches.on_unless("rm") { "1" } else { "0" })
         .query_flag("nocache", matches.on("no-cache"))
@@ -374,14 +380,6 @@ fn build_args(values: &[String]) -> BTreeMap<String, String> {
         None => Some((text.clone(), std::env::var(text).ok()?)),
     };
     values.iter().filter_map(pair).collect()
-}
-
-fn named_images(contexts: &[String]) -> BTreeMap<String, String> {
-    let image = |text: &String| {
-        let (name, value) = text.split_once('=')?;
-        Some((name.to_owned(), value.strip_prefix(IMAGE)?.to_owned()))
-    };
-    contexts.iter().filter_map(image).collect()
 }
 
 /// `id=name,src=path` or `id=name,env=NAME`, as the header takes them.
@@ -454,9 +452,10 @@ async fn send(
     };
     let text = format!(
         "{} {registries}",
-        String::from_utf8_lossy(&parts.dockerfile)
+        String::from_utf8_lossy(parts.dockerfile())
     );
     let request = credentials::authorized_for(session, request, &text)?;
+    let request = request.query_some("remote", parts.remote.clone());
     let tar = parts.stream()?;
     let failure = tar.failure();
     let result = client
@@ -470,14 +469,15 @@ async fn check(
     session: &Session,
     request: Request,
     matches: &Matches,
+    named: Named,
     form: check::Form,
 ) -> Result<()> {
-    let mut source = source(matches)?;
+    let mut source = source(matches, named, Vec::new())?;
     let mut text = String::new();
     if let Source::Parts(parts) = &mut source {
         parts.context = None;
-        parts.named.clear();
-        text = String::from_utf8_lossy(&parts.dockerfile).into_owned();
+        parts.named = Named::default();
+        text = String::from_utf8_lossy(parts.dockerfile()).into_owned();
     }
     let response = send(session, request.query("check", "1"), source, "").await?;
     check::show(response.lines(), form, file_name(matches), &text).await

@@ -6,6 +6,8 @@ mod context;
 mod display;
 mod du;
 mod elsewhere;
+mod layout;
+mod named;
 mod output;
 mod plain;
 mod prune;
