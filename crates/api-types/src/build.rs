@@ -3,7 +3,8 @@
 //! `POST /build?events=1` answers with messages whose `id` is [`EVENT_ID`] and whose `aux` is a [`BuildEvent`], instead of the text
 //! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
 //! below [`PART_NAMED`]`<name>/`, caches below [`PART_CACHES`], the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
-//! With `check=1` the Dockerfile is checked, and nothing built. [`HEADER_SECRETS`] has secrets. Engines that know all
+//! With `check=1` the Dockerfile is checked, and nothing built. With `shellonfailure=1` the client enters commands that fail
+//! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]). [`HEADER_SECRETS`] has secrets. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,9 @@ pub const PART_CONTEXT: &str = "context";
 pub const PART_IGNORE: &str = "dockerignore";
 /// The named contexts in a body of parts.
 pub const PART_NAMED: &str = "named";
-
+/// The images that are named contexts in a body of parts: below it `<name>/blobs/sha256/<hex>`. `namedlayouts={"<name>":"<digest>"}`
+/// says which manifest or index is meant; `namedaddresses={"<name>":"<address>"}` names contexts that the engine fetches.
+pub const PART_LAYOUTS: &str = "layouts";
 /// The caches of the client in a body of parts: below it `<number>/blobs/sha256/<hex>`, numbered as the local ones of
 /// `cacheimports` are.
 pub const PART_CACHES: &str = "caches";
@@ -93,6 +96,24 @@ pub enum BuildEvent {
         error: bool,
         /// Base64 of what was written.
         data: String,
+    },
+    /// A command has failed, and a container with a shell stands on what it has left (`shellonfailure=1`), with a terminal and
+    /// not started. The build goes on when it is removed.
+    Shell {
+        /// The step.
+        step: usize,
+        /// The container's ID.
+        container: String,
+        /// Why the step has failed.
+        reason: String,
+    },
+    /// Something connects to an SSH agent of the client, which is to open `POST /build/agent?connection=…` and upgrade it to `tcp`:
+    /// the connection then is the agent's.
+    Agent {
+        /// The agent's name.
+        id: String,
+        /// Names the connection.
+        connection: String,
     },
     /// Why a step was, or was not, taken from the cache.
     Explained {

@@ -4,6 +4,7 @@
 //! address, and each user; a handshake, the head of a request and the time between two requests have their limits.
 
 use crate::access::Access;
+use crate::build::Awaited;
 use crate::server::{Context, respond};
 use crate::socket::{Caller, Socket};
 use buildkit::BuildKit;
@@ -190,11 +191,13 @@ fn connections_max() -> usize {
 /// Accepts connections until the future is dropped.
 pub async fn serve(listeners: Vec<Listener>, engine: Engine, connections: Connections) {
     let build_kit = BuildKit::new(engine.clone());
+    let awaited = Awaited::default();
     let mut accepting = JoinSet::new();
     for listener in listeners {
         let served = Served {
             engine: engine.clone(),
             build_kit: build_kit.clone(),
+            awaited: awaited.clone(),
             access: listener.access,
         };
         accepting.spawn(accept(listener, served, connections.clone()));
@@ -247,6 +250,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 struct Served {
     engine: Engine,
     build_kit: BuildKit,
+    awaited: Awaited,
     access: Access,
 }
 
@@ -257,6 +261,7 @@ async fn connection(arrived: Arrived, served: Served, held: Held) -> Result<(), 
     let context = Context {
         engine: served.engine,
         build_kit: served.build_kit,
+        awaited: served.awaited,
         access: served.access,
         caller: Arc::new(caller),
         peer: socket.peer(),

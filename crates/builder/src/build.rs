@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use sys::root::Root;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// What a build has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,7 @@ pub fn build(
             common: Arc::clone(&common),
             materials: Mutex::default(),
             results: Results::default(),
+            given_up: watch::Sender::new(false),
         };
         let finished = build.run(&plan, begun)?;
         begun += plan.steps;
@@ -179,6 +181,8 @@ pub(crate) struct Build<'a> {
     /// What the image is made of.
     materials: Mutex<BTreeSet<Material>>,
     results: Results,
+    /// A step has failed, and what goes on beside it is of no use.
+    given_up: watch::Sender<bool>,
 }
 
 /// What the builds for all platforms have in common.
@@ -234,6 +238,14 @@ struct ResultsState {
     failed: bool,
 }
 
+/// Returns when a value has become true.
+pub(crate) async fn becomes_true(value: &mut watch::Receiver<bool>) {
+    if value.wait_for(|value| *value).await.is_err() {
+        // Nobody can make it so any more.
+        std::future::pending::<()>().await;
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the locks here guard is whole after every statement.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -250,10 +262,24 @@ impl<'a> Build<'a> {
     }
 
     pub(crate) fn check_stop(&self) -> Result<()> {
-        match *self.request.stop.borrow() {
+        match *self.request.stop.borrow() || *self.given_up.borrow() {
             true => Err(Error::Cancelled),
             false => Ok(()),
         }
+    }
+
+    /// Returns when the build is to end.
+    pub(crate) async fn stopped(&self) {
+        let (mut stop, mut given_up) = (self.request.stop.clone(), self.given_up.subscribe());
+        tokio::select! {
+            () = becomes_true(&mut stop) => {}
+            () = becomes_true(&mut given_up) => {}
+        }
+    }
+
+    /// Ends all other stages. False: they are being ended.
+    pub(crate) fn give_up(&self) -> bool {
+        !self.given_up.send_replace(true)
     }
 
     pub(crate) fn fetcher(&self) -> Fetcher<'_> {
@@ -395,9 +421,10 @@ impl<'a> Build<'a> {
                     }
                     Err(error) => {
                         state.failed = true;
+                        self.give_up();
                         let mut failure = lock(&failure);
-                        // Stages that only waited for the one that failed have nothing to say.
-                        if failure.is_none() {
+                        // Stages that were ended for the one that failed have nothing to say.
+                        if matches!(*failure, None | Some(Error::Cancelled)) {
                             *failure = Some(error);
                         }
                     }
@@ -496,10 +523,27 @@ impl<'a> Build<'a> {
 
     /// An image by its name, pulled where it is not here, with its layers held.
     pub(crate) fn image(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
-        let name = match self.request.contexts.get(name) {
-            Some(NamedContext::Image(image)) => image,
-            _ => name,
+        let (name, image) = match self.request.contexts.get(name) {
+            Some(NamedContext::Layout(layout)) => {
+                let platform = platform.as_ref().unwrap_or(&self.definition.platform);
+                (name, self.layout_image(layout, platform)?)
+            }
+            Some(NamedContext::Image(image)) => (image.as_str(), self.found(image, platform)?),
+            _ => (name, self.found(name, platform)?),
         };
+        let digest = image
+            .digests
+            .iter()
+            .find_map(|named| named.digest().copied());
+        let digest = digest.unwrap_or(image.record.manifest);
+        self.note_material(purl(name, &image.config.platform), &digest);
+        let hold = self.images.hold(image.layers());
+        self.keep_held(hold.doing(|| format!("use the image {name}"))?);
+        Ok(image)
+    }
+
+    /// An image by the name that it has here, or at its registry.
+    fn found(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
         let here = self.images.get(name);
         let missing = matches!(&here, Err(error) if error.kind() == images::ErrorKind::NotFound);
         let is_id = name.starts_with("sha256:");
@@ -513,10 +557,10 @@ impl<'a> Build<'a> {
                 .as_ref()
                 .is_none_or(|wanted| runs_on(image, wanted))
         };
-        let image = match here {
-            Ok(image) if !fits(&image) => self.other_image(name, &image, platform)?,
-            Ok(image) if !self.request.pull || is_id => image,
-            Err(error) if !missing => return Err(error).doing(doing),
+        match here {
+            Ok(image) if !fits(&image) => self.other_image(name, &image, platform),
+            Ok(image) if !self.request.pull || is_id => Ok(image),
+            Err(error) if !missing => Err(error).doing(doing),
             // What a name means here is for this machine.
             _ => {
                 let host = images::host_platform();
@@ -527,21 +571,12 @@ impl<'a> Build<'a> {
                 let image = self.images.get(&id.to_string()).doing(doing)?;
                 match platform {
                     Some(wanted) if !runs_on(&image, &wanted) => {
-                        return Err(mismatch(name, &image, &wanted));
+                        Err(mismatch(name, &image, &wanted))
                     }
-                    _ => image,
+                    _ => Ok(image),
                 }
             }
-        };
-        let digest = image
-            .digests
-            .iter()
-            .find_map(|named| named.digest().copied());
-        let digest = digest.unwrap_or(image.record.manifest);
-        self.note_material(purl(name, &image.config.platform), &digest);
-        let hold = self.images.hold(image.layers());
-        self.keep_held(hold.doing(|| format!("use the image {name}"))?);
-        Ok(image)
+        }
     }
 
     /// An image for another platform than the one that has its name here.

@@ -59,7 +59,7 @@ impl Definition {
     ) -> Vec<Finding> {
         let image = |name: &str| {
             let name = match request.contexts.get(name) {
-                Some(NamedContext::Files(_)) => return None,
+                Some(NamedContext::Files(_) | NamedContext::Layout(_)) => return None,
                 Some(NamedContext::Image(image)) => image,
                 None => name,
             };

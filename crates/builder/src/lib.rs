@@ -5,12 +5,13 @@
 //! lint       what of those had better be written otherwise   pure
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
+//! shell      a step that has failed, to be looked at
 //! cache      by what a step depends on, what it led to
 //! remote     caches in registries, images, and directories of clients
 //! attest     how images were built, and what is in them
 //! output     images, archives and files of what was built; bundle: their manifests
 //! destination   where blobs go that are put together here
-//! fetch      what comes from addresses
+//! fetch      what comes from addresses; layout: images of the client
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
 //!
@@ -35,6 +36,7 @@ mod destination;
 mod emulation;
 mod error;
 pub mod fetch;
+mod layout;
 mod mounts;
 mod output;
 mod plan;
@@ -45,15 +47,18 @@ mod request;
 mod run;
 mod scope;
 mod select;
+mod shell;
 mod stage;
 mod sweep;
 mod transfer;
 
+pub use agent::Forwarder;
 pub use attest::{Attestations, Provenance};
 pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use layout::LayoutImage;
 pub use output::{
     ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish,
 };

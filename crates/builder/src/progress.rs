@@ -57,6 +57,16 @@ pub enum Event<'a> {
         /// What was written.
         bytes: &'a [u8],
     },
+    /// A command has failed, and a container with a shell stands on what it has left, with a terminal and not started. The
+    /// build goes on when the client has removed it.
+    Shell {
+        /// The step.
+        step: StepNumber,
+        /// The container's ID.
+        container: &'a str,
+        /// Why the step has failed, in one line.
+        reason: &'a str,
+    },
     /// The container of a step is gone.
     Removed {
         /// The step.

@@ -3,6 +3,7 @@
 use crate::attest::Attestations;
 use crate::context::Context;
 use crate::error::Result;
+use crate::layout::LayoutImage;
 use crate::output::Output;
 use crate::remote::{CacheSource, CacheTarget};
 use engine::model::{Limits, NetworkMode};
@@ -62,6 +63,8 @@ pub struct Request {
     pub cache_to: Vec<CacheTarget>,
     /// Say of each step why it was not taken from the cache.
     pub explain: bool,
+    /// Offer the client a shell in what a command that has failed leaves ([`Event::Shell`](crate::Event::Shell)).
+    pub shell_on_failure: bool,
     /// Tell so many of the largest files of the image.
     pub largest: usize,
     /// Whom to ask for what the request does not say.
@@ -133,4 +136,6 @@ pub enum NamedContext {
     Files(Context),
     /// An image.
     Image(String),
+    /// An image that the client has.
+    Layout(LayoutImage),
 }

@@ -1,23 +1,24 @@
 //! RUN: a command in a container of the engine, on a layer of its own.
 
-use crate::build::Build;
+use crate::build::{Build, becomes_true};
 use crate::cache::Inputs;
 use crate::config::{argv, set};
 use crate::emulation;
 use crate::error::{Doing, Error, Result};
 use crate::language::{Command, Heredoc, Run, RunNetwork};
-use crate::mounts::{Document, Mounts};
+use crate::mounts::{Document, Mounted, Mounts};
 use crate::progress::{Event, StepNumber};
 use crate::scope::PROXIES;
+use crate::shell;
 use crate::stage::{LayerStep, Made, Stage};
 use engine::model::{
     CreateRequest, Echo, Isolation, Lifecycle, LogDriver, LogSpec, NetworkMode, NetworkSpec,
     ProcessSpec,
 };
-use engine::{Attached, Condition, Stream, Streams};
+use engine::{Attached, Condition, Exit, Stream, Streams};
+use oci::Digest;
 use std::collections::BTreeMap;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
 
 /// Where a here-document with an interpreter of its own is in the container.
 const DOCUMENTS: &str = "/dev/pipes";
@@ -181,9 +182,42 @@ fn execute<'a>(
     }
     let command = argv.join(" ");
     let mounted = mounts.make(stage, &documents)?;
+    let request = request(stage, argv, env, &mounted, network);
+    let shell = build.request.shell_on_failure.then(|| request.clone());
+    let container = Container::create(build, stage.number, stage.layers.clone(), request)?;
+    let stubs = mounted.missing_targets(build, &stage.layers)?;
+    let failed = match container.run() {
+        Ok(0) => None,
+        Ok(code) => Some(Error::Command { command, code }),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = failed {
+        if let Some(request) = shell {
+            shell::offer(stage, request, &container, &error)?;
+        }
+        return Err(error);
+    }
+    let snapshot = build.engine.writable_layer(&container.id);
+    let snapshot = snapshot.doing(|| "find what the command has written".to_owned())?;
+    stubs.remove_from(&snapshot.upper)?;
+    let made = build.images.make_layer(&snapshot, build.epoch);
+    let made = made.doing(|| "make a layer of what the command has written".to_owned())?;
+    container.remove()?;
+    Ok(made)
+}
+
+/// The container of a command, as it is asked for.
+fn request(
+    stage: &Stage<'_, '_>,
+    argv: Vec<String>,
+    env: Vec<String>,
+    mounted: &Mounted,
+    network: NetworkMode,
+) -> CreateRequest {
+    let build = stage.build;
     let config = &stage.config.config;
     let on = stage.layers.last().map(ToString::to_string);
-    let request = CreateRequest {
+    CreateRequest {
         name: None,
         image: on.unwrap_or_else(|| "scratch".to_owned()),
         entrypoint: Some(Vec::new()),
@@ -222,39 +256,31 @@ fn execute<'a>(
         volumes_from: Vec::new(),
         storage: BTreeMap::new(),
         echo: Echo::default(),
-    };
-    let container = Container::create(build, stage, request)?;
-    let stubs = mounted.missing_targets(build, &stage.layers)?;
-    let code = container.run()?;
-    if code != 0 {
-        return Err(Error::Command { command, code });
     }
-    let snapshot = build.engine.writable_layer(&container.id);
-    let snapshot = snapshot.doing(|| "find what the command has written".to_owned())?;
-    stubs.remove_from(&snapshot.upper)?;
-    let made = build.images.make_layer(&snapshot, build.epoch);
-    let made = made.doing(|| "make a layer of what the command has written".to_owned())?;
-    container.remove()?;
-    Ok(made)
 }
 
 /// The container of a command. It goes with this value.
-struct Container<'s, 'a> {
+pub(crate) struct Container<'s, 'a> {
     build: &'s Build<'a>,
     step: StepNumber,
-    id: String,
+    pub(crate) id: String,
 }
 
 impl<'s, 'a> Container<'s, 'a> {
-    fn create(build: &'s Build<'a>, stage: &Stage<'_, '_>, request: CreateRequest) -> Result<Self> {
-        let layers = stage.layers.clone();
+    /// Makes one that stands on these layers.
+    pub(crate) fn create(
+        build: &'s Build<'a>,
+        step: StepNumber,
+        layers: Vec<Digest>,
+        request: CreateRequest,
+    ) -> Result<Self> {
         let created = build
             .handle
             .block_on(async { build.engine.create_on(layers, request) });
         let created = created.doing(|| "make the command's container".to_owned())?;
         Ok(Self {
             build,
-            step: stage.number,
+            step,
             id: created.spec.id.clone(),
         })
     }
@@ -265,16 +291,19 @@ impl<'s, 'a> Container<'s, 'a> {
             step: self.step,
             container: &self.id,
         });
-        let mut stop = self.build.request.stop.clone();
         self.build.handle.block_on(async {
+            // A start that is broken off would undo nothing: who wants the build to end waits for it.
+            let (attached, ended) = self.start().await?;
             tokio::select! {
-                code = self.follow() => code,
-                () = stopped(&mut stop) => Err(Error::Cancelled),
+                code = self.follow(attached, ended) => code,
+                () = self.build.stopped() => Err(Error::Cancelled),
             }
         })
     }
 
-    async fn follow(&self) -> Result<i32> {
+    /// Starts it: its streams, and its end.
+    async fn start(&self) -> Result<(Attached, impl Future<Output = Exit>)> {
+        self.build.check_stop()?;
         let engine = self.build.engine;
         let streams = Streams {
             stdin: false,
@@ -289,6 +318,10 @@ impl<'s, 'a> Container<'s, 'a> {
             .start(&self.id, None)
             .await
             .doing(|| "start the command".to_owned())?;
+        Ok((attached, ended))
+    }
+
+    async fn follow(&self, attached: Attached, ended: impl Future<Output = Exit>) -> Result<i32> {
         let stream = match attached {
             Attached::Now(stream) => Some(stream),
             Attached::WhenStarted(ready) => ready.await.ok(),
@@ -342,6 +375,22 @@ impl<'s, 'a> Container<'s, 'a> {
         at
     }
 
+    /// Waits until the client has removed it, in whatever way it has used it.
+    pub(crate) fn lend(self) -> Result<()> {
+        let removed = self.build.engine.wait(&self.id, Condition::Removed);
+        let removed = removed.doing(|| "wait for the client".to_owned())?;
+        let mut stop = self.build.request.stop.clone();
+        self.build.handle.block_on(async {
+            tokio::select! {
+                _ = removed => Ok(()),
+                () = becomes_true(&mut stop) => Err(Error::Cancelled),
+            }
+        })?;
+        // There is nothing to remove any more.
+        std::mem::forget(self);
+        Ok(())
+    }
+
     fn remove(self) -> Result<()> {
         let removed = self
             .build
@@ -373,14 +422,6 @@ impl Drop for Container<'_, '_> {
                 "cannot remove a build's container"
             );
         }
-    }
-}
-
-/// Returns when the build is to end.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // Nobody can end it any more.
-        std::future::pending::<()>().await;
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a build asks of its client while it goes on: secrets, credentials, SSH agents, and the rest of an archive.
 
-use crate::agent::Agent;
+use crate::agent;
 use crate::files::Transfer;
 use crate::grpc::{Duplex, Status};
 use crate::messages::BytesMessage;
 use crate::session::Session;
-use builder::{Error, Forwarding, Result};
+use builder::{Forwarding, Result};
 use images::registry::Credentials;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -45,11 +45,7 @@ impl builder::Client for SessionClient {
             return Ok(None);
         }
         let session = Arc::clone(&self.session);
-        let agent = Agent::forward(&self.handle, listener, session, id.to_owned());
-        let agent = agent.map_err(|source| Error::System {
-            doing: "listen for connections to an SSH agent".to_owned(),
-            source,
-        })?;
+        let agent = agent::forward(&self.handle, listener, session, id.to_owned())?;
         Ok(Some(Box::new(agent)))
     }
 }

@@ -20,7 +20,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
-use builder::{Context, Error, NamedContext, OutputWish, Request, Result, STAGES_AT_ONCE_MAX};
+use builder::{
+    Context, Error, LayoutImage, NamedContext, OutputWish, Request, Result, STAGES_AT_ONCE_MAX,
+};
 use engine::Engine;
 use engine::model::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -366,6 +368,7 @@ impl Job {
             cache_from,
             cache_to,
             explain: false,
+            shell_on_failure: false,
             largest: 0,
             client: Box::new(self.client()),
             outputs: outputs.collect(),
@@ -454,20 +457,44 @@ impl Job {
         })
     }
 
+    /// An image in one of the client's stores: `//store[:tag]@digest`.
+    fn layout(&self, name: &str, text: &str) -> Result<LayoutImage> {
+        let invalid = || {
+            Error::Invalid(format!(
+                "the named context {name}={LAYOUTS}{text} is no store with a digest"
+            ))
+        };
+        let text = text.trim_start_matches('/');
+        let (store, digest) = text.split_once('@').ok_or_else(invalid)?;
+        let store = store.split(':').next().unwrap_or_default();
+        Ok(LayoutImage {
+            name: name.to_owned(),
+            blobs: Box::new(self.store(format!("oci:{store}"))),
+            manifest: digest.parse().map_err(|_| invalid())?,
+        })
+    }
+
     /// A named context, with its files where something is built.
     fn named(&self, name: &str, value: &str, is_built: bool) -> Result<NamedContext> {
         if let Some(image) = value.strip_prefix(IMAGES) {
             return Ok(NamedContext::Image(image.to_owned()));
         }
-        let Some(directory) = value.strip_prefix("local:") else {
-            return Err(Error::Unsupported(format!(
-                "the named context {name}={value}"
-            )));
-        };
+        if let Some(layout) = value.strip_prefix(LAYOUTS) {
+            return Ok(NamedContext::Layout(self.layout(name, layout)?));
+        }
         let context = Context::empty(self.engine.images())?;
         if !is_built {
             return Ok(NamedContext::Files(context));
         }
+        let Some(directory) = value.strip_prefix("local:") else {
+            // The text of a Dockerfile is of no use as a context.
+            return match self.elsewhere(value)? {
+                (context, None) => Ok(NamedContext::Files(context)),
+                (_, Some(_)) => Err(Error::Invalid(format!(
+                    "the named context {name}={value} is neither a repository nor an archive"
+                ))),
+            };
+        };
         let title = format!("[context {name}] load .dockerignore");
         let ignore = parsed(self.ignore(&title, directory)?)?;
         let wanted = Wanted {
@@ -482,6 +509,7 @@ impl Job {
 }
 
 const IMAGES: &str = "docker-image://";
+const LAYOUTS: &str = "oci-layout:";
 
 /// What a `.dockerignore` says.
 fn parsed(ignore: Option<Vec<u8>>) -> Result<Ignore> {

@@ -289,6 +289,7 @@ impl Progress for Steps<'_> {
             Event::Planned { .. }
             | Event::Running { .. }
             | Event::Removed { .. }
+            | Event::Shell { .. }
             | Event::Explained { .. } => {}
         }
     }

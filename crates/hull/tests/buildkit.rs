@@ -350,32 +350,6 @@ fn clients_without_the_gateway_build_the_same() {
     bench.assert_clean();
 }
 
-/// Asks the agent at a socket for its keys, and prints the bytes of the answer.
-const ASK: &str = r#"
-#include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-int main(int argc, char **argv) {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    unsigned char answer[9];
-    size_t have = 0;
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
-    if (connect(fd, (struct sockaddr *) &address, sizeof address) < 0) { perror(argv[1]); return 1; }
-    if (write(fd, "\0\0\0\1\13", 5) != 5) return 2;
-    while (have < sizeof answer) {
-        ssize_t count = read(fd, answer + have, sizeof answer - have);
-        if (count <= 0) return 3;
-        have += count;
-    }
-    for (size_t at = 0; at < sizeof answer; at++) printf("%d ", answer[at]);
-    return 0;
-}
-"#;
-
 /// An agent without keys, and a command that asks it for them.
 #[test]
 fn commands_reach_the_clients_ssh_agent() {
@@ -385,12 +359,7 @@ fn commands_reach_the_clients_ssh_agent() {
          RUN --mount=type=ssh,id=other,required=false echo $SSH_AUTH_SOCK > /none\n",
         &[],
     );
-    bench.write("ask.c", ASK);
-    let mut compiler = bench
-        .engine
-        .client("cc", &["-static", "-o", "context/ask", "ask.c"]);
-    let compiled = said(compiler.output().unwrap());
-    assert_eq!(compiled.code, 0, "{}", compiled.stderr);
+    support::agent::compile_ask(&bench.engine, "context/ask");
     let path = bench.engine.path("agent.sock");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     std::thread::spawn(move || {

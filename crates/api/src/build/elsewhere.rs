@@ -152,7 +152,7 @@ impl CacheArchive {
 
 /// Blobs that the client has sent.
 #[derive(Debug)]
-struct Sent(Context);
+pub(super) struct Sent(pub(super) Context);
 
 impl BlobSource for Sent {
     fn read(&self, digest: &Digest, _size: Option<u64>) -> Result<Box<dyn Read + Send + '_>> {
@@ -160,7 +160,7 @@ impl BlobSource for Sent {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let opened = self.0.root().open_at(&path, flags, Mode::empty());
         let file =
-            opened.map_err(|_| Error::NotFound(format!("the cache has no blob {digest}")))?;
+            opened.map_err(|_| Error::NotFound(format!("the client has sent no blob {digest}")))?;
         Ok(Box::new(File::from(file)))
     }
 }

@@ -1,11 +1,13 @@
 //! `POST /build` and `POST /build/prune`: Docker's classic builder over the wire; `POST /session` and `POST /grpc`: BuildKit's.
 
+mod agents;
 mod elsewhere;
 mod kit;
 mod prune;
 mod request;
 mod tell;
 
+pub(crate) use agents::{Awaited, connect};
 pub(crate) use kit::{cancel, control, session};
 pub(crate) use prune::{prune, records};
 
@@ -19,7 +21,7 @@ use builder::lint::Finding;
 use builder::{Built, Progress};
 use engine::Engine;
 use http::StatusCode;
-use request::Wish;
+use request::{Surroundings, Wish};
 use std::sync::Arc;
 use tell::{Events, Text};
 use tokio::runtime::Handle;
@@ -39,7 +41,7 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
         },
     };
     let peer = peer(&call.request)?;
-    let engine = call.engine.clone();
+    let (engine, awaited) = (call.engine.clone(), call.awaited.clone());
     let (pieces, response) = stream("application/json");
     let (stop, stopped) = watch::channel(false);
     let (begun, begins) = oneshot::channel();
@@ -53,6 +55,7 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
             wish,
             end,
             pieces,
+            awaited,
         };
         work.run(body, stopped, begun);
     });
@@ -70,6 +73,7 @@ struct Work {
     wish: Wish,
     end: End,
     pieces: Pieces,
+    awaited: Awaited,
 }
 
 /// How a client is told which image was built.
@@ -99,19 +103,28 @@ impl Work {
             .iter()
             .map(oci::Reference::familiar)
             .collect();
-        let request = self
-            .wish
-            .into_request(&self.engine, &self.handle, body, &self.pieces, stop);
-        let (request, cache) = match request {
-            Ok(asked) => asked,
-            Err(error) => {
-                // A client that has gone does not ask.
-                let _ = begun.send(Some(error));
-                return;
+        let mut begun = Some(begun);
+        if self.wish.is_asked_meanwhile() {
+            // A client that has gone does not ask, here as below.
+            begun.take().map(|begun| begun.send(None));
+        }
+        let pieces = self.pieces;
+        let surroundings = Surroundings {
+            engine: &self.engine,
+            handle: &self.handle,
+            pieces: &pieces,
+            awaited: self.awaited,
+        };
+        let (request, cache) = match (self.wish.into_request(surroundings, body, stop), begun) {
+            (Ok(asked), begun) => {
+                begun.map(|begun| begun.send(None));
+                asked
+            }
+            (Err(error), Some(begun)) => return drop(begun.send(Some(error))),
+            (Err(error), None) => {
+                return drop(pieces.blocking_send(Ok(line(&failed(error)))));
             }
         };
-        let _ = begun.send(None);
-        let pieces = self.pieces;
         let progress: Arc<dyn Progress> = match events {
             true => Arc::new(Events::new(pieces.clone())),
             false => Arc::new(Text::new(pieces.clone(), quiet)),

@@ -1,6 +1,7 @@
 //! A build's query, headers and body. What is not supported is an error that names it, never ignored.
 
-use super::elsewhere::{CacheArchive, Elsewhere};
+use super::agents::{Awaited, WithAgents};
+use super::elsewhere::{CacheArchive, Elsewhere, Sent};
 use super::status;
 use crate::distribution::{BASE64_URL, known};
 use crate::http::{BodyReader, Error, Pieces, Query};
@@ -10,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::{
-    Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore, NamedContext,
-    Request, STAGES_AT_ONCE_MAX, Told,
+    Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore, LayoutImage,
+    NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
 };
 use engine::Engine;
 use engine::images::registry::Credentials;
@@ -20,7 +21,7 @@ use http::HeaderMap;
 use oci::Reference;
 use oci::image::Platform;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -55,7 +56,7 @@ pub(crate) struct Wish {
     remote: Option<String>,
     /// The body has parts: the context is one of them.
     parts: bool,
-    named_images: BTreeMap<String, String>,
+    named: Named,
     target: Option<String>,
     build_args: BTreeMap<String, Option<String>>,
     labels: BTreeMap<String, String>,
@@ -74,9 +75,34 @@ pub(crate) struct Wish {
     cache_to: Vec<CacheTarget>,
     pull: bool,
     explain: bool,
+    shell_on_failure: bool,
+    /// The names of the client's SSH agents.
+    agents: BTreeSet<String>,
     largest: usize,
     secrets: BTreeMap<String, Vec<u8>>,
     credentials: BTreeMap<String, Credentials>,
+}
+
+/// Where a build takes place.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) handle: &'a Handle,
+    /// Where the client is told of it.
+    pub(crate) pieces: &'a Pieces,
+    pub(crate) awaited: Awaited,
+}
+
+impl Surroundings<'_> {
+    fn client(&self, told: Told, agents: BTreeSet<String>) -> WithAgents {
+        WithAgents {
+            told,
+            agents,
+            awaited: self.awaited.clone(),
+            pieces: self.pieces.clone(),
+            handle: self.handle.clone(),
+        }
+    }
 }
 
 impl Wish {
@@ -111,7 +137,11 @@ impl Wish {
             dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
             remote: query.get("remote").map(str::to_owned),
             parts: layout.is_some(),
-            named_images: json(query, "namedimages")?,
+            named: Named {
+                images: json(query, "namedimages")?,
+                layouts: json(query, "namedlayouts")?,
+                addresses: json(query, "namedaddresses")?,
+            },
             target: query.get("target").map(str::to_owned),
             build_args,
             labels: json(query, "labels")?,
@@ -136,6 +166,8 @@ impl Wish {
             cache_to,
             pull: query.flag("pull"),
             explain: query.flag("explain"),
+            shell_on_failure: shell_on_failure(query)?,
+            agents: agents(query)?,
             largest: query
                 .number::<usize>("largest")?
                 .unwrap_or(0)
@@ -145,44 +177,41 @@ impl Wish {
         })
     }
 
+    /// Whether the client may be asked for something before the build begins: its answer must have begun by then.
+    pub(crate) fn is_asked_meanwhile(&self) -> bool {
+        let fetches = self.remote.is_some() || !self.named.addresses.is_empty();
+        fetches && !self.agents.is_empty()
+    }
+
     /// Reads the body, or what is elsewhere.
     pub(crate) fn into_request(
         self,
-        engine: &Engine,
-        handle: &Handle,
+        surroundings: Surroundings<'_>,
         body: BodyReader,
-        pieces: &Pieces,
         stop: watch::Receiver<bool>,
     ) -> Result<(Request, Option<CacheArchive>), Error> {
-        let client = Told {
+        let pieces = surroundings.pieces;
+        let told = Told {
             secrets: self.secrets,
             credentials: self.credentials,
         };
+        let client = surroundings.client(told, self.agents);
         let fetcher = Fetcher {
-            engine,
-            handle,
+            engine: surroundings.engine,
+            handle: surroundings.handle,
             client: &client,
             stop: &stop,
         };
-        let (unpacked, fetched) = match &self.remote {
-            Some(address) => fetcher.context(address),
-            None => Context::unpack(engine.images(), body).map(|context| (context, None)),
-        }
-        .map_err(|error| status(&error))?;
         let name = self.dockerfile;
         let Files {
             context,
             dockerfile,
             ignore,
             named,
+            layouts,
             caches,
-        } = match self.parts {
-            true => Files::of_parts(&unpacked)?,
-            false => Files::of_context(unpacked, &name, fetched)?,
-        };
-        let contexts = contexts(self.named_images, named);
-        builder::language::parse(&name, &dockerfile)
-            .map_err(|error| Error::bad_request(error.to_string()))?;
+        } = Files::receive(&fetcher, body, self.remote.as_deref(), self.parts, &name)?;
+        let contexts = self.named.contexts(&fetcher, named, layouts)?;
         // The classic text is of one step after another.
         let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
         let build_args =
@@ -217,6 +246,7 @@ impl Wish {
             cache_from: chain(self.cache_from, elsewhere.sources(&caches).map_err(failed)?),
             cache_to: chain(self.cache_to, cache_to),
             explain: self.explain,
+            shell_on_failure: self.shell_on_failure,
             largest: self.largest,
             client: Box::new(client),
             outputs,
@@ -227,14 +257,49 @@ impl Wish {
     }
 }
 
-/// Named contexts: images, and files.
-fn contexts(
+/// Named contexts that are no files of the client.
+#[derive(Debug)]
+struct Named {
     images: BTreeMap<String, String>,
-    files: BTreeMap<String, Context>,
-) -> BTreeMap<String, NamedContext> {
-    let images = { images.into_iter() }.map(|(name, image)| (name, NamedContext::Image(image)));
-    let files = { files.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
-    images.chain(files).collect()
+    /// Images that the client sends, by their manifests.
+    layouts: BTreeMap<String, String>,
+    addresses: BTreeMap<String, String>,
+}
+
+impl Named {
+    fn contexts(
+        self,
+        fetcher: &Fetcher<'_>,
+        files: BTreeMap<String, Context>,
+        mut sent: BTreeMap<String, Context>,
+    ) -> Result<BTreeMap<String, NamedContext>, Error> {
+        let images = { self.images.into_iter() }.map(|(name, it)| (name, NamedContext::Image(it)));
+        let files = { files.into_iter() }.map(|(name, files)| (name, NamedContext::Files(files)));
+        let mut contexts: BTreeMap<String, NamedContext> = images.chain(files).collect();
+        for (name, digest) in self.layouts {
+            let missing = || Error::bad_request(format!("the layout {name} was not sent"));
+            let blobs = Box::new(Sent(sent.remove(&name).ok_or_else(missing)?));
+            let wrong = |_| Error::bad_request(format!("{digest:?} is no digest"));
+            let manifest = digest.parse().map_err(wrong)?;
+            let layout = LayoutImage {
+                name: name.clone(),
+                blobs,
+                manifest,
+            };
+            contexts.insert(name, NamedContext::Layout(layout));
+        }
+        for (name, address) in self.addresses {
+            match fetcher.context(&address).map_err(|error| status(&error))? {
+                (files, None) => contexts.insert(name, NamedContext::Files(files)),
+                (_, Some(_)) => {
+                    return Err(Error::bad_request(format!(
+                        "the named context {name}={address} is neither a repository nor an archive"
+                    )));
+                }
+            };
+        }
+        Ok(contexts)
+    }
 }
 
 /// What a build is made of.
@@ -243,11 +308,41 @@ struct Files {
     dockerfile: Vec<u8>,
     ignore: Ignore,
     named: BTreeMap<String, Context>,
+    /// Images of the client.
+    layouts: BTreeMap<String, Context>,
     /// Caches of the client, by number.
     caches: BTreeMap<String, Context>,
 }
 
 impl Files {
+    /// Of an address, or of the body; the Dockerfile is one that can be read.
+    fn receive(
+        fetcher: &Fetcher<'_>,
+        body: BodyReader,
+        remote: Option<&str>,
+        is_parts: bool,
+        name: &str,
+    ) -> Result<Self, Error> {
+        let fetched = remote.map(|address| fetcher.context(address)).transpose();
+        let fetched = fetched.map_err(|error| status(&error))?;
+        let unpack = || {
+            let unpacked = Context::unpack(fetcher.engine.images(), body);
+            unpacked.map_err(|error| status(&error))
+        };
+        let files = match (fetched, is_parts) {
+            (None, false) => Self::of_context(unpack()?, name, None)?,
+            (None, true) => Self::of_parts(&unpack()?, None)?,
+            (Some((context, text)), false) => Self::of_context(context, name, text)?,
+            (Some((context, text)), true) => {
+                let own = Self::of_context(context, name, text)?;
+                Self::of_parts(&unpack()?, Some(own))?
+            }
+        };
+        builder::language::parse(name, &files.dockerfile)
+            .map_err(|error| Error::bad_request(error.to_string()))?;
+        Ok(files)
+    }
+
     /// Of a context with its Dockerfile in it, unless that came by itself.
     fn of_context(context: Context, name: &str, fetched: Option<Vec<u8>>) -> Result<Self, Error> {
         let dockerfile = match fetched {
@@ -260,23 +355,37 @@ impl Files {
             context,
             dockerfile,
             named: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             caches: BTreeMap::new(),
         })
     }
 
-    /// Of a body of parts, whose client has applied what is ignored.
-    fn of_parts(parts: &Context) -> Result<Self, Error> {
-        let ignore = parts.ignore(types::PART_IGNORE);
-        let split = parts.split(types::PART_CONTEXT, types::PART_NAMED);
-        let (context, named) = split.map_err(|error| status(&error))?;
-        let caches = parts.split(types::PART_CONTEXT, types::PART_CACHES);
-        let (_, caches) = caches.map_err(|error| status(&error))?;
+    /// Of a body of parts, whose client has applied what is ignored; `elsewhere` is what it has not sent.
+    fn of_parts(parts: &Context, elsewhere: Option<Self>) -> Result<Self, Error> {
+        let split = |below: &str| {
+            let split = parts.split(types::PART_CONTEXT, below);
+            split.map_err(|error| status(&error))
+        };
+        let (context, named) = split(types::PART_NAMED)?;
+        let own = match elsewhere {
+            Some(own) => own,
+            None => {
+                let ignore = parts.ignore(types::PART_IGNORE);
+                Self {
+                    context,
+                    dockerfile: dockerfile(parts, types::PART_DOCKERFILE)?,
+                    ignore: ignore.map_err(|error| status(&error))?.unwrap_or_default(),
+                    named: BTreeMap::new(),
+                    layouts: BTreeMap::new(),
+                    caches: BTreeMap::new(),
+                }
+            }
+        };
         Ok(Self {
-            context,
-            dockerfile: dockerfile(parts, types::PART_DOCKERFILE)?,
-            ignore: ignore.map_err(|error| status(&error))?.unwrap_or_default(),
             named,
-            caches,
+            layouts: split(types::PART_LAYOUTS)?.1,
+            caches: split(types::PART_CACHES)?.1,
+            ..own
         })
     }
 }
@@ -386,6 +495,27 @@ fn extra_hosts(query: &Query) -> Result<Vec<String>, Error> {
             .iter()
             .map(|host| host.replacen('=', ":", 1))
             .collect()),
+    }
+}
+
+/// Whether commands that fail are to be entered, which the classic text has no word for.
+fn shell_on_failure(query: &Query) -> Result<bool, Error> {
+    match (query.flag("shellonfailure"), query.flag("events")) {
+        (true, false) => Err(Error::bad_request(
+            "shellonfailure is for clients that take events",
+        )),
+        (wanted, _) => Ok(wanted),
+    }
+}
+
+/// The names of SSH agents, of which the classic text cannot tell that they are needed.
+fn agents(query: &Query) -> Result<BTreeSet<String>, Error> {
+    let agents: BTreeSet<String> = json(query, "agents")?;
+    match query.flag("events") || agents.is_empty() {
+        true => Ok(agents),
+        false => Err(Error::bad_request(
+            "agents are for clients that take events",
+        )),
     }
 }
 

@@ -97,6 +97,7 @@ impl Progress for Text {
             }
             Event::Warning(text) => self.say(&format!("[Warning] {text}\n")),
             Event::Based { .. }
+            | Event::Shell { .. }
             | Event::Explained { .. }
             | Event::Found(_)
             | Event::Task(_)
@@ -167,6 +168,15 @@ impl Progress for Events {
                 step: step.0,
                 error: *is_error,
                 data: BASE64.encode(bytes),
+            },
+            Event::Shell {
+                step,
+                container,
+                reason,
+            } => types::BuildEvent::Shell {
+                step: step.0,
+                container: (*container).to_owned(),
+                reason: (*reason).to_owned(),
             },
             Event::Explained { step, reason } => types::BuildEvent::Explained {
                 step: step.0,

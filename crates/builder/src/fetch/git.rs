@@ -4,8 +4,10 @@
 //! address leads to the host's own files. Source: git(1), gitprotocol-v2(5); docker's reference, "ADD", "Git repositories".
 
 use super::{Fetcher, shown};
+use crate::agent::Agent;
 use crate::context::Context;
 use crate::error::{Doing, Error, Result};
+use images::Scratch;
 use images::copy::{self, Want};
 use images::tar::Kind;
 use rustix::fs::{AtFlags, MemfdFlags, Timespec, Timestamps};
@@ -13,7 +15,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -23,6 +25,11 @@ const LOOK: Duration = Duration::from_millis(10);
 const SAID_BYTES_MAX: u64 = 16 << 10;
 /// Digits of a whole commit, of SHA-1 and of SHA-256.
 const COMMIT_DIGITS: [usize; 2] = [40, 64];
+/// The agent of the client that hosts are reached with.
+const AGENT_ID: &str = "default";
+/// Files beside each other while a host is reached by ssh.
+const AGENT_FILE: &str = "agent";
+const HOSTS_FILE: &str = "known_hosts";
 /// What every call of git gets: nothing of a repository or of the host is executed, or read as configuration.
 const SETTINGS: [&str; 10] = [
     "-c",
@@ -136,12 +143,17 @@ impl Repository {
                 "{text:?}: the checksum is no commit"
             )));
         }
-        if self.url.starts_with("ssh://") || self.url.starts_with("git@") {
-            return Err(Error::Unsupported(format!(
-                "fetching a repository by ssh ({text})"
-            )));
+        // ssh(1) would take such a host, or user, for an option.
+        let authority = self.url.strip_prefix("ssh://").unwrap_or(&self.url);
+        if authority.starts_with('-') {
+            return Err(Error::Invalid(format!("{text:?} names no host")));
         }
         Ok(())
+    }
+
+    /// Whether it is fetched by ssh, which takes an agent of the client.
+    pub fn is_by_ssh(&self) -> bool {
+        ["ssh://", "git@"].iter().any(|it| self.url.starts_with(it))
     }
 
     fn is_commit(&self) -> bool {
@@ -159,10 +171,15 @@ impl Fetcher<'_> {
     /// No program git, nothing at the address, another commit than is asked for.
     pub fn repository(&self, repository: &Repository, keep_git_dir: bool) -> Result<Context> {
         let files = Context::empty(self.engine.images())?;
+        let ssh = match repository.is_by_ssh() {
+            true => Some(self.ssh(&repository.url)?),
+            false => None,
+        };
         let git = Git {
             fetcher: self,
             url: &repository.url,
             directory: files.path(),
+            ssh: ssh.as_ref(),
         };
         git.run(&["init", "-q"])?;
         git.run(&["remote", "add", "origin", &repository.url])?;
@@ -193,6 +210,46 @@ impl Fetcher<'_> {
             Some(directory) => files.part(&Path::new("/").join(directory)),
             None => Ok(files),
         }
+    }
+}
+
+/// What git reaches a host by ssh with. It goes with this value.
+struct Ssh {
+    /// The agent's socket, and the hosts that have shown themselves.
+    files: Scratch,
+    _agent: Agent,
+}
+
+impl Ssh {
+    fn agent(&self) -> PathBuf {
+        self.files.path().join(AGENT_FILE)
+    }
+
+    /// As git runs it: no configuration counts. A host that the machine knows (`/etc/ssh/ssh_known_hosts`) has to have the key
+    /// that is known; any other may have any.
+    fn command(&self) -> String {
+        let hosts = self.files.path().join(HOSTS_FILE);
+        format!(
+            "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={}",
+            hosts.display()
+        )
+    }
+}
+
+impl Fetcher<'_> {
+    fn ssh(&self, url: &str) -> Result<Ssh> {
+        let files = self.engine.images().scratch();
+        let files = files.doing(|| "make room for an SSH agent".to_owned())?;
+        let path = files.path().join(AGENT_FILE);
+        let agent = Agent::open(self.client, AGENT_ID, &path, (0o600, 0, 0))?;
+        let none = || {
+            Error::NotFound(format!(
+                "{} is reached by ssh, which needs an agent of the client (--ssh {AGENT_ID})",
+                shown(url)
+            ))
+        };
+        let _agent = agent.ok_or_else(none)?;
+        Ok(Ssh { files, _agent })
     }
 }
 
@@ -234,6 +291,7 @@ struct Git<'a> {
     fetcher: &'a Fetcher<'a>,
     url: &'a str,
     directory: &'a Path,
+    ssh: Option<&'a Ssh>,
 }
 
 impl Git<'_> {
@@ -260,8 +318,15 @@ impl Git<'_> {
         let doing = || format!("run git {} for {}", arguments[0], shown(self.url));
         let mut said = memory_file()?;
         let mut complained = memory_file()?;
-        let mut child = Command::new("git")
-            .args(SETTINGS)
+        let mut command = Command::new("git");
+        command.args(SETTINGS);
+        if let Some(ssh) = self.ssh {
+            command
+                .args(["-c", "protocol.ssh.allow=always"])
+                .env("GIT_SSH_COMMAND", ssh.command())
+                .env("SSH_AUTH_SOCK", ssh.agent());
+        }
+        let mut child = command
             .args(arguments)
             .current_dir(self.directory)
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -350,6 +415,7 @@ mod tests {
         assert_eq!(query.checksum.as_deref(), Some("0123456"));
         assert_eq!(parsed("https://h/a.git#:x").reference, None);
         assert_eq!(Repository::parse("https://h/a.tar").unwrap(), None);
+        assert!(parsed("git@h:a#v1").is_by_ssh() && parsed("ssh://u@h:2/a").is_by_ssh());
     }
 
     #[test]
@@ -361,8 +427,7 @@ mod tests {
             "https://h/a.git?ref=%0a",
             "https://h/a.git?keep=1",
             "https://h/a.git?checksum=xyz",
-            "git@h:a",
-            "ssh://h/a",
+            "ssh://-oProxyCommand=x/a",
         ] {
             Repository::parse(bad).unwrap_err();
         }

@@ -3,7 +3,10 @@
 use super::check;
 use super::display::{self, Show};
 use super::elsewhere::{Elsewhere, metadata, registries};
-use super::source::{IMAGE, Source, source, with_caches};
+use super::named::Named;
+use super::shell::Asked;
+use super::source::{Source, source};
+use super::ssh::Agents;
 use crate::app::{Arity, Command};
 use crate::error::{Error, IoContext, Result};
 use crate::flags::{Flag, Kind, Matches};
@@ -12,6 +15,7 @@ use crate::output;
 use crate::parse::{address, device, keyvalue, platform};
 use crate::registry::credentials;
 use crate::session::Session;
+use crate::stdio;
 use api_types::{BUILD_EVENTS, HEADER_SECRETS, SECRETS_BYTES_MAX, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -26,7 +30,7 @@ const WHAT: &[Flag] = &[
     Flag::list("build-arg", "Set a variable of the build"),
     Flag::list(
         "build-context",
-        "Further files or images by name (name=path, name=docker-image://ref)",
+        "Further files or images by name (name=path, name=docker-image://ref, name=oci-layout://path, name=address)",
     ),
     Flag::text(
         "file",
@@ -45,12 +49,20 @@ const WHAT: &[Flag] = &[
         "secret",
         "File or variable for RUN --mount=type=secret (id=name[,src=path|env=name])",
     ),
+    Flag::list(
+        "ssh",
+        "SSH agent or keys for commands and repositories (default, id=socket, id=key,key)",
+    ),
     Flag::list("tag", "Name of the image (name[:tag])").short('t'),
     Flag::text("target", "Stage to build"),
 ];
 const HOW: &[Flag] = &[
     Flag::list("add-host", "Host name for commands (host:address)"),
     Flag::text("cgroup-parent", "Cgroup above those of commands"),
+    Flag::bool(
+        "debug-shell-on-failure",
+        "Enter a command that has failed: a shell on what it has written",
+    ),
     Flag::bool(
         "explain",
         "Say of each step why it was taken from the cache, or was not",
@@ -136,7 +148,6 @@ const MISSING: &[Flag] = &[
     Flag::list("allow", "Allow something privileged (not supported yet)"),
     Flag::bool("compress", "Compress the context (not supported yet)"),
     Flag::bool("squash", "Make one layer of all (not supported yet)"),
-    Flag::list("ssh", "Agent for RUN --mount=type=ssh (not supported yet)"),
 ];
 
 pub(crate) const BUILD: Command = Command {
@@ -152,9 +163,16 @@ pub(crate) const BUILD: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     refuse(matches)?;
     let call = Call::read(matches)?;
+    let enters = matches.on("debug-shell-on-failure");
+    if enters && !(std::io::stdin().is_terminal() && stdio::is_terminal()) {
+        return Err(Error::msg(
+            "--debug-shell-on-failure needs a terminal: standard input and output are none",
+        ));
+    }
     let mut elsewhere = Elsewhere::read(matches)?;
     let show = show(matches)?;
-    let request = request(matches, &elsewhere)?;
+    let named = Named::read(matches.list("build-context"))?;
+    let request = request(matches, &elsewhere, &named)?;
     let request = match show {
         Show::Screen => request.query("largest", LARGEST.to_string()),
         Show::Plain | Show::Raw | Show::Nothing => request,
@@ -173,11 +191,21 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         ));
     }
     if let Call::Check(form) = call {
-        return check(session, request, matches, form).await;
+        return check(session, request, matches, named, form).await;
     }
-    let source = with_caches(source(matches)?, &mut elsewhere)?;
+    let source = source(matches, named, std::mem::take(&mut elsewhere.caches))?;
+    let agents = Agents::read(matches.list("ssh"))?;
+    let request = match agents.ids() {
+        ids if ids.is_empty() => request,
+        ids => request.query("agents", serde_json::json!(ids).to_string()),
+    };
     let response = send(session, request, source, &registries(matches, &elsewhere)).await?;
-    let outcome = display::show(response.lines(), show, elsewhere.receive()).await?;
+    let asked = Asked {
+        client,
+        agents,
+        detach_keys: session.detach_keys(matches),
+    };
+    let outcome = display::show(response.lines(), show, elsewhere.receive(), &asked).await?;
     let id = &outcome.id;
     if let Some(path) = matches.get("iidfile") {
         let digest = outcome
@@ -266,7 +294,7 @@ fn is_dumb() -> bool {
 }
 
 /// Everything but the body.
-fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
+fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Request> {
     let text = |flag: &str| {
         matches
             .get(flag)
@@ -285,7 +313,6 @@ fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad("add-host", error))?;
     let ulimits = device::ulimits(matches.list("ulimit")).map_err(|error| bad("ulimit", error))?;
-    let named = named_images(matches.list("build-context"));
     let request = Request::post(&["build"])
         .query("events", "1")
         .query(
@@ -301,12 +328,18 @@ fn request(matches: &Matches, elsewhere: &Elsewhere) -> Result<Request> {
             document(serde_json::json!(matches.list("no-cache-filter"))),
         )
         .query("dockerfile", file_name(matches))
-        .query("namedimages", document(serde_json::json!(named)))
+        .query("namedimages", document(serde_json::json!(named.images)))
+        .query("namedlayouts", document(serde_json::json!(named.layouts)))
+        .query(
+            "namedaddresses",
+            document(serde_json::json!(named.addresses)),
+        )
         .query("ulimits", document(serde_json::json!(ulimits)))
         .query("rm", if matches.on_unless("rm") { "1" } else { "0" })
         .query_flag("nocache", matches.on("no-cache"))
         .query_flag("pull", matches.on("pull"))
         .query_flag("explain", matches.on("explain"))
+        .query_flag("shellonfailure", matches.on("debug-shell-on-failure"))
         .query_some("target", text("target"))
         .query_some("platform", platforms(matches.text("platform"))?)
         .query_some("networkmode", text("network"))
@@ -347,14 +380,6 @@ fn build_args(values: &[String]) -> BTreeMap<String, String> {
         None => Some((text.clone(), std::env::var(text).ok()?)),
     };
     values.iter().filter_map(pair).collect()
-}
-
-fn named_images(contexts: &[String]) -> BTreeMap<String, String> {
-    let image = |text: &String| {
-        let (name, value) = text.split_once('=')?;
-        Some((name.to_owned(), value.strip_prefix(IMAGE)?.to_owned()))
-    };
-    contexts.iter().filter_map(image).collect()
 }
 
 /// `id=name,src=path` or `id=name,env=NAME`, as the header takes them.
@@ -427,9 +452,10 @@ async fn send(
     };
     let text = format!(
         "{} {registries}",
-        String::from_utf8_lossy(&parts.dockerfile)
+        String::from_utf8_lossy(parts.dockerfile())
     );
     let request = credentials::authorized_for(session, request, &text)?;
+    let request = request.query_some("remote", parts.remote.clone());
     let tar = parts.stream()?;
     let failure = tar.failure();
     let result = client
@@ -443,14 +469,15 @@ async fn check(
     session: &Session,
     request: Request,
     matches: &Matches,
+    named: Named,
     form: check::Form,
 ) -> Result<()> {
-    let mut source = source(matches)?;
+    let mut source = source(matches, named, Vec::new())?;
     let mut text = String::new();
     if let Source::Parts(parts) = &mut source {
         parts.context = None;
-        parts.named.clear();
-        text = String::from_utf8_lossy(&parts.dockerfile).into_owned();
+        parts.named = Named::default();
+        text = String::from_utf8_lossy(parts.dockerfile()).into_owned();
     }
     let response = send(session, request.query("check", "1"), source, "").await?;
     check::show(response.lines(), form, file_name(matches), &text).await

@@ -2,9 +2,12 @@
 //!
 //! Files are root's in it, as with Docker's client; times and modes are theirs.
 
+use super::named::Named;
 use crate::container::cp::tree::{Sink, TarStream};
 use crate::error::{Error, IoContext, Result};
-use api_types::{PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_NAMED};
+use api_types::{
+    PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_LAYOUTS, PART_NAMED,
+};
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -15,16 +18,18 @@ use tar::{Builder, EntryType, Header};
 const DEPTH_MAX: usize = 2048;
 
 /// What is sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Parts {
-    /// The Dockerfile's text.
-    pub(crate) dockerfile: Vec<u8>,
+    /// The Dockerfile's text, where it is not in the context that the engine fetches.
+    pub(crate) dockerfile: Option<Vec<u8>>,
+    /// The address of that.
+    pub(crate) remote: Option<String>,
     /// The directory of the context.
     pub(crate) context: Option<PathBuf>,
     /// What is left out of it.
     pub(crate) ignored: Ignored,
-    /// Directories of named contexts.
-    pub(crate) named: Vec<(String, PathBuf, Ignore)>,
+    /// Named contexts.
+    pub(crate) named: Named,
     /// The files of caches, by their names in a layout.
     pub(crate) caches: Vec<Vec<(String, PathBuf)>>,
 }
@@ -39,6 +44,11 @@ pub(crate) struct Ignored {
 }
 
 impl Parts {
+    /// The Dockerfile's text, if it is sent.
+    pub(crate) fn dockerfile(&self) -> &[u8] {
+        self.dockerfile.as_deref().unwrap_or_default()
+    }
+
     /// The tar, made while it is read.
     pub(crate) fn stream(self) -> Result<TarStream> {
         TarStream::made_by(move |sink| self.write(sink))
@@ -46,11 +56,16 @@ impl Parts {
 
     fn write(&self, sink: Sink) -> Result<()> {
         let mut tar = Builder::new(sink);
+        let dockerfile = self.dockerfile.as_deref();
         let files = [
-            (PART_DOCKERFILE, self.dockerfile.as_slice()),
-            (PART_IGNORE, self.ignored.text.as_bytes()),
+            (PART_DOCKERFILE, dockerfile),
+            (
+                PART_IGNORE,
+                dockerfile.map(|_| self.ignored.text.as_bytes()),
+            ),
         ];
         for (name, content) in files {
+            let Some(content) = content else { continue };
             let mut header = header_of(EntryType::Regular, 0o644, 0);
             header.set_size(content.len() as u64);
             tar.append_data(&mut header, name, content)
@@ -60,21 +75,25 @@ impl Parts {
             let rules = &self.ignored.rules;
             children(&mut tar, path, Path::new(PART_CONTEXT), "", rules, 0)?;
         }
-        for (name, path, ignore) in &self.named {
+        for (name, path, ignore) in &self.named.directories {
             let below = Path::new(PART_NAMED).join(name);
             let mut header = header_of(EntryType::Directory, 0o755, 0);
             tar.append_data(&mut header, &below, std::io::empty())
                 .during(|| "write the archive")?;
             children(&mut tar, path, &below, "", ignore, 0)?;
         }
-        for (number, files) in self.caches.iter().enumerate() {
+        let caches = { self.caches.iter().enumerate() }
+            .map(|(number, files)| (Path::new(PART_CACHES).join(number.to_string()), files));
+        let layouts = { self.named.layout_files.iter() }
+            .map(|(name, files)| (Path::new(PART_LAYOUTS).join(name), files));
+        for (below, files) in caches.chain(layouts) {
             for (name, path) in files {
                 let call = || format!("read {}", path.display());
                 let mut file = std::fs::File::open(path).during(call)?;
                 let mut header = header_of(EntryType::Regular, 0o644, 0);
                 header.set_size(file.metadata().during(call)?.len());
-                let name = Path::new(PART_CACHES).join(number.to_string()).join(name);
-                tar.append_data(&mut header, name, &mut file).during(call)?;
+                tar.append_data(&mut header, below.join(name), &mut file)
+                    .during(call)?;
             }
         }
         let sink = tar.into_inner();
@@ -235,14 +254,18 @@ mod tests {
         )
         .unwrap();
         let parts = Parts {
-            dockerfile: b"FROM x".to_vec(),
+            dockerfile: Some(b"FROM x".to_vec()),
             context: Some(directory.path().to_owned()),
             ignored: ignore(directory.path(), None).unwrap(),
-            named: vec![(
-                "n".to_owned(),
-                directory.path().join("keep"),
-                Ignore::default(),
-            )],
+            named: Named {
+                directories: vec![(
+                    "n".to_owned(),
+                    directory.path().join("keep"),
+                    Ignore::default(),
+                )],
+                ..Named::default()
+            },
+            remote: None,
             caches: vec![vec![(
                 "blobs/sha256/0".to_owned(),
                 directory.path().join("keep/b.c"),

@@ -2,6 +2,7 @@
 
 use super::elsewhere::Receiver;
 use super::plain::Plain;
+use super::shell::Asked;
 use super::tty::Screen;
 use crate::error::{Error, Result};
 use crate::output;
@@ -51,6 +52,7 @@ pub(crate) async fn show(
     mut messages: JsonLines<JsonMessage>,
     show: Show,
     mut archives: Receiver,
+    asked: &Asked<'_>,
 ) -> Result<Outcome> {
     let mut display = match show {
         Show::Plain => Display::Plain(Plain::new()),
@@ -70,6 +72,15 @@ pub(crate) async fn show(
             archives.take(stream, &decoded(data)?)?;
             continue;
         }
+        if let BuildEvent::Shell {
+            container, reason, ..
+        } = &event
+        {
+            display.leave(&raw)?;
+            beside(&mut messages, asked, asked.enter(container, reason)).await?;
+            continue;
+        }
+        asked.agent(&event).await?;
         if let BuildEvent::Built { id, manifest, .. } = &event {
             outcome = Some(Outcome {
                 id: id.clone(),
@@ -82,6 +93,29 @@ pub(crate) async fn show(
     let outcome = outcome.ok_or_else(none)?;
     archives.finish()?;
     Ok(outcome)
+}
+
+/// Does something that has the terminal; of what is told meanwhile only what asks for something counts.
+async fn beside(
+    messages: &mut JsonLines<JsonMessage>,
+    asked: &Asked<'_>,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            // A message that has not come whole is kept for the next call.
+            message = messages.next() => match message? {
+                Some(message) => {
+                    if let Some((_, event)) = event(message)? {
+                        asked.agent(&event).await?;
+                    }
+                }
+                None => return work.await,
+            }
+        }
+    }
 }
 
 /// The next message. Meanwhile times go on.
@@ -138,6 +172,18 @@ impl Display {
                 screen.draw(false)
             }
             Self::Plain(_) | Self::Raw | Self::Nothing => Ok(()),
+        }
+    }
+
+    /// Leaves the terminal to others; the build has failed, and only programs are told what else it says.
+    fn leave(&mut self, raw: &serde_json::Value) -> Result<()> {
+        self.fail()?;
+        match self {
+            Self::Raw => output::write_stderr(format!("{raw}\n").as_bytes()),
+            _ => {
+                *self = Self::Nothing;
+                Ok(())
+            }
         }
     }
 

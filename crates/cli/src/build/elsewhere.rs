@@ -2,6 +2,7 @@
 //! that come back for that.
 
 use super::display::Outcome;
+use super::layout::{blobs, index, tag_of};
 use super::output::Output;
 use crate::container::cp::extract::{self, extract};
 use crate::error::{Error, IoContext, Result};
@@ -11,16 +12,13 @@ use crate::image::save::Target;
 use crate::output;
 use api_types::{BuildWish, STREAM_CACHE, STREAM_OUTPUT};
 use client::Request;
-use oci::Digest;
-use oci::image::{Descriptor, Index, Manifest, annotation};
+use oci::image::Index;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-/// Bytes of an index or manifest of a cache.
-const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// The tag of a cache where nothing is said.
 const LATEST: &str = "latest";
 
@@ -306,63 +304,6 @@ fn annotations(given: &[String]) -> Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
-fn read_document(path: &Path) -> Result<Vec<u8>> {
-    let call = || format!("read {}", path.display());
-    let size = std::fs::metadata(path).during(call)?.len();
-    if size > DOCUMENT_BYTES_MAX {
-        return Err(Error::msg(format!("{} has {size} bytes", path.display())));
-    }
-    std::fs::read(path).during(call)
-}
-
-fn index(directory: &Path) -> Result<Index> {
-    let path = directory.join("index.json");
-    let bytes = read_document(&path)?;
-    let wrong = |error| Error::msg(format!("{}: {error}", path.display()));
-    serde_json::from_slice(&bytes).map_err(wrong)
-}
-
-fn tag_of(descriptor: &Descriptor) -> Option<&str> {
-    descriptor
-        .annotations
-        .get(annotation::REF_NAME)
-        .map(String::as_str)
-}
-
-/// The manifest of a cache in a directory, and all files that belong to it, by their names in a layout.
-fn blobs(
-    directory: &Path,
-    tag: &str,
-    digest: Option<&str>,
-) -> Result<(Digest, Vec<(String, PathBuf)>)> {
-    let manifest = match digest {
-        Some(text) => text
-            .parse()
-            .map_err(|error| Error::msg(format!("digest {text:?}: {error}")))?,
-        None => {
-            let index = index(directory)?;
-            let found = index.manifests.iter().find(|it| tag_of(it) == Some(tag));
-            let none = || Error::msg(format!("there is no tag {tag} in its index"));
-            found.ok_or_else(none)?.digest
-        }
-    };
-    let name = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
-    let bytes = read_document(&directory.join(name(&manifest)))?;
-    let wrong = |error| Error::msg(format!("{manifest}: {error}"));
-    let document: Manifest = serde_json::from_slice(&bytes).map_err(wrong)?;
-    let mut names: Vec<String> = { std::iter::once(&document.config).chain(&document.layers) }
-        .map(|blob| name(&blob.digest))
-        .collect();
-    names.push(name(&manifest));
-    names.sort();
-    names.dedup();
-    let file = |name: String| {
-        let path = directory.join(&name);
-        (name, path)
-    };
-    Ok((manifest, names.into_iter().map(file).collect()))
-}
-
 /// Takes archives as they come, each by its stream.
 #[derive(Debug)]
 pub(crate) struct Receiver {
@@ -495,6 +436,8 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oci::Digest;
+    use oci::image::{Descriptor, annotation};
 
     #[test]
     fn annotations_become_attributes() {

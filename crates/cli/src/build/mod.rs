@@ -6,10 +6,14 @@ mod context;
 mod display;
 mod du;
 mod elsewhere;
+mod layout;
+mod named;
 mod output;
 mod plain;
 mod prune;
+mod shell;
 mod source;
+mod ssh;
 mod tty;
 
 pub(crate) use command::BUILD;

@@ -142,6 +142,8 @@ impl Plain {
             BuildEvent::Planned { .. }
             | BuildEvent::Checked
             | BuildEvent::Output { .. }
+            | BuildEvent::Shell { .. }
+            | BuildEvent::Agent { .. }
             | BuildEvent::Piece { .. } => Ok(()),
             BuildEvent::Found(finding) => {
                 self.found.push(finding.clone());

@@ -1,11 +1,10 @@
 //! What a build is made of: a directory, an archive from standard input, an address; and the Dockerfile.
 
-use super::context::{Ignored, Parts, ignore};
-use super::elsewhere::Elsewhere;
+use super::context::{Parts, ignore};
+use super::named::Named;
 use crate::error::{Error, IoContext, Result};
 use crate::flags::Matches;
 use crate::output;
-use patterns::Ignore;
 use std::io::{Cursor, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +12,6 @@ use std::path::{Path, PathBuf};
 const DOCKERFILE_BYTES_MAX: u64 = 4 << 20;
 /// Bytes by which an archive is told from a Dockerfile.
 const MAGIC_BYTES: u64 = 512;
-/// Before the name of an image that is a named context.
-pub(crate) const IMAGE: &str = "docker-image://";
 
 /// What a build is made of.
 pub(crate) enum Source {
@@ -25,9 +22,14 @@ pub(crate) enum Source {
     Parts(Parts),
 }
 
-pub(crate) fn source(matches: &Matches) -> Result<Source> {
+/// What a build is made of, with the named contexts and the files of caches.
+pub(crate) fn source(
+    matches: &Matches,
+    named: Named,
+    caches: Vec<Vec<(String, PathBuf)>>,
+) -> Result<Source> {
     let file = matches.get("file").filter(|file| !file.is_empty());
-    let named = named_directories(matches.list("build-context"))?;
+    let is_sent = named.is_sent() || !caches.is_empty();
     let is_address = |text: &str| {
         text.contains("://")
             || text.starts_with("git@")
@@ -41,30 +43,32 @@ pub(crate) fn source(matches: &Matches) -> Result<Source> {
         }
         ("-", _) => match standard_input()? {
             (start, input) if is_archive(&start) => {
-                if !named.is_empty() {
+                if is_sent {
                     return Err(Error::msg(
-                        "--build-context together with a context from standard input is not supported yet",
+                        "a context from standard input together with --build-context or --cache-from of this side's files is not supported yet",
                     ));
                 }
                 return Ok(Source::Archive(start, input));
             }
             (start, input) => Parts {
-                dockerfile: read_dockerfile(Cursor::new(start).chain(input))?,
-                context: None,
-                ignored: Ignored::default(),
-                named,
-                caches: Vec::new(),
+                dockerfile: Some(read_dockerfile(Cursor::new(start).chain(input))?),
+                ..Parts::default()
             },
         },
-        (address, _) if is_address(address) => return Ok(Source::Address(address.to_owned())),
+        (address, _) if is_address(address) && !is_sent => {
+            return Ok(Source::Address(address.to_owned()));
+        }
+        (address, _) if is_address(address) => Parts {
+            remote: Some(address.to_owned()),
+            ..Parts::default()
+        },
         (directory, Some("-")) => {
             let directory = context_directory(directory)?;
             Parts {
                 ignored: ignore(&directory, None)?,
-                dockerfile: read_dockerfile(std::io::stdin())?,
+                dockerfile: Some(read_dockerfile(std::io::stdin())?),
                 context: Some(directory),
-                named,
-                caches: Vec::new(),
+                ..Parts::default()
             }
         }
         (directory, file) => {
@@ -74,57 +78,17 @@ pub(crate) fn source(matches: &Matches) -> Result<Source> {
                 std::fs::File::open(&path).during(|| format!("open {}", path.display()))?;
             Parts {
                 ignored: ignore(&directory, Some(&path))?,
-                dockerfile: read_dockerfile(opened)?,
+                dockerfile: Some(read_dockerfile(opened)?),
                 context: Some(directory),
-                named,
-                caches: Vec::new(),
+                ..Parts::default()
             }
         }
     };
-    Ok(Source::Parts(parts))
-}
-
-/// Adds the files of local caches to what is sent.
-pub(crate) fn with_caches(mut source: Source, elsewhere: &mut Elsewhere) -> Result<Source> {
-    let caches = std::mem::take(&mut elsewhere.caches);
-    match &mut source {
-        Source::Parts(parts) => parts.caches = caches,
-        _ if caches.is_empty() => {}
-        _ => {
-            return Err(Error::msg(
-                "--cache-from type=local together with a context that is no directory is not supported yet",
-            ));
-        }
-    }
-    Ok(source)
-}
-
-fn named_directories(contexts: &[String]) -> Result<Vec<(String, PathBuf, Ignore)>> {
-    let mut named = Vec::new();
-    for text in contexts {
-        let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            return Err(Error::msg(format!(
-                "invalid --build-context {text:?}: it is name=path or name=docker-image://image"
-            )));
-        };
-        if value.starts_with(IMAGE) {
-            continue;
-        }
-        if value.contains("://") || value.starts_with("target:") || value.starts_with("git@") {
-            return Err(Error::msg(format!(
-                "--build-context {text}: only directories and docker-image:// are supported yet"
-            )));
-        }
-        if name.contains('/') || name.starts_with('.') {
-            return Err(Error::msg(format!(
-                "--build-context {text}: {name:?} is no name of a context"
-            )));
-        }
-        let path = PathBuf::from(value);
-        let ignored = ignore(&path, None)?;
-        named.push((name.to_owned(), path, ignored.rules));
-    }
-    Ok(named)
+    Ok(Source::Parts(Parts {
+        named,
+        caches,
+        ..parts
+    }))
 }
 
 /// What standard input begins with, and the rest of it.

@@ -197,7 +197,11 @@ impl Screen {
             BuildEvent::Warning { text } => self.notes.push(format!("WARNING: {}", plain(text))),
             BuildEvent::Found(finding) => self.found.push(finding.clone()),
             BuildEvent::Built { .. } => self.summary.built(event, self.begun),
-            BuildEvent::Output { .. } | BuildEvent::Checked | BuildEvent::Piece { .. } => {}
+            BuildEvent::Output { .. }
+            | BuildEvent::Shell { .. }
+            | BuildEvent::Agent { .. }
+            | BuildEvent::Checked
+            | BuildEvent::Piece { .. } => {}
         }
     }
 

@@ -8,7 +8,7 @@ pub(crate) mod diff;
 pub(crate) mod exec;
 mod explain;
 pub(crate) mod export;
-mod follow;
+pub(crate) mod follow;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod ls;

@@ -11,10 +11,12 @@
     reason = "a test's own support"
 )]
 
+pub mod agent;
 pub mod buildx;
 pub mod certificates;
 pub mod dockerd;
 pub mod registry;
+pub mod terminal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
