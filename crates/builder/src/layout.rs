@@ -30,9 +30,7 @@ impl LayoutImage {
     fn document(&self, digest: &Digest) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let source = self.blobs.read(digest, None)?;
-        let read = source
-            .take(MANIFEST_BYTES_MAX + 1)
-            .read_to_end(&mut bytes);
+        let read = source.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes);
         read.doing(|| format!("read {digest} of {}", self.name))?;
         match Digest::sha256(&bytes) {
             found if found == *digest => Ok(bytes),

@@ -13,6 +13,9 @@ use std::process::{Command, Stdio};
 /// Where the workspace has programs that tests use and that are not its own.
 pub(super) const TOOLS: &str = "target/tools";
 
+/// The rulesets that a test compares the kernel's with.
+const RULESETS: &str = "docs/networks";
+
 /// Room for what tests write beside the programs.
 const SPARE_BYTES: u64 = 1 << 30;
 
@@ -162,6 +165,12 @@ fn stage(root: &Path, tree: &Path, artifacts: &[Artifact], plan: &Plan) -> std::
         fs::create_dir_all(directory)?;
         fs::create_dir_all(program.parent().unwrap_or(tree))?;
         bytes += fs::copy(&artifact.program, program)?;
+    }
+    let rulesets = tree.join(RULESETS);
+    fs::create_dir_all(&rulesets)?;
+    for entry in fs::read_dir(root.join(RULESETS))? {
+        let entry = entry?;
+        bytes += fs::copy(entry.path(), rulesets.join(entry.file_name()))?;
     }
     Ok(bytes + stage_tools(root, tree)?)
 }

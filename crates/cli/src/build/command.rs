@@ -173,10 +173,8 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let show = show(matches)?;
     let named = Named::read(matches.list("build-context"))?;
     let request = request(matches, &elsewhere, &named)?;
-    let request = match show {
-        Show::Screen => request.query("largest", LARGEST.to_string()),
-        Show::Plain | Show::Raw | Show::Nothing => request,
-    };
+    let screen = matches!(show, Show::Screen);
+    let request = request.query_some("largest", screen.then(|| LARGEST.to_string()));
     let client = session.client().await?;
     let version: Version = client.json(&Request::get(&["version"])).await?;
     let knows = |detail: &str| {

@@ -19,7 +19,7 @@ pub(crate) enum Source {
     Archive(Vec<u8>, std::io::Stdin),
     /// Something that the engine fetches.
     Address(String),
-    Parts(Parts),
+    Parts(Box<Parts>),
 }
 
 /// What a build is made of, with the named contexts and the files of caches.
@@ -84,11 +84,11 @@ pub(crate) fn source(
             }
         }
     };
-    Ok(Source::Parts(Parts {
+    Ok(Source::Parts(Box::new(Parts {
         named,
         caches,
         ..parts
-    }))
+    })))
 }
 
 /// What standard input begins with, and the rest of it.
