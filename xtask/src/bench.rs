@@ -3,6 +3,7 @@
 //! Absolute times move with the machine; the ratios of one run hold. Everything is the median of many, wall time of a whole
 //! client command as a person waits for it. Each engine has directories of its own, which are removed.
 
+mod build;
 pub(crate) mod engines;
 mod floor;
 mod image;
@@ -13,7 +14,7 @@ mod registry;
 mod runtimes;
 mod serving;
 
-use crate::{Result, release_binary, shell};
+use crate::{Result, built, release_binary, shell};
 use engines::Engine;
 use std::path::Path;
 use std::process::Command;
@@ -34,6 +35,9 @@ pub(crate) struct Contender {
 /// Measures everything, or the part that is named.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let part = std::env::args().nth(2).unwrap_or_default();
+    if part == "build" {
+        return builds(root);
+    }
     shell::run("cargo", &["build", "--release", "--package", "hull"])?;
     let hull = release_binary(root)?;
     let size = std::fs::metadata(&hull)
@@ -59,6 +63,17 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         engines(root, &hull, &part)?;
     }
     Ok(())
+}
+
+/// The parts that are named after the rounds, or all: by a build that is made faster than a release.
+fn builds(root: &Path) -> Result<()> {
+    let arguments = ["build", "--profile", "measure", "--package", "hull"];
+    shell::run("cargo", &arguments)?;
+    shell::print(
+        "hull is built by the profile `measure`: optimised as a release, but not at link time",
+    );
+    let parts: Vec<String> = std::env::args().skip(4).collect();
+    build::run(root, &built(root, "measure")?, rounds(LOAD_ROUNDS)?, &parts)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

@@ -165,11 +165,16 @@ fn ci() -> Result<()> {
 
 /// The release build's binary, whatever the host's target is called.
 fn release_binary(root: &Path) -> Result<PathBuf> {
+    built(root, "release")
+}
+
+/// The binary that was built by a profile.
+fn built(root: &Path, profile: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let targets = std::fs::read_dir(target).map_err(|error| error.to_string())?;
     let candidates = targets
         .flatten()
-        .map(|entry| entry.path().join("release/hull"));
+        .map(|entry| entry.path().join(profile).join("hull"));
     let found = { candidates }.find(|path| path.exists());
-    found.ok_or_else(|| "no release build in target/".to_owned())
+    found.ok_or_else(|| format!("no {profile} build in target/"))
 }

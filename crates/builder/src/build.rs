@@ -13,8 +13,9 @@ use crate::progress::{Event, Progress, StepNumber};
 use crate::remote::{self, CacheMode, CachePlace, Document, Imported};
 use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
 use crate::scope::PROXIES;
-use crate::stage::{Finished, Stage};
+use crate::stage::{Finished, Made as MadeLayer, Stage};
 use engine::Engine;
+use images::copy::Rest;
 use images::{Hold, Image, ImageId, Images};
 use oci::image::{ConfigFile, Descriptor, Platform};
 use oci::{Digest, Reference};
@@ -46,6 +47,20 @@ pub struct Built {
 /// A Dockerfile that cannot be read, a step that fails, a client that is gone. Nothing of the build is left then but what its
 /// finished steps have put into the cache.
 pub fn build(
+    engine: &Engine,
+    handle: &Handle,
+    request: &Request,
+    progress: &dyn Progress,
+) -> Result<Built> {
+    let built = build_all(engine, handle, request, progress);
+    // An image made it all durable; without one, what the steps have led to is there for the next build.
+    let settled = engine.images().settle();
+    let built = built?;
+    settled.doing(|| "write what was built to the disk".to_owned())?;
+    Ok(built)
+}
+
+fn build_all(
     engine: &Engine,
     handle: &Handle,
     request: &Request,
@@ -676,11 +691,11 @@ fn publish(done: &[(Build<'_>, Arc<Finished>)]) -> Result<Built> {
 /// Layers, mounted nowhere, and a writable one on top. Both go with this value.
 #[derive(Debug)]
 pub(crate) struct View<'a> {
-    images: &'a Images,
     /// The lowest first.
     pub(crate) layers: Vec<Digest>,
-    pub(crate) snapshot: images::Snapshot,
     pub(crate) root: Root,
+    // After what stands on it.
+    snapshot: Own<'a>,
 }
 
 impl<'a> View<'a> {
@@ -688,20 +703,38 @@ impl<'a> View<'a> {
         let id = engine::random_id().doing(|| "name a snapshot".to_owned())?;
         let doing = || "mount the layers of a stage".to_owned();
         let snapshot = images.prepare_on(&id, layers).doing(doing)?;
-        let mounted = images.mount_detached(&snapshot).inspect_err(|_| {
-            // The first error tells more; the next start removes what is left.
-            let _ = images.remove_snapshot(&id);
-        });
+        let snapshot = Own { images, snapshot };
+        let mounted = images.mount_detached(&snapshot.snapshot);
         Ok(Self {
-            images,
             layers: layers.to_vec(),
             root: Root::from_fd(mounted.doing(doing)?),
             snapshot,
         })
     }
+
+    /// Makes a layer of what was written to it, if anything was, and of the `rest`. Files younger than `mtime_max` (seconds since
+    /// 1970) get that time.
+    pub(crate) fn into_layer(
+        self,
+        rest: Rest<'_>,
+        mtime_max: i64,
+    ) -> images::Result<MadeLayer<'a>> {
+        // Its files are taken away from under the mount.
+        drop(self.root);
+        let Own { images, snapshot } = &self.snapshot;
+        rest.finish(&Root::open(&snapshot.upper)?)?;
+        images.make_layer(snapshot, Some(mtime_max))
+    }
 }
 
-impl Drop for View<'_> {
+/// A snapshot of a build's own.
+#[derive(Debug)]
+struct Own<'a> {
+    images: &'a Images,
+    snapshot: images::Snapshot,
+}
+
+impl Drop for Own<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.images.remove_snapshot(&self.snapshot.id) {
             tracing::error!(%error, "cannot remove a snapshot of a build");

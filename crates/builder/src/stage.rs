@@ -424,9 +424,9 @@ impl<'b, 'a> Stage<'b, 'a> {
         };
         let doing = || format!("make the directory {path:?}");
         copy.put_bytes(&[], path, &entry).doing(doing)?;
-        copy.finish().doing(doing)?;
+        let rest = copy.rest();
         let times = self.build.epoch.unwrap_or_else(|| self.time_s());
-        let made = self.build.images.make_layer(&view.snapshot, Some(times));
+        let made = view.into_layer(rest, times);
         made.doing(|| "make the layer of WORKDIR".to_owned())
     }
 }

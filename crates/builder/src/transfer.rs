@@ -23,6 +23,9 @@ use sys::root::Root;
 /// The mode of files that are written in the Dockerfile.
 const DOCUMENT_MODE: u32 = 0o644;
 
+/// Files that are hashed before a build looks whether it is to end.
+const FILES_AT_ONCE: usize = 4096;
+
 /// The instruction with its variables replaced.
 struct Order {
     target: String,
@@ -285,36 +288,49 @@ fn inputs(
         sources.map(|selected| (group.source.root(), selected))
     });
     for (root, selected) in sources {
-        for found in &selected.found {
-            let path = clean(&selected.source.join(&found.path));
-            let value = described(root, &path, found, order.keeps_owner)?;
-            let value = format!("{value} {:?}", selected.kept);
-            inputs.add(format!("the file {}", path.display()), &value);
+        for some in selected.found.chunks(FILES_AT_ONCE) {
+            add_files(&mut inputs, root, selected, some, order.keeps_owner)?;
+            stage.build.check_stop()?;
         }
-        stage.build.check_stop()?;
     }
     Ok(inputs)
 }
 
-/// A file as it counts: its mode, owner, attributes and content.
-fn described(root: &Root, path: &Path, found: &Found, keeps_owner: bool) -> Result<String> {
-    let Entry {
-        kind,
-        mode,
-        uid,
-        gid,
-        xattrs,
-        ..
-    } = &found.entry;
-    let owner = if keeps_owner { (*uid, *gid) } else { (0, 0) };
-    let content = match kind {
-        Kind::File => {
-            let digest = copy::digest(root, path);
-            digest.doing(|| format!("read {path:?}"))?.to_string()
-        }
-        kind => format!("{kind:?}"),
-    };
-    Ok(format!("{mode:o} {owner:?} {xattrs:?} {content}"))
+/// Adds some files of a source as they count: their modes, owners, attributes and contents.
+fn add_files(
+    inputs: &mut Inputs,
+    root: &Root,
+    selected: &Selected,
+    some: &[Found],
+    keeps_owner: bool,
+) -> Result<()> {
+    let path = |found: &Found| clean(&selected.source.join(&found.path));
+    let files = some.iter().filter(|found| found.entry.kind == Kind::File);
+    let digests = copy::digests(root, &files.map(path).collect::<Vec<_>>());
+    let mut digests = digests
+        .doing(|| format!("read {:?}", selected.source))?
+        .into_iter();
+    for found in some {
+        let Entry {
+            kind,
+            mode,
+            uid,
+            gid,
+            xattrs,
+            ..
+        } = &found.entry;
+        let owner = if keeps_owner { (*uid, *gid) } else { (0, 0) };
+        let content = match kind {
+            Kind::File => digests.next().expect("every file has one").to_string(),
+            kind => format!("{kind:?}"),
+        };
+        let value = format!(
+            "{mode:o} {owner:?} {xattrs:?} {content} {:?}",
+            selected.kept
+        );
+        inputs.add(format!("the file {}", path(found).display()), &value);
+    }
+    Ok(())
 }
 
 /// A path of a source: its start joined with nothing would get a slash, which a file must not have.
@@ -373,16 +389,16 @@ fn make<'a>(
         filler.document(name, body)?;
     }
     let newest_s = filler.newest_s;
-    filler.copy.finish().doing(|| "copy files".to_owned())?;
+    let rest = filler.copy.rest();
     // What the copying itself has changed, directories on the way, is as old as the files: the same files are the same layer.
     let times = stage.build.epoch.unwrap_or(newest_s);
-    let made = stage.build.images.make_layer(&view.snapshot, Some(times));
+    let made = view.into_layer(rest, times);
     made.doing(|| "make a layer of the files".to_owned())
 }
 
 /// Fills a tree with what an instruction brings.
-struct Filler<'t> {
-    copy: Copy<'t>,
+struct Filler<'t, 'f> {
+    copy: Copy<'t, 'f>,
     to: &'t Root,
     owner: Option<(u32, u32)>,
     order: &'t Order,
@@ -392,8 +408,8 @@ struct Filler<'t> {
     default_s: i64,
 }
 
-impl Filler<'_> {
-    fn source(&mut self, group: &Group<'_, '_>, selected: &Selected) -> Result<()> {
+impl<'f> Filler<'_, 'f> {
+    fn source(&mut self, group: &'f Group<'_, '_>, selected: &Selected) -> Result<()> {
         let target = self.target_of(selected);
         let from = group.source.root();
         if group.unpack && !selected.is_directory && self.unpacked(from, selected)? {
@@ -415,7 +431,14 @@ impl Filler<'_> {
             let mut entry = found.entry.clone();
             self.adjust(&mut entry);
             let source = clean(&selected.source.join(&found.path));
-            let put = self.copy.put(from, &source, &to, &entry);
+            // The files of a context are only there for the build.
+            let shares = entry.kind == Kind::File
+                && entry == found.entry
+                && !matches!(group.source, Source::Layers(_));
+            let put = match shares {
+                true => self.copy.share(from, &source, &to, &entry),
+                false => self.copy.put(from, &source, &to, &entry),
+            };
             put.doing(|| format!("copy {source:?} to {to:?}"))?;
         }
         Ok(())

@@ -182,7 +182,7 @@ struct Awaited {
 struct Receiver<'a> {
     transfer: &'a Transfer<'a>,
     call: Duplex,
-    copy: Copy<'a>,
+    copy: Copy<'a, 'a>,
     listed: usize,
     waiting: VecDeque<Awaited>,
     open: HashMap<u32, (File, Awaited)>,

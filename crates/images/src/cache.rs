@@ -65,8 +65,7 @@ impl Images {
         let replaced = self.records.cache(&record.key).map_err(Error::Records);
         let layers = record.layers.clone();
         let kept = replaced.and_then(|replaced| {
-            let update = [Update::PutCache(record)];
-            self.records.update(&update).map_err(Error::Records)?;
+            self.records.put_result(record).map_err(Error::Records)?;
             Ok(replaced.map(|replaced| replaced.layers).unwrap_or_default())
         });
         // One pin of each layer is over: of those that were replaced, or of those that could not be kept.
@@ -151,6 +150,7 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Records as _;
     use crate::testing::Store;
     use oci::image::ConfigFile;
 
@@ -175,6 +175,7 @@ mod tests {
         let mut store = Store::new();
         let lower = change(&store, "a", &[], "x");
         let upper = change(&store, "b", &[lower], "y");
+        store.images.settle().unwrap();
         store.reopen();
         let images = &store.images;
         let key = |id: &str| Digest::sha256(id.as_bytes());
@@ -185,6 +186,45 @@ mod tests {
         drop(hold);
         assert!(!store.layer(&upper).exists() && !store.layer(&lower).exists());
         assert!(images.cached(&key("b")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_durable_has_no_durable_record() {
+        let mut store = Store::new();
+        let first = change(&store, "a", &[], "x");
+        let key = |id: &str| Digest::sha256(id.as_bytes());
+        assert!(store.images.cached(&key("a")).unwrap().is_some());
+        assert_eq!(store.records.layers().unwrap(), []);
+        assert_eq!(store.records.caches().unwrap(), []);
+        store.images.settle().unwrap();
+        let second = change(&store, "b", &[first], "y");
+        assert_eq!(store.records.layers().unwrap().len(), 1);
+        store.reopen();
+        assert!(store.layer(&first).is_dir() && !store.layer(&second).exists());
+        assert!(store.images.cached(&key("a")).unwrap().is_some());
+        assert!(store.images.cached(&key("b")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_was_forgotten_meanwhile_does_not_become_durable() {
+        let store = Store::new();
+        let layer = change(&store, "a", &[], "x");
+        let pending = store.images.records.pending();
+        assert_eq!(
+            store.images.forget(&[Digest::sha256(b"a")]).unwrap(),
+            [layer]
+        );
+        assert_eq!(store.images.records.due(pending), []);
+    }
+
+    #[test]
+    fn an_image_makes_its_layers_durable() {
+        let store = Store::new();
+        let layer = change(&store, "a", &[], "x");
+        let config = ConfigFile::default();
+        store.images.make_image(config, &[layer], None).unwrap();
+        assert_eq!(store.records.layers().unwrap()[0].diff_id, layer);
+        assert_eq!(store.records.caches().unwrap().len(), 1);
     }
 
     #[test]

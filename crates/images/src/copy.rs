@@ -2,16 +2,19 @@
 //!
 //! Invariant: both trees are strangers'. Every path is resolved by `sys::root::Root` in its own tree, a last component is never
 //! followed, and what was made is changed through its descriptor.
+//!
+//! A tree that is only there to be copied from, and goes then, can share its files instead ([`Copy::share`]): nothing is written
+//! twice, and a file has one name in the end.
 
 use crate::limits::ENTRIES_MAX;
 use crate::place::{self, DIRECTORY, Place};
-use crate::tar::{Entry, Kind, Time};
+use crate::share::Shared;
+use crate::tar::{Entry, Kind};
 use crate::walk::{self, Node};
-use crate::{Error, Result, tree};
+use crate::{Error, Result, parallel, tree};
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, Mode};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +25,10 @@ use sys::root::Root;
 
 /// The mode of directories that a target needs and does not have.
 const IMPLIED_MODE: u32 = 0o755;
+/// Files that are hashed at the same time.
+const DIGESTS_AT_ONCE_MAX: usize = 8;
+/// Why a directory cannot be where a file is.
+const NO_DIRECTORY: &str = "cannot copy to non-directory";
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
 
@@ -110,9 +117,12 @@ fn collect(
 
 /// The digest of a regular file's content.
 pub fn digest(root: &Root, path: &Path) -> Result<Digest> {
-    let mut file = open_file(root, path)?;
+    let node = open_node(root, path)?;
+    // A small file needs no large buffer.
+    let size = usize::try_from(node.stat.st_size).unwrap_or(READ_BYTES);
+    let mut buffer = vec![0; size.clamp(1, READ_BYTES)];
+    let mut file = File::from(node.fd);
     let mut hasher = Hasher::new(Algorithm::Sha256);
-    let mut buffer = vec![0; READ_BYTES];
     loop {
         match file
             .read(&mut buffer)
@@ -124,11 +134,32 @@ pub fn digest(root: &Root, path: &Path) -> Result<Digest> {
     }
 }
 
+/// The digests of regular files' contents, in the order of their paths; several are read at the same time.
+pub fn digests(root: &Root, paths: &[PathBuf]) -> Result<Vec<Digest>> {
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = paths
+        .len()
+        .div_ceil(at_once.min(DIGESTS_AT_ONCE_MAX))
+        .max(1);
+    let parts: Vec<_> = paths.chunks(parts).enumerate().collect();
+    let digest_all = |(at, paths): (usize, &[PathBuf])| {
+        let digests = paths.iter().map(|path| digest(root, path));
+        Ok::<_, Error>((at, digests.collect::<Result<Vec<_>>>()?))
+    };
+    let mut done = parallel::each(parts, DIGESTS_AT_ONCE_MAX, digest_all)?;
+    done.sort_by_key(|(at, _)| *at);
+    Ok(done.into_iter().flat_map(|(_, digests)| digests).collect())
+}
+
 /// Opens a regular file, not following a symlink, nor waiting for whoever would write to a pipe.
 pub fn open_file(root: &Root, path: &Path) -> Result<File> {
+    Ok(File::from(open_node(root, path)?.fd))
+}
+
+fn open_node(root: &Root, path: &Path) -> Result<Node> {
     let node = Node::reopen(root.resolve_nofollow(path)?, path)?;
     match node.file_type() {
-        FileType::RegularFile => Ok(File::from(node.fd)),
+        FileType::RegularFile => Ok(node),
         _ => Err(Error::Path {
             path: path.to_owned(),
             reason: "it is no longer a regular file",
@@ -136,24 +167,62 @@ pub fn open_file(root: &Root, path: &Path) -> Result<File> {
     }
 }
 
+pub use crate::share::Rest;
+
 /// Files on their way into a tree.
 #[derive(Debug)]
-pub struct Copy<'a> {
-    to: &'a Root,
+pub struct Copy<'t, 'f> {
+    to: &'t Root,
     /// The directory of the last file.
-    parent: Option<(PathBuf, OwnedFd)>,
-    /// Directories whose mode and time are set in the end.
-    directories: Vec<(PathBuf, u32, Time)>,
+    parent: Option<Parent>,
+    rest: Rest<'f>,
 }
 
-impl<'a> Copy<'a> {
+/// An open directory of the tree that is filled.
+#[derive(Debug)]
+struct Parent {
+    /// As it was named.
+    path: PathBuf,
+    /// Below the tree's root, without symlinks.
+    real: PathBuf,
+    fd: OwnedFd,
+}
+
+impl<'t, 'f> Copy<'t, 'f> {
     /// Begins to fill a tree.
-    pub fn new(to: &'a Root) -> Self {
+    pub fn new(to: &'t Root) -> Self {
         Self {
             to,
             parent: None,
-            directories: Vec::new(),
+            rest: Rest::default(),
         }
+    }
+
+    /// As [`Self::put`] with a regular file that has just the attributes that `entry` has, in a tree that goes when all is done and
+    /// of which nothing is changed until then: the file itself gets the place, where it has no other name besides. That happens in
+    /// [`Rest::finish`], in the directory that takes the changes of the tree, which must not be mounted any more then.
+    pub fn share(
+        &mut self,
+        from: &'f Root,
+        source: &Path,
+        target: &Path,
+        entry: &Entry,
+    ) -> Result<()> {
+        let place = self.at(target, entry, |place, _| {
+            // An overlay copies the directory up for that.
+            rustix::fs::fchown(place.parent, None, None)
+                .call(|| format!("fchown(<root>, {:?}, -1, -1)", place.path.parent()))?;
+            Ok(place.name.to_owned())
+        })?;
+        if let (Some(name), Some(parent)) = (place, &self.parent) {
+            let shared = Shared {
+                from,
+                source: source.to_owned(),
+                entry: entry.clone(),
+            };
+            self.rest.shared.insert(parent.real.join(name), shared);
+        }
+        Ok(())
     }
 
     /// Puts a file at `target`, with the attributes that `entry` has, and the content of `source` where it is a regular one.
@@ -218,7 +287,7 @@ impl<'a> Copy<'a> {
                     }
                     let made = place.open_directory()?;
                     place::set_owner(made.as_fd(), entry, place.path)?;
-                    return Ok(Some(place.path.to_owned()));
+                    return Ok(Some(place.name.to_owned()));
                 }
                 Kind::File | Kind::HardLink { .. } => {
                     let mut file = place.create_file()?;
@@ -232,8 +301,9 @@ impl<'a> Copy<'a> {
             }
             Ok(None)
         })?;
-        if let Some(path) = directory.flatten() {
-            self.directories.push((path, entry.mode, entry.mtime));
+        if let (Some(name), Some(parent)) = (directory.flatten(), &self.parent) {
+            let path = parent.real.join(name);
+            self.rest.directories.push((path, entry.mode, entry.mtime));
         }
         Ok(())
     }
@@ -250,44 +320,50 @@ impl<'a> Copy<'a> {
         let Some(name) = clean.file_name() else {
             return Ok(None);
         };
-        let directory = clean.parent().unwrap_or(Path::new("")).to_owned();
-        let parent = self.enter(&directory)?;
+        let directory = clean.parent().unwrap_or(Path::new(""));
+        let parent = self.enter(directory)?;
         let place = Place {
-            parent: parent.as_fd(),
+            parent: parent.fd.as_fd(),
             name,
             path: &clean,
         };
         let kept = make_room(&place, entry)?;
+        if self.rest.shared.remove(&parent.real.join(name)).is_some()
+            && entry.kind == Kind::Directory
+        {
+            return Err(refused(&place, NO_DIRECTORY));
+        }
         let made = make(&place, kept)?;
-        self.parent = Some((directory, parent));
+        self.parent = Some(parent);
         Ok(Some(made))
     }
 
-    fn enter(&mut self, path: &Path) -> Result<OwnedFd> {
+    fn enter(&mut self, path: &Path) -> Result<Parent> {
         match self.parent.take() {
-            Some((last, fd)) if last == path => Ok(fd),
+            Some(last) if last.path == path => Ok(last),
             _ => {
                 let below = Path::new("/").join(path);
                 self.to
                     .create_dir_all(&below, Mode::from_raw_mode(IMPLIED_MODE))?;
-                Ok(self.to.open_at(&below, DIRECTORY, Mode::empty())?)
+                let fd = self.to.open_at(&below, DIRECTORY, Mode::empty())?;
+                Ok(Parent {
+                    path: path.to_owned(),
+                    real: walk::real_path(self.to, fd.as_fd())?,
+                    fd,
+                })
             }
         }
     }
 
     /// Sets modes and times of directories, in which nothing is made any more.
     pub fn finish(self) -> Result<()> {
-        for (path, mode, mtime) in self.directories.iter().rev() {
-            let flags = DIRECTORY | OFlags::NOFOLLOW;
-            match self.to.open_at(path, flags, Mode::empty()) {
-                Ok(fd) => place::set_mode(fd.as_fd(), *mode, Some(*mtime), path)?,
-                // A later file has taken its place.
-                Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        let to = self.to;
+        self.rest().finish(to)
+    }
+
+    /// What [`Self::finish`] would do: for another view of the same tree, which has every directory that something was put into.
+    pub fn rest(self) -> Rest<'f> {
+        self.rest
     }
 }
 
@@ -297,17 +373,23 @@ fn make_room(place: &Place<'_>, entry: &Entry) -> Result<bool> {
         return Ok(false);
     };
     let was = walk::file_type(&stat) == FileType::Directory;
-    let refuse = |reason| Error::Path {
-        path: place.path.to_owned(),
-        reason,
-    };
     match (was, entry.kind == Kind::Directory) {
         (true, true) => return Ok(true),
-        (true, false) => return Err(refuse("cannot overwrite directory with non-directory")),
-        (false, true) => return Err(refuse("cannot copy to non-directory")),
+        (true, false) => {
+            let reason = "cannot overwrite directory with non-directory";
+            return Err(refused(place, reason));
+        }
+        (false, true) => return Err(refused(place, NO_DIRECTORY)),
         (false, false) => place.unlink()?,
     }
     Ok(false)
+}
+
+fn refused(place: &Place<'_>, reason: &'static str) -> Error {
+    Error::Path {
+        path: place.path.to_owned(),
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -413,6 +495,7 @@ mod tests {
         symlink("../..", dir.path().join("to/out")).unwrap();
         assert!(find(&from, Path::new("up"), true, &|_| Want::Take).is_err());
         assert!(digest(&from, Path::new("up")).is_err());
+        assert!(digests(&from, &["d/a".into(), "up".into()]).is_err());
         let mut copy = Copy::new(&to);
         let entry = Entry::new("", Kind::File, 0o644);
         copy.put(&from, Path::new("d/a"), Path::new("/out/secret"), &entry)
@@ -454,5 +537,22 @@ mod tests {
             std::fs::read_to_string(dir.path().join("to/e")).unwrap(),
             "new"
         );
+    }
+
+    #[test]
+    fn digests_are_in_the_order_of_the_paths() {
+        let (dir, from, _) = trees();
+        let paths: Vec<PathBuf> = (0..21).map(|number| format!("d/{number}").into()).collect();
+        for path in &paths {
+            std::fs::write(dir.path().join("from").join(path), path.to_str().unwrap()).unwrap();
+        }
+        let expected = paths
+            .iter()
+            .map(|path| Digest::sha256(path.to_str().unwrap().as_bytes()));
+        assert_eq!(
+            digests(&from, &paths).unwrap(),
+            expected.collect::<Vec<_>>()
+        );
+        assert_eq!(digests(&from, &[]).unwrap(), []);
     }
 }

@@ -10,7 +10,7 @@
 use crate::place::{self, DIRECTORY, Place};
 use crate::recipe::{DIFF, DISPLACED, RECIPE, RecipeWriter};
 use crate::tar::{Entry, Kind, Reader, Time};
-use crate::{Error, Result};
+use crate::{Error, Result, walk};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use sys::Context as _;
-use sys::root::{Root, fd_path};
+use sys::root::Root;
 
 /// The prefix of names that delete what a lower layer has.
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
@@ -253,7 +253,7 @@ impl Tree {
         };
         let real = (
             self.parent().path.join(name),
-            self.real_path(target_parent.as_fd())?.join(&target_name),
+            walk::real_path(&self.root, target_parent.as_fd())?.join(&target_name),
         );
         if real.0 == real.1 {
             return Ok(());
@@ -413,25 +413,8 @@ impl Tree {
             }
             result => result?,
         };
-        let path = self.real_path(fd.as_fd())?;
+        let path = walk::real_path(&self.root, fd.as_fd())?;
         Ok((fd, path))
-    }
-
-    /// The path of an open directory below the root, without symlinks. Nobody else renames anything in a layer that is
-    /// being unpacked.
-    fn real_path(&self, fd: BorrowedFd<'_>) -> Result<PathBuf> {
-        let read = |fd| {
-            let path = fd_path(fd);
-            std::fs::read_link(&path).call(|| format!("readlink({path:?})"))
-        };
-        let (root, path) = (read(self.root.as_fd())?, read(fd)?);
-        let below = path.strip_prefix(&root).map_err(|_| {
-            sys::Error::new(
-                format!("readlink(<root>) = {path:?}, outside of {root:?}"),
-                Errno::XDEV,
-            )
-        })?;
-        Ok(below.to_owned())
     }
 
     fn parent(&self) -> &Frame {

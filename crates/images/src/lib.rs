@@ -41,8 +41,10 @@ mod push;
 mod recipe;
 mod remove;
 mod save;
+mod share;
 mod snapshot;
 mod store;
+mod take;
 #[cfg(test)]
 mod testing;
 mod tree;

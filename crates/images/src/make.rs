@@ -9,11 +9,11 @@ use crate::pipe::read_chunk;
 use crate::platform::host_platform;
 use crate::records::{ImageId, ImageRecord, ReferenceRecord, Update};
 use crate::store::{Ingest, NewLayer};
-use crate::tar::{Entry, Kind, Time, Writer};
+use crate::tar::Writer;
 use crate::tree::{Options, TreeWriter};
 use crate::unpacker::{Feed, Unpacked, Unpacker};
 use crate::walk::Node;
-use crate::{Error, Hold, Images, Result, Snapshot, apply_changes};
+use crate::{Error, Images, Result, Snapshot, apply_changes};
 use jiff::Timestamp;
 use oci::image::{ConfigFile, History, LAYERS_MAX};
 use oci::{Digest, Reference};
@@ -96,7 +96,7 @@ impl Images {
             stack = self.stack(&mut ingest, &record.layers)?;
         }
         config.rootfs.diff_ids.clear();
-        let layer = self.commit_layer(&mut ingest, snapshot, options.flatten, None)?;
+        let layer = self.commit_layer(&mut ingest, snapshot, options.flatten)?;
         if layer.is_some() && stack.len() == LAYERS_MAX {
             let reason = format!("an image has at most {LAYERS_MAX} layers");
             return Err(Error::Argument(reason));
@@ -131,24 +131,6 @@ impl Images {
         layers.iter().map(size).collect()
     }
 
-    /// Makes a layer of what a snapshot changed; `None` where that is nothing. Files younger than `mtime_max` (seconds since
-    /// 1970) get that time. The layer is held by the value, and belongs to no image yet.
-    pub fn make_layer(
-        &self,
-        snapshot: &Snapshot,
-        mtime_max: Option<i64>,
-    ) -> Result<Option<(Digest, Hold<'_>)>> {
-        let mut ingest = self.ingest()?;
-        let Some(layer) = self.commit_layer(&mut ingest, snapshot, false, mtime_max)? else {
-            return Ok(None);
-        };
-        let diff_id = layer.diff_id;
-        ingest.publish(&[layer], &[], Vec::new())?;
-        let hold = self.hold(&[diff_id])?;
-        self.release_with_last_pin(diff_id)?;
-        Ok(Some((diff_id, hold)))
-    }
-
     /// Makes an image of a configuration and a stack of layers that are there, the lowest first. The configuration's own
     /// list of layers is replaced.
     pub fn make_image(
@@ -172,10 +154,8 @@ impl Images {
         ingest: &mut Ingest<'_>,
         snapshot: &Snapshot,
         flatten: bool,
-        mtime_max: Option<i64>,
     ) -> Result<Option<NewLayer>> {
         let options = Options {
-            mtime_max,
             whiteouts: !flatten,
             sparse: true,
             // The store may itself be in the directory that the container stands on.
@@ -194,7 +174,7 @@ impl Images {
         let path = ingest.path();
         let feed = Feed::new(Unpacker::start(Some(path.clone()), Compression::None)?);
         let mut tar = Writer::new(feed);
-        let written = write_layer(&mut tar, &top, options);
+        let written = TreeWriter::new(&mut tar, options).layer(&top);
         let entries = match written {
             Ok(entries) => entries,
             // Where the unpacker failed, writing to it fails too, and says less.
@@ -212,30 +192,6 @@ impl Images {
         let below = self.root().strip_prefix(snapshot.lowers.first()?).ok()?;
         Some(Path::new("/").join(below))
     }
-}
-
-/// Writes the root with its attributes and all below; returns how many entries are below.
-fn write_layer<W: std::io::Write>(
-    tar: &mut Writer<W>,
-    top: &Node,
-    options: Options,
-) -> Result<u64> {
-    let mtime = Time {
-        seconds: options
-            .mtime_max
-            .map_or(top.stat.st_mtime, |max| max.min(top.stat.st_mtime)),
-        nanoseconds: 0,
-    };
-    tar.entry(&Entry {
-        uid: top.stat.st_uid,
-        gid: top.stat.st_gid,
-        mtime,
-        xattrs: top.xattrs(Path::new("/"))?,
-        ..Entry::new("./", Kind::Directory, top.stat.st_mode & 0o7777)
-    })?;
-    let mut tree = TreeWriter::new(tar, options);
-    tree.children(top, b"", Path::new("/"))?;
-    Ok(tree.entries)
 }
 
 fn new_layer(unpacked: Unpacked, path: PathBuf) -> NewLayer {

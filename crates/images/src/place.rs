@@ -187,6 +187,16 @@ pub(crate) fn set_mode(
     rustix::fs::futimens(fd, &times(mtime)).call(|| format!("futimens(<root>{path:?})"))
 }
 
+/// Sets the times of whatever a descriptor is of, in seconds since 1970.
+pub(crate) fn set_times(fd: BorrowedFd<'_>, seconds: i64, path: &Path) -> sys::Result<()> {
+    let time = Time {
+        seconds,
+        nanoseconds: 0,
+    };
+    rustix::fs::utimensat(fd, "", &times(time), AtFlags::EMPTY_PATH)
+        .call(|| format!("utimensat(<root>{path:?})"))
+}
+
 fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
     (
         Some(Uid::from_raw(entry.uid)),

@@ -4,10 +4,12 @@
 //! directories and blobs are durable; it is removed before they are. So a record never promises what the disk lacks, and
 //! what the disk has without a record may be deleted.
 
+mod late;
 mod memory;
 #[cfg(any(test, feature = "testsuite"))]
 pub mod testsuite;
 
+pub(crate) use late::LateRecords;
 pub use memory::MemoryRecords;
 
 use oci::{Digest, Reference};

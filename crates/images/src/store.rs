@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Invariant: something is made in `tmp`, made durable, moved to its place by one rename, and then recorded; it is deleted
-//! in the opposite order. So after a crash at any point what is in `tmp`, and what has no record, can be deleted.
+//! in the opposite order. So after a crash at any point what is in `tmp`, and what has no record, can be deleted. Layers of a build
+//! are moved first, and made durable together before the first of them is recorded ([`LateRecords`]).
 //!
 //! A layer lives while an image has it, a snapshot stands on it, a result of a build has it, or a load or build that is under
 //! way counts on it. All but the first are *pins*, counted in memory; those of snapshots are read from their `lower` files at
@@ -20,7 +21,7 @@
 
 use crate::image::ImageCache;
 use crate::pull::Arrivals;
-use crate::records::{ImageId, LayerRecord, Records, ReferenceRecord, Update};
+use crate::records::{ImageId, LateRecords, LayerRecord, Records, ReferenceRecord, Update};
 use crate::{Error, Result, snapshot};
 use oci::Digest;
 use rustix::fs::{Mode, OFlags};
@@ -44,7 +45,7 @@ const TMP: &str = "tmp";
 /// The images of one engine.
 pub struct Images {
     root: PathBuf,
-    pub(crate) records: Arc<dyn Records>,
+    pub(crate) records: LateRecords,
     pub(crate) configs: ImageCache,
     pub(crate) arrivals: Arrivals,
     /// Held while blobs and layers are added or removed.
@@ -126,7 +127,7 @@ impl Images {
         let root = fs::canonicalize(root).call(|| format!("realpath({root:?})"))?;
         let images = Self {
             root,
-            records,
+            records: LateRecords::new(records),
             configs: ImageCache::default(),
             arrivals: Arrivals::default(),
             publishing: Mutex::default(),
@@ -348,6 +349,22 @@ impl Images {
         self.collect()
     }
 
+    /// Makes everything durable that builds have made so far.
+    ///
+    /// # Errors
+    /// The disk fails, or the records.
+    pub fn settle(&self) -> Result<()> {
+        let pending = self.records.pending();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let directory = open_directory(&self.root)?;
+        rustix::fs::syncfs(&directory).call(|| format!("syncfs({:?})", self.root))?;
+        let _publishing = self.publishing();
+        let due = self.records.due(pending);
+        self.records.update(&due).map_err(Error::Records)
+    }
+
     /// Lets a layer go with its last pin, unless an image has it.
     pub(crate) fn release_with_last_pin(&self, layer: Digest) -> Result<()> {
         // An image that is being published takes its layers from the orphans under the same lock.
@@ -453,7 +470,8 @@ impl Ingest<'_> {
                 .call(|| format!("write({path:?})"))?;
             files.push((digest, path));
         }
-        // One call for all files of all layers, before any of them has a name that counts.
+        // One call for all files of all layers, before any of them has a name that counts; and for what builds have made so far.
+        let pending = self.images.records.pending();
         let directory = open_directory(&self.directory)?;
         rustix::fs::syncfs(&directory).call(|| format!("syncfs({:?})", self.directory))?;
 
@@ -479,7 +497,8 @@ impl Ingest<'_> {
         moves.extend(files.map(|(digest, path)| (path, self.images.blob_path(digest))));
         let mut done = Vec::new();
         let result = self.place(&moves, &stacked, &mut done).and_then(|()| {
-            updates.splice(0..0, layers.iter().map(NewLayer::update));
+            let due = self.images.records.due(pending);
+            updates.splice(0..0, layers.iter().map(NewLayer::update).chain(due));
             self.images.records.update(&updates).map_err(Error::Records)
         });
         if result.is_err() {
@@ -490,6 +509,18 @@ impl Ingest<'_> {
         for layer in &stacked {
             pins.orphans.remove(layer);
         }
+        Ok(())
+    }
+
+    /// Moves a layer to its place, where it is recorded when it is durable. One that is there already stays what it is.
+    pub(crate) fn publish_late(&mut self, layer: &NewLayer) -> Result<()> {
+        let _publishing = self.images.publishing();
+        if self.has_layer(&layer.diff_id) {
+            return Ok(());
+        }
+        let (from, to) = (&layer.path, self.images.layer_path(&layer.diff_id));
+        fs::rename(from, &to).call(|| format!("rename({from:?}, {to:?})"))?;
+        self.images.records.add_layer(layer.record());
         Ok(())
     }
 
@@ -533,17 +564,21 @@ impl Ingest<'_> {
 
 impl NewLayer {
     fn update(&self) -> Update {
+        Update::PutLayer(self.record())
+    }
+
+    fn record(&self) -> LayerRecord {
         let Self {
             diff_id,
             size,
             tar_size,
             ..
         } = *self;
-        Update::PutLayer(LayerRecord {
+        LayerRecord {
             diff_id,
             size,
             tar_size,
-        })
+        }
     }
 }
 

@@ -3,16 +3,14 @@
 use crate::layer::{WHITEOUT, WHITEOUT_OPAQUE};
 use crate::tar::{BLOCK_BYTES, Entry, Kind, Sparse, TarError, Time, Writer};
 use crate::walk::{self, Node};
-use crate::{Error, Result};
-use rustix::fs::FileType;
+use crate::{Error, Result, place};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use sys::Context as _;
 
@@ -37,7 +35,20 @@ pub(crate) struct Options {
     pub(crate) exclude: Option<PathBuf>,
     /// What is younger gets this time, in seconds since 1970.
     pub(crate) mtime_max: Option<i64>,
+    /// The files become a layer as they are: they get the times of their entries, and lose what overlayfs has noted of them, and
+    /// what has no entry.
+    pub(crate) settle: bool,
 }
+
+impl Options {
+    /// The time that a file gets, in seconds since 1970.
+    pub(crate) fn time(&self, seconds: i64) -> i64 {
+        self.mtime_max.map_or(seconds, |max| max.min(seconds))
+    }
+}
+
+/// Tells what a tar goes to that the next bytes are content: so many of the file at a path of the tree, from an offset.
+pub(crate) type Told<W> = fn(&mut W, &Path, u64, u64) -> std::io::Result<()>;
 
 /// Writes one tree.
 pub(crate) struct TreeWriter<'a, W> {
@@ -46,8 +57,11 @@ pub(crate) struct TreeWriter<'a, W> {
     /// The first names of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    told: Told<W>,
     /// Entries written.
     pub(crate) entries: u64,
+    /// Bytes in files.
+    pub(crate) bytes: u64,
 }
 
 impl<'a, W: Write> TreeWriter<'a, W> {
@@ -58,8 +72,35 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             options,
             links: HashMap::new(),
             buffer: vec![0; COPY_BYTES],
+            told: |_, _, _, _| Ok(()),
             entries: 0,
+            bytes: 0,
         }
+    }
+
+    /// Tells what the archive goes to which of its bytes are content.
+    pub(crate) fn telling(self, told: Told<W>) -> Self {
+        Self { told, ..self }
+    }
+
+    /// Writes the root of a layer with its attributes, and all below; returns how many entries are below.
+    pub(crate) fn layer(&mut self, top: &Node) -> Result<u64> {
+        let path = Path::new("/");
+        let (xattrs, private) = top.split_xattrs(path)?;
+        let mtime = Time {
+            seconds: self.options.time(top.stat.st_mtime),
+            nanoseconds: 0,
+        };
+        self.tar.entry(&Entry {
+            uid: top.stat.st_uid,
+            gid: top.stat.st_gid,
+            mtime,
+            xattrs,
+            ..Entry::new("./", Kind::Directory, top.stat.st_mode & 0o7777)
+        })?;
+        self.children(top, b"", path)?;
+        self.settle(top, &private, path)?;
+        Ok(self.entries)
     }
 
     /// Writes what is in a directory. `name` is the directory's in the archive, with a slash at its end where it is not
@@ -74,6 +115,11 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             let Some(node) = self.child(directory, &child, name, &path)? else {
                 continue;
             };
+            if self.options.settle && node.file_type() == FileType::Socket {
+                rustix::fs::unlinkat(&directory.fd, &child, AtFlags::empty())
+                    .call(|| format!("unlinkat(<tree>{path:?})"))?;
+                continue;
+            }
             if self.options.whiteouts {
                 if child.as_bytes().starts_with(WHITEOUT) {
                     let reason = "its name would be read as a deletion";
@@ -119,33 +165,50 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         };
         let name = [name, slash].concat();
         let mut entry = entry(node, &name, kind)?;
-        entry.xattrs = node.xattrs(path)?;
+        let private;
+        (entry.xattrs, private) = node.split_xattrs(path)?;
         match entry.kind {
-            Kind::File => self.file(node, entry, path),
+            Kind::File => self.file(node, entry, path)?,
             Kind::Directory => {
                 self.put(&entry)?;
                 if self.options.whiteouts && node.is_opaque(path)? {
                     let opaque = [&name, WHITEOUT_OPAQUE].concat();
                     self.put(&Entry::new(opaque, Kind::File, 0))?;
                 }
-                self.children(node, &name, path)
+                self.children(node, &name, path)?;
             }
-            _ => self.put(&entry),
+            _ => self.put(&entry)?,
         }
+        self.settle(node, &private, path)
+    }
+
+    /// Leaves of a file's attributes what its entry has. Of a directory that is done when nothing is removed from it any more.
+    fn settle(&self, node: &Node, private: &[Vec<u8>], path: &Path) -> Result<()> {
+        if !self.options.settle {
+            return Ok(());
+        }
+        node.forget(private, path)?;
+        let mtime = self.options.time(node.stat.st_mtime);
+        if (mtime, 0) != (node.stat.st_mtime, node.stat.st_mtime_nsec) {
+            place::set_times(node.fd.as_fd(), mtime, path)?;
+        }
+        Ok(())
     }
 
     fn put(&mut self, entry: &Entry) -> Result<()> {
         self.entries += 1;
-        match self.options.mtime_max {
-            Some(max) if entry.mtime.seconds > max => Ok(self.tar.entry(&Entry {
-                mtime: Time {
-                    seconds: max,
-                    nanoseconds: 0,
-                },
-                ..entry.clone()
-            })?),
-            _ => Ok(self.tar.entry(entry)?),
+        let seconds = self.options.time(entry.mtime.seconds);
+        if seconds == entry.mtime.seconds {
+            return Ok(self.tar.entry(entry)?);
         }
+        let mtime = Time {
+            seconds,
+            nanoseconds: 0,
+        };
+        Ok(self.tar.entry(&Entry {
+            mtime,
+            ..entry.clone()
+        })?)
     }
 
     /// Opens a name in a directory; `None` where it is gone, or where a mount begins that is no part of the tree. Then the
@@ -198,15 +261,15 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             .sparse
             .as_ref()
             .map_or(&whole[..], |sparse| &sparse.regions);
-        let file = File::from(rustix::io::dup(&node.fd).call(|| "dup")?);
-        for (offset, length) in regions {
+        self.bytes += size;
+        for (offset, length) in regions.iter().filter(|(_, length)| *length > 0) {
             let mut done = 0;
+            (self.told)(self.tar.out(), path, *offset, *length).call(|| "write(<tar>)")?;
             while done < *length {
                 let count = usize::try_from(length - done)
                     .unwrap_or(usize::MAX)
                     .min(COPY_BYTES);
-                let read = file
-                    .read_at(&mut self.buffer[..count], offset + done)
+                let read = rustix::io::pread(&node.fd, &mut self.buffer[..count], offset + done)
                     .call(|| format!("pread(<tree>{path:?})"))?;
                 if read == 0 {
                     let reason = "it became shorter while it was read";

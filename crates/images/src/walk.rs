@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use sys::Context as _;
-use sys::root::fd_path;
+use sys::root::{Root, fd_path};
 
 /// procfs, sysfs, cgroup, cgroup2, devpts, mqueue, debugfs, tracefs, securityfs, bpf; `f_type` of statfs(2).
 const KERNEL_MAGICS: [u32; 10] = [
@@ -25,6 +25,9 @@ const KERNEL_MAGICS: [u32; 10] = [
     0x7363_6673,
     0xcafe_4a11,
 ];
+
+/// Extended attributes: names and values.
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A file of a tree, open.
 #[derive(Debug)]
@@ -92,19 +95,25 @@ impl Node {
     }
 
     /// Its extended attributes, but those of overlayfs and of the host's SELinux policy.
-    pub(crate) fn xattrs(&self, path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(crate) fn xattrs(&self, path: &Path) -> Result<Xattrs> {
+        Ok(self.split_xattrs(path)?.0)
+    }
+
+    /// Its extended attributes, and the names of those of overlayfs.
+    pub(crate) fn split_xattrs(&self, path: &Path) -> Result<(Xattrs, Vec<Vec<u8>>)> {
         // The descriptor may be O_PATH, on which the calls with descriptors do not work.
         let link = fd_path(self.fd.as_fd());
-        let mut xattrs = Vec::new();
+        let (mut xattrs, mut overlay) = (Vec::new(), Vec::new());
         let names = match grow(|buffer| rustix::fs::listxattr(&link, buffer)) {
-            Err(Errno::OPNOTSUPP) => return Ok(xattrs),
+            Err(Errno::OPNOTSUPP) => return Ok((xattrs, overlay)),
             names => names.call(|| format!("listxattr(<tree>{path:?})"))?,
         };
         for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-            let private = name.starts_with(b"trusted.overlay.")
-                || name.starts_with(b"user.overlay.")
-                || name == b"security.selinux";
-            if private {
+            if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+                overlay.push(name.to_vec());
+                continue;
+            }
+            if name == b"security.selinux" {
                 continue;
             }
             match grow(|buffer| rustix::fs::getxattr(&link, OsStr::from_bytes(name), buffer)) {
@@ -117,7 +126,21 @@ impl Node {
                 }
             }
         }
-        Ok(xattrs)
+        Ok((xattrs, overlay))
+    }
+
+    /// Removes attributes of overlayfs, but that by which a directory hides what is below.
+    pub(crate) fn forget(&self, overlay: &[Vec<u8>], path: &Path) -> Result<()> {
+        let link = fd_path(self.fd.as_fd());
+        for name in overlay {
+            let name = OsStr::from_bytes(name);
+            if name == crate::layer::OPAQUE_XATTR && self.is_opaque(path)? {
+                continue;
+            }
+            rustix::fs::removexattr(&link, name)
+                .call(|| format!("removexattr(<tree>{path:?}, {name:?})"))?;
+        }
+        Ok(())
     }
 
     /// Whether overlayfs hides what lower layers have in this directory.
@@ -166,6 +189,21 @@ pub(crate) fn names(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<OsStri
     Ok(names)
 }
 
+/// The path of an open file below a root, without symlinks, relative: for as long as nobody renames anything on the way.
+pub(crate) fn real_path(root: &Root, fd: BorrowedFd<'_>) -> Result<PathBuf> {
+    let read = |fd| {
+        let path = fd_path(fd);
+        std::fs::read_link(&path).call(|| format!("readlink({path:?})"))
+    };
+    let (root, path) = (read(root.as_fd())?, read(fd)?);
+    let below = path.strip_prefix(&root);
+    let below = below.map_err(|_| {
+        let call = format!("readlink(<root>) = {path:?}, outside of {root:?}");
+        sys::Error::new(call, Errno::XDEV)
+    })?;
+    Ok(below.to_owned())
+}
+
 /// Refuses a path that is too deep to go on.
 pub(crate) fn check_depth(path: &Path) -> Result<()> {
     if path.components().count() > DEPTH_MAX {
@@ -184,7 +222,7 @@ pub(crate) fn file_type(stat: &Stat) -> FileType {
 }
 
 /// The status of a path below a directory, following no symlink; `None` where nothing is, or a whiteout.
-pub(crate) fn stat_below(root: &sys::root::Root, path: &Path) -> Result<Option<Stat>> {
+pub(crate) fn stat_below(root: &Root, path: &Path) -> Result<Option<Stat>> {
     let fd = match root.resolve_nofollow(path) {
         Ok(fd) => fd,
         Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => return Ok(None),

@@ -65,6 +65,11 @@ impl<W: Write> Writer<W> {
         self.finish_content()
     }
 
+    /// What it is written to.
+    pub(crate) fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Ends the archive and returns what it was written to.
     pub fn finish(mut self) -> Result<W, TarError> {
         self.put(&END)?;
