@@ -4,7 +4,8 @@
 //! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
 //! below [`PART_NAMED`]`<name>/`, caches below [`PART_CACHES`], the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
 //! With `check=1` the Dockerfile is checked, and nothing built. With `shellonfailure=1` the client enters commands that fail
-//! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]). [`HEADER_SECRETS`] has secrets. Engines that know all
+//! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]).
+//! `allow=["network.host"]` is what a Dockerfile may ask for. [`HEADER_SECRETS`] has secrets. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
 use serde::{Deserialize, Serialize};

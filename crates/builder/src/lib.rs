@@ -69,7 +69,9 @@ pub use remote::{
     BlobSink, BlobSource, CacheExport, CacheImport, CacheKind, CacheMode, CachePlace, CacheSource,
     CacheTarget,
 };
-pub use request::{Client, Forwarding, NamedContext, Request, STAGES_AT_ONCE_MAX, Told};
+pub use request::{
+    Allowances, Client, Forwarding, NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
+};
 pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.

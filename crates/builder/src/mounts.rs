@@ -67,13 +67,18 @@ impl Mounts {
         for text in texts {
             let text = stage.word(text)?;
             let mount = Mount::parse(&text).map_err(Error::Invalid)?;
-            if let MountKind::Cache { from: Some(_), .. } = mount.kind {
-                return Err(Error::Unsupported(
-                    "a cache mount that begins with the files of another (from=)".to_owned(),
-                ));
-            }
-            if let MountKind::Bind { from, source, .. } = &mount.kind {
-                let shown = digest_of(stage, from.as_deref(), source)?;
+            let source = match &mount.kind {
+                MountKind::Bind { from, source, .. } => Some((from.as_deref(), source)),
+                // What a cache begins with.
+                MountKind::Cache {
+                    from: Some(from),
+                    source,
+                    ..
+                } => Some((Some(from.as_str()), source)),
+                _ => None,
+            };
+            if let Some((from, source)) = source {
+                let shown = digest_of(stage, from, source)?;
                 digests.push((format!("the mount of {source}"), shown));
             }
             all.push((mount, text));
@@ -189,14 +194,19 @@ impl Mounted {
                 id,
                 read_only,
                 sharing,
+                from,
+                source,
                 mode,
                 uid,
                 gid,
-                ..
             } => {
                 let target = target(given.unwrap_or("/"));
                 let id = id.clone().unwrap_or_else(|| target.clone());
-                let (path, lock) = cache(stage.build, &id, *sharing, (*mode, *uid, *gid))?;
+                let beginning = Beginning {
+                    from: from.as_deref().map(|from| (from, source.as_str())),
+                    attributes: (*mode, *uid, *gid),
+                };
+                let (path, lock) = cache(stage, &id, *sharing, &beginning)?;
                 self.locks.push(lock);
                 self.bind(target, path, *read_only);
             }
@@ -431,6 +441,12 @@ fn shown(
         }
         return Ok(real);
     }
+    copy_tree(&tree, source, &copy_to)?;
+    Ok(copy_to)
+}
+
+/// Copies what is at a path of a tree to a path of the host.
+fn copy_tree(tree: &Tree<'_, '_>, source: &str, copy_to: &Path) -> Result<()> {
     let (start, found) = found_in(tree.root(), source)?;
     let parent = copy_to.parent().unwrap_or(Path::new("/")).to_owned();
     let name = copy_to.file_name().map(PathBuf::from).unwrap_or_default();
@@ -445,17 +461,25 @@ fn shown(
     }
     filler
         .finish()
-        .doing(|| "copy files for a mount".to_owned())?;
-    Ok(copy_to)
+        .doing(|| "copy files for a mount".to_owned())
+}
+
+/// What a cache mount is when it is made.
+struct Beginning<'m> {
+    /// A stage, image or context, and the path in it that it is a copy of; else it is empty.
+    from: Option<(&'m str, &'m str)>,
+    /// Mode, user and group of one that is not a copy.
+    attributes: (u32, u32, u32),
 }
 
 /// The directory of a cache, and the lock that keeps it.
 fn cache(
-    build: &Build<'_>,
+    stage: &Stage<'_, '_>,
     id: &str,
     sharing: CacheSharing,
-    attributes: (u32, u32, u32),
+    beginning: &Beginning<'_>,
 ) -> Result<(PathBuf, File)> {
+    let build = stage.build;
     let root = build.engine.config().data_root.join(CACHES);
     let doing = || format!("make the cache mount {id:?}");
     std::fs::create_dir_all(&root).doing(doing)?;
@@ -476,7 +500,7 @@ fn cache(
             match taken {
                 Ok(()) => {
                     let data = path.join("data");
-                    make_cache(build, &path, &data, id, attributes)?;
+                    make_cache(stage, &path, &data, id, beginning)?;
                     build.note_mount(id, &data);
                     return Ok((data, lock));
                 }
@@ -492,11 +516,11 @@ fn cache(
 }
 
 fn make_cache(
-    build: &Build<'_>,
+    stage: &Stage<'_, '_>,
     path: &Path,
     data: &Path,
     id: &str,
-    attributes: (u32, u32, u32),
+    beginning: &Beginning<'_>,
 ) -> Result<()> {
     let doing = || format!("make the cache mount {id:?}");
     std::fs::create_dir_all(path).doing(doing)?;
@@ -508,12 +532,13 @@ fn make_cache(
     // Whole when it is seen, and never replaced: who shares it may make it at the same time.
     let new = path.join(engine::random_id().doing(doing)?);
     std::fs::create_dir(&new).doing(doing)?;
-    fill(build, id, &new)?;
-    let (mode, uid, gid) = attributes;
-    let moved = std::os::unix::fs::chown(&new, Some(uid), Some(gid))
-        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode)))
-        .and_then(|()| Ok(renameat_with(CWD, &new, CWD, data, RenameFlags::NOREPLACE)?));
-    let Err(error) = moved else { return Ok(()) };
+    let made = fill(stage, id, &new, beginning);
+    // Nobody has seen it yet.
+    made.inspect_err(|_| drop(std::fs::remove_dir_all(&new)))?;
+    let moved = renameat_with(CWD, &new, CWD, data, RenameFlags::NOREPLACE);
+    let Err(error) = moved.map_err(std::io::Error::from) else {
+        return Ok(());
+    };
     std::fs::remove_dir_all(&new).doing(doing)?;
     match error.kind() {
         std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -521,10 +546,16 @@ fn make_cache(
     }
 }
 
-/// Puts into a new cache mount what a cache elsewhere has of it.
-fn fill(build: &Build<'_>, id: &str, directory: &Path) -> Result<()> {
+/// Puts into a new cache mount what a cache elsewhere has of it, or else what it begins with.
+fn fill(
+    stage: &Stage<'_, '_>,
+    id: &str,
+    directory: &Path,
+    beginning: &Beginning<'_>,
+) -> Result<()> {
+    let build = stage.build;
     let doing = || format!("fill the cache mount {id:?}");
-    let filled = build.imported().mount(build, id, &|tar| {
+    build.imported().mount(build, id, &|tar| {
         let root = Root::open(directory).doing(doing)?;
         let options = ExtractOptions::default();
         let extracted = archive::extract(&root, Path::new("/"), tar, &options).doing(doing);
@@ -535,9 +566,21 @@ fn fill(build: &Build<'_>, id: &str, directory: &Path) -> Result<()> {
             std::fs::create_dir(directory).doing(doing)?;
             Err(error)
         })
-    });
-    // Nobody has seen it yet.
-    filled.inspect_err(|_| drop(std::fs::remove_dir_all(directory)))
+    })?;
+    let is_empty = std::fs::read_dir(directory).doing(doing)?.next().is_none();
+    if let (true, Some((from, source))) = (is_empty, beginning.from) {
+        let tree = tree(stage, Some(from))?;
+        let (_, found) = found_in(tree.root(), source)?;
+        if !matches!(found.first(), Some(top) if top.entry.kind == Kind::Directory) {
+            return Err(Error::Invalid(format!(
+                "the cache mount {id:?} begins with {source:?} of {from}, which is no directory"
+            )));
+        }
+        return copy_tree(&tree, source, directory);
+    }
+    let (mode, uid, gid) = beginning.attributes;
+    std::os::unix::fs::chown(directory, Some(uid), Some(gid)).doing(doing)?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode)).doing(doing)
 }
 
 /// Secrets of one command, in memory. They go with this value.

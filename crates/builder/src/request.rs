@@ -2,7 +2,7 @@
 
 use crate::attest::Attestations;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::LayoutImage;
 use crate::output::Output;
 use crate::remote::{CacheSource, CacheTarget};
@@ -43,6 +43,8 @@ pub struct Request {
     pub index: bool,
     /// The network of commands.
     pub network: NetworkMode,
+    /// What more commands may have where the Dockerfile asks for it.
+    pub allowances: Allowances,
     /// `name:address` for `/etc/hosts` of commands.
     pub extra_hosts: Vec<String>,
     /// Bytes of `/dev/shm` of commands.
@@ -77,6 +79,33 @@ pub struct Request {
     pub stages_at_once: usize,
     /// Becomes true when the build is to end.
     pub stop: watch::Receiver<bool>,
+}
+
+/// What a Dockerfile may give a command that makes it more than a container, because the user says so (`--allow`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowances {
+    /// The host's network (`RUN --network=host`).
+    pub host_network: bool,
+    /// Everything the host has (`RUN --security=insecure`).
+    pub insecure: bool,
+}
+
+impl Allowances {
+    /// Reads BuildKit's names of them: `network.host`, `security.insecure`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn read<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self> {
+        let mut this = Self::default();
+        for name in names {
+            match name {
+                "network.host" => this.host_network = true,
+                "security.insecure" => this.insecure = true,
+                other => return Err(Error::Unsupported(format!("to allow {other:?}"))),
+            }
+        }
+        Ok(this)
+    }
 }
 
 /// What a client is asked for while its build goes on.

@@ -45,12 +45,42 @@ pub(crate) fn run(stage: &mut Stage<'_, '_>, text: &str, run: &Run) -> Result<()
         inputs,
         is_apart: false,
     };
-    let network = match run.network {
-        RunNetwork::Default => stage.build.request.network.clone(),
-        RunNetwork::None => NetworkMode::None,
-        RunNetwork::Host => NetworkMode::Host,
-    };
-    stage.layer_step(step, |stage| execute(stage, order, &mounts, network))
+    let confinement = Confinement::of(stage, run)?;
+    stage.layer_step(step, |stage| execute(stage, order, &mounts, confinement))
+}
+
+/// What holds a command.
+struct Confinement {
+    network: NetworkMode,
+    privileged: bool,
+}
+
+impl Confinement {
+    /// As the Dockerfile says, as far as the client allows it.
+    fn of(stage: &Stage<'_, '_>, run: &Run) -> Result<Self> {
+        let request = stage.build.request;
+        let refused = |name: &str| {
+            Err(Error::Invalid(format!(
+                "{name} is not allowed: --allow {name} does that"
+            )))
+        };
+        // Who gives all commands the host's network gives it this one, too.
+        let allows_host = request.allowances.host_network || request.network == NetworkMode::Host;
+        if run.network == RunNetwork::Host && !allows_host {
+            return refused("network.host");
+        }
+        if run.insecure && !request.allowances.insecure {
+            return refused("security.insecure");
+        }
+        Ok(Self {
+            network: match run.network {
+                RunNetwork::Default => request.network.clone(),
+                RunNetwork::None => NetworkMode::None,
+                RunNetwork::Host => NetworkMode::Host,
+            },
+            privileged: run.insecure,
+        })
+    }
 }
 
 fn order(stage: &Stage<'_, '_>, run: &Run) -> Result<Order> {
@@ -151,6 +181,9 @@ fn inputs(stage: &Stage<'_, '_>, run: &Run, order: &Order, mounts: &Mounts) -> I
         "the network",
         &format!("{:?} {:?}", run.network, request.network),
     );
+    if run.insecure {
+        inputs.add("the security", "insecure");
+    }
     inputs.add("the hosts", &format!("{:?}", request.extra_hosts));
     if let Some(epoch) = stage.build.epoch {
         inputs.add("SOURCE_DATE_EPOCH", &epoch.to_string());
@@ -166,7 +199,7 @@ fn execute<'a>(
     stage: &Stage<'_, 'a>,
     order: Order,
     mounts: &Mounts,
-    network: NetworkMode,
+    confinement: Confinement,
 ) -> Result<Made<'a>> {
     let build = stage.build;
     emulation::check(&stage.config.platform, &images::host_platform())?;
@@ -182,7 +215,7 @@ fn execute<'a>(
     }
     let command = argv.join(" ");
     let mounted = mounts.make(stage, &documents)?;
-    let request = request(stage, argv, env, &mounted, network);
+    let request = request(stage, argv, env, &mounted, confinement);
     let shell = build.request.shell_on_failure.then(|| request.clone());
     let container = Container::create(build, stage.number, stage.layers.clone(), request)?;
     let stubs = mounted.missing_targets(build, &stage.layers)?;
@@ -212,7 +245,10 @@ fn request(
     argv: Vec<String>,
     env: Vec<String>,
     mounted: &Mounted,
-    network: NetworkMode,
+    Confinement {
+        network,
+        privileged,
+    }: Confinement,
 ) -> CreateRequest {
     let build = stage.build;
     let config = &stage.config.config;
@@ -230,6 +266,7 @@ fn request(
             ..ProcessSpec::default()
         },
         isolation: Isolation {
+            privileged,
             shm_bytes: build.request.shm_bytes,
             cgroup_parent: build.request.cgroup_parent.clone(),
             ..Isolation::default()

@@ -16,6 +16,7 @@ use crate::output;
 use crate::session::Sessions;
 use crate::solve::{Job, Prepared};
 use crate::vertex::Teller;
+use builder::Allowances;
 use bytes::Bytes;
 use engine::Engine;
 use http::HeaderMap;
@@ -59,6 +60,7 @@ pub(crate) struct State {
 pub(crate) struct Build {
     id: String,
     session: String,
+    allowances: Allowances,
     teller: Arc<Teller>,
     stop: watch::Sender<bool>,
     gateway: Mutex<Gateway>,
@@ -243,6 +245,7 @@ impl State {
         let build = Arc::new(Build {
             id: request.build.clone(),
             session: request.session.clone(),
+            allowances: allowances(request)?,
             teller: Arc::new(Teller::new()),
             stop: watch::Sender::new(false),
             gateway: Mutex::new(Gateway {
@@ -315,6 +318,7 @@ impl State {
             engine: self.engine.clone(),
             handle: Handle::current(),
             id: build.id.clone(),
+            allowances: build.allowances,
             session: Arc::new(self.sessions.get(&build.session).await?),
             teller: Arc::clone(&build.teller),
             stop: build.stop.subscribe(),
@@ -434,15 +438,13 @@ fn refuse(request: &SolveRequest) -> Result<(), Status> {
     if request.source_policy.is_some() {
         return unsupported("a policy of sources".to_owned());
     }
-    // What it allows is only allowed here where a Dockerfile asks for it.
-    let refused = request
-        .entitlements
-        .iter()
-        .find(|name| *name != "network.host");
-    match refused {
-        Some(name) => unsupported(format!("the entitlement {name}")),
-        None => Ok(()),
-    }
+    Ok(())
+}
+
+/// What a client lets a Dockerfile ask for.
+fn allowances(request: &SolveRequest) -> Result<Allowances, Status> {
+    let allowances = Allowances::read(request.entitlements.iter().map(String::as_str));
+    allowances.map_err(|error| crate::failure::status(&error, None))
 }
 
 /// The outputs; older clients have one in other fields.

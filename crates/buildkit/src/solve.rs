@@ -21,7 +21,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
 use builder::{
-    Context, Error, LayoutImage, NamedContext, OutputWish, Request, Result, STAGES_AT_ONCE_MAX,
+    Allowances, Context, Error, LayoutImage, NamedContext, OutputWish, Request, Result,
+    STAGES_AT_ONCE_MAX,
 };
 use engine::Engine;
 use engine::model::Limits;
@@ -52,6 +53,8 @@ pub(crate) struct Job {
     pub(crate) handle: Handle,
     /// What the client calls the build.
     pub(crate) id: String,
+    /// What the Dockerfile may ask for.
+    pub(crate) allowances: Allowances,
     pub(crate) session: Arc<Session>,
     pub(crate) teller: Arc<Teller>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -355,6 +358,7 @@ impl Job {
             index: attributes.index,
             attestations: attributes.attestations,
             network: attributes.network,
+            allowances: self.allowances,
             extra_hosts: attributes.extra_hosts,
             shm_bytes: attributes.shm_bytes,
             limits: Limits {

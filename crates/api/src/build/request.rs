@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::{
-    Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore, LayoutImage,
-    NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
+    Allowances, Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore,
+    LayoutImage, NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
 };
 use engine::Engine;
 use engine::images::registry::Credentials;
@@ -64,6 +64,7 @@ pub(crate) struct Wish {
     elsewhere: Elsewhere,
     attestations: Attestations,
     network: NetworkMode,
+    allowances: Allowances,
     extra_hosts: Vec<String>,
     shm_bytes: u64,
     limits: Limits,
@@ -153,6 +154,7 @@ impl Wish {
             },
             attestations,
             network: network(query.get("networkmode").unwrap_or_default()),
+            allowances: allowances(query)?,
             extra_hosts: extra_hosts(query)?,
             shm_bytes: match query.number::<u64>("shmsize")? {
                 None | Some(0) => wire::create::SHM_BYTES,
@@ -236,6 +238,7 @@ impl Wish {
             index: false,
             attestations: self.attestations,
             network: self.network,
+            allowances: self.allowances,
             extra_hosts: self.extra_hosts,
             shm_bytes: self.shm_bytes,
             limits: self.limits,
@@ -475,6 +478,11 @@ fn network(mode: &str) -> NetworkMode {
         }
         (name, _) => NetworkMode::Network(name.to_owned()),
     }
+}
+
+fn allowances(query: &Query) -> Result<Allowances, Error> {
+    let names: Vec<String> = json(query, "allow")?;
+    Allowances::read(names.iter().map(String::as_str)).map_err(|error| status(&error))
 }
 
 /// One parameter with all, separated by commas, or several.

@@ -84,6 +84,8 @@ pub struct Run {
     pub mounts: Vec<String>,
     /// Which network it has.
     pub network: RunNetwork,
+    /// It has everything the host has (`--security=insecure`).
+    pub insecure: bool,
 }
 
 /// `RUN --network`
@@ -239,13 +241,11 @@ fn run(arguments: &Arguments<'_>) -> Parsed<Run> {
         Some("host") => RunNetwork::Host,
         Some(other) => return Err(Wrong::at(0, format!("invalid network mode {other:?}"))),
     };
-    match arguments.value("security")?.as_deref() {
-        None | Some("sandbox") => {}
-        Some("insecure") => {
-            return Err(Wrong::at(0, "RUN --security=insecure is not supported"));
-        }
+    let insecure = match arguments.value("security")?.as_deref() {
+        None | Some("sandbox") => false,
+        Some("insecure") => true,
         Some(other) => return Err(Wrong::at(0, format!("invalid security mode {other:?}"))),
-    }
+    };
     let mounts = arguments.values("mount")?;
     for (text, offset) in &mounts {
         // With variables it is not what it will be.
@@ -259,6 +259,7 @@ fn run(arguments: &Arguments<'_>) -> Parsed<Run> {
     }
     Ok(Run {
         command,
+        insecure,
         documents: arguments.line.heredocs.clone(),
         mounts: mounts.into_iter().map(|(text, _)| text).collect(),
         network,

@@ -58,6 +58,10 @@ const WHAT: &[Flag] = &[
 ];
 const HOW: &[Flag] = &[
     Flag::list("add-host", "Host name for commands (host:address)"),
+    Flag::list(
+        "allow",
+        "What the Dockerfile may ask for (network.host, security.insecure)",
+    ),
     Flag::text("cgroup-parent", "Cgroup above those of commands"),
     Flag::bool(
         "debug-shell-on-failure",
@@ -145,7 +149,6 @@ const RESULT: &[Flag] = &[
 ];
 /// Docker's flags that have no counterpart here yet.
 const MISSING: &[Flag] = &[
-    Flag::list("allow", "Allow something privileged (not supported yet)"),
     Flag::bool("compress", "Compress the context (not supported yet)"),
     Flag::bool("squash", "Make one layer of all (not supported yet)"),
 ];
@@ -163,12 +166,7 @@ pub(crate) const BUILD: Command = Command {
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
     refuse(matches)?;
     let call = Call::read(matches)?;
-    let enters = matches.on("debug-shell-on-failure");
-    if enters && !(std::io::stdin().is_terminal() && stdio::is_terminal()) {
-        return Err(Error::msg(
-            "--debug-shell-on-failure needs a terminal: standard input and output are none",
-        ));
-    }
+    check_terminal(matches)?;
     let mut elsewhere = Elsewhere::read(matches)?;
     let show = show(matches)?;
     let named = Named::read(matches.list("build-context"))?;
@@ -258,6 +256,17 @@ impl Call {
     }
 }
 
+/// A shell is of no use without a terminal.
+fn check_terminal(matches: &Matches) -> Result<()> {
+    let is_terminal = std::io::stdin().is_terminal() && stdio::is_terminal();
+    match is_terminal || !matches.on("debug-shell-on-failure") {
+        true => Ok(()),
+        false => Err(Error::msg(
+            "--debug-shell-on-failure needs a terminal: standard input and output are none",
+        )),
+    }
+}
+
 /// The Dockerfile as it is called in messages.
 fn file_name(matches: &Matches) -> &str {
     let file = matches.get("file").filter(|file| !file.is_empty());
@@ -325,6 +334,7 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
             "nocachefilter",
             document(serde_json::json!(matches.list("no-cache-filter"))),
         )
+        .query("allow", document(serde_json::json!(matches.list("allow"))))
         .query("dockerfile", file_name(matches))
         .query("namedimages", document(serde_json::json!(named.images)))
         .query("namedlayouts", document(serde_json::json!(named.layouts)))
