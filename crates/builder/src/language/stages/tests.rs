@@ -271,6 +271,10 @@ fn mistakes_say_where_and_what() {
             "{text:?}: {error}"
         );
     }
+}
+
+#[test]
+fn words_that_are_nearly_right_are_guessed_and_files_have_limits() {
     let error = parse("D", b"FROM a\nENTRYPONT x").unwrap_err();
     assert_eq!(error.hint.as_deref(), Some("did you mean ENTRYPOINT?"));
     parse("D", b"FROM \xff").unwrap_err();
