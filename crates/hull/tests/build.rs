@@ -124,6 +124,23 @@ ENTRYPOINT ["cat"]
 CMD ["/out2"]
 "#;
 
+/// cron, for one, reads no table of times that has several names.
+#[test]
+fn a_file_of_a_context_has_one_name_in_the_image() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY a /one/\nCOPY a /two/\nCOPY . /all/\nRUN cat /all/sub/s >> /all/a\n",
+        &[("a", "A"), ("sub/s", "S")],
+    );
+    let names =
+        "for f in one/a two/a all/a all/sub/s; do busybox stat -c %h /$f; cat /$f; echo; done";
+    bench.build(&[]);
+    assert_eq!(bench.shell(names), "1\nA\n1\nA\n1\nAS\n1\nS");
+    bench.write("sub/s", "T");
+    bench.build(&[]);
+    assert_eq!(bench.shell(names), "1\nA\n1\nA\n1\nAT\n1\nT");
+    bench.assert_clean();
+}
+
 #[test]
 fn both_clients_build_the_same() {
     let bench = Bench::new(COMMON, &[("a.txt", "A"), ("sub/s", "S")]);

@@ -34,6 +34,20 @@ impl Read for Cut<'_> {
 }
 
 #[test]
+fn ext4_is_told_to_spread_what_is_made() {
+    let store = Store::new();
+    for name in ["tmp", "snapshots"] {
+        let directory = std::fs::File::open(store.directory.path().join(name)).unwrap();
+        // Other file systems have no such attribute.
+        if let Ok(flags) = rustix::fs::ioctl_getflags(&directory)
+            && rustix::fs::fstatfs(&directory).unwrap().f_type == 0xef53
+        {
+            assert!(flags.contains(rustix::fs::IFlags::TOPDIR), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_docker_archive_is_loaded_and_saved_again() {
     let store = Store::new();
     let (lower, upper) = (small_layer("a", b"lower"), small_layer("b", b"upper"));
