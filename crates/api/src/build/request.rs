@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::{
     Allowances, Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore,
-    LayoutImage, NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
+    Inquiry, LayoutImage, NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
 };
 use engine::Engine;
 use engine::images::registry::Credentials;
@@ -50,6 +50,8 @@ pub(crate) struct Wish {
     pub(crate) events: bool,
     /// The Dockerfile is to be checked, and nothing built.
     pub(crate) check: bool,
+    /// What is asked of it, and nothing built.
+    pub(crate) inquiry: Option<Inquiry>,
     pub(crate) tags: Vec<Reference>,
     dockerfile: String,
     /// Where the context is, if not in the body.
@@ -134,6 +136,7 @@ impl Wish {
             quiet: query.flag("q"),
             events: query.flag("events"),
             check: query.flag("check"),
+            inquiry: inquiry(query)?,
             tags: tags.map(|text| tag(text)).collect::<Result<_, _>>()?,
             dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
             remote: query.get("remote").map(str::to_owned),
@@ -477,6 +480,15 @@ fn network(mode: &str) -> NetworkMode {
             NetworkMode::Container(name.to_owned())
         }
         (name, _) => NetworkMode::Network(name.to_owned()),
+    }
+}
+
+fn inquiry(query: &Query) -> Result<Option<Inquiry>, Error> {
+    match query.get("call") {
+        None | Some("build") => Ok(None),
+        Some("targets") => Ok(Some(Inquiry::Targets)),
+        Some("outline") => Ok(Some(Inquiry::Outline)),
+        Some(other) => Err(Error::unsupported(&format!("call={other}"))),
     }
 }
 
