@@ -3,6 +3,7 @@
 mod agents;
 mod elsewhere;
 mod kit;
+mod parameters;
 mod prune;
 mod request;
 mod tell;
