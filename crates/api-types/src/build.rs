@@ -3,7 +3,8 @@
 //! `POST /build?events=1` answers with messages whose `id` is [`EVENT_ID`] and whose `aux` is a [`BuildEvent`], instead of the text
 //! of Docker's classic builder. With `layout=parts` the tar in the body has the context below [`PART_CONTEXT`], named contexts
 //! below [`PART_NAMED`]`<name>/`, caches below [`PART_CACHES`], the Dockerfile as [`PART_DOCKERFILE`], and as [`PART_IGNORE`] what was left out of the context.
-//! With `check=1` the Dockerfile is checked, and nothing built. With `shellonfailure=1` the client enters commands that fail
+//! With `check=1` the Dockerfile is checked, with `call=targets`
+//! and `call=outline` asked for what it has and takes ([`BuildEvent::Answered`]), and nothing built. With `shellonfailure=1` the client enters commands that fail
 //! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]).
 //! `allow=["network.host"]` is what a Dockerfile may ask for. [`HEADER_SECRETS`] has secrets. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
@@ -148,6 +149,13 @@ pub enum BuildEvent {
     Found(BuildFinding),
     /// Everything that was to be found has been told (`check=1`); nothing is built.
     Checked,
+    /// What was asked (`call=targets`, `call=outline`); nothing is built.
+    Answered {
+        /// For programs.
+        document: serde_json::Value,
+        /// For people.
+        text: String,
+    },
     /// Something that the user should know.
     Warning {
         /// A sentence.

@@ -3,6 +3,7 @@
 //! ```text
 //! language   text → instructions                    pure
 //! lint       what of those had better be written otherwise   pure
+//! inquiry    which targets there are, and what they take       pure
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
 //! shell      a step that has failed, to be looked at
@@ -36,6 +37,7 @@ mod destination;
 mod emulation;
 mod error;
 pub mod fetch;
+mod inquiry;
 mod layout;
 mod mounts;
 mod output;
@@ -58,6 +60,7 @@ pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use inquiry::{Answer, Inquiry, inquire};
 pub use layout::LayoutImage;
 pub use output::{
     ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish,

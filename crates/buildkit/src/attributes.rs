@@ -58,8 +58,8 @@ pub(crate) struct Attributes {
 pub(crate) enum Inquiry {
     /// What had better be written otherwise.
     Lint,
-    /// Which stages there are.
-    Targets,
+    /// What the builder knows of it.
+    Of(builder::Inquiry),
 }
 
 impl Default for Attributes {
@@ -197,7 +197,8 @@ impl Attributes {
             "requestid" => {
                 self.inquiry = Some(match value {
                     "frontend.lint" => Inquiry::Lint,
-                    "frontend.targets" => Inquiry::Targets,
+                    "frontend.targets" => Inquiry::Of(builder::Inquiry::Targets),
+                    "frontend.outline" => Inquiry::Of(builder::Inquiry::Outline),
                     other => return Err(unsupported(other)),
                 });
             }
@@ -326,7 +327,7 @@ mod tests {
                 "[{\"Type\":\"gha\"}]",
                 "the cache of type \"gha\"",
             ),
-            ("requestid", "frontend.outline", "frontend.outline"),
+            ("requestid", "frontend.other", "frontend.other"),
             ("build-arg:BUILDKIT_SYNTAX", "x", "frontend"),
             ("new", "", "the attribute new"),
             ("ulimit", "nofile", "ulimit"),

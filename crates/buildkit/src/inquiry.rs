@@ -1,11 +1,10 @@
-//! What a client asks of a Dockerfile and does not build: which rules it does not keep, which stages it has.
+//! What a client asks of a Dockerfile and does not build: which rules it does not keep, which stages it has, what they take.
 //!
-//! Source: moby/buildkit `frontend/subrequests/lint`, `frontend/subrequests/targets`: documents for programs, and texts for people.
+//! Source: moby/buildkit `frontend/subrequests`: documents for programs, and texts for people.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::Request;
-use builder::language::Dockerfile;
 use builder::lint::Finding;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -82,69 +81,14 @@ fn shown(name: &str, source: &str, finding: &Finding) -> String {
     text
 }
 
-/// The stages that can be built.
-pub(crate) fn targets(file: &Dockerfile) -> Answer {
-    let last = file.stages.len() - 1;
-    let stages = || file.stages.iter().enumerate();
-    let named = stages().filter(|(at, stage)| stage.from.name.is_some() || *at == last);
-    let named: Vec<(&str, bool, &str, u32)> = named
-        .map(|(at, stage)| {
-            let name = stage.from.name.as_deref().unwrap_or_default();
-            (
-                name,
-                at == last,
-                stage.from.image.as_str(),
-                stage.position.line,
-            )
-        })
-        .collect();
-    let targets = named.iter().map(|(name, default, base, line)| {
-        json!({
-            "name": name,
-            "default": default,
-            "base": base,
-            "location": { "ranges": [{ "start": { "line": line }, "end": { "line": line } }] },
-        })
-    });
-    let document = json!({ "targets": targets.collect::<Vec<_>>(), "sources": [] });
-    let words = named
-        .iter()
-        .map(|(name, default, ..)| match (*name, default) {
-            ("", _) => "(default)".to_owned(),
-            (name, true) => format!("{name} (default)"),
-            (name, false) => name.to_owned(),
-        });
-    let words: Vec<String> = words.collect();
-    let width = words
-        .iter()
-        .map(String::len)
-        .max()
-        .unwrap_or(0)
-        .max("TARGET".len());
-    let mut text = format!("{:width$} DESCRIPTION\n", "TARGET");
-    for word in words {
-        writeln!(text, "{word:width$} ").expect("a string takes everything");
-    }
-    answer(&document, text)
+/// What the builder answers.
+pub(crate) fn told(told: &builder::Answer) -> Answer {
+    answer(&told.document, told.text.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use builder::language::parse;
-
-    #[test]
-    fn targets_are_listed() {
-        let file = "FROM a AS one\nFROM b\nFROM one AS two\n";
-        let answer = targets(&parse("Dockerfile", file.as_bytes()).unwrap());
-        let text = String::from_utf8(answer["result.txt"].clone()).unwrap();
-        assert_eq!(
-            text,
-            "TARGET        DESCRIPTION\none           \ntwo (default) \n"
-        );
-        let document: Value = serde_json::from_slice(&answer["result.json"]).unwrap();
-        assert_eq!(document["targets"][1]["base"], "one");
-    }
 
     #[test]
     fn findings_are_shown_with_their_lines() {

@@ -194,16 +194,16 @@ impl Job {
         prepared: Prepared,
         inquiry: Inquiry,
     ) -> std::result::Result<Answer, Status> {
-        if inquiry == Inquiry::Targets {
-            return Ok(inquiry::targets(&prepared.file));
-        }
-        let checked = self
+        let answer = self
             .request(prepared, Vec::new(), Caches::default())
-            .and_then(|request| {
-                let found = builder::check(&self.engine, &request)?;
-                Ok(inquiry::lint(&request, &found))
+            .and_then(|request| match inquiry {
+                Inquiry::Lint => {
+                    let found = builder::check(&self.engine, &request)?;
+                    Ok(inquiry::lint(&request, &found))
+                }
+                Inquiry::Of(asked) => Ok(inquiry::told(&builder::inquire(&request, asked)?)),
             });
-        checked.map_err(|error| failure::status(&error, None))
+        answer.map_err(|error| failure::status(&error, None))
     }
 
     fn begin(&self, name: &str) -> Vertex {

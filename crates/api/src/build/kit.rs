@@ -1,7 +1,7 @@
 //! `POST /session` and `POST /grpc`: connections that go on as BuildKit's protocol, which is HTTP/2. And `POST /build?version=2`, by
 //! which clients without the gateway ask for the same: they tell the name of a session, and are told what Control.Status tells.
 
-use super::request::json;
+use super::parameters::json;
 use crate::distribution::peer;
 use crate::http::{Body, Error, Query, Reply, empty, stream};
 use crate::images::{failed, line};

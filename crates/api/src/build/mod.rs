@@ -3,6 +3,7 @@
 mod agents;
 mod elsewhere;
 mod kit;
+mod parameters;
 mod prune;
 mod request;
 mod tell;
@@ -18,7 +19,7 @@ use crate::server::Call;
 use crate::version::Version;
 use api_types as types;
 use builder::lint::Finding;
-use builder::{Built, Progress};
+use builder::{Answer, Built, Progress};
 use engine::Engine;
 use http::StatusCode;
 use request::{Surroundings, Wish};
@@ -96,6 +97,7 @@ impl Work {
         begun: oneshot::Sender<Option<Error>>,
     ) {
         let (quiet, events, check) = (self.wish.quiet, self.wish.events, self.wish.check);
+        let inquiry = self.wish.inquiry;
         let end = self.end;
         let tags: Vec<String> = self
             .wish
@@ -130,6 +132,15 @@ impl Work {
             false => Arc::new(Text::new(pieces.clone(), quiet)),
         };
         let say = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
+        if let Some(inquiry) = inquiry {
+            return match builder::inquire(&request, inquiry) {
+                Ok(Answer { document, text }) => say(&tell::event(&types::BuildEvent::Answered {
+                    document,
+                    text,
+                })),
+                Err(error) => say(&failure(&error)),
+            };
+        }
         if check {
             return match builder::check(&self.engine, &request) {
                 Ok(found) => tell_checked(&found, &say),

@@ -2,17 +2,18 @@
 
 use super::agents::{Awaited, WithAgents};
 use super::elsewhere::{CacheArchive, Elsewhere, Sent};
+use super::parameters::{
+    agents, allowances, credentials, extra_hosts, inline_cache, inquiry, json, limits, network,
+    secrets, shell_on_failure, tag,
+};
 use super::status;
-use crate::distribution::{BASE64_URL, known};
 use crate::http::{BodyReader, Error, Pieces, Query};
 use crate::wire;
 use api_types as types;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::{
-    Allowances, Attestations, CacheExport, CachePlace, CacheSource, CacheTarget, Context, Ignore,
-    LayoutImage, NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
+    Allowances, Attestations, CacheSource, CacheTarget, Context, Ignore, Inquiry, LayoutImage,
+    NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
 };
 use engine::Engine;
 use engine::images::registry::Credentials;
@@ -20,18 +21,13 @@ use engine::model::{Limits, NetworkMode};
 use http::HeaderMap;
 use oci::Reference;
 use oci::image::Platform;
-use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// Who the client is, by registry: base64 of JSON.
-const HEADER_CONFIG: &str = "X-Registry-Config";
 /// Files that a client is told of, of those that are the largest in an image.
 const LARGEST_MAX: usize = 100;
-/// Bytes of that header.
-const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
 const REFUSED: [(&str, &str, &[&str]); 4] = [
     ("squash", "squashing layers", &["0", "false"]),
@@ -40,9 +36,6 @@ const REFUSED: [(&str, &str, &[&str]); 4] = [
     ("isolation", "an isolation", &["default"]),
 ];
 
-/// The argument that asks for a cache in the image.
-const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
-
 /// What a client asks for.
 #[derive(Debug)]
 pub(crate) struct Wish {
@@ -50,6 +43,8 @@ pub(crate) struct Wish {
     pub(crate) events: bool,
     /// The Dockerfile is to be checked, and nothing built.
     pub(crate) check: bool,
+    /// What is asked of it, and nothing built.
+    pub(crate) inquiry: Option<Inquiry>,
     pub(crate) tags: Vec<Reference>,
     dockerfile: String,
     /// Where the context is, if not in the body.
@@ -134,6 +129,7 @@ impl Wish {
             quiet: query.flag("q"),
             events: query.flag("events"),
             check: query.flag("check"),
+            inquiry: inquiry(query)?,
             tags: tags.map(|text| tag(text)).collect::<Result<_, _>>()?,
             dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
             remote: query.get("remote").map(str::to_owned),
@@ -420,169 +416,10 @@ fn refuse(query: &Query) -> Result<(), Error> {
     Ok(())
 }
 
-fn tag(text: &str) -> Result<Reference, Error> {
-    let bad = |what: String| {
-        Error::bad_request(format!(
-            "invalid argument {text:?} for \"-t, --tag\" flag: {what}"
-        ))
-    };
-    let reference: Reference = text
-        .parse()
-        .map_err(|error: oci::reference::ReferenceError| bad(error.to_string()))?;
-    match reference.digest() {
-        Some(_) => Err(bad(
-            "refusing to create a tag with a digest reference".to_owned()
-        )),
-        None => Ok(reference.to_target()),
-    }
-}
-
 /// Both lists, one behind the other.
 fn chain<T>(mut first: Vec<T>, then: Vec<T>) -> Vec<T> {
     first.extend(then);
     first
-}
-
-/// The cache that the image gets, where an argument asks for one: as by BuildKit's protocol, it is for the builder alone.
-fn inline_cache(
-    arguments: &mut BTreeMap<String, Option<String>>,
-) -> Result<Vec<CacheTarget>, Error> {
-    let asked = arguments.remove(INLINE_CACHE).flatten();
-    if !matches!(asked.as_deref(), Some("1" | "true")) {
-        return Ok(Vec::new());
-    }
-    let options = CacheExport::read("inline", &BTreeMap::new());
-    Ok(vec![CacheTarget {
-        place: CachePlace::Inline,
-        options: options.map_err(|error| status(&error))?,
-    }])
-}
-
-/// A parameter that is JSON; absent or null is the default.
-pub(super) fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
-    let Some(text) = query.get(name) else {
-        return Ok(T::default());
-    };
-    let value: Option<T> = api_types::from_slice(text.as_bytes())
-        .map_err(|error| Error::bad_request(format!("bad parameter {name}: {error}")))?;
-    Ok(value.unwrap_or_default())
-}
-
-fn network(mode: &str) -> NetworkMode {
-    match (mode, mode.split_once(':')) {
-        ("" | "default" | "bridge", _) => NetworkMode::Bridge,
-        ("none", _) => NetworkMode::None,
-        ("host", _) => NetworkMode::Host,
-        (_, Some(("container", name))) if !name.is_empty() => {
-            NetworkMode::Container(name.to_owned())
-        }
-        (name, _) => NetworkMode::Network(name.to_owned()),
-    }
-}
-
-fn allowances(query: &Query) -> Result<Allowances, Error> {
-    let names: Vec<String> = json(query, "allow")?;
-    Allowances::read(names.iter().map(String::as_str)).map_err(|error| status(&error))
-}
-
-/// One parameter with all, separated by commas, or several.
-fn extra_hosts(query: &Query) -> Result<Vec<String>, Error> {
-    let all = query
-        .all("extrahosts")
-        .iter()
-        .flat_map(|text| text.split(','));
-    let hosts: Vec<String> = all
-        .filter(|host| !host.is_empty())
-        .map(str::to_owned)
-        .collect();
-    match hosts.iter().find(|host| !host.contains([':', '='])) {
-        Some(bad) => Err(Error::bad_request(format!(
-            "bad format for add-host: {bad:?}"
-        ))),
-        None => Ok(hosts
-            .iter()
-            .map(|host| host.replacen('=', ":", 1))
-            .collect()),
-    }
-}
-
-/// Whether commands that fail are to be entered, which the classic text has no word for.
-fn shell_on_failure(query: &Query) -> Result<bool, Error> {
-    match (query.flag("shellonfailure"), query.flag("events")) {
-        (true, false) => Err(Error::bad_request(
-            "shellonfailure is for clients that take events",
-        )),
-        (wanted, _) => Ok(wanted),
-    }
-}
-
-/// The names of SSH agents, of which the classic text cannot tell that they are needed.
-fn agents(query: &Query) -> Result<BTreeSet<String>, Error> {
-    let agents: BTreeSet<String> = json(query, "agents")?;
-    match query.flag("events") || agents.is_empty() {
-        true => Ok(agents),
-        false => Err(Error::bad_request(
-            "agents are for clients that take events",
-        )),
-    }
-}
-
-fn limits(query: &Query) -> Result<Limits, Error> {
-    let number = |name: &str| Ok::<_, Error>(query.number::<i64>(name)?.unwrap_or(0));
-    let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    wire::create::limits(&types::Resources {
-        memory: number("memory")?,
-        memory_swap: number("memswap")?,
-        cpu_shares: number("cpushares")?,
-        cpu_period: number("cpuperiod")?,
-        cpu_quota: number("cpuquota")?,
-        cpuset_cpus: text("cpusetcpus"),
-        cpuset_mems: text("cpusetmems"),
-        ulimits: Some(json(query, "ulimits")?),
-        ..types::Resources::default()
-    })
-}
-
-fn secrets(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let name = types::HEADER_SECRETS;
-    let bad = |what: String| Error::bad_request(format!("{name}: {what}"));
-    let Some(value) = headers.get(name) else {
-        return Ok(BTreeMap::new());
-    };
-    if value.len() > types::SECRETS_BYTES_MAX {
-        return Err(bad(format!("more than {} bytes", types::SECRETS_BYTES_MAX)));
-    }
-    let document = BASE64
-        .decode(value)
-        .map_err(|error| bad(error.to_string()))?;
-    let encoded: BTreeMap<String, String> =
-        api_types::from_slice(&document).map_err(|error| bad(error.to_string()))?;
-    let decode = |(id, text): (String, String)| {
-        let content = BASE64
-            .decode(text)
-            .map_err(|error| bad(error.to_string()))?;
-        Ok((id, content))
-    };
-    encoded.into_iter().map(decode).collect()
-}
-
-fn credentials(headers: &HeaderMap) -> Result<BTreeMap<String, Credentials>, Error> {
-    let bad = |what: String| Error::bad_request(format!("{HEADER_CONFIG}: {what}"));
-    let Some(value) = headers.get(HEADER_CONFIG).filter(|value| !value.is_empty()) else {
-        return Ok(BTreeMap::new());
-    };
-    if value.len() > CONFIG_BYTES_MAX {
-        return Err(bad(format!("more than {CONFIG_BYTES_MAX} bytes")));
-    }
-    let document = BASE64_URL
-        .decode(value)
-        .map_err(|error| bad(error.to_string()))?;
-    let by_address: Option<BTreeMap<String, types::AuthConfig>> =
-        api_types::from_slice(&document).map_err(|error| bad(error.to_string()))?;
-    let by_address = by_address.unwrap_or_default().into_iter();
-    Ok(by_address
-        .map(|(address, auth)| (crate::distribution::registry_domain(&address), known(auth)))
-        .collect())
 }
 
 #[cfg(test)]

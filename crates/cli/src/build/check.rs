@@ -1,4 +1,4 @@
-//! What checks of a Dockerfile have found, as `docker build --check` shows it.
+//! What checks of a Dockerfile have found, and what else is asked of it, as `docker build --check` and `--call` show it.
 
 use crate::error::{Error, Result};
 use crate::output;
@@ -49,6 +49,20 @@ pub(crate) async fn show(
         true => Ok(()),
         false => Err(Error::Exit(FOUND)),
     }
+}
+
+/// Prints what an engine answers to something else that was asked.
+pub(crate) async fn show_answer(mut messages: JsonLines<JsonMessage>, form: Form) -> Result<()> {
+    while let Some(message) = messages.next().await? {
+        if let Some((_, BuildEvent::Answered { document, text })) = super::display::event(message)?
+        {
+            return match form {
+                Form::Text => output::print(&text),
+                Form::Json => output::line(&format!("{document:#}")),
+            };
+        }
+    }
+    Err(Error::msg("the engine did not answer"))
 }
 
 fn in_words(found: &[BuildFinding], file: &str, text: &str) -> String {

@@ -39,7 +39,7 @@ const WHAT: &[Flag] = &[
     .short('f'),
     Flag::text(
         "call",
-        "What to do: build, or check (check,format=json) the Dockerfile alone",
+        "What to do: build; or without that check, list targets or outline (outline,format=json)",
     )
     .default("build"),
     Flag::bool("check", "Check the Dockerfile alone, as --call check does"),
@@ -186,8 +186,8 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "the engine does not build in a way that this client knows: it is another engine than hull's",
         ));
     }
-    if let Call::Check(form) = call {
-        return check(session, request, matches, named, form).await;
+    if !matches!(call, Call::Build) {
+        return ask(session, request, matches, named, call).await;
     }
     let source = source(matches, named, std::mem::take(&mut elsewhere.caches))?;
     let agents = Agents::read(matches.list("ssh"))?;
@@ -232,6 +232,8 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
 enum Call {
     Build,
     Check(check::Form),
+    /// What the engine knows by that name.
+    Ask(&'static str, check::Form),
 }
 
 impl Call {
@@ -249,8 +251,10 @@ impl Call {
         match what {
             "" | "build" => Ok(Self::Build),
             "check" | "lint" => Ok(Self::Check(form)),
+            "targets" => Ok(Self::Ask("targets", form)),
+            "outline" => Ok(Self::Ask("outline", form)),
             other => Err(Error::msg(format!(
-                "--call {other} is not supported yet: it is build or check"
+                "--call {other} is not supported: it is build, check, targets or outline"
             ))),
         }
     }
@@ -472,13 +476,13 @@ async fn send(
     failure.or(result)
 }
 
-/// Has the Dockerfile checked; no files are sent for that.
-async fn check(
+/// Has the Dockerfile checked, or asks something of it; no files are sent for that.
+async fn ask(
     session: &Session,
     request: Request,
     matches: &Matches,
     named: Named,
-    form: check::Form,
+    call: Call,
 ) -> Result<()> {
     let mut source = source(matches, named, Vec::new())?;
     let mut text = String::new();
@@ -487,8 +491,17 @@ async fn check(
         parts.named = Named::default();
         text = String::from_utf8_lossy(parts.dockerfile()).into_owned();
     }
-    let response = send(session, request.query("check", "1"), source, "").await?;
-    check::show(response.lines(), form, file_name(matches), &text).await
+    match call {
+        Call::Build => Ok(()),
+        Call::Check(form) => {
+            let response = send(session, request.query("check", "1"), source, "").await?;
+            check::show(response.lines(), form, file_name(matches), &text).await
+        }
+        Call::Ask(what, form) => {
+            let response = send(session, request.query("call", what), source, "").await?;
+            check::show_answer(response.lines(), form).await
+        }
+    }
 }
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ impl Plain {
         match event {
             BuildEvent::Planned { .. }
             | BuildEvent::Checked
+            | BuildEvent::Answered { .. }
             | BuildEvent::Output { .. }
             | BuildEvent::Shell { .. }
             | BuildEvent::Agent { .. }

@@ -201,6 +201,7 @@ impl Screen {
             | BuildEvent::Shell { .. }
             | BuildEvent::Agent { .. }
             | BuildEvent::Checked
+            | BuildEvent::Answered { .. }
             | BuildEvent::Piece { .. } => {}
         }
     }

@@ -246,12 +246,7 @@ fn mistakes_say_where_and_what() {
             "unsupported mount type",
         ),
         ("FROM a\nRUN --network=foo a", 2, 1, "invalid network mode"),
-        (
-            "FROM a\nRUN --security=foo a",
-            2,
-            1,
-            "invalid security mode",
-        ),
+        ("FROM a\nRUN --security=foo a", 2, 1, "security mode"),
         ("FROM a\nSTOPSIGNAL a b", 2, 12, "exactly one"),
         ("FROM a\nVOLUME [\"\"]", 2, 8, "empty string"),
         ("FROM a\nRUN <<E\nx", 2, 1, "unterminated heredoc"),
