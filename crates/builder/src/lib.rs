@@ -36,6 +36,7 @@ mod destination;
 mod emulation;
 mod error;
 pub mod fetch;
+mod history;
 mod layout;
 mod mounts;
 mod output;
