@@ -17,7 +17,25 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// In a network of its own.
     pub(crate) fn start(root: &Path, place: &Path) -> Result<Self> {
+        let script = "ip link set lo up && exec \"$0\" \"$@\"";
+        Self::start_by(&["unshare", "--net", "sh", "-c", script], &[], root, place)
+    }
+
+    /// In the network of this process, with a bridge of its own, which goes with it.
+    pub(crate) fn start_in_this_network(root: &Path, place: &Path, bridge: &str) -> Result<Self> {
+        // The bridge outlives an engine, so that its containers do not notice.
+        let script = "\"$@\" & trap 'kill -TERM $!' TERM; wait $!; code=$?; wait $!; ip link delete \"$0\"; exit $code";
+        Self::start_by(
+            &["sh", "-c", script, bridge],
+            &["--bridge", bridge],
+            root,
+            place,
+        )
+    }
+
+    fn start_by(front: &[&str], flags: &[&str], root: &Path, place: &Path) -> Result<Self> {
         // As the tests build it.
         shell::run("cargo", &["build", "--workspace"])?;
         let program = crate::conformance::debug_binary(root, "hull")?
@@ -32,12 +50,13 @@ impl Engine {
                     .map_err(|error| format!("{}: {error}", old.display()))?;
             }
         }
-        let script = "ip link set lo up && exec \"$0\" \"$@\"";
         let log = place.join("engine.log");
         let log =
             std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        let process = Command::new("unshare")
-            .args(["--net", "sh", "-c", script, &program, "daemon"])
+        let process = Command::new(front[0])
+            .args(&front[1..])
+            .args([&program, "daemon"])
+            .args(flags)
             .args([
                 "--data-root",
                 &path(place, "data"),
@@ -65,6 +84,11 @@ impl Engine {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(engine)
+    }
+
+    /// The engine's binary, which is its client, too.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
     }
 
     /// Whether a command of the client succeeds, and what it prints.

@@ -1,10 +1,11 @@
-//! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | testcontainers | vm-test | ci | bench | soak | conformance | conformance-registry`.
+//! The project's own tasks: `cargo xtask tidy | test | docker-py | compose | dockerfiles | testcontainers | vm-test | ci | bench | soak | conformance | conformance-registry`.
 
 mod bench;
 mod buildx;
 mod compose;
 mod conformance;
 mod docker_py;
+mod dockerfiles;
 mod elf;
 mod engine;
 mod http;
@@ -29,6 +30,8 @@ cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
 cargo xtask docker-py
                     the integration tests of docker's library for Python against the engine (as root)
 cargo xtask compose a project of six services by the Compose plugin against the engine (as root)
+cargo xtask dockerfiles [NAME,…]
+                    Dockerfiles built by this engine and by Docker's, and compared (as root)
 cargo xtask testcontainers
                     PostgreSQL and Redis by Testcontainers for Python against the engine (as root)
 cargo xtask ci      formatting, clippy, tidy, tests, docker-py, and a static release build
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         "vm-test" => vm::run(&root(), &arguments),
         "vm-guest" => vm::guest::run(&arguments),
         "compose" => compose::run(&root()),
+        "dockerfiles" => dockerfiles::run(&root(), &arguments),
         "docker-py" => docker_py::run(&root()),
         "ci" => ci(),
         "bench" => bench::run(&root()),

@@ -6,7 +6,7 @@
 //! With `check=1` the Dockerfile is checked, with `call=targets`
 //! and `call=outline` asked for what it has and takes ([`BuildEvent::Answered`]), and nothing built. With `shellonfailure=1` the client enters commands that fail
 //! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]).
-//! `allow=["network.host"]` is what a Dockerfile may ask for. [`HEADER_SECRETS`] has secrets. Engines that know all
+//! `allow=["network.host"]` is what a Dockerfile may ask for. Each [`HEADER_SECRET`] has a secret. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
 use serde::{Deserialize, Serialize};
@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 pub const EVENT_ID: &str = "hull.build";
 /// Of `/version`: that builds can be asked for events, and take parts and secrets.
 pub const COMPONENT_DETAIL: &str = "BuildEvents";
-/// Base64 of a JSON object: secrets by ID, each in base64.
-pub const HEADER_SECRETS: &str = "X-Hull-Build-Secrets";
-/// Bytes of that header.
-pub const SECRETS_BYTES_MAX: usize = 256 << 10;
+/// A secret, in a header of its own: the ID and the content, each in base64, with a colon between.
+pub const HEADER_SECRET: &str = "X-Hull-Build-Secret";
+/// Bytes of those headers together. A secret of 500 KiB fits, which is as much as BuildKit takes.
+pub const SECRETS_BYTES_MAX: usize = 700 << 10;
 /// The Dockerfile in a body of parts.
 pub const PART_DOCKERFILE: &str = "Dockerfile";
 /// The context in a body of parts.

@@ -46,7 +46,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(300);
 
 /// Bytes of a request's head, and of a connection that are read ahead.
-const BUFFER_BYTES: usize = 512 << 10;
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// How long to wait after a connection could not be accepted: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,6 +1,7 @@
 //! Instructions that only change the configuration of the image. Pure.
 
 use crate::error::{Error, Result};
+use crate::history;
 use crate::language::{Command, Health, HealthTest, Instruction, Pair};
 use crate::scope::Scope;
 use images::changes;
@@ -34,8 +35,11 @@ pub(crate) fn apply(
         Instruction::Cmd(command) => {
             let words = argv(config, command);
             *cmd_set = true;
-            config.cmd = Some(words.clone());
-            format!("CMD {}", json(&words))
+            // Docker's builder says so of every command that it sets, whatever its form.
+            config.args_escaped = true;
+            let told = format!("CMD {}", history::quoted(&words));
+            config.cmd = Some(words);
+            told
         }
         Instruction::Entrypoint(command) => {
             let words = argv(config, command);
@@ -43,16 +47,11 @@ pub(crate) fn apply(
             if !*cmd_set {
                 config.cmd = None;
             }
-            config.entrypoint = Some(words.clone());
-            format!("ENTRYPOINT {}", json(&words))
+            let told = format!("ENTRYPOINT {}", history::quoted(&words));
+            config.entrypoint = Some(words);
+            told
         }
-        Instruction::Expose(words) => {
-            let ports = scope.words(&words.join(" "), &env)?;
-            for port in &ports {
-                changes::expose(&mut config.exposed_ports, port).map_err(Error::Invalid)?;
-            }
-            format!("EXPOSE [{}]", ports.join(" "))
-        }
+        Instruction::Expose(words) => expose(config, &scope.words(&words.join(" "), &env)?)?,
         Instruction::Volume(words) => {
             let volumes = words
                 .iter()
@@ -72,19 +71,25 @@ pub(crate) fn apply(
             config.shell.clone_from(words);
             format!("SHELL [{}]", words.join(" "))
         }
-        Instruction::Onbuild(text) => {
-            config.on_build.push(text.clone());
-            format!("ONBUILD {text}")
-        }
         Instruction::Healthcheck(health) => {
             let check = healthcheck(health);
-            let told = format!("HEALTHCHECK {}", json(&check.test));
+            let told = history::healthcheck(&check);
             config.healthcheck = Some(check);
             told
         }
         _ => return Ok(None),
     };
     Ok(Some(told))
+}
+
+fn expose(config: &mut Config, words: &[String]) -> Result<String> {
+    let mut ports = Vec::new();
+    for word in words {
+        ports.extend(changes::ports(word).map_err(Error::Invalid)?);
+    }
+    let told = format!("EXPOSE [{}]", ports.join(" "));
+    config.exposed_ports.extend(ports);
+    Ok(told)
 }
 
 fn volume(config: &mut Config, volumes: Vec<String>) -> Result<String> {
@@ -145,10 +150,6 @@ fn joined(pairs: &[(String, String)]) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     pairs.join(" ")
-}
-
-fn json(words: &[String]) -> String {
-    serde_json::to_string(words).expect("strings are JSON")
 }
 
 fn healthcheck(health: &Health) -> Healthcheck {
@@ -212,8 +213,11 @@ mod tests {
     #[test]
     fn the_rest_is_set() {
         let text = "EXPOSE 80 90-91/udp\nUSER $arg\nVOLUME /$arg\nSTOPSIGNAL SIGINT\n\
-                    HEALTHCHECK --retries=2 CMD x\nONBUILD RUN $y";
-        let (config, _) = configured(text).unwrap();
+                    HEALTHCHECK --retries=2 CMD x\nCMD a \"b\"";
+        let (config, told) = configured(text).unwrap();
+        assert_eq!(told[0], "EXPOSE [80/tcp 90/udp 91/udp]");
+        assert_eq!(told[5], r#"CMD ["/bin/sh" "-c" "a \"b\""]"#);
+        assert!(config.args_escaped);
         assert_eq!(config.exposed_ports.len(), 3);
         assert_eq!(
             (config.user.as_str(), config.stop_signal.as_str()),
@@ -221,7 +225,6 @@ mod tests {
         );
         assert!(config.volumes.contains("/value"));
         assert_eq!(config.healthcheck.unwrap().test, ["CMD-SHELL", "x"]);
-        assert_eq!(config.on_build, ["RUN $y"]);
         for bad in ["EXPOSE x", "VOLUME $none", "STOPSIGNAL foo", "ENV $none=1"] {
             configured(bad).unwrap_err();
         }

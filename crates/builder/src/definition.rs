@@ -34,7 +34,13 @@ impl Definition {
     pub(crate) fn read(request: &Request, platform: &Platform) -> Result<Self> {
         let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
         let platform = platform.clone();
-        let known = platform_args(&platform, &images::host_platform());
+        let mut known = platform_args(&platform, &images::host_platform());
+        let last = file.stages.last().and_then(|stage| stage.from.name.clone());
+        let target = request.target.clone().or(last);
+        known.insert(
+            "TARGETSTAGE".to_owned(),
+            target.unwrap_or_else(|| "default".to_owned()),
+        );
         let global = Scope::global(&file, &request.build_args, &known)?;
         Ok(Self {
             bases: bases(&file, &global)?,

@@ -37,6 +37,7 @@ mod destination;
 mod emulation;
 mod error;
 pub mod fetch;
+mod history;
 mod inquiry;
 mod layout;
 mod mounts;

@@ -107,7 +107,7 @@ fn order(stage: &Stage<'_, '_>, run: &Run) -> Result<Order> {
                     path: path.clone(),
                     body,
                 });
-                vec![path]
+                argv(config, &Command::Shell(path))
             } else {
                 argv(config, &Command::Shell(body))
             }
@@ -144,13 +144,12 @@ fn with_documents(text: &str, documents: &[Heredoc]) -> String {
     whole
 }
 
-/// The command in the history, with the arguments that it saw.
+/// The command in the history, with the declared arguments as it saw them.
 fn told(stage: &Stage<'_, '_>, order: &Order) -> String {
-    let args: Vec<String> = stage
-        .scope
-        .args()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let env = &stage.config.config.env;
+    let value = |name| stage.scope.get(name, env).unwrap_or_default();
+    let args = stage.scope.declared();
+    let args: Vec<String> = args.map(|name| format!("{name}={}", value(name))).collect();
     let args = match args.as_slice() {
         [] => String::new(),
         args => format!("|{} {} ", args.len(), args.join(" ")),
@@ -446,12 +445,33 @@ impl<'s, 'a> Container<'s, 'a> {
     }
 }
 
+impl Container<'_, '_> {
+    /// Gives back the room of what the command has written: on a full disk, nothing can be recorded before that.
+    fn discard(&self) {
+        // Where there is no layer, there is nothing to give back; where it stays, the removal says so.
+        if let Ok(snapshot) = self.build.engine.writable_layer(&self.id) {
+            for entry in std::fs::read_dir(&snapshot.upper)
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let path = entry.path();
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+            }
+        }
+    }
+}
+
 impl Drop for Container<'_, '_> {
     fn drop(&mut self) {
-        let removed = self
-            .build
-            .handle
-            .block_on(self.build.engine.remove(&self.id, true, true));
+        let remove = || {
+            let removed = self.build.engine.remove(&self.id, true, true);
+            self.build.handle.block_on(removed)
+        };
+        let removed = remove().or_else(|_| {
+            self.discard();
+            remove()
+        });
         if let Err(error) = removed {
             tracing::error!(
                 container = self.id,

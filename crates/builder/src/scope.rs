@@ -75,9 +75,17 @@ impl Scope {
         { self.args.iter() }.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
     }
 
+    /// The declared arguments in their order.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = &str> {
+        self.args.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Declares an argument, or gives one that is declared another value.
     pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
-        self.args.retain(|(known, _)| known != name);
-        self.args.push((name.to_owned(), value));
+        match self.args.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value,
+            None => self.args.push((name.to_owned(), value)),
+        }
     }
 
     /// Declares arguments as ARG does: what the client gives counts, then the default, then what is known beforehand.

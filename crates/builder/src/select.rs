@@ -5,17 +5,23 @@ use images::copy::{self, Found, Want};
 use images::tar::Kind;
 use patterns::{Ignore, Pattern};
 use rustix::fs::{Dir, Mode, OFlags};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use sys::root::Root;
 
 /// Paths that one pattern may match.
 const MATCHES_MAX: usize = 1 << 20;
+/// Links that are followed at the end of a path, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
 
 /// One source, with all that is in it.
 #[derive(Debug)]
 pub(crate) struct Selected {
     /// Its path in its tree.
     pub(crate) source: PathBuf,
+    /// The same, or what a link there leads to.
+    pub(crate) real: PathBuf,
     /// It is a directory: what is in it is meant.
     pub(crate) is_directory: bool,
     /// The source itself first, if it is wanted.
@@ -45,7 +51,7 @@ pub(crate) fn select(
     let mut wild = false;
     for word in words {
         let (pivot, clean) = pivot(word);
-        let paths = match clean.contains(['*', '?', '[', '\\']) {
+        let paths = match is_pattern(&clean) {
             false => vec![clean.clone()],
             true => {
                 wild = true;
@@ -114,11 +120,35 @@ fn source(
         return Ok(None);
     }
     Ok(Some(Selected {
+        real: followed(root, &start)?,
         source: start,
         is_directory,
         found,
         kept,
     }))
+}
+
+/// Where the link at the end of a path leads, and the link there.
+fn followed(root: &Root, path: &Path) -> Result<PathBuf> {
+    let doing = || format!("follow {path:?}");
+    let mut at = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if at.parent().is_none() {
+            return Ok(at);
+        }
+        let (parent, name) = root.parent(&at).doing(doing)?;
+        match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
+            // An absolute one begins at the root of the tree.
+            Ok(target) => at = at.with_file_name(OsStr::from_bytes(target.as_bytes())),
+            Err(rustix::io::Errno::INVAL) => return Ok(at),
+            Err(error) => return Err(std::io::Error::from(error)).doing(doing),
+        }
+        // Its last name is one, and neither `..` nor nothing.
+        if at.file_name().is_none() {
+            return Ok(at);
+        }
+    }
+    Err(std::io::Error::from(rustix::io::Errno::LOOP)).doing(doing)
 }
 
 fn not_found(word: &str) -> Error {
@@ -128,17 +158,25 @@ fn not_found(word: &str) -> Error {
     ))
 }
 
-/// The paths that a pattern matches, ordered.
+/// Whether a path has a wildcard; without one, backslashes are part of names.
+fn is_pattern(path: &str) -> bool {
+    let mut rest = path.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => drop(rest.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The paths that a pattern matches, ordered. There may be none: `COPY package.json yarn.lock* ./` takes what there is.
 fn matches(root: &Root, pattern: &str, double_star: bool) -> Result<Vec<String>> {
     let malformed = || Error::Invalid(format!("{pattern:?} is a malformed pattern"));
     let parsed = Pattern::new(pattern, double_star).ok_or_else(malformed)?;
     let mut matched = Vec::new();
     descend(root, &parsed, "", &mut matched)?;
-    if matched.is_empty() {
-        return Err(Error::NotFound(format!(
-            "COPY failed: no source files were specified: nothing matches {pattern:?}"
-        )));
-    }
     Ok(matched)
 }
 
@@ -239,11 +277,9 @@ mod tests {
             plain.sources[0].kept.as_deref(),
             Some(Path::new("a/b/3.txt"))
         );
-        for missing in ["none", "*.none"] {
-            assert!(matches!(
-                select(&[missing], &[], false),
-                Err(Error::NotFound(_))
-            ));
-        }
+        let missing = select(&["none"], &[], false);
+        assert!(matches!(missing, Err(Error::NotFound(_))));
+        assert!(paths(&select(&["*.none"], &[], false).unwrap()).is_empty());
+        assert!(is_pattern("a\\\\*") && !is_pattern("a\\*b\\\\"));
     }
 }

@@ -4,7 +4,7 @@ use crate::build::Build;
 use crate::cache::{self, Inputs};
 use crate::config;
 use crate::error::{Doing, Error, Result};
-use crate::language::{self, Instruction, Position, Step};
+use crate::language::{self, ArgDeclaration, Instruction, Position, Step};
 use crate::plan::{Origin, origin};
 use crate::progress::{Event, StepNumber};
 use crate::run;
@@ -164,6 +164,7 @@ impl<'b, 'a> Stage<'b, 'a> {
         }
         if name == "scratch" && !build.request.contexts.contains_key(name) {
             self.config.platform = platform.unwrap_or_else(|| build.definition.platform.clone());
+            "/".clone_into(&mut self.config.config.working_dir);
             build.tell(&Event::Based {
                 step: self.number,
                 image: None,
@@ -240,12 +241,15 @@ impl<'b, 'a> Stage<'b, 'a> {
                 known.extend(global.map(|(name, value)| (name.to_owned(), value.to_owned())));
                 let given = &self.build.request.build_args;
                 self.scope.declare_all(declarations, &env, given, &known)?;
-                let told = step
-                    .text
-                    .split_once(char::is_whitespace)
-                    .map_or("", |(_, rest)| rest);
-                self.tell_history(format!("ARG {told}"), true);
+                let told = declarations.iter().map(|ArgDeclaration { name, .. }| {
+                    let value = self.scope.get(name, &[]);
+                    value.map_or(name.clone(), |value| format!("{name}={value}"))
+                });
+                let told: Vec<String> = told.collect();
+                self.tell_history(format!("ARG {}", told.join(" ")), true);
             }
+            // What it is for becomes a step of its own where it is done.
+            Instruction::Onbuild(text) => self.config.config.on_build.push(text.clone()),
             Instruction::Maintainer(name) => {
                 self.config.author.clone_from(name);
                 self.tell_history(format!("MAINTAINER {name}"), true);
@@ -265,7 +269,7 @@ impl<'b, 'a> Stage<'b, 'a> {
         self.config.history.push(History {
             created: Some(self.time.clone()),
             created_by,
-            author: self.config.author.clone(),
+            author: String::new(),
             comment: COMMENT.to_owned(),
             empty_layer,
         });
@@ -423,7 +427,13 @@ impl<'b, 'a> Stage<'b, 'a> {
             ..Entry::new("", Kind::Directory, 0o755)
         };
         let doing = || format!("make the directory {path:?}");
-        copy.put_bytes(&[], path, &entry).doing(doing)?;
+        // The directories on the way are the user's, too.
+        let on_the_way: Vec<&Path> = path.ancestors().collect();
+        for path in on_the_way.into_iter().rev() {
+            if view.root.resolve(path).is_err() {
+                copy.put_bytes(&[], path, &entry).doing(doing)?;
+            }
+        }
         let rest = copy.rest();
         let times = self.build.epoch.unwrap_or_else(|| self.time_s());
         let made = view.into_layer(rest, times);

@@ -13,7 +13,7 @@ use crate::select::{Selected, Selection, select};
 use crate::stage::{LayerStep, Made, Stage};
 use images::archive::{self, ExtractOptions};
 use images::changes;
-use images::copy::{self, Copy, Found};
+use images::copy::{self, Copy, Found, Want};
 use images::tar::{Entry, Kind, Time};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -22,6 +22,8 @@ use sys::root::Root;
 
 /// The mode of files that are written in the Dockerfile.
 const DOCUMENT_MODE: u32 = 0o644;
+/// The mode of directories that are made for a target.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// Files that are hashed before a build looks whether it is to end.
 const FILES_AT_ONCE: usize = 4096;
@@ -29,6 +31,8 @@ const FILES_AT_ONCE: usize = 4096;
 /// The instruction with its variables replaced.
 struct Order {
     target: String,
+    /// The target as it is written.
+    written: String,
     sources: Vec<String>,
     documents: Vec<(String, String)>,
     chown: Option<String>,
@@ -36,8 +40,24 @@ struct Order {
     excludes: Vec<String>,
     parents: bool,
     link: bool,
+    /// The mode as it is written.
+    chmod_text: Option<String>,
     /// Files keep their owners.
     keeps_owner: bool,
+}
+
+impl Order {
+    /// As it is in the history, which names what is done and not where it comes from.
+    fn told(&self, verb: &str) -> String {
+        let mut words = vec![verb.to_owned()];
+        words.extend(self.parents.then(|| "--parents".to_owned()));
+        words.extend(self.chown.iter().map(|owner| format!("--chown={owner}")));
+        words.extend(self.chmod_text.iter().map(|mode| format!("--chmod={mode}")));
+        words.extend(self.sources.iter().cloned());
+        words.extend(self.documents.iter().map(|(name, _)| format!("<<{name}")));
+        words.extend([self.written.clone(), "# buildkit".to_owned()]);
+        words.join(" ")
+    }
 }
 
 /// Sources of one tree.
@@ -80,13 +100,9 @@ pub(crate) fn transfer(
         false => None,
     };
     let inputs = inputs(stage, &order, &groups, below.as_ref())?;
-    let verb = if add { "ADD" } else { "COPY" };
-    let rest = text
-        .split_once(char::is_whitespace)
-        .map_or("", |(_, rest)| rest);
     let step = LayerStep {
         text,
-        told: format!("{verb} {rest} # buildkit"),
+        told: order.told(if add { "ADD" } else { "COPY" }),
         inputs,
         is_apart: order.link,
     };
@@ -107,9 +123,9 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
     if is_directory && target != "/" {
         target.push('/');
     }
-    let chmod = transfer.chmod.as_ref().map(word).transpose()?;
-    let chmod = chmod.map(|text| {
-        Chmod::parse(&text)
+    let chmod_text = transfer.chmod.as_ref().map(word).transpose()?;
+    let chmod = chmod_text.as_ref().map(|text| {
+        Chmod::parse(text)
             .ok_or_else(|| Error::Invalid(format!("invalid chmod parameter: '{text}'")))
     });
     let document = |heredoc: &Heredoc| {
@@ -123,6 +139,7 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
     };
     Ok(Order {
         target,
+        written,
         sources,
         documents: transfer
             .documents
@@ -136,6 +153,7 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
             .transpose()?
             .filter(|text| !text.is_empty()),
         chmod: chmod.transpose()?,
+        chmod_text,
         excludes: transfer.excludes.iter().map(word).collect::<Result<_>>()?,
         parents: transfer.parents,
         link: transfer.link,
@@ -304,7 +322,7 @@ fn add_files(
     some: &[Found],
     keeps_owner: bool,
 ) -> Result<()> {
-    let path = |found: &Found| clean(&selected.source.join(&found.path));
+    let path = |found: &Found| clean(&selected.real.join(&found.path));
     let files = some.iter().filter(|found| found.entry.kind == Kind::File);
     let digests = copy::digests(root, &files.map(path).collect::<Vec<_>>());
     let mut digests = digests
@@ -343,11 +361,12 @@ fn owner(stage: &Stage<'_, '_>, order: &Order) -> Result<Option<(u32, u32)>> {
     let Some(chown) = &order.chown else {
         return Ok((!order.keeps_owner).then_some((0, 0)));
     };
-    // A user alone names the group, too.
-    let spec = match chown.split_once(':') {
-        None => format!("{chown}:{chown}"),
-        Some((user, "")) => format!("{user}:{user}"),
-        Some(_) => chown.clone(),
+    // A name alone is of a user with a group; a number alone is the group's, too.
+    let user = chown.strip_suffix(':').unwrap_or(chown);
+    let is_number = !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_digit());
+    let spec = match is_number {
+        true => format!("{user}:{user}"),
+        false => user.to_owned(),
     };
     let view = stage.build.view(&stage.layers)?;
     let user = engine::resolve_user(&view.root, &spec, &[]);
@@ -415,31 +434,95 @@ impl<'f> Filler<'_, 'f> {
         if group.unpack && !selected.is_directory && self.unpacked(from, selected)? {
             return Ok(());
         }
+        match &selected.kept {
+            Some(kept) => self.kept_directories(from, &selected.source, kept)?,
+            None if selected.is_directory => self.make_directories(&target)?,
+            None => self.make_directories(target.parent().unwrap_or(Path::new("/")))?,
+        }
         for found in &selected.found {
             let is_start = found.path.as_os_str().is_empty();
-            let to = clean(&target.join(&found.path));
-            // A directory stands for what is in it; a target that is there keeps its own attributes.
-            if is_start && selected.is_directory && self.to.resolve(&to).is_ok() {
-                if !self.is_directory(&to) {
-                    return Err(Error::Invalid(format!(
-                        "cannot copy to non-directory: {}",
-                        to.display()
-                    )));
-                }
+            // A directory stands for what is in it, unless its path is kept.
+            if is_start && selected.is_directory && selected.kept.is_none() {
                 continue;
             }
-            let mut entry = found.entry.clone();
-            self.adjust(&mut entry);
-            let source = clean(&selected.source.join(&found.path));
+            let source = clean(&selected.real.join(&found.path));
+            let to = clean(&target.join(&found.path));
             // The files of a context are only there for the build.
-            let shares = entry.kind == Kind::File
-                && entry == found.entry
-                && !matches!(group.source, Source::Layers(_));
-            let put = match shares {
-                true => self.copy.share(from, &source, &to, &entry),
-                false => self.copy.put(from, &source, &to, &entry),
-            };
-            put.doing(|| format!("copy {source:?} to {to:?}"))?;
+            let is_private = !matches!(group.source, Source::Layers(_));
+            self.put(from, &source, &to, &found.entry, is_private)?;
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        from: &'f Root,
+        source: &Path,
+        to: &Path,
+        was: &Entry,
+        is_private: bool,
+    ) -> Result<()> {
+        let mut entry = was.clone();
+        self.adjust(&mut entry);
+        let put = match is_private && entry.kind == Kind::File && entry == *was {
+            true => self.copy.share(from, source, to, &entry),
+            false => self.copy.put(from, source, to, &entry),
+        };
+        put.doing(|| format!("copy {source:?} to {to:?}"))
+    }
+
+    /// Makes a directory and those on the way to it, of the user that the instruction names.
+    fn make_directories(&self, target: &Path) -> Result<()> {
+        let doing = || format!("make the directory {target:?}");
+        let mut way: Vec<&Path> = target.ancestors().collect();
+        way.reverse();
+        for path in way {
+            if self.is_directory(path) {
+                continue;
+            }
+            if self.to.resolve(path).is_ok() {
+                return Err(Error::Invalid(format!(
+                    "cannot copy to non-directory: {}",
+                    path.display()
+                )));
+            }
+            let made = self
+                .to
+                .create_dir_all(path, Mode::from_raw_mode(DIRECTORY_MODE));
+            made.doing(doing)?;
+            if let Some((uid, gid)) = self.owner.filter(|_| self.order.chown.is_some()) {
+                let fd = self
+                    .to
+                    .open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+                let owned = std::os::unix::fs::fchown(fd.doing(doing)?, Some(uid), Some(gid));
+                owned.doing(doing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With `--parents`: the directories on the way to a source are copied, without what is in them.
+    fn kept_directories(&mut self, from: &'f Root, source: &Path, kept: &Path) -> Result<()> {
+        let target = Path::new(&self.order.target);
+        self.make_directories(target)?;
+        let mut way: Vec<(&Path, &Path)> =
+            source.ancestors().zip(kept.ancestors()).skip(1).collect();
+        way.reverse();
+        let alone = |below: &Path| match below.as_os_str().is_empty() {
+            true => Want::Take,
+            false => Want::Leave,
+        };
+        for (source, kept) in way
+            .into_iter()
+            .filter(|(_, kept)| !kept.as_os_str().is_empty())
+        {
+            let to = clean(&target.join(kept));
+            let found = copy::find(from, source, true, &alone);
+            let found = found.doing(|| format!("read {source:?}"))?;
+            // A directory that is there keeps its own attributes.
+            if let Some(first) = found.first().filter(|_| !self.is_directory(&to)) {
+                self.put(from, source, &to, &first.entry, false)?;
+            }
         }
         Ok(())
     }
@@ -488,14 +571,14 @@ impl<'f> Filler<'_, 'f> {
         let doing = || format!("unpack {:?}", selected.source);
         let open = || {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            from.open_at(&selected.source, flags, Mode::empty())
+            from.open_at(&selected.real, flags, Mode::empty())
                 .map(std::fs::File::from)
         };
         if !archive::is_archive(open().doing(doing)?).doing(doing)? {
             return Ok(false);
         }
         let target = Path::new(&self.order.target);
-        { self.to.create_dir_all(target, Mode::from_raw_mode(0o755)) }.doing(doing)?;
+        self.make_directories(target)?;
         let options = ExtractOptions {
             owner: self.owner.filter(|_| self.order.chown.is_some()),
             ..ExtractOptions::default()
@@ -519,6 +602,7 @@ impl<'f> Filler<'_, 'f> {
             },
             ..Entry::new("", Kind::File, DOCUMENT_MODE)
         };
+        self.make_directories(to.parent().unwrap_or(Path::new("/")))?;
         self.adjust(&mut entry);
         let put = self.copy.put_bytes(body.as_bytes(), &clean(&to), &entry);
         put.doing(|| format!("write {to:?}"))

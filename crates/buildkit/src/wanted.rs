@@ -2,7 +2,7 @@
 //!
 //! Invariant: what cannot be known before the build, such as a path with variables, makes everything wanted.
 
-use builder::language::{Dockerfile, Instruction, Mount, MountKind, Transfer};
+use builder::language::{Dockerfile, Instruction, Mount, MountKind, Step, Transfer, parse_trigger};
 
 /// What is wanted of the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,13 @@ pub(crate) enum Wanted {
 pub(crate) fn of_context(file: &Dockerfile) -> Wanted {
     let mut paths = Vec::new();
     let steps = file.stages.iter().flat_map(|stage| &stage.steps);
-    for step in steps {
+    // A trigger is a step of the stages on top. One that is none fails there.
+    let triggers = steps.clone().filter_map(|step| match &step.instruction {
+        Instruction::Onbuild(text) => parse_trigger(text, step.position).ok(),
+        _ => None,
+    });
+    let triggers: Vec<Step> = triggers.collect();
+    for step in steps.chain(&triggers) {
         match &step.instruction {
             Instruction::Copy(transfer) | Instruction::Add(transfer) if transfer.from.is_none() => {
                 paths.extend(sources(transfer));
@@ -102,6 +108,7 @@ mod tests {
             paths("COPY a /\nCOPY --from=a b /\nADD http://x/y /z"),
             ["a"]
         );
+        assert_eq!(paths("ONBUILD COPY a /\nONBUILD RUN x"), ["a"]);
         for steps in [
             "RUN a",
             "COPY --from=x a b",

@@ -4,7 +4,6 @@
 
 use crate::{Error, Result};
 use oci::image::{Config, Healthcheck};
-use std::collections::BTreeSet;
 
 /// The shell of commands in shell form, unless the configuration has another.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -55,7 +54,7 @@ fn apply(config: &mut Config, name: &str, rest: &str) -> Result<(), String> {
         "LABEL" => config.labels.extend(pairs(rest, &config.env)?),
         "EXPOSE" => {
             for port in words(rest, &config.env)? {
-                expose(&mut config.exposed_ports, &port)?;
+                config.exposed_ports.extend(ports(&port)?);
             }
         }
         "VOLUME" => {
@@ -255,11 +254,11 @@ impl Words<'_> {
     }
 }
 
-/// Adds `port`, `port/protocol` or `first-last/protocol`.
+/// The ports that `port`, `port/protocol` or `first-last/protocol` means, each with its protocol.
 ///
 /// # Errors
 /// Text that is no port.
-pub fn expose(ports: &mut BTreeSet<String>, text: &str) -> Result<(), String> {
+pub fn ports(text: &str) -> Result<impl Iterator<Item = String>, String> {
     let invalid = || format!("{text:?} is no port");
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
@@ -275,8 +274,7 @@ pub fn expose(ports: &mut BTreeSet<String>, text: &str) -> Result<(), String> {
     if first > last {
         return Err(invalid());
     }
-    ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
-    Ok(())
+    Ok((first..=last).map(move |port| format!("{port}/{protocol}")))
 }
 
 /// The directory that a relative one leads to from the one before.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::{Allowances, CacheExport, CachePlace, CacheTarget, Inquiry};
 use engine::images::registry::Credentials;
 use engine::model::{Limits, NetworkMode};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use oci::Reference;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,26 +149,23 @@ pub(super) fn limits(query: &Query) -> Result<Limits, Error> {
 }
 
 pub(super) fn secrets(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let name = types::HEADER_SECRETS;
-    let bad = |what: String| Error::bad_request(format!("{name}: {what}"));
-    let Some(value) = headers.get(name) else {
-        return Ok(BTreeMap::new());
-    };
-    if value.len() > types::SECRETS_BYTES_MAX {
-        return Err(bad(format!("more than {} bytes", types::SECRETS_BYTES_MAX)));
+    let name = types::HEADER_SECRET;
+    let bad = |what: &str| Error::bad_request(format!("{name}: {what}"));
+    let all = headers.get_all(name);
+    if all.iter().map(HeaderValue::len).sum::<usize>() > types::SECRETS_BYTES_MAX {
+        let text = format!("more than {} bytes together", types::SECRETS_BYTES_MAX);
+        return Err(bad(&text));
     }
-    let document = BASE64
-        .decode(value)
-        .map_err(|error| bad(error.to_string()))?;
-    let encoded: BTreeMap<String, String> =
-        api_types::from_slice(&document).map_err(|error| bad(error.to_string()))?;
-    let decode = |(id, text): (String, String)| {
-        let content = BASE64
-            .decode(text)
-            .map_err(|error| bad(error.to_string()))?;
-        Ok((id, content))
+    let secret = |value: &HeaderValue| {
+        let mut parts = value.as_bytes().splitn(2, |byte| *byte == b':');
+        let mut part = || BASE64.decode(parts.next()?).ok();
+        let (id, content) = (part()?, part()?);
+        Some((String::from_utf8(id).ok()?, content))
     };
-    encoded.into_iter().map(decode).collect()
+    let secrets = all
+        .iter()
+        .map(|value| secret(value).ok_or_else(|| bad("it is ID:CONTENT, each in base64")));
+    secrets.collect()
 }
 
 pub(super) fn credentials(headers: &HeaderMap) -> Result<BTreeMap<String, Credentials>, Error> {

@@ -16,7 +16,7 @@ use crate::parse::{address, device, keyvalue, platform};
 use crate::registry::credentials;
 use crate::session::Session;
 use crate::stdio;
-use api_types::{BUILD_EVENTS, HEADER_SECRETS, SECRETS_BYTES_MAX, Version};
+use api_types::{BUILD_EVENTS, HEADER_SECRET, SECRETS_BYTES_MAX, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Request, Response};
@@ -371,10 +371,10 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
     for host in hosts {
         request = request.query("extrahosts", host);
     }
-    match secrets(matches.list("secret"))? {
-        Some(header) => Ok(request.header(HEADER_SECRETS, header)),
-        None => Ok(request),
-    }
+    let secrets = secrets(matches.list("secret"))?.into_iter();
+    Ok(secrets.fold(request, |request, secret| {
+        request.header(HEADER_SECRET, secret)
+    }))
 }
 
 /// Platforms in the names that images use.
@@ -394,11 +394,8 @@ fn build_args(values: &[String]) -> BTreeMap<String, String> {
     values.iter().filter_map(pair).collect()
 }
 
-/// `id=name,src=path` or `id=name,env=NAME`, as the header takes them.
-fn secrets(values: &[String]) -> Result<Option<String>> {
-    if values.is_empty() {
-        return Ok(None);
-    }
+/// `id=name,src=path` or `id=name,env=NAME`, as headers take them.
+fn secrets(values: &[String]) -> Result<Vec<String>> {
     let mut all = BTreeMap::new();
     for text in values {
         let bad = |what: &str| Error::msg(format!("invalid --secret {text:?}: {what}"));
@@ -427,9 +424,12 @@ fn secrets(values: &[String]) -> Result<Option<String>> {
         };
         all.insert(id.to_owned(), BASE64.encode(content));
     }
-    let header = BASE64.encode(serde_json::json!(all).to_string());
-    match header.len() <= SECRETS_BYTES_MAX {
-        true => Ok(Some(header)),
+    let headers = all
+        .iter()
+        .map(|(id, content)| format!("{}:{content}", BASE64.encode(id)));
+    let headers: Vec<String> = headers.collect();
+    match headers.iter().map(String::len).sum::<usize>() <= SECRETS_BYTES_MAX {
+        true => Ok(headers),
         false => Err(Error::msg(format!(
             "the secrets have more than {SECRETS_BYTES_MAX} bytes together"
         ))),
@@ -513,11 +513,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "hidden").unwrap();
-        let header = secrets(&[format!("id=a,src={}", path.display())])
-            .unwrap()
-            .unwrap();
-        let document = BASE64.decode(header).unwrap();
-        assert_eq!(String::from_utf8(document).unwrap(), "{\"a\":\"aGlkZGVu\"}");
+        let headers = secrets(&[format!("id=a,src={}", path.display())]).unwrap();
+        assert_eq!(headers, ["YQ==:aGlkZGVu"]);
         for bad in [
             "src=/x",
             "id=a,foo=b",
