@@ -3,6 +3,8 @@
 use crate::error::{Context, Error, Result};
 use crate::model::{NetworkMode, Spec};
 use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -95,25 +97,22 @@ fn own_lines(spec: &Spec, addresses: &[IpAddr]) -> String {
 
 /// Adds addresses of a container that runs to its hosts file.
 pub(crate) fn add_addresses(dir: &Path, spec: &Spec, addresses: &[IpAddr]) -> Result<()> {
-    let mut text = read(&dir.join("hosts"))?;
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text.push_str(&own_lines(spec, addresses));
-    std::fs::write(dir.join("hosts"), text).context(|| "write /etc/hosts of the container")
+    rewrite_hosts(dir, |mut text| {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text + &own_lines(spec, addresses)
+    })
 }
 
 /// Gives names another address in the hosts file of a container that runs.
 pub(crate) fn replace_line(dir: &Path, line: &HostLine) -> Result<()> {
-    let mut kept = without_names(&read(&dir.join("hosts"))?, &line.names);
-    kept.push_str(&line.text());
-    std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
+    rewrite_hosts(dir, |text| without_names(&text, &line.names) + &line.text())
 }
 
 /// Removes the line that has just these names from the hosts file of a container that runs.
 pub(crate) fn remove_names(dir: &Path, names: &[String]) -> Result<()> {
-    let kept = without_names(&read(&dir.join("hosts"))?, names);
-    std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
+    rewrite_hosts(dir, |text| without_names(&text, names))
 }
 
 fn without_names(text: &str, names: &[String]) -> String {
@@ -127,7 +126,6 @@ fn without_names(text: &str, names: &[String]) -> String {
 
 /// Removes the lines of addresses from the hosts file of a container that runs.
 pub(crate) fn remove_addresses(dir: &Path, addresses: &[IpAddr]) -> Result<()> {
-    let text = read(&dir.join("hosts"))?;
     let is_gone = |line: &&str| {
         let address = line
             .split('\t')
@@ -135,8 +133,20 @@ pub(crate) fn remove_addresses(dir: &Path, addresses: &[IpAddr]) -> Result<()> {
             .and_then(|first| first.parse::<IpAddr>().ok());
         address.is_none_or(|address| !addresses.contains(&address))
     };
-    let kept: String = text.split_inclusive('\n').filter(is_gone).collect();
-    std::fs::write(dir.join("hosts"), kept).context(|| "write /etc/hosts of the container")
+    rewrite_hosts(dir, |text| {
+        text.split_inclusive('\n').filter(is_gone).collect()
+    })
+}
+
+/// Changes the hosts file of a container that runs, in its place: it is mounted in the container. A run that has just ended has none.
+fn rewrite_hosts(dir: &Path, change: impl FnOnce(String) -> String) -> Result<()> {
+    let path = dir.join("hosts");
+    let text = change(read(&path)?);
+    let existing = File::options().write(true).truncate(true).open(&path);
+    match existing.and_then(|mut file| file.write_all(text.as_bytes())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.context(|| "write /etc/hosts of the container"),
+    }
 }
 
 /// The loopback names every container has.
@@ -150,13 +160,13 @@ fn read_host(path: &str) -> Result<String> {
 fn read(path: &Path) -> Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    match std::fs::File::open(path) {
+    match File::open(path) {
         Ok(file) => {
             file.take(FILE_BYTES_MAX)
                 .read_to_string(&mut text)
                 .context(|| format!("read {path:?}"))?;
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::system(format!("read {path:?}"), error)),
     }
     Ok(text)
@@ -295,6 +305,19 @@ pub(crate) fn check_extra_host(line: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_has_just_ended_has_no_names_to_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a".to_owned()];
+        remove_names(&dir.path().join("gone"), &names).unwrap();
+        remove_names(dir.path(), &names).unwrap();
+        assert!(!dir.path().join("hosts").exists());
+        std::fs::write(dir.path().join("hosts"), "1.2.3.4\ta\n1.2.3.5\tb\n").unwrap();
+        remove_names(dir.path(), &names).unwrap();
+        let kept = std::fs::read_to_string(dir.path().join("hosts")).unwrap();
+        assert_eq!(kept, "1.2.3.5\tb\n");
+    }
 
     #[test]
     fn an_extra_host_cannot_smuggle_a_line() {
