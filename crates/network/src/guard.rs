@@ -6,7 +6,7 @@
 //!
 //! Sources: linux/netfilter/nf_tables.h, nft(8) on the family netdev.
 
-use crate::nft::{self, Family, Hook, Table, live};
+use crate::nft::{self, Family, Table, live};
 use crate::rate::BURST_BYTES;
 use crate::spoofing::Member;
 use rustix::io::Errno;
@@ -33,14 +33,9 @@ impl Guard<'_> {
     }
 
     fn messages(&self, table: Table<'_>) -> Vec<Message> {
-        let hook = Hook {
-            kind: "filter",
-            number: nft::INGRESS,
-            priority: 0,
-        };
         // What was checked before is until this is.
         let mut messages = vec![
-            table.chain_on(self.interface, hook, self.interface),
+            table.ingress_chain(self.interface, self.interface),
             table.empty_chain(self.interface),
         ];
         let rate = self

@@ -3,7 +3,7 @@
 //! nf_tables would have the kernel track every connection of the container. That is done where packets arrive by the loopback device,
 //! so that what goes to other machines meets no rule. docs/adr/0007 says why port 53 is not bound itself.
 
-use crate::nft::{self, End, Family, Hook, KEY, Table, live, meta};
+use crate::nft::{self, End, Family, KEY, Table, live, meta};
 use crate::{Failure, Protocol, Result, link};
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
@@ -65,12 +65,7 @@ pub fn redirect_names(
 
 /// What the table has in it.
 fn rules(address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
-    let hook = Hook {
-        kind: "filter",
-        number: nft::INGRESS,
-        priority: 0,
-    };
-    let mut messages = vec![TABLE.chain_on(CHAIN, hook, LOOPBACK)];
+    let mut messages = vec![TABLE.ingress_chain(CHAIN, LOOPBACK)];
     for (protocol, port) in ports {
         let checksum = checksum(*protocol)?;
         let asked = (End::Destination, DESTINATION_PORT, DOMAIN, *port);

@@ -123,7 +123,7 @@ pub(crate) struct Hook {
 }
 
 /// The hook of [`Family::Netdev`].
-pub(crate) const INGRESS: u32 = 0;
+const INGRESS: u32 = 0;
 
 /// The hooks of [`Family::Inet`].
 pub(crate) const PREROUTING: u32 = 0;
@@ -143,6 +143,20 @@ pub(crate) fn transaction(socket: &mut Socket, messages: Vec<Message>) -> Result
     batch.extend(messages);
     batch.push(boundary(NFNL_MSG_BATCH_END));
     socket.send(batch)
+}
+
+/// Has a chain called by the kernel, for everything or for one interface; what none of its rules decides passes.
+fn hooked(chain: Message, hook: Hook, interface: Option<&str>) -> Message {
+    let chain = chain.nest(4, |nest| {
+        let nest = nest
+            .be32(1, hook.number)
+            .attribute(2, &hook.priority.to_be_bytes());
+        match interface {
+            Some(interface) => nest.text(3, interface),
+            None => nest,
+        }
+    });
+    chain.be32(5, NF_ACCEPT).text(7, hook.kind)
 }
 
 /// A table, to make messages about it.
@@ -184,28 +198,27 @@ impl Table<'_> {
 
     /// A chain; without a hook, one that others jump to.
     pub(crate) fn chain(self, name: &str, hook: Option<Hook>) -> Message {
-        let what = format!("add chain {name}");
-        let message = self
-            .message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, &what)
-            .text(3, name);
-        let Some(hook) = hook else { return message };
-        let message = message.nest(4, |nest| {
-            nest.be32(1, hook.number)
-                .attribute(2, &hook.priority.to_be_bytes())
-        });
-        message.be32(5, NF_ACCEPT).text(7, hook.kind)
+        let message = self.unhooked_chain(name);
+        match hook {
+            Some(hook) => hooked(message, hook, None),
+            None => message,
+        }
     }
 
-    /// A chain that is called for what arrives by an interface.
-    pub(crate) fn chain_on(self, name: &str, hook: Hook, interface: &str) -> Message {
+    /// A chain that filters what arrives by an interface. The table is of [`Family::Netdev`].
+    pub(crate) fn ingress_chain(self, name: &str, interface: &str) -> Message {
+        let ingress = Hook {
+            kind: "filter",
+            number: INGRESS,
+            priority: 0,
+        };
+        hooked(self.unhooked_chain(name), ingress, Some(interface))
+    }
+
+    fn unhooked_chain(self, name: &str) -> Message {
         let what = format!("add chain {name}");
-        let message = self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, &what);
-        let message = message.text(3, name).nest(4, |nest| {
-            nest.be32(1, hook.number)
-                .attribute(2, &hook.priority.to_be_bytes())
-                .text(3, interface)
-        });
-        message.be32(5, NF_ACCEPT).text(7, hook.kind)
+        self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, &what)
+            .text(3, name)
     }
 
     /// All rules of a chain gone.
