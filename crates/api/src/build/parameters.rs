@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::{Allowances, CacheExport, CachePlace, CacheTarget, Inquiry};
 use engine::images::registry::Credentials;
-use engine::model::{Limits, NetworkMode};
+use engine::model::Limits;
 use http::{HeaderMap, HeaderValue};
 use oci::Reference;
 use serde::de::DeserializeOwned;
@@ -62,18 +62,6 @@ pub(super) fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> 
     let value: Option<T> = api_types::from_slice(text.as_bytes())
         .map_err(|error| Error::bad_request(format!("bad parameter {name}: {error}")))?;
     Ok(value.unwrap_or_default())
-}
-
-pub(super) fn network(mode: &str) -> NetworkMode {
-    match (mode, mode.split_once(':')) {
-        ("" | "default" | "bridge", _) => NetworkMode::Bridge,
-        ("none", _) => NetworkMode::None,
-        ("host", _) => NetworkMode::Host,
-        (_, Some(("container", name))) if !name.is_empty() => {
-            NetworkMode::Container(name.to_owned())
-        }
-        (name, _) => NetworkMode::Network(name.to_owned()),
-    }
 }
 
 pub(super) fn inquiry(query: &Query) -> Result<Option<Inquiry>, Error> {

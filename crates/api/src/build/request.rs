@@ -3,8 +3,8 @@
 use super::agents::{Awaited, WithAgents};
 use super::elsewhere::{CacheArchive, Elsewhere, Sent};
 use super::parameters::{
-    agents, allowances, credentials, extra_hosts, inline_cache, inquiry, json, limits, network,
-    secrets, shell_on_failure, tag,
+    agents, allowances, credentials, extra_hosts, inline_cache, inquiry, json, limits, secrets,
+    shell_on_failure, tag,
 };
 use super::status;
 use crate::http::{BodyReader, Error, Pieces, Query};
@@ -149,7 +149,7 @@ impl Wish {
                 cache_exports: json(query, "cacheexports")?,
             },
             attestations,
-            network: network(query.get("networkmode").unwrap_or_default()),
+            network: wire::create::network_mode(query.get("networkmode").unwrap_or_default()),
             allowances: allowances(query)?,
             extra_hosts: extra_hosts(query)?,
             shm_bytes: match query.number::<u64>("shmsize")? {

@@ -459,11 +459,9 @@ fn restart(policy: &wire::RestartPolicy, auto_remove: bool) -> Result<Restart> {
     Ok(restart)
 }
 
-fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<NetworkSpec> {
-    let mode = match (
-        host.network_mode.as_str(),
-        host.network_mode.split_once(':'),
-    ) {
+/// `bridge`, `none`, `host`, `container:NAME`, or a network's name.
+pub(crate) fn network_mode(text: &str) -> NetworkMode {
+    match (text, text.split_once(':')) {
         ("" | "default" | "bridge", _) => NetworkMode::Bridge,
         ("none", _) => NetworkMode::None,
         ("host", _) => NetworkMode::Host,
@@ -471,7 +469,11 @@ fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<Networ
             NetworkMode::Container(name.to_owned())
         }
         (name, _) => NetworkMode::Network(name.to_owned()),
-    };
+    }
+}
+
+fn network(body: &wire::CreateRequest, host: &wire::HostConfig) -> Result<NetworkSpec> {
+    let mode = network_mode(&host.network_mode);
     let published = published_ports(host.port_bindings.iter().flatten())?;
     let exposed = body.exposed_ports.iter().flat_map(|ports| ports.keys());
     let mut exposed = exposed
