@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use sys::netlink::{Error, Message, Socket};
 
-/// How many are made in one transaction.
+/// How many are made in one transaction. Where an interface is gone, those of its transaction are made one by one.
 const GUARDS_PER_TRANSACTION: usize = 32;
 
 /// What is to be checked at a host's end.

@@ -267,6 +267,39 @@ fn a_new_engine_restores_what_is_recorded_and_sweeps_the_rest() {
 }
 
 #[test]
+fn a_new_engine_guards_the_interfaces_of_a_hundred_containers() {
+    on_host(|| {
+        let first = networks(bridge());
+        let member = Member::new(&first, KEY, "vetha");
+        let names: Vec<String> = (0..100).map(|number| format!("vethx{number}")).collect();
+        for name in &names {
+            run(&format!(
+                "ip link add {name} type veth peer name peer{name}"
+            ));
+        }
+        let recorded: Vec<(String, Endpoint)> = { names.iter() }
+            .map(|name| {
+                let host_interface = name.clone();
+                let endpoint = Endpoint {
+                    host_interface,
+                    ..member.endpoint.clone()
+                };
+                (KEY.to_owned(), endpoint)
+            })
+            .collect();
+        let config = first.config(KEY).unwrap();
+        drop(first);
+        let second = Networks::open("hull0");
+        second.declare(KEY, config).unwrap();
+        second.adopt(&[], &recorded).unwrap();
+        let guards = run("nft list table netdev hull0");
+        for name in &names {
+            assert!(guards.contains(&format!("chain {name} {{")), "{guards}");
+        }
+    });
+}
+
+#[test]
 fn ten_thousand_ports_are_map_operations() {
     on_host(|| {
         let networks = networks(bridge());

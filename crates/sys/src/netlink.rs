@@ -137,6 +137,14 @@ impl Message {
         message
     }
 
+    /// The same, not acknowledged.
+    fn silent(mut self) -> Self {
+        let flags = u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) & !NLM_F_ACK;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self.wants_ack = false;
+        self
+    }
+
     fn finish(&mut self, sequence: u32) {
         let length =
             u32::try_from(self.bytes.len()).expect("messages are bounded by what a nest may hold");
@@ -189,8 +197,27 @@ impl Socket {
         self.port_id()
     }
 
-    /// Sends all messages at once and waits for all answers. Gives the first error. Unless the family makes a batch a
-    /// transaction, the messages that did not fail have had their effect.
+    /// Sends messages between the two that make a transaction of them: all have their effect, or none. Gives the first error.
+    ///
+    /// The last is acknowledged for all: answers wait in the socket's buffer until the kernel has done everything, which
+    /// those to some hundreds would overflow.
+    pub fn send_transaction(
+        &mut self,
+        begin: Message,
+        mut messages: Vec<Message>,
+        end: Message,
+    ) -> Result<(), Error> {
+        let Some(last) = messages.pop() else {
+            return Ok(());
+        };
+        let mut batch = vec![begin];
+        batch.extend(messages.into_iter().map(Message::silent));
+        batch.extend([last, end]);
+        self.send(batch)
+    }
+
+    /// Sends all messages at once and waits for all answers. Gives the first error; the messages that did not fail have had
+    /// their effect.
     pub fn send(&mut self, mut messages: Vec<Message>) -> Result<(), Error> {
         let mut bytes = Vec::new();
         let first = self.sequence.wrapping_add(1);
@@ -207,8 +234,9 @@ impl Socket {
         rustix::net::send(&self.fd, &bytes, SendFlags::empty()).map_err(all)?;
         let mut waiting = messages.iter().filter(|message| message.wants_ack).count();
         let mut failed = None;
+        let mut flags = RecvFlags::empty();
         while waiting > 0 {
-            self.receive(|kind, sequence, body| {
+            let received = receive(&self.fd, flags, |Header { kind, sequence, .. }, body| {
                 let at = sequence.wrapping_sub(first) as usize;
                 let Some(message) = messages.get(at).filter(|_| kind == NLMSG_ERROR) else {
                     return;
@@ -224,15 +252,23 @@ impl Socket {
                         what: message.what.clone(),
                         errno: Errno::from_raw_os_error(-code),
                     });
-                    // A message without acknowledgement fails alone: the kernel has stopped at it.
-                    if !message.wants_ack {
-                        waiting = 0;
-                    }
                 }
-            })
-            .map_err(all)?;
+            });
+            match received {
+                // After one that was not to be acknowledged has failed, the answers to others may not come.
+                Ok(()) if failed.is_some() => flags = RecvFlags::DONTWAIT,
+                Ok(()) => {}
+                // Answers were too many for the buffer. The first have found room.
+                Err(Errno::NOBUFS) => flags = RecvFlags::DONTWAIT,
+                Err(Errno::AGAIN) if !flags.is_empty() => break,
+                Err(errno) => return Err(all(errno)),
+            }
         }
-        failed.map_or(Ok(()), Err)
+        match failed {
+            Some(error) => Err(error),
+            None if waiting > 0 => Err(all(Errno::NOBUFS)),
+            None => Ok(()),
+        }
     }
 
     /// A message longer than the send buffer is refused as a whole. The kernel doubles what is asked for, and counts its

@@ -133,16 +133,11 @@ pub(crate) const POSTROUTING: u32 = 4;
 
 /// Sends messages as one transaction.
 pub(crate) fn transaction(socket: &mut Socket, messages: Vec<Message>) -> Result<(), Error> {
-    if messages.is_empty() {
-        return Ok(());
-    }
     // The resource id, in network order, is the subsystem.
     let boundary =
         |kind| Message::unacknowledged(kind, 0, "nf_tables transaction").fixed(&[0, 0, 0, 10]);
-    let mut batch = vec![boundary(NFNL_MSG_BATCH_BEGIN)];
-    batch.extend(messages);
-    batch.push(boundary(NFNL_MSG_BATCH_END));
-    socket.send(batch)
+    let (begin, end) = (NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END);
+    socket.send_transaction(boundary(begin), messages, boundary(end))
 }
 
 /// Has a chain called by the kernel, for everything or for one interface; what none of its rules decides passes.
