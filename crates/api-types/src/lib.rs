@@ -51,7 +51,7 @@ pub use image::{
     BuildPruneResponse, Descriptor, DistributionInspect, HistoryItem, ImageConfig, ImageDeleteItem,
     ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, Platform, RootFs, SearchResult,
 };
-pub use lenient::{Error, from_slice, from_value};
+pub use lenient::{Error, from_slice, from_value, map_from_slice};
 pub use mount::{
     BindOptions, Mount, MountDriver, MountImageOptions, SecretOptions, TmpfsOptions, VolumeOptions,
 };

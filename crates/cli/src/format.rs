@@ -16,13 +16,25 @@ pub(crate) struct Columns {
     pub(crate) titles: &'static [(&'static str, &'static str)],
 }
 
+/// A list in the format it is asked for.
+pub(crate) struct List {
+    /// The titles, where it is a table.
+    header: Option<String>,
+    template: Template,
+}
+
 impl Columns {
-    /// Renders all rows in `format`: empty or `table` for the table, `table TEMPLATE`, `json`, or a template.
+    /// Renders all rows in `format`, as [`Self::list`] reads it.
     pub(crate) fn render(
         &self,
         format: &str,
         rows: impl IntoIterator<Item = Row>,
     ) -> Result<String> {
+        self.list(format)?.render(rows)
+    }
+
+    /// Reads a format: empty or `table` for the table, `table TEMPLATE`, `json`, or a template.
+    pub(crate) fn list(&self, format: &str) -> Result<List> {
         let (table, template) = match format {
             "" | "table" => (true, self.table),
             "json" => (false, "{{json .}}"),
@@ -32,23 +44,39 @@ impl Columns {
             },
         };
         let template = unescape(template.trim_matches(' '));
-        let mut text = String::new();
+        let mut header = None;
         if table {
             let titles = self
                 .titles
                 .iter()
                 .fold(Row::default(), |row, (field, title)| row.set(field, *title));
-            let header = Template::parse_header(&template).map_err(Error::Template)?;
+            let of_titles = Template::parse_header(&template).map_err(Error::Template)?;
             // A template that fails on titles shows none, as in Docker.
-            text.push_str(&header.render_row(titles).unwrap_or_default());
-            text.push('\n');
+            header = Some(of_titles.render_row(titles).unwrap_or_default());
         }
         let template = Template::parse(&template).map_err(Error::Template)?;
+        Ok(List { header, template })
+    }
+}
+
+impl List {
+    /// A row to fill in, which takes what the format shows.
+    pub(crate) fn row(&self) -> Row {
+        self.template.row()
+    }
+
+    /// Renders all rows.
+    pub(crate) fn render(self, rows: impl IntoIterator<Item = Row>) -> Result<String> {
+        let is_table = self.header.is_some();
+        let mut text = String::new();
+        if let Some(header) = self.header {
+            text = header + "\n";
+        }
         for row in rows {
-            text.push_str(&template.render_row(row).map_err(Error::Template)?);
+            text.push_str(&self.template.render_row(row).map_err(Error::Template)?);
             text.push('\n');
         }
-        Ok(if table { align(&text) } else { text })
+        Ok(if is_table { align(&text) } else { text })
     }
 }
 
@@ -120,6 +148,23 @@ mod tests {
         assert!(COLUMNS.render("{{.Nope}}", rows()).is_err());
         assert!(COLUMNS.render("{{.ID", []).is_err());
         assert_eq!(COLUMNS.render("", []).unwrap(), "THE ID    NAME\n");
+    }
+
+    #[test]
+    fn what_a_format_does_not_show_is_not_made() {
+        let list = COLUMNS.list("table {{.Name}}").unwrap();
+        let id = || -> &str { panic!("nobody asked for it") };
+        let row = list.row().set_with("ID", id).set("Name", "a");
+        assert_eq!(list.render([row]).unwrap(), "NAME\na\n");
+        // A template that is more than fields may have any.
+        let list = COLUMNS.list("{{json .}}").unwrap();
+        let row = list.row().set_with("ID", || "1").set("Name", "a");
+        let text = list.render([row]).unwrap();
+        assert_eq!(text, "{\"ID\":\"1\",\"Name\":\"a\"}\n");
+        // An unknown field is an error as of a row that has all.
+        let list = COLUMNS.list("{{.Nope}}").unwrap();
+        let row = list.row().set("Name", "a");
+        assert!(list.render([row]).is_err());
     }
 
     #[test]

@@ -150,6 +150,15 @@ impl Client {
         self.send(request).await?.json().await
     }
 
+    /// Sends a request for a list, and maps its elements one by one, however long it is.
+    pub async fn list<T: DeserializeOwned, R>(
+        &self,
+        request: &Request,
+        map: impl Fn(T) -> R,
+    ) -> Result<Vec<R>> {
+        self.send(request).await?.list(map).await
+    }
+
     /// Sends a request whose answer has nothing to say but its status.
     pub async fn call(&self, request: &Request) -> Result<()> {
         self.send(request).await?.bytes().await?;
@@ -389,6 +398,14 @@ impl Response {
         let call = self.call.clone();
         let bytes = self.bytes().await?;
         api_types::from_slice(&bytes).map_err(|source| Error::Decode { call, source })
+    }
+
+    /// The whole body as a list of JSON documents, of which one at a time is there to be mapped.
+    async fn list<T: DeserializeOwned, R>(self, map: impl Fn(T) -> R) -> Result<Vec<R>> {
+        let call = self.call.clone();
+        let bytes = self.bytes().await?;
+        let mapped = api_types::map_from_slice(&bytes, map);
+        mapped.map_err(|source| Error::Decode { call, source })
     }
 
     /// The body as a reader. The connection is not used again.

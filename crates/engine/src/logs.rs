@@ -6,6 +6,7 @@ use crate::model::{Spec, State};
 use shim::log::{Entry, ReadOptions, Reader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ pub struct LogStream {
 #[derive(Debug)]
 struct Follow {
     changed: AsyncFd<OwnedFd>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<Arc<State>>,
     /// The log of the run that was followed is complete.
     ended: bool,
 }
@@ -89,7 +90,7 @@ impl LogStream {
             let Some(follow) = self.follow.as_mut().filter(|follow| !follow.ended) else {
                 return Ok(None);
             };
-            let over = |state: &State| !state.phase.is_running() || state.removed;
+            let over = |state: &Arc<State>| !state.phase.is_running() || state.removed;
             tokio::select! {
                 ready = follow.changed.readable() => {
                     ready.context(|| "follow the log")?.clear_ready();

@@ -857,7 +857,7 @@ pub struct Snapshot {
     /// What it is.
     pub spec: std::sync::Arc<Spec>,
     /// How it is.
-    pub state: State,
+    pub state: std::sync::Arc<State>,
 }
 
 impl Snapshot {

@@ -48,8 +48,8 @@ impl Engine {
         let mut limits = merge(&before, &update)?;
         let warnings = fit(&mut limits, &host_support()?)?;
         crate::spec::limits::check(&limits)?;
-        let attachments = container.state().attachments;
-        self.check_rate(&limits, &container.spec.network.mode, &attachments)?;
+        let state = container.state();
+        self.check_rate(&limits, &container.spec.network.mode, &state.attachments)?;
         if phase.is_running() && limits != before {
             self.update_running(&container, &limits, &before).await?;
         }

@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::error::Result;
 use crate::model::State;
+use std::sync::Arc;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Engine {
         let container = self.0.registry.find(key)?;
         let mut watch = container.watch();
         let exits = watch.borrow().exits;
-        let met = move |state: &State| match condition {
+        let met = move |state: &Arc<State>| match condition {
             _ if state.removed => true,
             Condition::NotRunning => !state.phase.is_running(),
             Condition::NextExit => state.exits > exits,

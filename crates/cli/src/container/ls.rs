@@ -9,7 +9,7 @@ use crate::go::{quote, time, units};
 use crate::output;
 use crate::parse::{keyvalue, reference::Reference};
 use crate::session::Session;
-use api_types::{ContainerSummary, PortSummary};
+use api_types::{ContainerSummary, MountPoint, PortSummary};
 use client::Request;
 use gtmpl_ng::Value;
 use std::collections::HashMap;
@@ -105,19 +105,20 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
             "filters",
             keyvalue::filters(matches.list("filter")).to_query(),
         );
-    let containers: Vec<ContainerSummary> = session.client().await?.json(&request).await?;
-    let truncate = !matches.on("no-trunc");
-    let rows = containers.iter().map(|container| row(container, truncate));
     let columns = if matches.on("size") {
         TABLE_WITH_SIZE
     } else {
         TABLE
     };
-    output::print(&columns.render(&format, rows)?)
+    let list = columns.list(&format)?;
+    let truncate = !matches.on("no-trunc");
+    let show = |container: ContainerSummary| fill(list.row(), &container, truncate);
+    let rows = session.client().await?.list(&request, show).await?;
+    output::print(&list.render(rows)?)
 }
 
-/// The fields of one container.
-pub(crate) fn row(container: &ContainerSummary, truncate: bool) -> Row {
+/// The fields of one container, those that the row takes.
+pub(crate) fn fill(row: Row, container: &ContainerSummary, truncate: bool) -> Row {
     let command = match truncate {
         true => ellipsis(&container.command, 20),
         false => container.command.clone(),
@@ -127,7 +128,25 @@ pub(crate) fn row(container: &ContainerSummary, truncate: bool) -> Row {
     } else {
         &container.id
     };
-    let mounts = container.mounts.iter().map(|mount| {
+    row.set("ID", id)
+        .set("Names", names(&container.names, truncate))
+        .set("Image", image(container, truncate))
+        .set("Command", quote::quote(&command))
+        .set_with("CreatedAt", || time::local(container.created))
+        .set("RunningFor", time::ago(container.created))
+        .set("Ports", ports(&container.ports))
+        .set("State", container.state.as_str())
+        .set("Status", container.status.as_str())
+        .set_with("Size", || size(container))
+        .set_with("Mounts", || mounts(container, truncate))
+        .set_with("LocalVolumes", || local_volumes(container).to_string())
+        .set_with("Networks", || networks(container))
+        .set_with("Platform", || platform(container))
+        .labels(container.labels.as_ref())
+}
+
+fn mounts(container: &ContainerSummary, truncate: bool) -> String {
+    let names = container.mounts.iter().map(|mount| {
         let name = if mount.name.is_empty() {
             &mount.source
         } else {
@@ -139,32 +158,21 @@ pub(crate) fn row(container: &ContainerSummary, truncate: bool) -> Row {
             name.clone()
         }
     });
+    names.collect::<Vec<_>>().join(",")
+}
+
+fn local_volumes(container: &ContainerSummary) -> usize {
+    let is_local = |mount: &&MountPoint| mount.driver == "local";
+    container.mounts.iter().filter(is_local).count()
+}
+
+fn networks(container: &ContainerSummary) -> String {
     let networks = container
         .network_settings
         .iter()
         .filter_map(|settings| settings.networks.as_ref());
-    let networks: Vec<&str> = networks.flatten().map(|(name, _)| name.as_str()).collect();
-    let local = container
-        .mounts
-        .iter()
-        .filter(|mount| mount.driver == "local")
-        .count();
-    Row::default()
-        .set("ID", id)
-        .set("Names", names(&container.names, truncate))
-        .set("Image", image(container, truncate))
-        .set("Command", quote::quote(&command))
-        .set("CreatedAt", time::local(container.created))
-        .set("RunningFor", time::ago(container.created))
-        .set("Ports", ports(&container.ports))
-        .set("State", container.state.as_str())
-        .set("Status", container.status.as_str())
-        .set("Size", size(container))
-        .set("Mounts", mounts.collect::<Vec<_>>().join(","))
-        .set("LocalVolumes", local.to_string())
-        .set("Networks", networks.join(","))
-        .set("Platform", platform(container))
-        .labels(container.labels.as_ref())
+    let names: Vec<&str> = networks.flatten().map(|(name, _)| name.as_str()).collect();
+    names.join(",")
 }
 
 /// Names without their slash; shortened, only the container's own, not those its links give it.

@@ -3,6 +3,7 @@
 use gtmpl_ng::{Context, Func, FuncError, Template as Engine, Value};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 /// Where a row keeps its labels for `{{.Label "name"}}`. No template can name it.
 const LABELS: &str = "\0labels";
@@ -13,7 +14,7 @@ pub(crate) struct Template {
     functions: &'static [(&'static str, Func)],
     /// Its parts, where it is made of nothing but text and fields: most are, and a row of a list is then put together in a
     /// fraction of the time.
-    plain: Option<Vec<Part>>,
+    plain: Option<Rc<[Part]>>,
     /// The template engine, once it is needed: it parses on a thread of its own.
     engine: OnceCell<Engine>,
 }
@@ -26,7 +27,7 @@ enum Part {
 }
 
 /// The parts of a template, if `{{.Name}}` is all it has besides text.
-fn parts(text: &str) -> Option<Vec<Part>> {
+fn parts(text: &str) -> Option<Rc<[Part]>> {
     let mut pieces = text.split("{{");
     let mut parts = vec![Part::Text(pieces.next()?.to_owned())];
     for piece in pieces {
@@ -38,7 +39,7 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         parts.push(Part::Field(name.to_owned()));
         parts.push(Part::Text(text.to_owned()));
     }
-    Some(parts)
+    Some(parts.into())
 }
 
 impl Template {
@@ -78,6 +79,14 @@ impl Template {
             .parse(call_label(&self.text))
             .map_err(|error| error.to_string())?;
         Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// A row that takes the fields that this template has, or all where that is not plain to see.
+    pub(crate) fn row(&self) -> Row {
+        Row {
+            wanted: self.plain.as_ref().map(Rc::clone),
+            fields: Vec::new(),
+        }
     }
 
     /// Renders one row of a list.
@@ -297,27 +306,48 @@ fn is_extra(fields: &HashMap<String, Value>, name: &str, value: &Value) -> bool 
 
 /// A value with named fields, in which a missing one is an error.
 #[derive(Debug, Default)]
-pub(crate) struct Row(Vec<(&'static str, Value)>);
+pub(crate) struct Row {
+    /// The template whose fields are taken. None: all are.
+    wanted: Option<Rc<[Part]>>,
+    fields: Vec<(&'static str, Value)>,
+}
 
 impl Row {
     /// Sets a field.
-    pub(crate) fn set(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.0.push((name, value.into()));
+    pub(crate) fn set(self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.set_with(name, || value)
+    }
+
+    /// Sets a field to what takes time to make, if it is wanted.
+    pub(crate) fn set_with<T: Into<Value>>(
+        mut self,
+        name: &'static str,
+        value: impl FnOnce() -> T,
+    ) -> Self {
+        let is_of = |part: &Part| matches!(part, Part::Field(field) if field == name);
+        if self
+            .wanted
+            .as_ref()
+            .is_none_or(|parts| parts.iter().any(is_of))
+        {
+            self.fields.push((name, value().into()));
+        }
         self
     }
 
     /// Sets what `{{.Label "name"}}` finds, and the field `Labels`.
     pub(crate) fn labels(self, labels: Option<&BTreeMap<String, String>>) -> Self {
         let labels = labels.into_iter().flatten();
-        let map = labels
-            .clone()
-            .map(|(name, value)| (name.clone(), value.as_str().into()))
-            .collect();
-        let list: Vec<String> = labels
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        self.set(LABELS, Value::Map(map))
-            .set("Labels", list.join(","))
+        let map = || {
+            let named =
+                { labels.clone() }.map(|(name, value)| (name.clone(), value.as_str().into()));
+            Value::Map(named.collect())
+        };
+        let list = || {
+            let words = { labels.clone() }.map(|(name, value)| format!("{name}={value}"));
+            words.collect::<Vec<_>>().join(",")
+        };
+        self.set_with(LABELS, map).set_with("Labels", list)
     }
 
     /// The parts with the fields filled in. None: a field is not there, or not text.
@@ -326,7 +356,7 @@ impl Row {
         for part in parts {
             match part {
                 Part::Text(part) => text.push_str(part),
-                Part::Field(name) => match self.0.iter().find(|(field, _)| field == name)? {
+                Part::Field(name) => match self.fields.iter().find(|(field, _)| field == name)? {
                     (_, Value::String(value)) => text.push_str(value),
                     _ => return None,
                 },
@@ -337,7 +367,7 @@ impl Row {
 
     /// As a template's value.
     pub(crate) fn into_value(self) -> Value {
-        let named = self.0.into_iter();
+        let named = self.fields.into_iter();
         Value::Object(
             named
                 .map(|(name, value)| (name.to_owned(), value))

@@ -1,7 +1,7 @@
 //! `hull system df`.
 
 use crate::app::{Arity, Command};
-use crate::container::ls::row as container_row;
+use crate::container::ls::fill as fill_container;
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Matches};
 use crate::format::{Columns, short_id, yes_no};
@@ -218,7 +218,8 @@ fn details(usage: &DiskUsage) -> Result<String> {
         .flat_map(|image| image_rows(image, options));
     let containers = usage.containers.iter().flatten().map(|container| {
         // The image's part is counted with the images.
-        container_row(
+        fill_container(
+            Row::default(),
             &ContainerSummary {
                 size_root_fs: 0,
                 ..container.clone()

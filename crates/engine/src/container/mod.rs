@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(crate) struct Container {
     pub(crate) spec: Arc<Spec>,
     name: Mutex<String>,
-    state: watch::Sender<State>,
+    state: watch::Sender<Arc<State>>,
     /// Held through every call that changes the container's life.
     pub(crate) operation: tokio::sync::Mutex<()>,
     link: Mutex<Option<Link>>,
@@ -47,7 +47,7 @@ impl Container {
         Self {
             spec: Arc::new(spec),
             name: Mutex::new(name),
-            state: watch::Sender::new(state),
+            state: watch::Sender::new(Arc::new(state)),
             operation: tokio::sync::Mutex::default(),
             link: Mutex::default(),
             attaching: Mutex::default(),
@@ -68,30 +68,31 @@ impl Container {
         *lock(&self.name) = name;
     }
 
-    pub(crate) fn state(&self) -> State {
-        self.state.borrow().clone()
+    /// How it is now. What is told of a thousand containers is no thousand copies.
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.borrow())
     }
 
     pub(crate) fn phase(&self) -> Phase {
         self.state.borrow().phase
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<State> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<State>> {
         self.state.subscribe()
     }
 
     /// Changes the state; everybody waiting sees it. The change of phase has to be one that the table allows.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> State {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> Arc<State> {
         let mut new = None;
         self.state.send_modify(|state| {
             let before = state.phase;
-            change(state);
+            change(Arc::make_mut(state));
             let allowed = before == state.phase || before.may_become(state.phase);
             debug_assert!(allowed, "{before:?} became {:?}", state.phase);
             if !allowed {
                 tracing::error!(?before, after = ?state.phase, "a container changed its phase in an unforeseen way");
             }
-            new = Some(state.clone());
+            new = Some(Arc::clone(state));
         });
         new.expect("send_modify calls its closure")
     }

@@ -27,7 +27,7 @@ pub(crate) async fn monitor(engine: &Engine, container: &Arc<Container>) -> Infa
     };
     loop {
         let state = container.state();
-        let (Some(health), Some(started_at)) = (state.health, state.started_at) else {
+        let (Some(health), Some(started_at)) = (&state.health, state.started_at) else {
             // The run has just ended.
             return std::future::pending().await;
         };

@@ -21,8 +21,8 @@ const DOCKERS_OPTIONS: &str = "com.docker.network.";
 impl Engine {
     /// Chooses the addresses and the names of a container's endpoints. Nothing of them exists yet.
     pub(crate) fn reserve_endpoints(&self, container: &Container) -> Result<()> {
-        for attachment in container.state().attachments {
-            self.reserve_endpoint(container, &attachment)?;
+        for attachment in &container.state().attachments {
+            self.reserve_endpoint(container, attachment)?;
         }
         Ok(())
     }
@@ -191,9 +191,9 @@ impl Engine {
 
     /// Takes a container's endpoints away, as far as they exist. What fails is logged: the engine's next start sweeps it.
     pub(crate) fn disconnect(&self, container: &Container) {
-        for attachment in container.state().attachments {
+        for attachment in &container.state().attachments {
             if let Some(endpoint) = &attachment.endpoint {
-                self.take_away(container, &attachment, endpoint, false);
+                self.take_away(container, attachment, endpoint, false);
             }
         }
         if let Err(error) = self.write_names_of(&container.state().attachments) {
