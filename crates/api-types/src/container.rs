@@ -240,10 +240,11 @@ pub struct NetworkSettings {
     pub networks: Option<BTreeMap<String, EndpointSettings>>,
 }
 
-/// An element of `GET /containers/json`.
+/// An element of `GET /containers/json`. `E` is what is to be known of its endpoints, which are the greater part of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct ContainerSummary {
+#[serde(bound(deserialize = "E: Deserialize<'de> + Default"))]
+pub struct ContainerSummary<E = EndpointSettings> {
     /// The full id.
     pub id: String,
     /// Names, each with a leading slash.
@@ -277,7 +278,7 @@ pub struct ContainerSummary {
     /// A part of the host configuration.
     pub host_config: ContainerSummaryHostConfig,
     /// Its networks.
-    pub network_settings: Option<SummaryNetworkSettings>,
+    pub network_settings: Option<SummaryNetworkSettings<E>>,
     /// Its mounts.
     pub mounts: Vec<MountPoint>,
 }
@@ -297,9 +298,10 @@ pub struct ContainerSummaryHostConfig {
 /// The networks of a [`ContainerSummary`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct SummaryNetworkSettings {
+#[serde(bound(deserialize = "E: Deserialize<'de> + Default"))]
+pub struct SummaryNetworkSettings<E = EndpointSettings> {
     /// Network name to endpoint.
-    pub networks: Option<BTreeMap<String, EndpointSettings>>,
+    pub networks: Option<BTreeMap<String, E>>,
 }
 
 /// A port of a [`ContainerSummary`].

@@ -34,7 +34,7 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
     let with_size = call.query.flag("size");
     let wanted = call
         .engine
-        .list()
+        .list_where(|state| selection.may_want(state))
         .into_iter()
         .filter(|container| selection.wants(container, &times));
     let limit = limit

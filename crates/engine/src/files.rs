@@ -306,13 +306,18 @@ impl Engine {
 
     /// All containers, the youngest first.
     pub fn list(&self) -> Vec<crate::model::Snapshot> {
-        let mut all: Vec<_> = self
-            .0
-            .registry
-            .all()
-            .iter()
-            .map(|container| container.snapshot())
-            .collect();
+        self.list_where(|_| true)
+    }
+
+    /// Likewise of those whose state is wanted: of a thousand most do not run, and nothing of them is copied.
+    pub fn list_where(
+        &self,
+        wanted: impl Fn(&crate::model::State) -> bool,
+    ) -> Vec<crate::model::Snapshot> {
+        let mut all = self.0.registry.select(|container| {
+            let state = Some(container.state()).filter(|state| wanted(state))?;
+            Some(container.snapshot_in(state))
+        });
         all.sort_by_key(|container| std::cmp::Reverse(container.spec.created));
         all
     }

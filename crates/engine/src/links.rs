@@ -79,8 +79,12 @@ impl Engine {
     /// The names that links give containers, as `parent/name`, by the id of the container that is linked.
     pub fn link_names(&self) -> BTreeMap<String, Vec<String>> {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for parent in self.0.registry.all() {
-            let parent = parent.snapshot();
+        let linked = self.0.registry.select(|parent| {
+            let state = parent.state();
+            let has_none = state.links(&parent.spec).is_empty();
+            (!has_none).then(|| parent.snapshot_in(state))
+        });
+        for parent in linked {
             for (target, name) in parent.links().iter().map(|link| split(link)) {
                 let names = names.entry(target.to_owned()).or_default();
                 names.push(format!("{}/{name}", parent.name));

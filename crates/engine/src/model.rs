@@ -669,6 +669,11 @@ pub struct State {
 }
 
 impl State {
+    /// The links of a container in this state, as `id:name`.
+    pub(crate) fn links<'a>(&'a self, spec: &'a Spec) -> &'a [String] {
+        self.links.as_ref().unwrap_or(&spec.network.links)
+    }
+
     /// The state of a container that was just created.
     pub fn created() -> Self {
         Self {
@@ -869,10 +874,7 @@ impl Snapshot {
 
     /// Its links as they are now, as `id:name`.
     pub fn links(&self) -> &[String] {
-        self.state
-            .links
-            .as_ref()
-            .unwrap_or(&self.spec.network.links)
+        self.state.links(&self.spec)
     }
 
     /// Its limits as they are now.

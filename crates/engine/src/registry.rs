@@ -29,11 +29,16 @@ impl Registry {
 
     /// Every container, in no order that means anything.
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.select(|container| Some(Arc::clone(container)))
+    }
+
+    /// What is made of every container, where something is.
+    pub(crate) fn select<T>(&self, make: impl FnMut(&Arc<Container>) -> Option<T>) -> Vec<T> {
         let containers = self
             .containers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        containers.values().cloned().collect()
+        containers.values().filter_map(make).collect()
     }
 
     /// The container with this id, this name, or the only one whose id begins so.
@@ -48,7 +53,7 @@ impl Registry {
         let name = key.strip_prefix('/').unwrap_or(key);
         if let Some(container) = containers
             .values()
-            .find(|container| container.name() == name)
+            .find(|container| container.has_name(name))
         {
             return Ok(Arc::clone(container));
         }

@@ -4,7 +4,7 @@ use super::mounts;
 use api_types as wire;
 use engine::Engine;
 use engine::health::Status;
-use engine::model::{ImageSource, Phase, Snapshot};
+use engine::model::{ImageSource, Phase, Snapshot, State};
 use std::collections::BTreeMap;
 
 /// An element of `GET /containers/json`.
@@ -202,17 +202,18 @@ impl Selection {
         })
     }
 
-    /// Whether a container is wanted. `times`: when the containers named by `before` and `since` were created.
+    /// Whether one in this state can be wanted.
+    pub(crate) fn may_want(&self, state: &State) -> bool {
+        self.all || state.phase.is_running() || state.phase == Phase::Restarting
+    }
+
+    /// Whether a container is wanted, which is in a state that is. `times`: when the containers named by `before` and `since` were created.
     pub(crate) fn wants(
         &self,
         container: &Snapshot,
         times: &BTreeMap<&str, jiff::Timestamp>,
     ) -> bool {
-        // A list of a thousand is mostly of those that do not run: this comes before all that costs something.
         let state = &container.state;
-        if !(self.all || state.phase.is_running() || state.phase == Phase::Restarting) {
-            return false;
-        }
         let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
             !self.filters.contains(name) || self.filters.get(name).any(matches)
         };

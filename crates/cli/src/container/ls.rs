@@ -12,6 +12,7 @@ use crate::session::Session;
 use api_types::{ContainerSummary, MountPoint, PortSummary};
 use client::Request;
 use gtmpl_ng::Value;
+use serde::de::IgnoredAny;
 use std::collections::HashMap;
 
 const FLAGS: &[Flag] = &[
@@ -112,13 +113,14 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     };
     let list = columns.list(&format)?;
     let truncate = !matches.on("no-trunc");
-    let show = |container: ContainerSummary| fill(list.row(), &container, truncate);
+    // Of its networks nothing is shown but their names.
+    let show = |container: ContainerSummary<IgnoredAny>| fill(list.row(), &container, truncate);
     let rows = session.client().await?.list(&request, show).await?;
     output::print(&list.render(rows)?)
 }
 
 /// The fields of one container, those that the row takes.
-pub(crate) fn fill(row: Row, container: &ContainerSummary, truncate: bool) -> Row {
+pub(crate) fn fill<E>(row: Row, container: &ContainerSummary<E>, truncate: bool) -> Row {
     let command = match truncate {
         true => ellipsis(&container.command, 20),
         false => container.command.clone(),
@@ -145,7 +147,7 @@ pub(crate) fn fill(row: Row, container: &ContainerSummary, truncate: bool) -> Ro
         .labels(container.labels.as_ref())
 }
 
-fn mounts(container: &ContainerSummary, truncate: bool) -> String {
+fn mounts<E>(container: &ContainerSummary<E>, truncate: bool) -> String {
     let names = container.mounts.iter().map(|mount| {
         let name = if mount.name.is_empty() {
             &mount.source
@@ -161,12 +163,12 @@ fn mounts(container: &ContainerSummary, truncate: bool) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-fn local_volumes(container: &ContainerSummary) -> usize {
+fn local_volumes<E>(container: &ContainerSummary<E>) -> usize {
     let is_local = |mount: &&MountPoint| mount.driver == "local";
     container.mounts.iter().filter(is_local).count()
 }
 
-fn networks(container: &ContainerSummary) -> String {
+fn networks<E>(container: &ContainerSummary<E>) -> String {
     let networks = container
         .network_settings
         .iter()
@@ -187,7 +189,7 @@ fn names(names: &[String], truncate: bool) -> String {
     }
 }
 
-fn image(container: &ContainerSummary, truncate: bool) -> String {
+fn image<E>(container: &ContainerSummary<E>, truncate: bool) -> String {
     let image = container.image.as_str();
     match () {
         () if image.is_empty() => "<no image>".to_owned(),
@@ -207,7 +209,7 @@ fn image(container: &ContainerSummary, truncate: bool) -> String {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
-fn size(container: &ContainerSummary) -> String {
+fn size<E>(container: &ContainerSummary<E>) -> String {
     let show = |bytes: i64| units::human_size_precision(bytes as f64, 3);
     match container.size_root_fs {
         1.. => format!(
@@ -219,7 +221,7 @@ fn size(container: &ContainerSummary) -> String {
     }
 }
 
-fn platform(container: &ContainerSummary) -> Value {
+fn platform<E>(container: &ContainerSummary<E>) -> Value {
     let descriptor = container.image_manifest_descriptor.as_ref();
     match descriptor.and_then(|descriptor| descriptor.platform.as_ref()) {
         Some(platform) => [&platform.os, &platform.architecture, &platform.variant]
@@ -355,7 +357,7 @@ mod tests {
         assert_eq!(names(&all, false), "link/a,b");
         let image_of = |name: &str| {
             image(
-                &ContainerSummary {
+                &ContainerSummary::<IgnoredAny> {
                     image: name.into(),
                     image_id: "sha256:0123456789abcdef".into(),
                     ..Default::default()

@@ -64,6 +64,10 @@ impl Container {
         lock(&self.name).clone()
     }
 
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        *lock(&self.name) == name
+    }
+
     pub(crate) fn set_name(&self, name: String) {
         *lock(&self.name) = name;
     }
@@ -98,10 +102,15 @@ impl Container {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot_in(self.state())
+    }
+
+    /// How it was when its state was this.
+    pub(crate) fn snapshot_in(&self, state: Arc<State>) -> Snapshot {
         Snapshot {
             name: self.name(),
             spec: Arc::clone(&self.spec),
-            state: self.state(),
+            state,
         }
     }
 
