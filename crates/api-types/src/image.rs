@@ -58,6 +58,9 @@ pub struct ImageSummary {
     /// The image's manifest or index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
+    /// What there is for each platform, where that is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<ManifestSummary>,
     /// `name@digest`.
     pub repo_digests: Vec<String>,
     /// `name:tag`.
@@ -119,6 +122,59 @@ pub struct ImageInspect {
     /// The image's manifest or index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
+    /// What there is for each platform, where that is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<ManifestSummary>,
+}
+
+/// One of the images that a name means, each for a platform.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestSummary {
+    /// `sha256:<hex>`, by which the image is found.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The manifest.
+    pub descriptor: Descriptor,
+    /// Whether all of it is there.
+    pub available: bool,
+    /// Bytes.
+    pub size: ManifestSize,
+    /// `image`.
+    pub kind: String,
+    /// Of an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_data: Option<ManifestImage>,
+}
+
+/// Bytes of what a manifest refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestSize {
+    /// Of blobs as they came, where those are kept.
+    pub content: i64,
+    /// Of all.
+    pub total: i64,
+}
+
+/// An image of a manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestImage {
+    /// What it runs on.
+    pub platform: Platform,
+    /// Bytes.
+    pub size: UnpackedSize,
+    /// The IDs of its containers.
+    pub containers: Vec<String>,
+}
+
+/// Bytes of an unpacked image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UnpackedSize {
+    /// Of the files in its layers.
+    pub unpacked: i64,
 }
 
 /// What containers of an image start from: the OCI configuration's `config` with Docker's additions.

@@ -49,7 +49,8 @@ pub use host_config::{
 };
 pub use image::{
     BuildPruneResponse, Descriptor, DistributionInspect, HistoryItem, ImageConfig, ImageDeleteItem,
-    ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, Platform, RootFs, SearchResult,
+    ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, ManifestImage, ManifestSize,
+    ManifestSummary, Platform, RootFs, SearchResult, UnpackedSize,
 };
 pub use lenient::{Error, from_slice, from_value, map_from_slice};
 pub use mount::{

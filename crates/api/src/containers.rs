@@ -72,10 +72,9 @@ pub(crate) async fn create(call: Call<'_>) -> Reply {
     let kernel_memory =
         kernel_memory_warning(call.version, host.map_or(0, |host| host.kernel_memory));
     let asked = Asked::of(call.version, body)?;
-    if let Some(platform) = crate::distribution::platform(&call.query)? {
-        call.engine.check_platform(&asked.body.image, &platform)?;
-    }
-    let request = wire::create::request(call.query.get("name"), asked.body, asked.below_binds)?;
+    let platform = crate::distribution::platform(&call.query)?;
+    let mut request = wire::create::request(call.query.get("name"), asked.body, asked.below_binds)?;
+    request.platform = platform;
     let (container, mut warnings) = call.engine.create(request)?;
     warnings.extend(kernel_memory.into_iter().chain(asked.warnings));
     json_with(

@@ -194,13 +194,6 @@ pub(crate) async fn inspect(call: &Call<'_>, name: &str) -> Reply {
     let reference = reference.to_target();
     let found = call.engine.remote_image(&reference, credentials);
     let (descriptor, platforms) = found.await?;
-    let platform = |platform: Platform| types::Platform {
-        architecture: platform.architecture,
-        os: platform.os,
-        os_version: platform.os_version.unwrap_or_default(),
-        os_features: platform.os_features,
-        variant: platform.variant.unwrap_or_default(),
-    };
     json(&types::DistributionInspect {
         descriptor: types::Descriptor {
             media_type: descriptor.media_type,
@@ -208,8 +201,18 @@ pub(crate) async fn inspect(call: &Call<'_>, name: &str) -> Reply {
             size: signed(descriptor.size),
             ..types::Descriptor::default()
         },
-        platforms: Some(platforms.into_iter().map(platform).collect()),
+        platforms: Some(platforms.into_iter().map(wire_platform).collect()),
     })
+}
+
+pub(crate) fn wire_platform(platform: Platform) -> types::Platform {
+    types::Platform {
+        architecture: platform.architecture,
+        os: platform.os,
+        os_version: platform.os_version.unwrap_or_default(),
+        os_features: platform.os_features,
+        variant: platform.variant.unwrap_or_default(),
+    }
 }
 
 /// Who has sent a request.

@@ -92,12 +92,23 @@ fn list(call: &Call<'_>) -> Reply {
         true => Some(block_in_place(|| call.engine.images().shares())?),
         false => None,
     };
-    let share = |image: &Image| shares.as_ref()?.get(&image.id);
-    let summarized = |image: &Image| types::ImageSummary {
-        shared_size: share(image).map_or(-1, |share| signed(share.shared)),
-        ..summary(call.engine, image)
+    let shared = |image: &Image| -> Option<u64> {
+        let shares = shares.as_ref()?;
+        let ids = std::iter::once(&image.id).chain(&image.others);
+        let all = ids.map(|id| Some(shares.get(id)?.shared));
+        all.sum()
     };
-    let mut summaries: Vec<_> = images.iter().map(summarized).collect();
+    let with_manifests = call.query.flag("manifests");
+    let summarized = |image: &Image| -> Result<types::ImageSummary, Error> {
+        let manifests = with_manifests.then(|| manifests(call.engine, image));
+        Ok(types::ImageSummary {
+            shared_size: shared(image).map_or(-1, signed),
+            manifests: manifests.transpose()?.unwrap_or_default(),
+            ..summary(call.engine, image)
+        })
+    };
+    let summaries: Result<Vec<_>, Error> = images.iter().map(summarized).collect();
+    let mut summaries = summaries?;
     summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
     for undo in call.version.lacks(older::IMAGES) {
         summaries.iter_mut().for_each(undo);
@@ -120,8 +131,10 @@ fn names(references: &[Reference]) -> Vec<String> {
 /// An image in a list.
 pub(crate) fn summary(engine: &Engine, image: &Image) -> types::ImageSummary {
     let labels = &image.config.config.labels;
+    let ids = std::iter::once(&image.id).chain(&image.others);
+    let users: usize = ids.map(|id| engine.image_users(id).len()).sum();
     types::ImageSummary {
-        containers: i64::try_from(engine.image_users(&image.id).len()).unwrap_or(i64::MAX),
+        containers: i64::try_from(users).unwrap_or(i64::MAX),
         created: created_s(image),
         id: image.id.to_string(),
         labels: Some(labels.clone()).filter(|labels| !labels.is_empty()),
@@ -133,6 +146,39 @@ pub(crate) fn summary(engine: &Engine, image: &Image) -> types::ImageSummary {
     }
 }
 
+/// What there is of an image for each platform.
+fn manifests(engine: &Engine, image: &Image) -> Result<Vec<types::ManifestSummary>, Error> {
+    let ids = std::iter::once(&image.id).chain(&image.others);
+    let one = |id: &ImageId| {
+        let image = block_in_place(|| engine.images().get(&id.to_string()))?;
+        let platform = crate::distribution::wire_platform(image.config.platform.clone());
+        let users = engine.image_users(id).into_iter();
+        Ok(types::ManifestSummary {
+            id: id.to_string(),
+            descriptor: types::Descriptor {
+                media_type: oci::image::media_type::OCI_MANIFEST.to_owned(),
+                digest: image.record.manifest.to_string(),
+                platform: Some(platform.clone()),
+                ..types::Descriptor::default()
+            },
+            available: true,
+            size: types::ManifestSize {
+                content: 0,
+                total: signed(image.size),
+            },
+            kind: "image".to_owned(),
+            image_data: Some(types::ManifestImage {
+                platform,
+                size: types::UnpackedSize {
+                    unpacked: signed(image.size),
+                },
+                containers: users.map(|user| user.container).collect(),
+            }),
+        })
+    };
+    ids.map(one).collect()
+}
+
 fn inspect(call: &Call<'_>, name: &str) -> Reply {
     let platform = platform_document(&call.query, "platform")?;
     if platform.is_some() && call.query.flag("manifests") {
@@ -142,7 +188,12 @@ fn inspect(call: &Call<'_>, name: &str) -> Reply {
     }
     let image = block_in_place(|| call.engine.images().get_for(name, platform.as_ref()))?;
     let file = &image.config;
+    let manifests = match call.query.flag("manifests") {
+        true => manifests(call.engine, &image)?,
+        false => Vec::new(),
+    };
     let mut inspected = types::ImageInspect {
+        manifests,
         id: image.id.to_string(),
         repo_tags: names(&image.tags),
         repo_digests: names(&image.digests),
@@ -217,7 +268,8 @@ fn history(call: &Call<'_>, name: &str) -> Reply {
     let (image, entries) = block_in_place(|| {
         let images = call.engine.images();
         let image = images.get_for(name, platform.as_ref())?;
-        Ok::<_, engine::images::Error>((image, images.history(name)?))
+        let entries = images.history(&image.id.to_string())?;
+        Ok::<_, engine::images::Error>((image, entries))
     })?;
     let items = entries.iter().enumerate().map(|(at, (entry, size))| {
         let time = entry
@@ -290,12 +342,13 @@ fn remove(call: &Call<'_>, name: &str) -> Reply {
     // `noprune` keeps untagged parents; images have none here, only layers, which go with the last image that has them.
     let users = |id: &ImageId| call.engine.image_users(id);
     let platform = platform_document(&call.query, "platforms")?;
+    let force = call.query.flag("force");
     let removed = block_in_place(|| {
         let images = call.engine.images();
-        if platform.is_some() {
-            images.get_for(name, platform.as_ref())?;
+        match &platform {
+            Some(platform) => images.remove_for(name, platform, force, &users),
+            None => images.remove(name, force, &users),
         }
-        images.remove(name, call.query.flag("force"), &users)
     })?;
     tell_removal(call.engine, &removed);
     json(&removed.iter().map(removal_item).collect::<Vec<_>>())
@@ -316,7 +369,7 @@ fn save(call: &Call<'_>, names: Vec<String>) -> Reply {
     let engine = call.engine.clone();
     tokio::task::spawn_blocking(move || {
         let mut writer = PieceWriter::new(pieces);
-        let result = engine.images().save(&names, &mut writer);
+        let result = engine.images().save(&names, platform.as_ref(), &mut writer);
         if result.is_ok() {
             for id in ids {
                 engine.image_event("save", &id, attributes(&id));

@@ -298,12 +298,13 @@ fn measure(engine: &Engine, kinds: &[String]) -> Result<types::DiskUsage, Error>
         let measured = engine.images().disk_usage()?;
         let images = engine.images().list(&ListFilter::default())?;
         let with_share = |image: &engine::images::Image| {
-            let share = measured.images.get(&image.id).copied();
             // One that came meanwhile is told of the next time.
-            let share = share?;
+            let own = measured.images.get(&image.id)?;
+            let others = { image.others.iter() }.filter_map(|id| measured.images.get(id));
+            let shares = || std::iter::once(own).chain(others.clone());
             Some(types::ImageSummary {
-                size: signed(share.all),
-                shared_size: signed(share.shared),
+                size: signed(shares().map(|share| share.all).sum()),
+                shared_size: signed(shares().map(|share| share.shared).sum()),
                 ..crate::images::summary(engine, image)
             })
         };

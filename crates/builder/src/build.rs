@@ -7,7 +7,7 @@ use crate::definition::{self, Definition};
 use crate::error::{Doing, Error, Result};
 use crate::fetch::Fetcher;
 use crate::lint::Finding;
-use crate::output::{Made, Output, purl};
+use crate::output::{Made, purl};
 use crate::plan::Plan;
 use crate::progress::{Event, Progress, StepNumber};
 use crate::remote::{self, CacheMode, CachePlace, Document, Imported};
@@ -67,7 +67,6 @@ fn build_all(
     progress: &dyn Progress,
 ) -> Result<Built> {
     let platforms = definition::platforms(request)?;
-    check_outputs(request, &platforms)?;
     let read = |platform| {
         let definition = Definition::read(request, platform)?;
         let plan = definition.plan(request)?;
@@ -108,28 +107,6 @@ fn build_all(
         done.push((build, finished));
     }
     publish(&done)
-}
-
-/// Refuses outputs that cannot be made of a result, before anything is built.
-fn check_outputs(request: &Request, platforms: &[Platform]) -> Result<()> {
-    if platforms.len() == 1 && !request.index {
-        return Ok(());
-    }
-    let refused = request.outputs.iter().find_map(|output| match output {
-        Output::Image(image) if image.push && image.store != Some(true) => None,
-        Output::Image(_) => {
-            Some("an image of several platforms in the engine's own store (push it, or type=oci)")
-        }
-        Output::Files(_) | Output::Tar(_) => Some("files of several platforms as an output"),
-        Output::Layout(layout) if layout.docker => {
-            Some("an archive for docker load of several platforms")
-        }
-        Output::Layout(_) => None,
-    });
-    match refused {
-        Some(what) => Err(Error::Unsupported(what.to_owned())),
-        None => Ok(()),
-    }
 }
 
 /// What of a request's Dockerfile had better be written otherwise, without building it. Base images that are not here are not
@@ -597,6 +574,13 @@ impl<'a> Build<'a> {
     /// An image for another platform than the one that has its name here.
     fn other_image(&self, name: &str, here: &Image, platform: Option<Platform>) -> Result<Image> {
         let wanted = platform.unwrap_or_else(images::host_platform);
+        let runs_on = |image: &Image| image.config.platform.architecture == wanted.architecture;
+        if !self.request.pull
+            && let Ok(image) = self.images.get_for(name, Some(&wanted))
+            && runs_on(&image)
+        {
+            return Ok(image);
+        }
         if name.starts_with("sha256:") {
             return Err(mismatch(name, here, &wanted));
         }
@@ -611,7 +595,7 @@ impl<'a> Build<'a> {
         })?;
         let image = self.images.get(&id.to_string());
         let image = image.doing(|| format!("find the image {name}"))?;
-        match image.config.platform.architecture == wanted.architecture {
+        match runs_on(&image) {
             true => Ok(image),
             false => Err(mismatch(name, &image, &wanted)),
         }

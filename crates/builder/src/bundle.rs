@@ -132,10 +132,10 @@ pub(crate) struct Predicate {
 pub(crate) struct Bundle {
     /// The manifest or index that refers to all.
     pub(crate) top: Descriptor,
-    /// The manifest, where there is one alone.
-    pub(crate) manifest: Option<Vec<u8>>,
-    /// The manifests of images: configuration, layers.
+    /// What the manifest of each image refers to: configuration, layers.
     pub(crate) images: Vec<(Descriptor, Vec<Descriptor>)>,
+    /// The manifests themselves, in the same order.
+    pub(crate) manifests: Vec<Vec<u8>>,
 }
 
 /// Puts the manifests of images together, and gives everything to a destination. `attested` has what is attested of each, `subjects` the names that attestations
@@ -152,8 +152,7 @@ pub(crate) fn bundle(
     check(parts, attested, manifests, has_index)?;
     let mut entries = Vec::new();
     let mut attestations = Vec::new();
-    let mut images = Vec::new();
-    let mut alone = None;
+    let (mut images, mut documents) = (Vec::new(), Vec::new());
     for (part, predicates) in parts.iter().zip(attested) {
         let (config, layers) = content(part, manifests, to)?;
         let manifest = Manifest {
@@ -168,7 +167,7 @@ pub(crate) fn bundle(
         let bytes = serde_json::to_vec(&manifest).expect(JSON);
         let mut entry = described(&kind(manifests, media_type::OCI_MANIFEST), &bytes);
         to.manifest(&entry, bytes.clone(), !has_index)?;
-        alone = Some(bytes);
+        documents.push(bytes);
         entry.annotations = annotations(
             manifests,
             AnnotationPlace::ManifestDescriptor,
@@ -185,8 +184,8 @@ pub(crate) fn bundle(
         let top = entries.pop().expect("there is an image");
         return Ok(Bundle {
             top,
-            manifest: alone,
             images,
+            manifests: documents,
         });
     }
     entries.append(&mut attestations);
@@ -204,8 +203,8 @@ pub(crate) fn bundle(
     top.annotations = annotations(manifests, AnnotationPlace::IndexDescriptor, None);
     Ok(Bundle {
         top,
-        manifest: None,
         images,
+        manifests: documents,
     })
 }
 

@@ -64,7 +64,7 @@ pub use error::{Error, Result};
 pub use inquiry::{Answer, Inquiry, inquire};
 pub use layout::LayoutImage;
 pub use output::{
-    ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish,
+    ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish, Tree,
 };
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};

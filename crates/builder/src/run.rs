@@ -255,6 +255,7 @@ fn request(
     CreateRequest {
         name: None,
         image: on.unwrap_or_else(|| "scratch".to_owned()),
+        platform: None,
         entrypoint: Some(Vec::new()),
         command: Some(argv),
         process: ProcessSpec {

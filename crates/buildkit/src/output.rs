@@ -8,11 +8,10 @@ use crate::grpc::{Duplex, Status};
 use crate::messages::{BytesMessage, Empty, Exporter};
 use crate::store::ClientStore;
 use builder::{
-    ArchiveOutput, Error, FilesOutput, LayoutOutput, LayoutTo, Output, OutputWish, Result,
+    ArchiveOutput, Error, FilesOutput, LayoutOutput, LayoutTo, Output, OutputWish, Result, Tree,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::io::{self, BufWriter, Write};
-use sys::root::Root;
 
 const DIFF_COPY: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 const HEADER_EXPORTER: HeaderName = HeaderName::from_static("buildkit-attachable-exporter-id");
@@ -40,8 +39,8 @@ pub(crate) fn title(targets: &[OutputWish]) -> &'static str {
     match targets {
         [] => "keeping the result in the cache",
         [OutputWish::Image(_)] => "exporting to image",
-        [OutputWish::Directory] => "exporting to client directory",
-        [OutputWish::Tar] => "exporting to client tarball",
+        [OutputWish::Directory { .. }] => "exporting to client directory",
+        [OutputWish::Tar { .. }] => "exporting to client tarball",
         [OutputWish::Layout { docker: true, .. }] => "exporting to docker image format",
         [OutputWish::Layout { .. }] => "exporting to oci image format",
         _ => "exporting to several outputs",
@@ -60,8 +59,14 @@ pub(crate) fn output(
     };
     match wish {
         OutputWish::Image(image) => Output::Image(image),
-        OutputWish::Directory => Output::Files(Box::new(client())),
-        OutputWish::Tar => Output::Tar(Box::new(client())),
+        OutputWish::Directory { split } => Output::Files {
+            to: Box::new(client()),
+            split,
+        },
+        OutputWish::Tar { split } => Output::Tar {
+            to: Box::new(client()),
+            split,
+        },
         OutputWish::Layout {
             names,
             manifests,
@@ -97,8 +102,8 @@ impl ToClient {
 }
 
 impl FilesOutput for ToClient {
-    fn take(&self, files: &Root) -> Result<()> {
-        send(&self.client.transfer(), self.open()?, files)
+    fn take(&self, trees: &[Tree<'_>]) -> Result<()> {
+        send(&self.client.transfer(), self.open()?, trees)
     }
 }
 

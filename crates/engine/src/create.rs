@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::{Engine, ids, quota};
 use merge::{merge, same_path};
-use oci::image::Config as ImageConfig;
+use oci::image::{Config as ImageConfig, Platform};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::block_in_place;
@@ -39,20 +39,8 @@ impl Engine {
         created.map(|(snapshot, _)| snapshot)
     }
 
-    /// Checks that an image runs on a platform. A directory of the host does, on whatever that is.
-    ///
-    /// # Errors
-    /// No such image, or one for another platform.
-    pub fn check_platform(&self, image: &str, wanted: &oci::image::Platform) -> Result<()> {
-        if is_directory(image) {
-            return Ok(());
-        }
-        let found = block_in_place(|| self.0.images.get_for(image, Some(wanted)));
-        found.map(drop).map_err(|error| not_usable(image, error))
-    }
-
     fn create_blocking(&self, request: CreateRequest) -> Result<(Snapshot, Vec<String>)> {
-        let (image, config) = self.find_image(&request.image)?;
+        let (image, config) = self.find_image(&request.image, request.platform.as_ref())?;
         self.create_from(request, image, config)
     }
 
@@ -102,7 +90,11 @@ impl Engine {
         Ok((container.snapshot(), warnings))
     }
 
-    fn find_image(&self, reference: &str) -> Result<(ImageSource, ImageConfig)> {
+    fn find_image(
+        &self,
+        reference: &str,
+        platform: Option<&Platform>,
+    ) -> Result<(ImageSource, ImageConfig)> {
         if is_directory(reference) {
             let path = std::fs::canonicalize(reference).map_err(|error| {
                 Error::invalid(format!(
@@ -119,7 +111,7 @@ impl Engine {
         let image = self
             .0
             .images
-            .get(reference)
+            .get_for(reference, platform)
             .map_err(|error| not_usable(reference, error))?;
         Ok((
             ImageSource::Image(image.id.to_string()),
@@ -170,7 +162,7 @@ impl Engine {
             {
                 crate::mounts::relative(subpath)?;
                 // As above.
-                let found = self.find_image(reference).map_err(|error| {
+                let found = self.find_image(reference, None).map_err(|error| {
                     Error::invalid(format!("cannot mount an image: {}", error.chain()))
                 })?;
                 *id = match found.0 {

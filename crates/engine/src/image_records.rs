@@ -49,13 +49,11 @@ impl Records for ImageRecords {
         Ok(references)
     }
 
-    fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError> {
-        let Some(record) = self.store.get(Kind::Reference, &reference.to_string())? else {
-            return Ok(None);
-        };
-        Ok(Some(
-            serde_json::from_str::<ReferenceRecord>(&record)?.image,
-        ))
+    fn reference(&self, reference: &Reference) -> Result<Option<ReferenceRecord>, RecordsError> {
+        let record = self.store.get(Kind::Reference, &reference.to_string())?;
+        Ok(record
+            .map(|record| serde_json::from_str(&record))
+            .transpose()?)
     }
 
     fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError> {
@@ -70,54 +68,69 @@ impl Records for ImageRecords {
     }
 
     fn update(&self, updates: &[Update]) -> Result<(), RecordsError> {
-        let change = |update: &Update| -> Result<Change, RecordsError> {
-            Ok(match update {
-                Update::PutImage(record) => Change::Put(
-                    Kind::Image,
-                    record.id.to_string(),
-                    serde_json::to_string(record)?,
-                ),
-                Update::RemoveImage(id) => Change::Remove(Kind::Image, id.to_string()),
-                Update::PutLayer(record) => Change::Put(
-                    Kind::Layer,
-                    record.diff_id.to_string(),
-                    serde_json::to_string(record)?,
-                ),
-                Update::RemoveLayer(id) => Change::Remove(Kind::Layer, id.to_string()),
-                Update::SetReference(record) => {
-                    let key = record.reference.to_string();
-                    Change::Put(Kind::Reference, key, serde_json::to_string(record)?)
-                }
-                Update::RemoveReference(reference) => {
-                    Change::Remove(Kind::Reference, reference.to_string())
-                }
-                Update::PutCache(record) => Change::Put(
-                    Kind::BuildCache,
-                    record.key.to_string(),
-                    serde_json::to_string(record)?,
-                ),
-                Update::RemoveCache(key) => Change::Remove(Kind::BuildCache, key.to_string()),
-            })
+        let removes = |update: &Update| matches!(update, Update::RemoveImage(_));
+        // An image's names go with it: those that it has by then.
+        let mut names: Vec<ReferenceRecord> = match updates.iter().any(removes) {
+            true => self.references()?,
+            false => Vec::new(),
         };
-        let changes = updates.iter().map(change);
-        let mut changes = changes.collect::<Result<Vec<_>, _>>()?;
-        // An image's names go with it: those it has, and those an earlier update of this transaction gives it.
-        for (at, update) in updates.iter().enumerate() {
-            let Update::RemoveImage(id) = update else {
-                continue;
-            };
-            let given = updates[..at].iter().filter_map(|update| match update {
-                Update::SetReference(record) => Some(record.clone()),
-                _ => None,
-            });
-            let names = self.references()?.into_iter().chain(given);
-            let names = names.filter(|record| record.image == *id);
-            let removals =
-                names.map(|record| Change::Remove(Kind::Reference, record.reference.to_string()));
-            changes.extend(removals);
+        let mut changes = Vec::new();
+        for update in updates {
+            changes.push(change(update)?);
+            match update {
+                Update::SetReference(record) => {
+                    names.retain(|known| known.reference != record.reference);
+                    names.push(record.clone());
+                }
+                Update::RemoveReference(gone) => names.retain(|known| known.reference != *gone),
+                Update::RemoveImage(id) => {
+                    let meant = names.extract_if(.., |record| record.means(id));
+                    for record in meant.collect::<Vec<_>>() {
+                        let reference = record.reference.clone();
+                        let left = record.without(id);
+                        changes.push(match &left {
+                            Some(left) => change(&Update::SetReference(left.clone()))?,
+                            None => change(&Update::RemoveReference(reference))?,
+                        });
+                        names.extend(left);
+                    }
+                }
+                _ => {}
+            }
         }
         Ok(self.store.apply(&changes)?)
     }
+}
+
+/// What an update means to the table that it is of.
+fn change(update: &Update) -> Result<Change, RecordsError> {
+    Ok(match update {
+        Update::PutImage(record) => Change::Put(
+            Kind::Image,
+            record.id.to_string(),
+            serde_json::to_string(record)?,
+        ),
+        Update::RemoveImage(id) => Change::Remove(Kind::Image, id.to_string()),
+        Update::PutLayer(record) => Change::Put(
+            Kind::Layer,
+            record.diff_id.to_string(),
+            serde_json::to_string(record)?,
+        ),
+        Update::RemoveLayer(id) => Change::Remove(Kind::Layer, id.to_string()),
+        Update::SetReference(record) => {
+            let key = record.reference.to_string();
+            Change::Put(Kind::Reference, key, serde_json::to_string(record)?)
+        }
+        Update::RemoveReference(reference) => {
+            Change::Remove(Kind::Reference, reference.to_string())
+        }
+        Update::PutCache(record) => Change::Put(
+            Kind::BuildCache,
+            record.key.to_string(),
+            serde_json::to_string(record)?,
+        ),
+        Update::RemoveCache(key) => Change::Remove(Kind::BuildCache, key.to_string()),
+    })
 }
 
 #[cfg(test)]

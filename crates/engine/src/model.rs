@@ -20,6 +20,7 @@ pub use state::{Phase, Snapshot, State};
 use crate::cdi::DeviceRequest;
 use crate::health::Check;
 use jiff::Timestamp;
+use oci::image::Platform;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -313,6 +314,8 @@ pub struct CreateRequest {
     pub name: Option<String>,
     /// The image: a reference, an id, or a directory of the host (absolute, or beginning with `.`).
     pub image: String,
+    /// Which of the images that the reference means; a directory is for whatever platform.
+    pub platform: Option<Platform>,
     /// Instead of the image's entrypoint. An empty list, or a single empty word, means none.
     pub entrypoint: Option<Vec<String>>,
     /// Instead of the image's command.

@@ -48,6 +48,7 @@ fn layouts(bench: &Bench) -> String {
     );
     assert_eq!(built.code, 0, "{built:?}");
     bench.engine.ok(&["rmi", "t"]);
+    bench.engine.ok(&["image", "prune", "-f"]);
     bench.engine.ok(&["builder", "prune", "-af"]);
     layout
 }

@@ -93,6 +93,21 @@ pub fn export(root: &Root, out: impl Write) -> Result<()> {
     Ok(())
 }
 
+/// Writes whole trees as one tar, each as [`export`] does, below a directory of its name.
+pub fn export_below(trees: &[(String, &Root)], out: impl Write) -> Result<()> {
+    let mut tar = tar::Writer::new(out);
+    for (name, root) in trees {
+        let (node, _) = open(root, Path::new("/"))?;
+        let name = format!("{name}/");
+        tar.entry(&Entry::new(name.as_str(), Kind::Directory, IMPLIED_MODE))?;
+        // Files with several names are known by numbers that other trees may have, too.
+        let mut writer = TreeWriter::new(&mut tar, Options::default());
+        writer.children(&node, name.as_bytes(), Path::new("/"))?;
+    }
+    tar.finish()?;
+    Ok(())
+}
+
 /// Extracts a tar (plain, or compressed by gzip, zstd, bzip2 or xz) into the directory `dir`.
 pub fn extract(
     root: &Root,

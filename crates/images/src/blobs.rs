@@ -210,7 +210,7 @@ impl Images {
             tar_size,
             path,
         };
-        ingest.publish(&[layer], &[], Vec::new())?;
+        ingest.publish(&[layer], &[], || Ok(Vec::new()))?;
         let hold = self.hold(&[found])?;
         self.release_with_last_pin(found)?;
         Ok(hold)

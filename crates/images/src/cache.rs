@@ -222,7 +222,10 @@ mod tests {
         let store = Store::new();
         let layer = change(&store, "a", &[], "x");
         let config = ConfigFile::default();
-        store.images.make_image(config, &[layer], None).unwrap();
+        store
+            .images
+            .make_images(vec![(config, &[layer])], &[])
+            .unwrap();
         assert_eq!(store.records.layers().unwrap()[0].diff_id, layer);
         assert_eq!(store.records.caches().unwrap().len(), 1);
     }
@@ -242,12 +245,12 @@ mod tests {
         let layer = change(&store, "a", &[], "x");
         let images = &store.images;
         let id = images
-            .make_image(ConfigFile::default(), &[layer], None)
+            .make_images(vec![(ConfigFile::default(), &[layer])], &[])
             .unwrap();
         images.forget(&[Digest::sha256(b"a")]).unwrap();
         assert!(store.layer(&layer).is_dir());
         images
-            .remove(&id.to_string(), false, &|_| Vec::new())
+            .remove(&id[0].to_string(), false, &|_| Vec::new())
             .unwrap();
         assert!(!store.layer(&layer).exists());
     }

@@ -20,7 +20,9 @@ pub struct Image {
     pub tags: Vec<Reference>,
     /// Its names with a digest, ordered.
     pub digests: Vec<Reference>,
-    /// Bytes of the files in its layers.
+    /// The images for other platforms that its names mean, too.
+    pub others: Vec<ImageId>,
+    /// Bytes of the files in its layers; in a list, in those of the others, too.
     pub size: u64,
 }
 
@@ -41,10 +43,10 @@ impl Image {
     }
 }
 
-/// An image that an archive brought.
+/// An image that an archive brought, or one for each of several platforms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// The image.
+    /// The image; of several, the one that the names mean where no platform is asked for.
     pub id: ImageId,
     /// The names it was given; empty when the archive has none for it.
     pub references: Vec<Reference>,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use oci::image::{CONFIG_BYTES_MAX, ConfigFile, History, Platform};
 use oci::{Digest, Reference};
 use patterns::Pattern;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Hexadecimal digits of an ID that people see.
@@ -16,35 +16,42 @@ const SHORT_ID_DIGITS: usize = 12;
 const ID_DIGITS: usize = 64;
 
 impl Images {
-    /// As [`Images::get`]. An image that does not run on the platform, if one is wanted, counts as not there.
+    /// As [`Images::get`]: of the images that a name means, the one for a platform, if that is wanted. None that runs there
+    /// counts as not there.
     pub fn get_for(&self, name_or_id: &str, wanted: Option<&Platform>) -> Result<Image> {
-        let image = self.get(name_or_id)?;
-        let found = &image.config.platform;
-        match wanted.filter(|wanted| !platform::fits(found, wanted)) {
-            None => Ok(image),
-            Some(wanted) => Err(Error::OtherPlatform {
-                name: name_or_id.to_owned(),
-                found: platform::shown(found),
-                wanted: platform::shown(wanted),
-            }),
-        }
+        let ids = self.resolve(name_or_id)?;
+        let id = match wanted {
+            None => ids[0],
+            Some(wanted) => self.choose(name_or_id, &ids, wanted)?,
+        };
+        let record = self.records.image(&id).map_err(Error::Records)?;
+        let record = record.ok_or_else(|| missing(name_or_id))?;
+        let size = self.size(&record)?;
+        let names = self.records.references().map_err(Error::Records)?;
+        let others = others_of(&id, &names);
+        let names = names.into_iter().filter(|name| name.means(&id));
+        let names = names.map(|name| name.reference).collect();
+        self.image(record, names, others, size)
     }
 
     /// The image with this name, ID or unambiguous start of an ID.
     pub fn get(&self, name_or_id: &str) -> Result<Image> {
-        let id = self.resolve(name_or_id)?;
-        let missing = || missing(name_or_id);
-        let record = self
-            .records
-            .image(&id)
-            .map_err(Error::Records)?
-            .ok_or_else(missing)?;
-        let references = self.references_of(&id)?;
-        let size = self.size(&record)?;
-        self.image(record, references, size)
+        self.get_for(name_or_id, None)
     }
 
-    /// Lists images, the youngest first.
+    /// Of images, the one for a platform.
+    pub(crate) fn choose(&self, name: &str, ids: &[ImageId], wanted: &Platform) -> Result<ImageId> {
+        let configs = ids.iter().map(|id| Ok((self.config(id)?, *id)));
+        let configs = configs.collect::<Result<Vec<_>>>()?;
+        let all = configs.iter().map(|(config, id)| (&config.platform, *id));
+        platform::best(all, wanted).ok_or_else(|| Error::OtherPlatform {
+            name: name.to_owned(),
+            found: shown(&configs),
+            wanted: platform::shown(wanted),
+        })
+    }
+
+    /// Lists images, the youngest first. Those for other platforms that only names of another image mean are told of with that.
     pub fn list(&self, filter: &ListFilter) -> Result<Vec<Image>> {
         let patterns = filter.references.iter().map(|text| pattern(text));
         let patterns = patterns.collect::<Result<Vec<_>>>()?;
@@ -54,19 +61,34 @@ impl Images {
                 .transpose()
         };
         let (before, since) = (created(&filter.before)?, created(&filter.since)?);
+        let records = self.records.references().map_err(Error::Records)?;
         let mut names: HashMap<ImageId, Vec<Reference>> = HashMap::new();
-        for record in self.records.references().map_err(Error::Records)? {
-            names
-                .entry(record.image)
-                .or_default()
-                .push(record.reference);
+        for record in &records {
+            let names = names.entry(record.image).or_default();
+            names.push(record.reference.clone());
         }
+        let beside: HashSet<ImageId> = { records.iter() }
+            .flat_map(|record| record.others.iter().copied())
+            .filter(|id| !names.contains_key(id))
+            .collect();
         let sizes = self.layer_sizes()?;
+        let stacks = self.records.images().map_err(Error::Records)?;
+        let size = |record: &ImageRecord| -> u64 {
+            record.layers.iter().filter_map(|id| sizes.get(id)).sum()
+        };
+        let all: HashMap<ImageId, u64> = { stacks.iter() }
+            .map(|record| (record.id, size(record)))
+            .collect();
         let mut images = Vec::new();
-        for record in self.records.images().map_err(Error::Records)? {
-            let size = record.layers.iter().filter_map(|id| sizes.get(id)).sum();
+        for record in stacks {
+            if beside.contains(&record.id) {
+                continue;
+            }
+            let others = others_of(&record.id, &records);
+            let ids = std::iter::once(&record.id).chain(&others);
+            let size = ids.filter_map(|id| all.get(id)).sum();
             let references = names.remove(&record.id).unwrap_or_default();
-            let mut image = self.image(record, references, size)?;
+            let mut image = self.image(record, references, others, size)?;
             let time = image.created().unwrap_or_default();
             let in_time = before.is_none_or(|before| time < before)
                 && since.is_none_or(|since| time > since)
@@ -108,31 +130,26 @@ impl Images {
         Ok(history)
     }
 
-    /// Gives an image another name, taking it from whatever image had it.
+    /// Gives an image, or all that a name means, another name, taking it from whatever image had it.
     pub fn tag(&self, name_or_id: &str, target: &Reference) -> Result<()> {
         if target.digest().is_some() {
             let reason = "refusing to create a tag with a digest reference".to_owned();
             return Err(Error::Argument(reason));
         }
-        let image = self.resolve(name_or_id)?;
-        let record = ReferenceRecord {
-            reference: target.clone().to_target(),
-            image,
-        };
-        self.add_reference(record)
+        self.add_references(|| {
+            let images = self.resolve(name_or_id)?;
+            let target = target.clone().to_target();
+            Ok(vec![ReferenceRecord::of(target, &images)])
+        })
     }
 
-    /// Notes under which digest a registry has an image of this store, and the manifest that it has there, if it is one.
-    pub fn note_pushed(
-        &self,
-        image: ImageId,
-        reference: Reference,
-        manifest: Option<&[u8]>,
-    ) -> Result<()> {
-        if let Some(bytes) = manifest {
-            self.replace_manifest(&image, Digest::sha256(bytes), bytes)?;
+    /// Notes under which digest a registry has an image of this store, or several, and their manifests there.
+    pub fn note_pushed(&self, images: &[(ImageId, Vec<u8>)], reference: Reference) -> Result<()> {
+        for (id, manifest) in images {
+            self.replace_manifest(id, Digest::sha256(manifest), manifest)?;
         }
-        self.add_reference(ReferenceRecord { reference, image })
+        let ids: Vec<ImageId> = images.iter().map(|(id, _)| *id).collect();
+        self.add_references(|| Ok(vec![ReferenceRecord::of(reference, &ids)]))
     }
 
     /// The tags that a repository has here, ordered.
@@ -146,22 +163,20 @@ impl Images {
         Ok(tags)
     }
 
-    /// The ID that a name, an ID or the start of an ID means; names come first.
-    pub(crate) fn resolve(&self, name_or_id: &str) -> Result<ImageId> {
+    /// What a name, an ID or the start of an ID means; names come first. It is one image at least, and first the one that is
+    /// meant where no platform is asked for.
+    pub(crate) fn resolve(&self, name_or_id: &str) -> Result<Vec<ImageId>> {
         let missing = || missing(name_or_id);
         if let Ok(id) = name_or_id.parse::<Digest>() {
             return match self.records.image(&id).map_err(Error::Records)? {
-                Some(record) => Ok(record.id),
+                Some(record) => Ok(vec![record.id]),
                 None => Err(missing()),
             };
         }
         if let Ok(reference) = name_or_id.parse::<Reference>() {
-            let found = self
-                .records
-                .resolve(&reference.to_target())
-                .map_err(Error::Records)?;
-            if let Some(id) = found {
-                return Ok(id);
+            let found = self.records.reference(&reference.to_target());
+            if let Some(record) = found.map_err(Error::Records)? {
+                return Ok(record.images().collect());
             }
         }
         let hex = name_or_id.strip_prefix("sha256:").unwrap_or(name_or_id);
@@ -173,7 +188,7 @@ impl Images {
             .iter()
             .filter(|image| image.id.hex().starts_with(hex));
         match (found.next(), found.next()) {
-            (Some(image), None) => Ok(image.id),
+            (Some(image), None) => Ok(vec![image.id]),
             (Some(_), Some(_)) => Err(Error::AmbiguousId(name_or_id.to_owned())),
             (None, _) => Err(missing()),
         }
@@ -184,7 +199,7 @@ impl Images {
         let records = self.records.references().map_err(Error::Records)?;
         let mut names: Vec<_> = records
             .into_iter()
-            .filter(|r| r.image == *id)
+            .filter(|r| r.means(id))
             .map(|r| r.reference)
             .collect();
         names.sort();
@@ -192,7 +207,13 @@ impl Images {
     }
 
     /// Makes what a caller sees of an image.
-    fn image(&self, record: ImageRecord, mut names: Vec<Reference>, size: u64) -> Result<Image> {
+    fn image(
+        &self,
+        record: ImageRecord,
+        mut names: Vec<Reference>,
+        others: Vec<ImageId>,
+        size: u64,
+    ) -> Result<Image> {
         names.sort();
         let config = self.config(&record.id)?;
         let (digests, tags) = names.into_iter().partition(|name| name.digest().is_some());
@@ -202,6 +223,7 @@ impl Images {
             config,
             tags,
             digests,
+            others,
             size,
         })
     }
@@ -227,6 +249,26 @@ impl Images {
         let sizes = self.layer_sizes()?;
         Ok(record.layers.iter().filter_map(|id| sizes.get(id)).sum())
     }
+}
+
+/// The images for other platforms that the names of an image mean.
+fn others_of(id: &ImageId, names: &[ReferenceRecord]) -> Vec<ImageId> {
+    let mut others = Vec::new();
+    let named = names.iter().filter(|name| name.image == *id);
+    for other in named.flat_map(|name| &name.others) {
+        if !others.contains(other) {
+            others.push(*other);
+        }
+    }
+    others
+}
+
+/// The platforms of images, as people write them.
+fn shown(images: &[(Arc<ConfigFile>, ImageId)]) -> String {
+    let all = images
+        .iter()
+        .map(|(config, _)| platform::shown(&config.platform));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// Nothing has this name or ID. A name is told with the tag that was meant, as Docker does.

@@ -8,13 +8,13 @@
 use crate::compression::{Compression, Decoder, MAGIC_BYTES};
 use crate::image::{Loaded, Progress};
 use crate::limits::{ARCHIVE_LAYERS_MAX, DOCUMENTS_BYTES_MAX};
-use crate::manifests::{self, ArchivedImage};
+use crate::manifests::{self, Archived};
 use crate::pipe::{self, CHUNK_BYTES, Chunk, read_chunk};
 use crate::records::{ImageRecord, ReferenceRecord, Update};
 use crate::store::{Ingest, NewLayer};
 use crate::tar::{self, Entry, Kind};
 use crate::unpacker::{Unpacked, Unpacker};
-use crate::{Error, ErrorKind, Images, Result, place};
+use crate::{Error, ErrorKind, Images, Result, place, platform};
 use jiff::Timestamp;
 use oci::Digest;
 use oci::image::{CONFIG_BYTES_MAX, Platform};
@@ -64,7 +64,7 @@ pub(crate) struct FoundLayer {
 
 impl Images {
     /// Loads the images of an archive: as `docker save` writes it, or an OCI layout as tar; plain or compressed.
-    /// All of them become visible at once, or none. With a platform, those that run there; else of several the one that runs here.
+    /// All of them become visible at once, or none. With a platform, of each name the image that runs there; else all that are there.
     pub fn load(
         &self,
         archive: impl Read + Send,
@@ -79,58 +79,53 @@ impl Images {
 }
 
 /// Makes the images of an archive part of the store.
-fn publish(ingest: &mut Ingest<'_>, images: Vec<ArchivedImage>) -> Result<Vec<Loaded>> {
+fn publish(ingest: &mut Ingest<'_>, all: Vec<Archived>) -> Result<Vec<Loaded>> {
     let mut loaded = Vec::new();
     let (mut layers, mut blobs, mut updates) = (HashMap::new(), Vec::new(), Vec::new());
     let added_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    for image in images {
-        let diff_ids = image
-            .layers
-            .iter()
-            .map(|layer| layer.unpacked.diff_id)
-            .collect();
-        for layer in &image.layers {
-            let Unpacked {
-                diff_id,
-                tar_size,
-                size,
-                ..
-            } = layer.unpacked;
-            if let (Some(path), Some(size)) = (&layer.path, size) {
-                layers.insert(
-                    diff_id,
-                    NewLayer {
-                        diff_id,
-                        size,
-                        tar_size,
-                        path: path.clone(),
-                    },
-                );
-            }
+    for Archived { images, references } in all {
+        let mut named = Vec::new();
+        for image in images {
+            layers.extend(image.layers.iter().filter_map(new_layer));
+            let id = image.config.0;
+            let diff_ids = image.layers.iter().map(|layer| layer.unpacked.diff_id);
+            updates.push(Update::PutImage(ImageRecord {
+                id,
+                manifest: image.manifest.0,
+                layers: diff_ids.collect(),
+                added_ns,
+            }));
+            named.push((id, image.platform));
+            blobs.extend([image.config, image.manifest]);
         }
-        let id = image.config.0;
-        updates.push(Update::PutImage(ImageRecord {
-            id,
-            manifest: image.manifest.0,
-            layers: diff_ids,
-            added_ns,
-        }));
-        let named = |reference| {
-            Update::SetReference(ReferenceRecord {
-                reference,
-                image: id,
-            })
-        };
-        updates.extend(image.references.iter().cloned().map(named));
-        blobs.extend([image.config, image.manifest]);
+        let ids = platform::ordered(&named);
+        let names = references.iter().cloned();
+        updates.extend(names.map(|name| Update::SetReference(ReferenceRecord::of(name, &ids))));
         loaded.push(Loaded {
-            id,
-            references: image.references,
+            id: ids[0],
+            references,
         });
     }
     let layers: Vec<NewLayer> = layers.into_values().collect();
-    ingest.publish(&layers, &blobs, updates)?;
+    ingest.publish(&layers, &blobs, || Ok(updates))?;
     Ok(loaded)
+}
+
+/// A layer by its diff ID, where it was unpacked.
+fn new_layer(layer: &FoundLayer) -> Option<(Digest, NewLayer)> {
+    let Unpacked {
+        diff_id,
+        tar_size,
+        size,
+        ..
+    } = layer.unpacked;
+    let new = NewLayer {
+        diff_id,
+        size: size?,
+        tar_size,
+        path: layer.path.clone()?,
+    };
+    Some((diff_id, new))
 }
 
 /// Reads a whole archive, decompressing it on another thread where it is compressed.

@@ -6,7 +6,7 @@ use crate::image::{CommitOptions, ImportOptions};
 use crate::load::detect;
 use crate::manifests::plain_manifest;
 use crate::pipe::read_chunk;
-use crate::platform::host_platform;
+use crate::platform::{self, host_platform};
 use crate::records::{ImageId, ImageRecord, ReferenceRecord, Update};
 use crate::store::{Ingest, NewLayer};
 use crate::tar::Writer;
@@ -15,7 +15,7 @@ use crate::unpacker::{Feed, Unpacked, Unpacker};
 use crate::walk::Node;
 use crate::{Error, Images, Result, Snapshot, apply_changes};
 use jiff::Timestamp;
-use oci::image::{ConfigFile, History, LAYERS_MAX};
+use oci::image::{ConfigFile, History, LAYERS_MAX, Platform};
 use oci::{Digest, Reference};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -131,21 +131,24 @@ impl Images {
         layers.iter().map(size).collect()
     }
 
-    /// Makes an image of a configuration and a stack of layers that are there, the lowest first. The configuration's own
-    /// list of layers is replaced.
-    pub fn make_image(
+    /// Makes images, of each platform one and one at least, of configurations and stacks of layers that are there, the lowest first;
+    /// all of them or none. The configurations' own lists of layers are replaced. The first of what is returned is the image that the
+    /// names mean where no platform is asked for.
+    pub fn make_images(
         &self,
-        config: ConfigFile,
-        layers: &[Digest],
-        reference: Option<&Reference>,
-    ) -> Result<ImageId> {
-        if layers.len() > LAYERS_MAX {
-            let reason = format!("an image has at most {LAYERS_MAX} layers");
-            return Err(Error::Argument(reason));
-        }
+        parts: Vec<(ConfigFile, &[Digest])>,
+        names: &[Reference],
+    ) -> Result<Vec<ImageId>> {
         let mut ingest = self.ingest()?;
-        let stack = self.stack(&mut ingest, layers)?;
-        publish(&mut ingest, config, stack, None, reference)
+        let mut images = Vec::new();
+        for (config, layers) in parts {
+            if layers.len() > LAYERS_MAX {
+                let reason = format!("an image has at most {LAYERS_MAX} layers");
+                return Err(Error::Argument(reason));
+            }
+            images.push(Made::of(config, self.stack(&mut ingest, layers)?));
+        }
+        publish_all(&mut ingest, images, &[], names)
     }
 
     /// Makes a layer of a snapshot's changes, or of its whole tree; none where nothing was changed.
@@ -209,44 +212,74 @@ fn new_layer(unpacked: Unpacked, path: PathBuf) -> NewLayer {
     }
 }
 
+/// An image that is made here.
+struct Made {
+    record: ImageRecord,
+    platform: Platform,
+    config: Vec<u8>,
+    manifest: (Digest, Vec<u8>),
+}
+
+impl Made {
+    /// Of a configuration, whose own list of layers is replaced, and layers with the sizes of their tars.
+    fn of(mut config: ConfigFile, stack: Vec<(Digest, u64)>) -> Self {
+        config.rootfs.diff_ids = stack.iter().map(|(diff_id, _)| *diff_id).collect();
+        let bytes = serde_json::to_vec(&config).expect("a configuration has only strings as keys");
+        let id = Digest::sha256(&bytes);
+        let manifest = plain_manifest(id, bytes.len(), stack.into_iter());
+        let added_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        Self {
+            record: ImageRecord {
+                id,
+                manifest: manifest.0,
+                layers: config.rootfs.diff_ids,
+                added_ns,
+            },
+            platform: config.platform,
+            config: bytes,
+            manifest,
+        }
+    }
+}
+
 /// Makes an image of a configuration and layers part of the store. `stack` has the layers that are there, with the sizes of
 /// their tars.
 fn publish(
     ingest: &mut Ingest<'_>,
-    mut config: ConfigFile,
+    config: ConfigFile,
     mut stack: Vec<(Digest, u64)>,
     layer: Option<NewLayer>,
     reference: Option<&Reference>,
 ) -> Result<ImageId> {
-    if let Some(reference) = reference.filter(|reference| reference.digest().is_some()) {
-        let reason = format!(
-            "{} has a digest: an image that is made gets a tag",
-            reference.familiar()
-        );
+    stack.extend(layer.as_ref().map(|layer| (layer.diff_id, layer.tar_size)));
+    let layers: Vec<NewLayer> = layer.into_iter().collect();
+    let names: Vec<Reference> = reference.into_iter().cloned().collect();
+    let ids = publish_all(ingest, vec![Made::of(config, stack)], &layers, &names)?;
+    Ok(ids[0])
+}
+
+/// Makes images for several platforms, of which there is one at least, part of the store under the same names. The first is the one
+/// that the names mean where no platform is asked for.
+fn publish_all(
+    ingest: &mut Ingest<'_>,
+    images: Vec<Made>,
+    layers: &[NewLayer],
+    names: &[Reference],
+) -> Result<Vec<ImageId>> {
+    if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
+        let name = name.familiar();
+        let reason = format!("{name} has a digest: an image that is made gets a tag");
         return Err(Error::Argument(reason));
     }
-    stack.extend(layer.as_ref().map(|layer| (layer.diff_id, layer.tar_size)));
-    config.rootfs.diff_ids = stack.iter().map(|(diff_id, _)| *diff_id).collect();
-    let bytes = serde_json::to_vec(&config).expect("a configuration has only strings as keys");
-    let id = Digest::sha256(&bytes);
-    let diff_ids = config.rootfs.diff_ids;
-    let manifest = plain_manifest(id, bytes.len(), stack.into_iter());
-    let added_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    let record = ImageRecord {
-        id,
-        manifest: manifest.0,
-        layers: diff_ids,
-        added_ns,
-    };
-    let mut updates = vec![Update::PutImage(record)];
-    updates.extend(reference.map(|reference| {
-        let reference = reference.clone().to_target();
-        Update::SetReference(ReferenceRecord {
-            reference,
-            image: id,
-        })
-    }));
-    let layers: Vec<NewLayer> = layer.into_iter().collect();
-    ingest.publish(&layers, &[(id, bytes), manifest], updates)?;
-    Ok(id)
+    let platforms = { images.iter() }.map(|image| (image.record.id, image.platform.clone()));
+    let ids = platform::ordered(&platforms.collect::<Vec<_>>());
+    let (mut updates, mut blobs) = (Vec::new(), Vec::new());
+    for image in images {
+        blobs.extend([(image.record.id, image.config), image.manifest]);
+        updates.push(Update::PutImage(image.record));
+    }
+    let targets = names.iter().map(|name| name.clone().to_target());
+    updates.extend(targets.map(|name| Update::SetReference(ReferenceRecord::of(name, &ids))));
+    ingest.publish(layers, &blobs, || Ok(updates))?;
+    Ok(ids)
 }

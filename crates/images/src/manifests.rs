@@ -22,50 +22,58 @@ const IMAGES_MAX: usize = 1024;
 pub(crate) struct ArchivedImage {
     /// Its configuration.
     pub(crate) config: (Digest, Vec<u8>),
+    /// What it runs on, as the configuration says.
+    pub(crate) platform: Platform,
     /// Its manifest.
     pub(crate) manifest: (Digest, Vec<u8>),
     /// Its layers, the lowest first.
     pub(crate) layers: Vec<FoundLayer>,
-    /// Its names.
+}
+
+/// An image, or one for each of several platforms, with their names.
+#[derive(Debug)]
+pub(crate) struct Archived {
+    /// One at least.
+    pub(crate) images: Vec<ArchivedImage>,
+    /// All of them have these.
     pub(crate) references: Vec<Reference>,
 }
 
-/// The images in what an archive held: with a platform, those that run there.
-pub(crate) fn images(
-    contents: &Contents,
-    platform: Option<&Platform>,
-) -> Result<Vec<ArchivedImage>> {
-    let images = every_image(contents, platform.unwrap_or(&host_platform()))?;
+/// The images in what an archive held: with a platform, of each name the one that runs there.
+pub(crate) fn images(contents: &Contents, platform: Option<&Platform>) -> Result<Vec<Archived>> {
+    let all = every_image(contents, platform)?;
     let Some(wanted) = platform else {
-        return Ok(images);
+        return Ok(all);
     };
-    for image in &images {
-        let (digest, config) = &image.config;
-        let config = ConfigFile::parse(config).map_err(unusable(digest.to_string()))?;
-        if !platform::fits(&config.platform, wanted) {
-            let name = image.references.first().map(Reference::familiar);
-            return Err(Error::OtherPlatform {
-                name: name.unwrap_or_else(|| digest.to_string()),
-                found: platform::shown(&config.platform),
-                wanted: platform::shown(wanted),
-            });
+    for Archived { images, references } in &all {
+        for image in images {
+            if !platform::fits(&image.platform, wanted) {
+                let name = references.first().map(Reference::familiar);
+                return Err(Error::OtherPlatform {
+                    name: name.unwrap_or_else(|| image.config.0.to_string()),
+                    found: platform::shown(&image.platform),
+                    wanted: platform::shown(wanted),
+                });
+            }
         }
     }
-    Ok(images)
+    Ok(all)
 }
 
-/// One image of each thing that is named: where that is for several platforms, the one that fits best.
-fn every_image(contents: &Contents, platform: &Platform) -> Result<Vec<ArchivedImage>> {
+/// The images of each thing that is named: where that is for several platforms, all that are there, or the one that fits the
+/// wanted platform best.
+fn every_image(contents: &Contents, platform: Option<&Platform>) -> Result<Vec<Archived>> {
     let index = match contents.document_at(Path::new("index.json"))? {
         Some((_, bytes)) => Some(layout_index(contents, bytes)?),
         None => None,
     };
     if let Some((_, bytes)) = contents.document_at(Path::new("manifest.json"))? {
-        let known = match &index {
-            Some(index) => manifests_by_config(contents, index),
-            None => HashMap::new(),
+        let Some(index) = index else {
+            return docker_images(contents, bytes, &HashMap::new());
         };
-        return docker_images(contents, bytes, &known);
+        let known = manifests_by_config(contents, &index);
+        let listed = docker_images(contents, bytes, &known)?;
+        return with_indexes(contents, &index, platform, listed);
     }
     if let Some(index) = index {
         return layout_images(contents, &index, platform);
@@ -82,18 +90,48 @@ fn unusable(what: impl Into<String>) -> impl FnOnce(DocumentError) -> Error {
     move |source| Error::Document { what, source }
 }
 
+/// Adds what only the index of an archive tells of: `manifest.json` has one image of a name, for one platform.
+fn with_indexes(
+    contents: &Contents,
+    index: &Index,
+    platform: Option<&Platform>,
+    mut listed: Vec<Archived>,
+) -> Result<Vec<Archived>> {
+    let is_index = |kind: &str| matches!(kind, media_type::OCI_INDEX | media_type::DOCKER_INDEX);
+    let several = { index.manifests.iter() }.filter(|one| is_index(&one.media_type));
+    for descriptor in several {
+        let found = layout_images_of(contents, descriptor, platform)?;
+        let mut all = Vec::new();
+        every(contents, descriptor, 0, &mut all)?;
+        let is_of_it = |image: &ArchivedImage| {
+            all.iter()
+                .any(|(_, manifest)| manifest.config.digest == image.config.0)
+        };
+        let mut references = found.references.clone();
+        // Other names of the same thing stand beside it in the list.
+        for one in listed.extract_if(.., |one| one.images.iter().all(is_of_it)) {
+            references.extend(one.references);
+        }
+        references.sort();
+        references.dedup();
+        listed.push(Archived {
+            references,
+            ..found
+        });
+    }
+    Ok(listed)
+}
+
 /// The images of `manifest.json`. `known` has the manifests of the same archive, by the digest of their configuration.
 fn docker_images(
     contents: &Contents,
     bytes: &[u8],
     known: &HashMap<Digest, Digest>,
-) -> Result<Vec<ArchivedImage>> {
+) -> Result<Vec<Archived>> {
     let listed: Vec<ArchiveImage> =
         from_json("manifest.json", bytes).map_err(unusable("manifest.json"))?;
     if listed.len() > IMAGES_MAX {
-        return Err(Error::Archive(format!(
-            "it has more than {IMAGES_MAX} images"
-        )));
+        return Err(too_many());
     }
     let mut images = Vec::new();
     for image in listed {
@@ -106,16 +144,20 @@ fn docker_images(
             .iter()
             .map(|path| contents.layer_at(&place::clean(path.as_bytes())?).cloned());
         let layers = layers.collect::<Result<Vec<_>>>()?;
-        check(&image.config, bytes, &layers)?;
+        let platform = check(&image.config, bytes, &layers)?;
         let found = known.get(digest).and_then(|digest| {
             contents
                 .document_by(digest)
                 .map(|bytes| (*digest, bytes.to_vec()))
         });
-        images.push(ArchivedImage {
+        let archived = ArchivedImage {
             config: (*digest, bytes.clone()),
+            platform,
             manifest: found.unwrap_or_else(|| manifest(*digest, bytes.len(), &layers)),
             layers,
+        };
+        images.push(Archived {
+            images: vec![archived],
             references: tags(&image.repo_tags)?,
         });
     }
@@ -145,8 +187,8 @@ fn parse(name: &str) -> Result<Reference> {
     })
 }
 
-/// Whether configuration and layers belong together.
-fn check(name: &str, config: &[u8], layers: &[FoundLayer]) -> Result<()> {
+/// Whether configuration and layers belong together; what the image runs on.
+fn check(name: &str, config: &[u8], layers: &[FoundLayer]) -> Result<Platform> {
     let config = ConfigFile::parse(config).map_err(unusable(name))?;
     let (said, found) = (config.rootfs.diff_ids.len(), layers.len());
     if said != found {
@@ -166,7 +208,7 @@ fn check(name: &str, config: &[u8], layers: &[FoundLayer]) -> Result<()> {
             });
         }
     }
-    Ok(())
+    Ok(config.platform)
 }
 
 /// A manifest of an image whose layers are plain tars: what `save` writes, the same each time.
@@ -194,6 +236,24 @@ pub(crate) fn plain_manifest(
         annotations: std::collections::BTreeMap::new(),
     };
     let bytes = serde_json::to_vec(&manifest).expect("a manifest has only strings as keys");
+    (Digest::sha256(&bytes), bytes)
+}
+
+/// An index of manifests and what each image runs on.
+pub(crate) fn index(manifests: Vec<(Descriptor, Platform)>) -> (Digest, Vec<u8>) {
+    let entry = |(mut descriptor, platform): (Descriptor, Platform)| {
+        descriptor.platform = Some(platform);
+        descriptor
+    };
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(media_type::OCI_INDEX.to_owned()),
+        artifact_type: None,
+        manifests: manifests.into_iter().map(entry).collect(),
+        subject: None,
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let bytes = serde_json::to_vec(&index).expect("an index has only strings as keys");
     (Digest::sha256(&bytes), bytes)
 }
 
@@ -229,32 +289,94 @@ fn manifests_by_config(contents: &Contents, index: &Index) -> HashMap<Digest, Di
     manifests.collect()
 }
 
-/// The images of a layout: one of each thing that its index names.
+/// The images of a layout, by the things that its index names.
 fn layout_images(
     contents: &Contents,
     index: &Index,
-    platform: &Platform,
-) -> Result<Vec<ArchivedImage>> {
-    let mut images = Vec::new();
-    for descriptor in index
-        .manifests
-        .iter()
-        .filter(|descriptor| !is_attestation(descriptor))
-    {
-        images.push(layout_image(contents, descriptor, platform)?);
-    }
+    platform: Option<&Platform>,
+) -> Result<Vec<Archived>> {
+    let named = { index.manifests.iter() }.filter(|descriptor| !is_attestation(descriptor));
+    let images = named.map(|descriptor| layout_images_of(contents, descriptor, platform));
+    let images = images.collect::<Result<Vec<_>>>()?;
     if images.is_empty() {
         return Err(Error::Archive("its index names no image".to_owned()));
     }
     Ok(images)
 }
 
-fn layout_image(
+/// The images that a descriptor means.
+fn layout_images_of(
     contents: &Contents,
     descriptor: &Descriptor,
-    platform: &Platform,
-) -> Result<ArchivedImage> {
-    let (digest, manifest) = choose(contents, descriptor, platform, 0)?;
+    platform: Option<&Platform>,
+) -> Result<Archived> {
+    let found = match platform {
+        Some(wanted) => vec![choose(contents, descriptor, wanted, 0)?],
+        None => {
+            let mut found = Vec::new();
+            every(contents, descriptor, 0, &mut found)?;
+            match found.is_empty() {
+                // It says why.
+                true => vec![choose(contents, descriptor, &host_platform(), 0)?],
+                false => found,
+            }
+        }
+    };
+    let images = found
+        .into_iter()
+        .map(|(digest, manifest)| layout_image(contents, digest, &manifest));
+    Ok(Archived {
+        images: images.collect::<Result<_>>()?,
+        references: name(descriptor)?.into_iter().collect(),
+    })
+}
+
+/// The manifests that a descriptor means, of those that are there with their configuration, and for this system.
+fn every(
+    contents: &Contents,
+    descriptor: &Descriptor,
+    depth: usize,
+    found: &mut Vec<(Digest, Box<Manifest>)>,
+) -> Result<()> {
+    let bytes = document(contents, descriptor)?;
+    let what = descriptor.digest.to_string();
+    let parsed = Document::parse(bytes, Some(&descriptor.media_type)).map_err(unusable(&what))?;
+    let index = match parsed {
+        Document::Manifest(manifest) => {
+            let is_known = found.iter().any(|(known, _)| *known == descriptor.digest);
+            let is_there = contents.document_by(&manifest.config.digest).is_some();
+            if (is_there || depth == 0) && !is_known {
+                found.push((descriptor.digest, manifest));
+            }
+            return Ok(());
+        }
+        Document::Index(index) => index,
+    };
+    if depth == INDEX_DEPTH_MAX {
+        return Err(nested(depth));
+    }
+    let runs = |one: &&Descriptor| one.platform.as_ref().is_none_or(|it| it.os == "linux");
+    let entries = index.manifests.iter().filter(|one| !is_attestation(one));
+    for entry in entries.filter(runs) {
+        if found.len() == IMAGES_MAX {
+            return Err(too_many());
+        }
+        if contents.document_by(&entry.digest).is_some() {
+            every(contents, entry, depth + 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn nested(depth: usize) -> Error {
+    Error::Archive(format!("its indexes are nested more than {depth} deep"))
+}
+
+fn too_many() -> Error {
+    Error::Archive(format!("it has more than {IMAGES_MAX} images"))
+}
+
+fn layout_image(contents: &Contents, digest: Digest, manifest: &Manifest) -> Result<ArchivedImage> {
     let what = digest.to_string();
     if !media_type::is_config(&manifest.config.media_type) {
         let kind = &manifest.config.media_type;
@@ -273,15 +395,15 @@ fn layout_image(
         contents.layer_by(&sha256(&layer.digest)?).cloned()
     });
     let layers = layers.collect::<Result<Vec<_>>>()?;
-    check(&manifest.config.digest.to_string(), config, &layers)?;
+    let platform = check(&manifest.config.digest.to_string(), config, &layers)?;
     Ok(ArchivedImage {
         config: (manifest.config.digest, config.to_vec()),
+        platform,
         manifest: (
             digest,
             contents.document_by(&digest).unwrap_or_default().to_vec(),
         ),
         layers,
-        references: name(descriptor)?.into_iter().collect(),
     })
 }
 
@@ -300,9 +422,7 @@ fn choose(
         Document::Index(index) => index,
     };
     if depth == INDEX_DEPTH_MAX {
-        return Err(Error::Archive(format!(
-            "its indexes are nested more than {depth} deep"
-        )));
+        return Err(nested(depth));
     }
     let candidates: Vec<&Descriptor> = index
         .manifests

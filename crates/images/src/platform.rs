@@ -1,5 +1,6 @@
 //! Which of an index's images fits a platform.
 
+use crate::records::ImageId;
 use oci::image::{Descriptor, Platform};
 
 /// This machine's platform, in Go's terms.
@@ -30,22 +31,45 @@ pub(crate) fn fits(found: &Platform, wanted: &Platform) -> bool {
         && variant(found) <= variant(wanted)
 }
 
-/// The image of an index for a platform: the newest variant that runs there, the first of equal ones.
+/// What is best for a platform: the newest variant that runs there, the first of equal ones.
+pub(crate) fn best<'a, T>(
+    all: impl IntoIterator<Item = (&'a Platform, T)>,
+    wanted: &Platform,
+) -> Option<T> {
+    let mut best: Option<(&str, T)> = None;
+    for (platform, one) in all {
+        let variant = variant(platform);
+        let is_better = best.as_ref().is_none_or(|(known, _)| variant > *known);
+        if fits(platform, wanted) && is_better {
+            best = Some((variant, one));
+        }
+    }
+    best.map(|(_, one)| one)
+}
+
+/// The image of an index for a platform.
 pub fn choose<'a>(
     manifests: impl IntoIterator<Item = &'a Descriptor>,
     wanted: &Platform,
 ) -> Option<&'a Descriptor> {
-    let mut best: Option<(&str, &Descriptor)> = None;
-    for descriptor in manifests {
-        let Some(platform) = &descriptor.platform else {
-            continue;
-        };
-        let variant = variant(platform);
-        if fits(platform, wanted) && best.is_none_or(|(known, _)| variant > known) {
-            best = Some((variant, descriptor));
+    let manifests = manifests.into_iter();
+    best(
+        manifests.filter_map(|it| Some((it.platform.as_ref()?, it))),
+        wanted,
+    )
+}
+
+/// Images for several platforms as a name means them: each once, and first the one that is best for this machine.
+pub(crate) fn ordered(images: &[(ImageId, Platform)]) -> Vec<ImageId> {
+    let all = images.iter().map(|(id, platform)| (platform, *id));
+    let first = best(all, &host_platform());
+    let mut ordered: Vec<ImageId> = first.into_iter().collect();
+    for (id, _) in images {
+        if !ordered.contains(id) {
+            ordered.push(*id);
         }
     }
-    best.map(|(_, descriptor)| descriptor)
+    ordered
 }
 
 /// Attestations stand beside the images they speak of, for no platform.

@@ -38,7 +38,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// What the image has to run on; this machine's platform without.
     pub platform: Option<Platform>,
-    /// What it is asked for by means it from then on; without, it is known by its ID alone.
+    /// What it is asked for by means it from then on, beside other images of the same index; without, only where it means
+    /// such already.
     pub named: bool,
     /// What may be pulled.
     pub policy: Policy,
@@ -99,30 +100,26 @@ impl Images {
         let (top, manifest_digest, manifest_bytes, manifest) = fetcher.manifest(&wanted)?;
         let id = manifest.config.digest;
         let known = self.records.image(&id).map_err(Error::Records)?;
-        let references = match request.named {
-            true => fetcher.references(id, top),
-            false => Vec::new(),
-        };
-        let before = references
-            .first()
-            .map(|named| self.records.resolve(&named.reference));
-        let before = before.transpose().map_err(Error::Records)?.flatten();
+        let asked = request.reference.clone().to_target();
+        let before = self.records.reference(&asked).map_err(Error::Records)?;
         let pulled = Pulled {
             id,
             digest: top,
-            changed: before != Some(id),
+            changed: before.is_none_or(|before| !before.means(&id)),
         };
         if known.is_some() {
             for layer in &manifest.layers {
                 progress(&layer.digest, LayerState::Exists);
             }
-            for record in references {
-                self.add_reference(record)?;
-            }
+            let platform = self.config(&id)?.platform.clone();
+            self.add_references(|| self.names_of(request, &top, (id, platform)))?;
             return Ok(pulled);
         }
         let config = fetcher.document(&manifest.config)?;
-        let diff_ids = check_config(&id, &config, &manifest, &wanted)?;
+        let ConfigFile {
+            rootfs, platform, ..
+        } = check_config(&id, &config, &manifest, &wanted)?;
+        let diff_ids = rootfs.diff_ids;
         let claim = self.arrivals.claim(&diff_ids, &request.stop)?;
         let mut ingest = self.ingest()?;
         let missing = missing(&mut ingest, &manifest, &diff_ids, progress);
@@ -130,20 +127,53 @@ impl Images {
             fetcher.layer(&wanted, progress)
         })?;
         let added_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-        let mut updates = vec![Update::PutImage(ImageRecord {
+        let image = Update::PutImage(ImageRecord {
             id,
             manifest: manifest_digest,
             layers: diff_ids.clone(),
             added_ns,
-        })];
-        updates.extend(references.into_iter().map(Update::SetReference));
+        });
         let blobs = [
             (id, config.to_vec()),
             (manifest_digest, manifest_bytes.to_vec()),
         ];
-        ingest.publish(&layers, &blobs, updates)?;
+        ingest.publish(&layers, &blobs, || {
+            let names = self.names_of(request, &top, (id, platform))?;
+            let names = names.into_iter().map(Update::SetReference);
+            Ok(std::iter::once(image).chain(names).collect())
+        })?;
         drop(claim);
         Ok(pulled)
+    }
+
+    /// The names that an image gets: the one it was asked for by, and the digest's of what that names. Both mean the images that are
+    /// here of the same index.
+    fn names_of(
+        &self,
+        request: &PullRequest,
+        top: &Digest,
+        image: (ImageId, Platform),
+    ) -> Result<Vec<ReferenceRecord>> {
+        let asked = request.reference.clone().to_target();
+        let by_digest = asked.clone().with_digest(*top);
+        let meant = |name: &Reference| self.records.reference(name).map_err(Error::Records);
+        let known = meant(&by_digest)?;
+        let beside: Vec<ImageId> = { known.iter() }.flat_map(ReferenceRecord::images).collect();
+        let is_of_index = |record: ReferenceRecord| record.images().all(|id| beside.contains(&id));
+        if !request.named && !meant(&asked)?.is_some_and(is_of_index) {
+            return Ok(Vec::new());
+        }
+        let others = beside.iter().filter(|id| **id != image.0);
+        let others = others.map(|id| Ok((*id, self.config(id)?.platform.clone())));
+        let mut images = others.collect::<Result<Vec<_>>>()?;
+        images.push(image);
+        let ids = platform::ordered(&images);
+        let mut names = vec![asked];
+        if names[0] != by_digest {
+            names.push(by_digest);
+        }
+        let names = names.into_iter();
+        Ok(names.map(|name| ReferenceRecord::of(name, &ids)).collect())
     }
 }
 
@@ -270,20 +300,6 @@ impl Fetcher<'_> {
         self.wait(self.request.repository.document(descriptor))
     }
 
-    /// The names that the image gets: the one it was asked for by, and the digest's.
-    fn references(&self, image: ImageId, top: Digest) -> Vec<ReferenceRecord> {
-        let asked = self.request.reference.clone().to_target();
-        let by_digest = asked.clone().with_digest(top);
-        let mut names = vec![asked];
-        if names[0] != by_digest {
-            names.push(by_digest);
-        }
-        names
-            .into_iter()
-            .map(|reference| ReferenceRecord { reference, image })
-            .collect()
-    }
-
     fn layer(
         &self,
         wanted: &Wanted,
@@ -380,13 +396,13 @@ fn missing(
     missing
 }
 
-/// The diff IDs of a configuration, which has to fit its manifest and the platform that was asked for.
+/// A configuration, which has to fit its manifest and the platform that was asked for.
 fn check_config(
     id: &Digest,
     bytes: &[u8],
     manifest: &Manifest,
     wanted: &Platform,
-) -> Result<Vec<Digest>> {
+) -> Result<ConfigFile> {
     let config = ConfigFile::parse(bytes).map_err(|source| Error::Document {
         what: id.to_string(),
         source,
@@ -408,7 +424,7 @@ fn check_config(
     if let Some(other) = config.rootfs.diff_ids.iter().find(|id| sha256(id).is_err()) {
         return refused(format!("{other}: only layers under sha256 are supported"));
     }
-    Ok(config.rootfs.diff_ids)
+    Ok(config)
 }
 
 /// Content is kept under SHA-256 only.

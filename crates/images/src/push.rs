@@ -6,8 +6,8 @@
 
 use crate::blobs::Form;
 use crate::compression::Encoder;
+use crate::manifests::index;
 use crate::parallel;
-use crate::platform;
 use crate::pull::wait;
 use crate::records::{ImageId, ImageRecord, LayerRecord, ReferenceRecord};
 use crate::store::Ingest;
@@ -41,20 +41,20 @@ pub struct PushRequest {
     pub repository: Arc<Repository>,
     /// Which image: a name of it, whose tag it gets there.
     pub reference: Reference,
-    /// What the image has to run on, when only that is meant.
+    /// Of the images that the name means, the one for this platform alone; all without.
     pub platform: Option<Platform>,
     /// Becomes true when nobody wants it any more.
     pub stop: watch::Receiver<bool>,
 }
 
-/// An image that was pushed.
+/// An image that was pushed, or one for each of several platforms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
-    /// The image.
+    /// The image; of several, the one that the name means where no platform is asked for.
     pub id: ImageId,
-    /// The digest of its manifest there.
+    /// The digest of its manifest there, or of the index of all.
     pub digest: Digest,
-    /// Bytes of that manifest.
+    /// Bytes of that.
     pub size: u64,
 }
 
@@ -86,48 +86,84 @@ struct Known {
 }
 
 impl Images {
-    /// Pushes an image, telling of each layer, by its diff ID, how far it is. Blocks; network is waited for by `runtime`.
+    /// Pushes an image, or an index of those that a name means, telling of each layer, by its diff ID, how far it is. Blocks;
+    /// network is waited for by `runtime`.
     pub fn push(
         &self,
         runtime: &Handle,
         request: &PushRequest,
         progress: &(dyn Fn(&Digest, PushState) + Sync),
     ) -> Result<Pushed> {
-        let id = self
-            .records
-            .resolve(&request.reference)
-            .map_err(Error::Records)?;
-        let id = id.ok_or_else(|| Error::NotTagged(request.reference.familiar_name()))?;
-        let record = self.records.image(&id).map_err(Error::Records)?;
-        let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        let PushRequest {
+            repository,
+            reference,
+            ..
+        } = request;
+        let named = self.records.reference(reference).map_err(Error::Records)?;
+        let named = named.ok_or_else(|| Error::NotTagged(reference.familiar_name()))?;
+        let mut ids: Vec<ImageId> = named.images().collect();
         if let Some(wanted) = &request.platform {
-            self.check_platform(&id, &request.reference, wanted)?;
+            ids = vec![self.choose(&reference.familiar(), &ids, wanted)?];
         }
         // The layers must not go while they are sent.
         let mut ingest = self.ingest()?;
-        let layers = self.layer_records(&mut ingest, &record.layers)?;
-        for layer in &layers {
-            progress(&layer.diff_id, PushState::Preparing);
+        let mut images = Vec::new();
+        for id in &ids {
+            let record = self.records.image(id).map_err(Error::Records)?;
+            let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+            let layers = self.layer_records(&mut ingest, &record.layers)?;
+            for layer in &layers {
+                progress(&layer.diff_id, PushState::Preparing);
+            }
+            images.push((record, layers));
         }
         let sender = Sender::new(self, runtime, request, None, progress)?;
-        let descriptors = sender.layers(&layers)?;
-        let manifest = self.manifest_of(&record, &descriptors)?;
-        let config = self.blob(&id, CONFIG_BYTES_MAX)?;
-        let repository = &request.repository;
-        sender.wait(repository.put_document(&id, config.into()))?;
-        sender.wait(repository.put_manifest(&request.reference, &manifest))?;
-        if self.is_plain(&record)? && manifest.digest != record.manifest {
-            self.replace_manifest(&id, manifest.digest, &manifest.bytes)?;
+        let mut manifests = Vec::new();
+        for (record, layers) in &images {
+            manifests.push(sender.image(record, layers)?);
         }
-        let reference = request.reference.clone().with_digest(manifest.digest);
-        self.add_reference(ReferenceRecord {
-            reference,
-            image: id,
-        })?;
+        let top = match manifests.as_slice() {
+            [one] => one.clone(),
+            several => {
+                for manifest in several {
+                    let by_digest = reference.clone().with_digest(manifest.digest);
+                    sender.wait(repository.put_manifest(&by_digest, manifest))?;
+                }
+                self.index_of(&ids, several)?
+            }
+        };
+        sender.wait(repository.put_manifest(reference, &top))?;
+        for ((record, _), manifest) in images.iter().zip(&manifests) {
+            if self.is_plain(record)? && manifest.digest != record.manifest {
+                self.replace_manifest(&record.id, manifest.digest, &manifest.bytes)?;
+            }
+        }
+        let by_digest = reference.clone().with_digest(top.digest);
+        self.add_references(|| Ok(vec![ReferenceRecord::of(by_digest, &ids)]))?;
         Ok(Pushed {
-            id,
-            digest: manifest.digest,
-            size: manifest.bytes.len() as u64,
+            id: ids[0],
+            digest: top.digest,
+            size: top.bytes.len() as u64,
+        })
+    }
+
+    /// The index of the manifests of images.
+    fn index_of(
+        &self,
+        ids: &[ImageId],
+        manifests: &[registry::Manifest],
+    ) -> Result<registry::Manifest> {
+        let mut entries = Vec::new();
+        for (id, manifest) in ids.iter().zip(manifests) {
+            let size = manifest.bytes.len() as u64;
+            let entry = Descriptor::new(&manifest.media_type, manifest.digest, size);
+            entries.push((entry, self.config(id)?.platform.clone()));
+        }
+        let (digest, bytes) = index(entries);
+        Ok(registry::Manifest {
+            digest,
+            media_type: media_type::OCI_INDEX.to_owned(),
+            bytes: bytes.into(),
         })
     }
 
@@ -149,19 +185,6 @@ impl Images {
                 .ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))
         };
         layers.iter().map(record).collect()
-    }
-
-    /// Refuses to push what is for another platform than was asked for.
-    fn check_platform(&self, id: &ImageId, name: &Reference, wanted: &Platform) -> Result<()> {
-        let config = self.config(id)?;
-        if platform::fits(&config.platform, wanted) {
-            return Ok(());
-        }
-        Err(Error::OtherPlatform {
-            name: name.familiar(),
-            found: platform::shown(&config.platform),
-            wanted: platform::shown(wanted),
-        })
     }
 
     /// The manifest that an image has here.
@@ -198,7 +221,7 @@ impl Images {
             };
             let named = references
                 .iter()
-                .filter(|named| named.image == record.id)
+                .filter(|named| named.means(&record.id))
                 .map(|named| &named.reference);
             let beside =
                 named.filter(|name| name.digest().is_some() && name.domain() == target.domain());
@@ -311,6 +334,16 @@ impl<'a> Sender<'a> {
             .iter()
             .map(|layer| sent[&layer.diff_id].clone())
             .collect())
+    }
+
+    /// Sends all of an image but its manifest, which is returned.
+    fn image(&self, record: &ImageRecord, layers: &[LayerRecord]) -> Result<registry::Manifest> {
+        let descriptors = self.layers(layers)?;
+        let manifest = self.images.manifest_of(record, &descriptors)?;
+        let config = self.images.blob(&record.id, CONFIG_BYTES_MAX)?;
+        let repository = &self.request.repository;
+        self.wait(repository.put_document(&record.id, config.into()))?;
+        Ok(manifest)
     }
 
     fn layer(&self, layer: &LayerRecord) -> Result<Descriptor> {

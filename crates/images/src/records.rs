@@ -56,13 +56,50 @@ pub struct CacheRecord {
     pub document: serde_json::Value,
 }
 
-/// A name of an image. It has a tag or a digest, not both.
+/// A name of an image, or of one for each of several platforms. It has a tag or a digest, not both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceRecord {
     /// The name.
     pub reference: Reference,
-    /// The image it names.
+    /// The image that it means where no platform is asked for.
     pub image: ImageId,
+    /// The images for other platforms that it means, too, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ImageId>,
+}
+
+impl ReferenceRecord {
+    /// A name of images, of which there is one at least: the first is meant where no platform is asked for.
+    pub fn of(reference: Reference, images: &[ImageId]) -> Self {
+        let (image, others) = images.split_first().expect("a name means an image");
+        Self {
+            reference,
+            image: *image,
+            others: others.to_vec(),
+        }
+    }
+
+    /// All images that it means, the one first that it means where no platform is asked for.
+    pub fn images(&self) -> impl Iterator<Item = ImageId> + '_ {
+        std::iter::once(self.image).chain(self.others.iter().copied())
+    }
+
+    /// Whether it means an image, for whatever platform.
+    pub fn means(&self, id: &ImageId) -> bool {
+        self.image == *id || self.others.contains(id)
+    }
+
+    /// What is left of it without an image; `None` where it meant no other.
+    pub fn without(mut self, id: &ImageId) -> Option<Self> {
+        self.others.retain(|other| other != id);
+        if self.image == *id {
+            if self.others.is_empty() {
+                return None;
+            }
+            self.image = self.others.remove(0);
+        }
+        Some(self)
+    }
 }
 
 /// One change of the records.
@@ -70,13 +107,13 @@ pub struct ReferenceRecord {
 pub enum Update {
     /// Adds an image, or replaces the record with its ID.
     PutImage(ImageRecord),
-    /// Removes an image. Nothing may name it afterwards: its references are removed in the same transaction.
+    /// Removes an image. Nothing may name it afterwards: names lose it in the same transaction, and go where they mean no other.
     RemoveImage(ImageId),
     /// Adds a layer, or replaces the record with its diff ID.
     PutLayer(LayerRecord),
     /// Removes a layer.
     RemoveLayer(Digest),
-    /// Makes a name mean an image, whatever it meant before.
+    /// Makes a name mean an image, or several, whatever it meant before.
     SetReference(ReferenceRecord),
     /// Removes a name.
     RemoveReference(Reference),
@@ -103,8 +140,8 @@ pub trait Records: Send + Sync {
     /// All names, in any order.
     fn references(&self) -> Result<Vec<ReferenceRecord>, RecordsError>;
 
-    /// The image that a name means.
-    fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError>;
+    /// What a name means.
+    fn reference(&self, reference: &Reference) -> Result<Option<ReferenceRecord>, RecordsError>;
 
     /// All results of builds, in any order.
     fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError>;

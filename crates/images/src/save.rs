@@ -1,77 +1,102 @@
-//! Writing images as an archive that is both what `docker load` reads and an OCI layout, as Docker writes it since 25.
+//! Writing images as an archive that is both what `docker load` reads and an OCI layout, as Docker writes it since 25. What is there
+//! for several platforms is an index in the layout; Docker's own list has one of its images.
 //!
 //! Layers are written as plain tars, made again from their recipes: their digests are the diff IDs, and the image IDs stay
 //! what they are. Everything is at `blobs/sha256/<hex>` once, whatever number of images has it.
 
 use crate::layout::{LayoutArchive, blob_path, named};
-use crate::manifests::plain_manifest;
+use crate::manifests::{index, plain_manifest};
 use crate::recipe::reassemble;
 use crate::records::{ImageId, LayerRecord};
 use crate::{Error, Images, Result};
 use oci::digest::{Algorithm, Hasher};
-use oci::image::{ArchiveImage, CONFIG_BYTES_MAX, Descriptor, media_type};
+use oci::image::{ArchiveImage, CONFIG_BYTES_MAX, Descriptor, Platform, media_type};
 use oci::{Digest, Reference};
 use std::collections::HashMap;
 use std::io::Write;
 
+/// What is saved of one thing that is named.
+struct Selected {
+    /// Its images, of each platform one; the first is what Docker's list of images has.
+    images: Vec<ImageId>,
+    references: Vec<Reference>,
+}
+
 impl Images {
     /// Writes images, given by name or ID, as an archive that is both docker-archive and OCI layout. A repository's name
-    /// without tag means all its tags.
-    pub fn save(&self, names: &[String], out: impl Write) -> Result<()> {
-        let selected = self.select(names)?;
+    /// without tag means all its tags. Of what has images for several platforms all are written, or the one for a platform.
+    pub fn save(
+        &self,
+        names: &[String],
+        platform: Option<&Platform>,
+        out: impl Write,
+    ) -> Result<()> {
+        let selected = self.select(names, platform)?;
         // The layers must not go while they are written.
         let mut ingest = self.ingest()?;
-        let sizes: HashMap<Digest, LayerRecord> = self
-            .records
-            .layers()
-            .map_err(Error::Records)?
-            .into_iter()
-            .map(|layer| (layer.diff_id, layer))
-            .collect();
+        let layers = self.records.layers().map_err(Error::Records)?;
+        let layers = layers.into_iter().map(|layer| (layer.diff_id, layer));
+        let layers: HashMap<Digest, LayerRecord> = layers.collect();
         let mut archive = LayoutArchive::new(out)?;
         let (mut listed, mut manifests) = (Vec::new(), Vec::new());
-        for (id, references) in &selected {
-            let missing = || Error::NoSuchImage(id.to_string());
-            let record = self
-                .records
-                .image(id)
-                .map_err(Error::Records)?
-                .ok_or_else(missing)?;
-            let mut layers = Vec::new();
-            for diff_id in &record.layers {
-                let layer = sizes.get(diff_id).filter(|_| ingest.has_layer(diff_id));
-                let layer = layer.ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))?;
-                archive.layer(self, layer)?;
-                layers.push((*diff_id, layer.tar_size));
+        for Selected { images, references } in &selected {
+            let mut entries = Vec::new();
+            for id in images {
+                let missing = || Error::NoSuchImage(id.to_string());
+                let record = self.records.image(id).map_err(Error::Records)?;
+                let record = record.ok_or_else(missing)?;
+                let mut stack = Vec::new();
+                for diff_id in &record.layers {
+                    let layer = layers.get(diff_id).filter(|_| ingest.has_layer(diff_id));
+                    let layer = layer.ok_or_else(|| Error::MissingLayer(Box::new(*diff_id)))?;
+                    archive.layer(self, layer)?;
+                    stack.push((*diff_id, layer.tar_size));
+                }
+                if entries.is_empty() {
+                    listed.push(ArchiveImage {
+                        config: blob_path(id),
+                        repo_tags: references.iter().map(Reference::familiar).collect(),
+                        layers: record.layers.iter().map(blob_path).collect(),
+                    });
+                }
+                let config = self.blob(id, CONFIG_BYTES_MAX)?;
+                let (digest, bytes) = plain_manifest(*id, config.len(), stack.into_iter());
+                archive.blob(id, &config)?;
+                archive.blob(&digest, &bytes)?;
+                let size = bytes.len() as u64;
+                let manifest = Descriptor::new(media_type::OCI_MANIFEST, digest, size);
+                entries.push((manifest, self.config(id)?.platform.clone()));
             }
-            let config = self.blob(id, CONFIG_BYTES_MAX)?;
-            let (digest, bytes) = plain_manifest(*id, config.len(), layers.into_iter());
-            archive.blob(id, &config)?;
-            archive.blob(&digest, &bytes)?;
-            let manifest = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
-            manifests.extend(named(&manifest, references));
-            listed.push(ArchiveImage {
-                config: blob_path(id),
-                repo_tags: references.iter().map(Reference::familiar).collect(),
-                layers: record.layers.iter().map(blob_path).collect(),
-            });
+            let top = match entries.as_slice() {
+                [(manifest, _)] => manifest.clone(),
+                _ => {
+                    let (digest, bytes) = index(entries);
+                    archive.blob(&digest, &bytes)?;
+                    Descriptor::new(media_type::OCI_INDEX, digest, bytes.len() as u64)
+                }
+            };
+            manifests.extend(named(&top, references));
         }
         archive.finish(&manifests, &listed)
     }
 
-    /// The images that names mean, in the order they were first named, each with the names to save.
-    fn select(&self, names: &[String]) -> Result<Vec<(ImageId, Vec<Reference>)>> {
-        let mut selected: Vec<(ImageId, Vec<Reference>)> = Vec::new();
-        let mut add = |id: ImageId, reference: Option<Reference>| {
-            let at = selected
-                .iter()
-                .position(|(other, _)| *other == id)
-                .unwrap_or_else(|| {
-                    selected.push((id, Vec::new()));
+    /// What names mean, in the order it was first named.
+    fn select(&self, names: &[String], platform: Option<&Platform>) -> Result<Vec<Selected>> {
+        let mut selected: Vec<Selected> = Vec::new();
+        let mut add = |name: &str, ids: Vec<ImageId>, reference: Option<Reference>| -> Result<()> {
+            let images = match platform {
+                Some(wanted) => vec![self.choose(name, &ids, wanted)?],
+                None => ids,
+            };
+            let at =
+                { selected.iter().position(|other| other.images == images) }.unwrap_or_else(|| {
+                    let references = Vec::new();
+                    selected.push(Selected { images, references });
                     selected.len() - 1
                 });
-            let references = &mut selected[at].1;
+            let references = &mut selected[at].references;
             references.extend(reference.filter(|new| !references.contains(new)));
+            Ok(())
         };
         let records = self.records.references().map_err(Error::Records)?;
         for name in names {
@@ -86,19 +111,21 @@ impl Images {
                 .collect();
             if !whole.is_empty() {
                 whole.sort_by(|a, b| a.reference.cmp(&b.reference));
-                whole
-                    .into_iter()
-                    .for_each(|r| add(r.image, Some(r.reference.clone())));
+                for record in whole {
+                    let reference = record.reference.clone();
+                    add(name, record.images().collect(), Some(reference))?;
+                }
                 continue;
             }
-            let id = self.resolve(name)?;
+            let ids = self.resolve(name)?;
             let reference = parsed.map(Reference::to_target);
             let named = |reference: &Reference| {
                 records
                     .iter()
-                    .any(|r| r.reference == *reference && r.image == id)
+                    .any(|r| r.reference == *reference && r.image == ids[0])
             };
-            add(id, reference.filter(|r| r.tag().is_some() && named(r)));
+            let reference = reference.filter(|r| r.tag().is_some() && named(r));
+            add(name, ids, reference)?;
         }
         Ok(selected)
     }
@@ -145,5 +172,79 @@ impl Images {
             return Err(Error::Damaged { path, reason });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Store;
+    use oci::image::Index;
+
+    const BOTH: [&str; 2] = ["linux/s390x", "linux/riscv64"];
+
+    fn saved(store: &Store, names: &[&str], platform: Option<&str>) -> Vec<u8> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let platform = platform.map(|text| text.parse().unwrap());
+        let mut archive = Vec::new();
+        let out = &mut archive;
+        store.images.save(&names, platform.as_ref(), out).unwrap();
+        archive
+    }
+
+    #[test]
+    fn all_platforms_come_back_under_all_names() {
+        let (from, to) = (Store::new(), Store::new());
+        let ids = from.several(&["x:1", "x:2", "y:1"], &BOTH);
+        let archive = saved(&from, &["x", "y:1"], None);
+        assert_eq!(archive, saved(&from, &["x", "y:1"], None));
+        let loaded = to.load(&archive).unwrap();
+        assert_eq!(loaded.len(), 1);
+        let names: Vec<String> = loaded[0]
+            .references
+            .iter()
+            .map(Reference::familiar)
+            .collect();
+        assert_eq!(names, ["x:1", "x:2", "y:1"]);
+        for name in ["x:1", "x:2", "y:1"] {
+            let image = to.images.get(name).unwrap();
+            assert_eq!((image.id, image.others), (ids[0], vec![ids[1]]));
+        }
+        // What is there again brings nothing.
+        let before = to.content();
+        to.load(&archive).unwrap();
+        assert_eq!(to.content(), before);
+    }
+
+    #[test]
+    fn one_platform_comes_alone() {
+        let (from, to) = (Store::new(), Store::new());
+        let ids = from.several(&["x:1"], &BOTH);
+        let archive = saved(&from, &["x:1"], Some(BOTH[1]));
+        to.load(&archive).unwrap();
+        assert_eq!(to.images.get("x:1").unwrap().id, ids[1]);
+        let archive = saved(&from, &["x:1"], None);
+        let (wanted, other) = (BOTH[1].parse().unwrap(), "linux/arm".parse().unwrap());
+        let to = Store::new();
+        let load = |platform| {
+            to.images
+                .load(archive.as_slice(), Some(platform), &mut |_| {})
+        };
+        load(&wanted).unwrap();
+        let image = to.images.get("x:1").unwrap();
+        assert_eq!((image.id, image.others), (ids[1], Vec::new()));
+        load(&other).unwrap_err();
+        // By its ID, an image has no name.
+        let archive = saved(&from, &[&ids[1].to_string()], None);
+        assert_eq!(Store::new().load(&archive).unwrap()[0].references, []);
+    }
+
+    #[test]
+    fn the_same_manifests_are_the_same_index() {
+        let manifest = Descriptor::new(media_type::OCI_MANIFEST, Digest::sha256(b"m"), 1);
+        let (digest, bytes) = index(vec![(manifest, BOTH[0].parse().unwrap())]);
+        assert_eq!(digest, Digest::sha256(&bytes));
+        let read: Index = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read.manifests[0].platform, Some(BOTH[0].parse().unwrap()));
     }
 }

@@ -272,20 +272,19 @@ impl Images {
         self.collect().map(drop)
     }
 
-    /// Names an image, which must not go meanwhile.
-    pub(crate) fn add_reference(&self, record: ReferenceRecord) -> Result<()> {
+    /// Names images, which must not go meanwhile. `names` is asked while no name changes.
+    pub(crate) fn add_references(
+        &self,
+        names: impl FnOnce() -> Result<Vec<ReferenceRecord>>,
+    ) -> Result<()> {
         let _publishing = self.publishing();
-        if self
-            .records
-            .image(&record.image)
-            .map_err(Error::Records)?
-            .is_none()
-        {
-            return Err(Error::NoSuchImage(record.image.to_string()));
+        let names = names()?;
+        for id in names.iter().flat_map(ReferenceRecord::images) {
+            let found = self.records.image(&id).map_err(Error::Records)?;
+            found.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
         }
-        self.records
-            .update(&[Update::SetReference(record)])
-            .map_err(Error::Records)
+        let updates: Vec<_> = names.into_iter().map(Update::SetReference).collect();
+        self.records.update(&updates).map_err(Error::Records)
     }
 
     /// Gives an image another manifest. The old one goes unless another image has it.
@@ -453,12 +452,12 @@ impl Ingest<'_> {
     }
 
     /// Moves layers and blobs to their places and makes the updates, all or nothing. Layers and images that are there
-    /// already stay what they are.
+    /// already stay what they are. `updates` is asked while no name changes.
     pub(crate) fn publish(
         &mut self,
         layers: &[NewLayer],
         blobs: &[(Digest, Vec<u8>)],
-        mut updates: Vec<Update>,
+        updates: impl FnOnce() -> Result<Vec<Update>>,
     ) -> Result<()> {
         let mut moves = Vec::new();
         for layer in layers {
@@ -480,6 +479,7 @@ impl Ingest<'_> {
         rustix::fs::syncfs(&directory).call(|| format!("syncfs({:?})", self.directory))?;
 
         let _publishing = self.images.publishing();
+        let mut updates = updates()?;
         let (mut wanted, mut stacked) = (HashSet::new(), Vec::new());
         for update in &mut updates {
             if let Update::PutImage(image) = update {

@@ -2,11 +2,11 @@
 
 use crate::records::MemoryRecords;
 use crate::tar::{Entry, Kind, Time, Writer};
-use crate::{Images, ImportOptions, Loaded, Result};
-use oci::Digest;
+use crate::{Images, ImportOptions, ListFilter, Loaded, Result};
 use oci::image::{
     ArchiveImage, Config, ConfigFile, Descriptor, Index, Platform, RootFs, annotation, media_type,
 };
+use oci::{Digest, Reference};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,33 @@ impl Store {
         };
         let archive = tar(&[(file("file"), content.as_bytes())]);
         self.images.import(archive.as_slice(), &options).unwrap()
+    }
+
+    /// Images for several platforms under names, of which the content is what each is for. In the order of the platforms.
+    pub(crate) fn several(&self, names: &[&str], platforms: &[&str]) -> Vec<Digest> {
+        let made = platforms.iter().map(|platform| {
+            let id = self.import("parts", platform);
+            let layers = self.images.get(&id.to_string()).unwrap().layers().to_vec();
+            let config = ConfigFile {
+                platform: platform.parse().unwrap(),
+                ..ConfigFile::default()
+            };
+            (config, layers)
+        });
+        let made: Vec<_> = made.collect();
+        let parts = { made.iter() }.map(|(config, layers)| (config.clone(), layers.as_slice()));
+        let names: Vec<Reference> = names.iter().map(|name| name.parse().unwrap()).collect();
+        self.images.make_images(parts.collect(), &names).unwrap();
+        self.images
+            .prune(false, &ListFilter::default(), &|_| Vec::new())
+            .unwrap();
+        self.images.remove("parts", false, &|_| Vec::new()).unwrap();
+        let get = |platform: &&str| {
+            let wanted = platform.parse().unwrap();
+            let name = names[0].to_string();
+            self.images.get_for(&name, Some(&wanted)).unwrap().id
+        };
+        platforms.iter().map(get).collect()
     }
 
     /// All paths below the store, but for the fixed directories.

@@ -184,22 +184,30 @@ impl Images {
         let known: HashSet<ImageId> = images.iter().map(|image| image.id).collect();
         for record in self.records.references().map_err(Error::Records)? {
             found.checked += 1;
-            if known.contains(&record.image) || removed.contains(&record.image) {
-                continue;
+            let is_lost = |id: &ImageId| !known.contains(id) && !removed.contains(id);
+            let lost: Vec<ImageId> = record.images().filter(is_lost).collect();
+            let mut left = Some(record);
+            for id in lost {
+                let Some(record) = left.take() else { break };
+                let object = record.reference.familiar();
+                let problem = format!("it names {id}, which is not there");
+                let reference = record.reference.clone();
+                left = record.without(&id);
+                let mut mended = None;
+                if mend {
+                    let update = match &left {
+                        Some(record) => Update::SetReference(record.clone()),
+                        None => Update::RemoveReference(reference),
+                    };
+                    self.records.update(&[update]).map_err(Error::Records)?;
+                    mended = Some("removed".to_owned());
+                }
+                found.findings.push(Finding {
+                    object,
+                    problem,
+                    mended,
+                });
             }
-            let object = record.reference.familiar();
-            let problem = format!("it names {}, which is not there", record.image);
-            let mut mended = None;
-            if mend {
-                let update = Update::RemoveReference(record.reference);
-                self.records.update(&[update]).map_err(Error::Records)?;
-                mended = Some("removed".to_owned());
-            }
-            found.findings.push(Finding {
-                object,
-                problem,
-                mended,
-            });
         }
         Ok(())
     }

@@ -166,14 +166,9 @@ impl BlobSource for Sent {
 }
 
 impl Elsewhere {
-    /// The outputs, and an image of these names, which the engine keeps whatever else becomes of it: one of `several` platforms
-    /// only where nothing else is asked for.
-    pub(crate) fn outputs(
-        &self,
-        names: Vec<Reference>,
-        several: bool,
-        pieces: &Pieces,
-    ) -> Result<Vec<Output>> {
+    /// The outputs, and an image of these names, which the engine keeps whatever else becomes of it; without a name, only where
+    /// nothing else is asked for.
+    pub(crate) fn outputs(&self, names: Vec<Reference>, pieces: &Pieces) -> Result<Vec<Output>> {
         let joined: Vec<String> = names.iter().map(Reference::familiar).collect();
         let joined = joined.join(",");
         let mut outputs = Vec::new();
@@ -192,8 +187,11 @@ impl Elsewhere {
                     has_image = true;
                     Output::Image(image)
                 }
-                OutputWish::Tar => Output::Tar(Box::new(client())),
-                OutputWish::Directory => {
+                OutputWish::Tar { split } => Output::Tar {
+                    to: Box::new(client()),
+                    split,
+                },
+                OutputWish::Directory { .. } => {
                     return Err(Error::Unsupported(
                         "files one by one as an output".to_owned(),
                     ));
@@ -212,7 +210,7 @@ impl Elsewhere {
                 }),
             });
         }
-        if !has_image && (outputs.is_empty() || !several) {
+        if !has_image && (outputs.is_empty() || !names.is_empty()) {
             let image = ImageOutput {
                 names,
                 ..ImageOutput::default()

@@ -216,10 +216,7 @@ impl Wish {
             { self.build_args.into_iter() }.filter_map(|(name, value)| Some((name, value?)));
         let elsewhere = self.elsewhere;
         let failed = |error: builder::Error| status(&error);
-        let several = self.platforms.len() > 1;
-        let outputs = elsewhere
-            .outputs(self.tags, several, pieces)
-            .map_err(failed)?;
+        let outputs = elsewhere.outputs(self.tags, pieces).map_err(failed)?;
         let (cache_to, archive) = elsewhere.targets(pieces).map_err(failed)?;
         let request = Request {
             dockerfile_name: name,

@@ -46,6 +46,7 @@ pub(crate) fn request(
     Ok(CreateRequest {
         name: name.map(|name| name.trim_start_matches('/').to_owned()),
         image: body.image.clone(),
+        platform: None,
         entrypoint: body.entrypoint.clone().map(|words| words.0),
         command: body.cmd.clone().map(|words| words.0),
         process: ProcessSpec {

@@ -2,14 +2,14 @@
 
 mod options;
 
-use crate::build::Build;
+use crate::build::{Build, View};
 use crate::bundle::{self, Bundle, Manifests, Part, Predicate, bundle};
 use crate::destination::{Destination, ToBlobs, ToRegistry};
 use crate::error::{Doing, Error, Result};
 use crate::progress::Event;
 use crate::remote::BlobSink;
 use images::{ImageId, LayoutArchive, archive, blob_path, named};
-use oci::image::{ArchiveImage, Descriptor, Platform};
+use oci::image::{ArchiveImage, ConfigFile, Descriptor, Platform};
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,9 +25,19 @@ pub enum Output {
     /// An image.
     Image(ImageOutput),
     /// The files of the target, one by one.
-    Files(Box<dyn FilesOutput>),
+    Files {
+        /// Who takes them.
+        to: Box<dyn FilesOutput>,
+        /// Whether each platform has a directory of its own; where nothing is said, several have.
+        split: Option<bool>,
+    },
     /// The files of the target as a tar.
-    Tar(Box<dyn ArchiveOutput>),
+    Tar {
+        /// Who takes it.
+        to: Box<dyn ArchiveOutput>,
+        /// As of files.
+        split: Option<bool>,
+    },
     /// Images as an OCI layout.
     Layout(LayoutOutput),
 }
@@ -37,7 +47,7 @@ pub enum Output {
 pub struct ImageOutput {
     /// Its names.
     pub names: Vec<Reference>,
-    /// This engine keeps it: where nothing is said, one of a single platform.
+    /// This engine keeps it, too, unless this says otherwise.
     pub store: Option<bool>,
     /// It is pushed to the registries that its names are of.
     pub push: bool,
@@ -69,13 +79,22 @@ pub enum LayoutTo {
     Blobs(Box<dyn BlobSink + Send + Sync>),
 }
 
+/// The files of one platform.
+#[derive(Debug)]
+pub struct Tree<'t> {
+    /// The directory that they are to be in, such as `linux_arm64`; where they are all there is, none.
+    pub directory: Option<String>,
+    /// The files.
+    pub root: &'t Root,
+}
+
 /// Takes files one by one.
 pub trait FilesOutput: fmt::Debug + Send + Sync {
-    /// Takes all files of a tree.
+    /// Takes all files of some trees.
     ///
     /// # Errors
     /// Whoever gets them takes no more.
-    fn take(&self, files: &Root) -> Result<()>;
+    fn take(&self, trees: &[Tree<'_>]) -> Result<()>;
 }
 
 /// Takes an archive.
@@ -90,7 +109,7 @@ pub trait ArchiveOutput: fmt::Debug + Send + Sync {
 /// What was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Made {
-    /// The image, where this engine has it.
+    /// The image, where this engine has it; of several platforms, the one that its names mean where none is asked for.
     pub id: Option<ImageId>,
     /// The manifest or index of an image that went elsewhere, with the digest of the (first) configuration.
     pub manifest: Option<(Descriptor, Digest)>,
@@ -103,13 +122,14 @@ impl Build<'_> {
         for output in &self.request.outputs {
             match output {
                 Output::Image(image) => self.image_output(image, parts, builds, &mut made)?,
-                Output::Files(to) => to.take(&self.view(only(parts)?)?.root)?,
-                Output::Tar(to) => {
-                    let view = self.view(only(parts)?)?;
-                    to.take(&mut |out| {
-                        let exported = archive::export(&view.root, out);
-                        exported.doing(|| "send the files".to_owned())
-                    })?;
+                Output::Files { to, split } => {
+                    let views = self.views(parts)?;
+                    to.take(&self.trees(parts, &views, *split)?)?;
+                }
+                Output::Tar { to, split } => {
+                    let views = self.views(parts)?;
+                    let trees = self.trees(parts, &views, *split)?;
+                    to.take(&mut |out| write_trees(&trees, out))?;
                 }
                 Output::Layout(layout) => {
                     let bundle = self.layout(layout, parts, builds)?;
@@ -118,6 +138,29 @@ impl Build<'_> {
             }
         }
         Ok(made)
+    }
+
+    fn views(&self, parts: &[Part]) -> Result<Vec<View<'_>>> {
+        parts.iter().map(|part| self.view(&part.layers)).collect()
+    }
+
+    /// The trees as a client gets them: where there are several, or an index of one, each in a directory called after its platform.
+    fn trees<'v>(
+        &self,
+        parts: &[Part],
+        views: &'v [View<'_>],
+        split: Option<bool>,
+    ) -> Result<Vec<Tree<'v>>> {
+        let is_split = split.unwrap_or(parts.len() > 1 || self.request.index);
+        if !is_split && parts.len() > 1 {
+            let what = "platform-split=false of an output of several platforms";
+            return Err(Error::Unsupported(what.to_owned()));
+        }
+        let tree = |(part, view): (&Part, &'v View<'_>)| Tree {
+            directory: is_split.then(|| part.platform.to_string().replace('/', "_")),
+            root: &view.root,
+        };
+        Ok(parts.iter().zip(views).map(tree).collect())
     }
 
     fn manifests(&self, asked: &Manifests) -> Manifests {
@@ -146,14 +189,10 @@ impl Build<'_> {
         builds: &[&Build<'_>],
         made: &mut Made,
     ) -> Result<()> {
-        match parts {
-            [part] if output.store != Some(false) => {
-                made.id = Some(self.store(part, &output.names)?)
-            }
-            [_] => {}
-            _ => self.tell(&Event::Warning(
-                "an image of several platforms is pushed, and not kept by this engine",
-            )),
+        let mut kept = Vec::new();
+        if output.store != Some(false) {
+            kept = self.store(parts, &output.names)?;
+            made.id = kept.first().copied();
         }
         if !output.push {
             return Ok(());
@@ -171,11 +210,15 @@ impl Build<'_> {
             let why = pushed.as_ref().err().map(Error::chain);
             self.tell(&Event::TaskEnded(&task, why.as_deref()));
             let bundle = pushed?;
-            if let Some(id) = made.id {
+            if !kept.is_empty() {
                 let reference = name.clone().with_digest(bundle.top.digest);
-                let noted = self
-                    .images
-                    .note_pushed(id, reference, bundle.manifest.as_deref());
+                let manifest = |id: &ImageId| {
+                    let images = bundle.images.iter().zip(&bundle.manifests);
+                    let mut own = images.filter(|((config, _), _)| config.digest == *id);
+                    own.next().map(|(_, manifest)| (*id, manifest.clone()))
+                };
+                let images: Vec<_> = kept.iter().filter_map(manifest).collect();
+                let noted = self.images.note_pushed(&images, reference);
                 noted.doing(|| format!("note that {} was pushed", name.familiar()))?;
             }
             made.manifest = Some(self.told(&bundle));
@@ -183,22 +226,25 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn store(&self, part: &Part, names: &[Reference]) -> Result<ImageId> {
-        let doing = || "make the image".to_owned();
-        let config = oci::image::ConfigFile::parse(&part.config);
-        let config = config.map_err(|error| Error::Invalid(error.to_string()))?;
-        let id = self
-            .images
-            .make_image(config, &part.layers, None)
-            .doing(doing)?;
-        self.engine.new_image_event(&id.to_string());
-        for tag in names {
-            let tagged = self.images.tag(&id.to_string(), tag);
-            tagged.doing(|| format!("tag the image {}", tag.familiar()))?;
-            let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
-            self.engine.image_event("tag", &id.to_string(), name);
+    /// Makes the images part of this engine's, all or none of them, with the one first that the names mean for this machine.
+    fn store(&self, parts: &[Part], names: &[Reference]) -> Result<Vec<ImageId>> {
+        let image = |part: &Part| {
+            let config = ConfigFile::parse(&part.config);
+            config.map_err(|error| Error::Invalid(error.to_string()))
+        };
+        let configs = parts.iter().map(image).collect::<Result<Vec<_>>>()?;
+        let layers = parts.iter().map(|part| part.layers.as_slice());
+        let images = configs.into_iter().zip(layers).collect();
+        let made = self.images.make_images(images, names);
+        let ids = made.doing(|| "make the image".to_owned())?;
+        for id in &ids {
+            self.engine.new_image_event(&id.to_string());
         }
-        Ok(id)
+        for tag in names {
+            let name = BTreeMap::from([("name".to_owned(), tag.familiar())]);
+            self.engine.image_event("tag", &ids[0].to_string(), name);
+        }
+        Ok(ids)
     }
 
     fn push(
@@ -229,10 +275,6 @@ impl Build<'_> {
         parts: &[Part],
         builds: &[&Build<'_>],
     ) -> Result<Bundle> {
-        if output.docker && parts.len() > 1 {
-            let text = "docker exporter does not currently support exporting manifest lists";
-            return Err(Error::Invalid(text.to_owned()));
-        }
         let scratch = self
             .images
             .scratch()
@@ -265,7 +307,7 @@ impl Build<'_> {
             let archive = sink.0.into_inner().unwrap_or_else(PoisonError::into_inner);
             let (top, _) = self.told(&bundle);
             let images = match output.docker {
-                true => docker_images(&bundle, &output.names),
+                true => docker_images(&bundle, parts, &output.names),
                 false => Vec::new(),
             };
             archive
@@ -278,27 +320,33 @@ impl Build<'_> {
     }
 }
 
-/// The layers of the one result that there is.
-fn only(parts: &[Part]) -> Result<&[Digest]> {
-    match parts {
-        [one] => Ok(&one.layers),
-        _ => Err(Error::Unsupported(
-            "files of several platforms as an output".to_owned(),
-        )),
-    }
+/// Writes trees as one tar.
+fn write_trees(trees: &[Tree<'_>], out: &mut dyn Write) -> Result<()> {
+    let below: Option<Vec<_>> = { trees.iter() }
+        .map(|tree| Some((tree.directory.clone()?, tree.root)))
+        .collect();
+    let written = match (below, trees) {
+        (Some(below), _) => archive::export_below(&below, out),
+        (None, all) => all
+            .iter()
+            .try_for_each(|tree| archive::export(tree.root, &mut *out)),
+    };
+    written.doing(|| "send the files".to_owned())
 }
 
-/// What `docker load` reads of an image.
-fn docker_images(bundle: &Bundle, names: &[Reference]) -> Vec<ArchiveImage> {
-    let image = |(config, layers): &(Descriptor, Vec<Descriptor>)| ArchiveImage {
+/// What `docker load` reads where it does not know of platforms: an image for this machine, or else the first.
+fn docker_images(bundle: &Bundle, parts: &[Part], names: &[Reference]) -> Vec<ArchiveImage> {
+    let host = images::host_platform();
+    let runs_here = |part: &Part| part.platform.architecture == host.architecture;
+    let (config, layers) = &bundle.images[parts.iter().position(runs_here).unwrap_or(0)];
+    vec![ArchiveImage {
         config: blob_path(&config.digest),
         repo_tags: names.iter().map(Reference::familiar).collect(),
         layers: layers
             .iter()
             .map(|layer| blob_path(&layer.digest))
             .collect(),
-    };
-    bundle.images.iter().map(image).collect()
+    }]
 }
 
 /// What is attested of each image; `inline`: what is only for images that are pushed, too.

@@ -18,9 +18,15 @@ pub enum OutputWish {
     /// An image.
     Image(ImageOutput),
     /// Files in a directory of the client.
-    Directory,
+    Directory {
+        /// Whether each platform has a directory of its own; where nothing is said, several have.
+        split: Option<bool>,
+    },
     /// A tar for the client.
-    Tar,
+    Tar {
+        /// As of a directory.
+        split: Option<bool>,
+    },
     /// An OCI layout for the client.
     Layout {
         /// Its names.
@@ -58,9 +64,12 @@ impl OutputWish {
                 if left.get("mode").is_some_and(|mode| *mode == "copy") {
                     left.remove("mode");
                 }
-                Self::Directory
+                let split = split(&mut left)?;
+                Self::Directory { split }
             }
-            "tar" => Self::Tar,
+            "tar" => Self::Tar {
+                split: split(&mut left)?,
+            },
             other => return Err(Error::Unsupported(format!("the output {other}"))),
         };
         let given = |(_, value): &(&&str, &&str)| !value.is_empty() && **value != "false";
@@ -76,7 +85,22 @@ impl OutputWish {
     pub fn names(&self) -> &[Reference] {
         match self {
             Self::Image(ImageOutput { names, .. }) | Self::Layout { names, .. } => names,
-            Self::Directory | Self::Tar => &[],
+            Self::Directory { .. } | Self::Tar { .. } => &[],
+        }
+    }
+}
+
+/// Whether files are to be apart by platform.
+fn split(left: &mut BTreeMap<&str, &str>) -> Result<Option<bool>> {
+    // Files have no name.
+    left.remove("name");
+    match left.remove("platform-split") {
+        None | Some("") => Ok(None),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+        Some(value) if is_true(value) => Ok(Some(true)),
+        Some(other) => {
+            let text = format!("non-bool value for platform-split: {other}");
+            Err(Error::Invalid(text))
         }
     }
 }
@@ -186,8 +210,15 @@ mod tests {
         assert!(image.push && image.store.is_none());
         assert_eq!(image.manifests.form, Some(Form::Zstd(None)));
         assert_eq!(image.manifests.annotations[0].key, "a.b");
-        assert!(matches!(read("local", &[]).unwrap(), OutputWish::Directory));
-        assert!(matches!(read("tar", &[]).unwrap(), OutputWish::Tar));
+        for (value, expected) in [("", None), ("1", Some(true)), ("false", Some(false))] {
+            for kind in ["local", "tar"] {
+                let found = match read(kind, &[("platform-split", value)]).unwrap() {
+                    OutputWish::Directory { split } | OutputWish::Tar { split } => split,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(found, expected);
+            }
+        }
         let layout = read("oci", &[("tar", "false"), ("oci-mediatypes", "false")]);
         let OutputWish::Layout { tar, manifests, .. } = layout.unwrap() else {
             panic!("it is a layout");
@@ -202,7 +233,6 @@ mod tests {
             ("moby", "name-canonical", "true"),
             ("moby", "compression", "estargz"),
             ("oci", "oci-artifact", "true"),
-            ("local", "platform-split", "true"),
             ("local", "mode", "delete"),
         ] {
             let error = read(kind, &[(name, value)]).unwrap_err();
@@ -212,6 +242,7 @@ mod tests {
             );
         }
         read("moby", &[("name", "A B")]).unwrap_err();
+        read("tar", &[("platform-split", "perhaps")]).unwrap_err();
         read("moby", &[("annotation-other.a", "b")]).unwrap_err();
     }
 }

@@ -202,28 +202,16 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         detach_keys: session.detach_keys(matches),
     };
     let outcome = display::show(response.lines(), show, elsewhere.receive(), &asked).await?;
-    let id = &outcome.id;
+    let id = outcome.id();
     if let Some(path) = matches.get("iidfile") {
-        let digest = outcome
-            .manifest
-            .as_ref()
-            .and_then(|it| it["digest"].as_str());
-        let id = if id.is_empty() {
-            digest.unwrap_or_default()
-        } else {
-            id
-        };
         std::fs::write(path, id).during(|| format!("write {path}"))?;
     }
     if let Some(path) = matches.get("metadata-file") {
         let metadata = metadata(&outcome, matches.list("tag"));
         std::fs::write(path, metadata).during(|| format!("write {path}"))?;
     }
-    for output in &elsewhere.own {
-        output.write(session, id).await?;
-    }
     match show {
-        Show::Nothing if !elsewhere.uses_stdout() => output::line(id),
+        Show::Nothing if !elsewhere.uses_stdout() && !id.is_empty() => output::line(id),
         Show::Nothing | Show::Plain | Show::Screen | Show::Raw => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! What a build tells, until its end, and how it is shown.
 
-use super::elsewhere::Receiver;
 use super::plain::Plain;
+use super::receive::Receiver;
 use super::shell::Asked;
 use super::tty::Screen;
 use crate::error::{Error, Result};
@@ -35,6 +35,17 @@ pub(crate) struct Outcome {
     pub(crate) id: String,
     /// The descriptor of what went elsewhere.
     pub(crate) manifest: Option<serde_json::Value>,
+}
+
+impl Outcome {
+    /// What it is known by: the image's ID, or else the digest of what went elsewhere; empty where it is neither.
+    pub(crate) fn id(&self) -> &str {
+        let digest = self.manifest.as_ref().and_then(|it| it["digest"].as_str());
+        match self.id.as_str() {
+            "" => digest.unwrap_or_default(),
+            id => id,
+        }
+    }
 }
 
 /// What shows a build.

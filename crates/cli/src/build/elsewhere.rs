@@ -1,23 +1,17 @@
-//! What of a build goes elsewhere: `--output`, `--push`, `--annotation`, `--attest`, `--cache-from`, `--cache-to`; and the archives
-//! that come back for that.
+//! What of a build goes elsewhere: `--output`, `--push`, `--annotation`, `--attest`, `--cache-from`, `--cache-to`.
 
 use super::display::Outcome;
-use super::layout::{blobs, index, tag_of};
-use super::output::Output;
-use crate::container::cp::extract::{self, extract};
-use crate::error::{Error, IoContext, Result};
+use super::layout::blobs;
+use super::receive::{Place, Receiver};
+use crate::error::{Error, Result};
 use crate::flags::Matches;
 use crate::go::csv;
-use crate::image::save::Target;
 use crate::output;
 use api_types::{BuildWish, STREAM_CACHE, STREAM_OUTPUT};
 use client::Request;
-use oci::image::Index;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::{PipeWriter, Write};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 /// The tag of a cache where nothing is said.
 const LATEST: &str = "latest";
@@ -27,8 +21,6 @@ const LATEST: &str = "latest";
 pub(crate) struct Elsewhere {
     /// What the engine makes.
     pub(crate) outputs: Vec<BuildWish>,
-    /// What this side makes of the image.
-    pub(crate) own: Vec<Output>,
     pub(crate) cache_imports: Vec<BuildWish>,
     pub(crate) cache_exports: Vec<BuildWish>,
     /// What is attested, by its kind.
@@ -37,16 +29,6 @@ pub(crate) struct Elsewhere {
     pub(crate) caches: Vec<Vec<(String, PathBuf)>>,
     /// Where archives go, by their streams.
     places: BTreeMap<String, Place>,
-}
-
-/// Where an archive goes.
-#[derive(Debug, Clone)]
-enum Place {
-    Stdout,
-    File(PathBuf),
-    Directory(PathBuf),
-    /// A directory whose index has other caches, too.
-    Cache(PathBuf),
 }
 
 impl Elsewhere {
@@ -94,31 +76,44 @@ impl Elsewhere {
     }
 
     fn output(&mut self, text: &str, annotations: &BTreeMap<String, String>) -> Result<()> {
-        if let Some(own) = Output::parse(text)? {
-            self.own.push(own);
-            return Ok(());
-        }
-        let (kind, mut attributes) = typed(text, "--output")?;
-        let destination = attributes.remove("dest").filter(|path| !path.is_empty());
-        let is_directory = attributes.get("tar").is_some_and(|value| value == "false");
-        attributes.extend(annotations.clone());
-        if kind == "registry" {
-            attributes.insert("push".to_owned(), "true".to_owned());
-        }
-        let kind = match kind.as_str() {
-            "registry" => "image".to_owned(),
-            "docker" if destination.is_none() => "image".to_owned(),
-            _ => kind,
+        let bad = |what: &str| Err(Error::msg(format!("invalid --output {text:?}: {what}")));
+        let (kind, mut attributes) = match text {
+            "-" => ("tar".to_owned(), BTreeMap::new()),
+            path if !path.contains('=') => {
+                let dest = ("dest".to_owned(), path.to_owned());
+                ("local".to_owned(), BTreeMap::from([dest]))
+            }
+            text => typed(text, "--output")?,
         };
-        if matches!(kind.as_str(), "oci" | "docker") {
+        let destination = attributes.remove("dest").filter(|path| !path.is_empty());
+        let is_local = kind == "local";
+        let is_directory = is_local || attributes.get("tar").is_some_and(|value| value == "false");
+        let kind = match kind.as_str() {
+            // This side unpacks what comes as one archive.
+            "local" => {
+                if attributes.get("mode").is_some_and(|mode| mode == "copy") {
+                    attributes.remove("mode");
+                }
+                "tar"
+            }
+            "registry" => {
+                attributes.insert("push".to_owned(), "true".to_owned());
+                "image"
+            }
+            "docker" if destination.is_none() => "image",
+            other => other,
+        };
+        if kind != "tar" {
+            attributes.extend(annotations.clone());
+        }
+        if matches!(kind, "oci" | "docker" | "tar") {
             let stream = format!("{STREAM_OUTPUT}{}", self.outputs.len());
             let place = match destination.as_deref() {
-                Some(path) if is_directory => Place::Directory(PathBuf::from(path)),
-                None | Some("-") if is_directory => {
-                    return Err(Error::msg(format!(
-                        "invalid --output {text:?}: a directory needs a dest"
-                    )));
-                }
+                None | Some("-") if is_directory => return bad("a directory needs a dest"),
+                Some(path) if is_directory => Place::Directory {
+                    path: PathBuf::from(path),
+                    keep_owners: is_local && rustix::process::geteuid().is_root(),
+                },
                 None | Some("-") if crate::stdio::is_terminal() => {
                     return Err(Error::msg(
                         "dest file is required for an archive: refusing to write to a terminal",
@@ -129,7 +124,7 @@ impl Elsewhere {
             };
             self.places.insert(stream, place);
         }
-        self.outputs.push(wish(&kind, attributes));
+        self.outputs.push(wish(kind, attributes));
         Ok(())
     }
 
@@ -182,18 +177,13 @@ impl Elsewhere {
 
     /// An archive goes to standard output, where nothing else may go.
     pub(crate) fn uses_stdout(&self) -> bool {
-        let own = self.own.iter();
-        let mut own = own.filter(|it| matches!(it, Output::Tar(path) if path.is_empty()));
         let mut places = self.places.values();
-        own.next().is_some() || places.any(|place| matches!(place, Place::Stdout))
+        places.any(|place| matches!(place, Place::Stdout))
     }
 
     /// Begins to receive archives.
     pub(crate) fn receive(&self) -> Receiver {
-        Receiver {
-            places: self.places.clone(),
-            open: BTreeMap::new(),
-        }
+        Receiver::new(self.places.clone())
     }
 }
 
@@ -304,140 +294,9 @@ fn annotations(given: &[String]) -> Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
-/// Takes archives as they come, each by its stream.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    places: BTreeMap<String, Place>,
-    open: BTreeMap<String, Open>,
-}
-
-/// An archive that has begun.
-#[derive(Debug)]
-enum Open {
-    Stdout,
-    File(Target),
-    Directory {
-        /// `None` once it has failed.
-        pipe: Option<PipeWriter>,
-        thread: JoinHandle<Result<()>>,
-        /// Of a cache: its directory, and the index that was there.
-        cache: Option<(PathBuf, Option<Index>)>,
-    },
-}
-
-impl Open {
-    fn begin(place: &Place) -> Result<Self> {
-        let (path, cache) = match place {
-            Place::Stdout => return Ok(Self::Stdout),
-            Place::File(path) => return Ok(Self::File(Target::create(path)?)),
-            Place::Directory(path) => (path, None),
-            Place::Cache(path) => (path, Some((path.clone(), index(path).ok()))),
-        };
-        std::fs::create_dir_all(path).during(|| format!("make {}", path.display()))?;
-        let (input, pipe) = std::io::pipe().during(|| "pipe2()")?;
-        let directory = path.clone();
-        let options = extract::Options {
-            strip_first: false,
-            name: None,
-            keep_owners: false,
-        };
-        let thread = std::thread::Builder::new()
-            .name("untar".to_owned())
-            .spawn(move || extract(input, &directory, options))
-            .during(|| "clone3()")?;
-        Ok(Self::Directory {
-            pipe: Some(pipe),
-            thread,
-            cache,
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        match self {
-            Self::Stdout => output::write(bytes),
-            Self::File(target) => target
-                .file()
-                .write_all(bytes)
-                .during(|| "write the archive"),
-            Self::Directory { pipe, .. } => {
-                if pipe
-                    .as_mut()
-                    .is_some_and(|pipe| pipe.write_all(bytes).is_err())
-                {
-                    // The thread has stopped reading, and says why in the end.
-                    *pipe = None;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(self) -> Result<()> {
-        match self {
-            Self::Stdout => Ok(()),
-            Self::File(target) => target.commit(),
-            Self::Directory {
-                pipe,
-                thread,
-                cache,
-            } => {
-                drop(pipe);
-                let extracted = thread.join();
-                extracted.map_err(|_| Error::msg("extracting the archive panicked"))??;
-                match cache {
-                    Some((path, Some(before))) => merge(&path, before),
-                    _ => Ok(()),
-                }
-            }
-        }
-    }
-}
-
-/// Adds what an index had before to what it has now, unless the tag is taken.
-fn merge(directory: &Path, before: Index) -> Result<()> {
-    let mut now = index(directory)?;
-    let taken: Vec<Option<String>> = now
-        .manifests
-        .iter()
-        .map(|it| tag_of(it).map(str::to_owned))
-        .collect();
-    let kept = before.manifests.into_iter();
-    let kept = kept.filter(|it| !taken.contains(&tag_of(it).map(str::to_owned)));
-    now.manifests.extend(kept);
-    let path = directory.join("index.json");
-    let mut target = Target::create(&path)?;
-    let text = serde_json::to_vec(&now).expect("an index has only strings as keys");
-    target
-        .file()
-        .write_all(&text)
-        .during(|| format!("write {}", path.display()))?;
-    target.commit()
-}
-
-impl Receiver {
-    /// Takes a part of an archive.
-    pub(crate) fn take(&mut self, stream: &str, bytes: &[u8]) -> Result<()> {
-        if !self.open.contains_key(stream) {
-            let none = || Error::msg("the engine sends an archive that nobody has asked for");
-            let place = self.places.get(stream).ok_or_else(none)?;
-            self.open.insert(stream.to_owned(), Open::begin(place)?);
-        }
-        self.open
-            .get_mut(stream)
-            .map_or(Ok(()), |open| open.write(bytes))
-    }
-
-    /// All have come whole.
-    pub(crate) fn finish(self) -> Result<()> {
-        self.open.into_values().try_for_each(Open::finish)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci::Digest;
-    use oci::image::{Descriptor, annotation};
 
     #[test]
     fn annotations_become_attributes() {
@@ -462,46 +321,38 @@ mod tests {
     }
 
     #[test]
-    fn a_caches_index_keeps_other_tags() {
-        let directory = tempfile::tempdir().unwrap();
-        let entry = |tag: &str, content: &[u8]| {
-            let mut entry = Descriptor::new("", Digest::sha256(content), 1);
-            entry
-                .annotations
-                .insert(annotation::REF_NAME.to_owned(), tag.to_owned());
-            entry
+    fn outputs_are_read() {
+        let read = |text: &str| {
+            let mut elsewhere = Elsewhere::default();
+            elsewhere.output(text, &BTreeMap::new())?;
+            let kind = elsewhere.outputs[0].kind.clone();
+            Ok::<_, Error>((kind, elsewhere.places.into_values().next()))
         };
-        let write = |manifests: Vec<Descriptor>| {
-            let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
-            std::fs::write(directory.path().join("index.json"), index.to_string()).unwrap();
+        let directory = |path: &str, keep_owners| Place::Directory {
+            path: path.into(),
+            keep_owners,
         };
-        write(vec![entry("a", b"old"), entry("b", b"b")]);
-        let before = index(directory.path()).unwrap();
-        write(vec![entry("a", b"new")]);
-        merge(directory.path(), before).unwrap();
-        let now = index(directory.path()).unwrap();
-        assert_eq!(now.manifests, [entry("a", b"new"), entry("b", b"b")]);
-        assert!(blobs(directory.path(), "none", None).is_err());
-    }
-
-    #[test]
-    fn an_archive_that_is_not_whole_does_not_appear() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.tar");
-        let places = BTreeMap::from([("output-0".to_owned(), Place::File(path.clone()))]);
-        let receiver = || Receiver {
-            places: places.clone(),
-            open: BTreeMap::new(),
-        };
-        let mut broken = receiver();
-        broken.take("output-0", b"half").unwrap();
-        broken.take("output-1", b"nobody's").unwrap_err();
-        drop(broken);
-        assert!(!path.exists());
-        let mut whole = receiver();
-        whole.take("output-0", b"wh").unwrap();
-        whole.take("output-0", b"ole").unwrap();
-        whole.finish().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        let is_root = rustix::process::geteuid().is_root();
+        for (text, kind, place) in [
+            ("type=tar,dest=a", "tar", Some(Place::File("a".into()))),
+            ("out", "tar", Some(directory("out", is_root))),
+            (
+                "type=local,dest=out,mode=copy",
+                "tar",
+                Some(directory("out", is_root)),
+            ),
+            (
+                "type=oci,tar=false,dest=a",
+                "oci",
+                Some(directory("a", false)),
+            ),
+            ("type=docker", "image", None),
+            ("type=registry,name=x", "image", None),
+        ] {
+            assert_eq!(read(text).unwrap(), (kind.to_owned(), place), "{text}");
+        }
+        for bad in ["type=local", "dest=x", "type=tar,x", "type=oci,tar=false"] {
+            read(bad).unwrap_err();
+        }
     }
 }

@@ -20,7 +20,7 @@ const FLAGS: &[Flag] = &[
     Flag::of(
         "platform",
         Kind::Strings,
-        "Only if the images are for this platform (os[/arch[/variant]])",
+        "Remove of each image only what is for this platform (os[/arch[/variant]])",
     ),
 ];
 

@@ -17,7 +17,7 @@ const FLAGS: &[Flag] = &[
     Flag::text("output", "Write to this file instead of standard output").short('o'),
     Flag::text(
         "platform",
-        "Only if the images are for this platform (os[/arch[/variant]])",
+        "Of each image, write what is for this platform (os[/arch[/variant]])",
     ),
 ];
 

@@ -53,8 +53,8 @@ impl LateRecords {
         self.durable.references()
     }
 
-    pub(crate) fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>> {
-        self.durable.resolve(reference)
+    pub(crate) fn reference(&self, reference: &Reference) -> Result<Option<ReferenceRecord>> {
+        self.durable.reference(reference)
     }
 
     pub(crate) fn layers(&self) -> Result<Vec<LayerRecord>> {

@@ -17,7 +17,7 @@ pub struct MemoryRecords {
 struct Tables {
     images: BTreeMap<ImageId, ImageRecord>,
     layers: BTreeMap<Digest, LayerRecord>,
-    references: BTreeMap<Reference, ImageId>,
+    references: BTreeMap<Reference, ReferenceRecord>,
     caches: BTreeMap<Digest, CacheRecord>,
 }
 
@@ -42,15 +42,11 @@ impl Records for MemoryRecords {
     }
 
     fn references(&self) -> Result<Vec<ReferenceRecord>, RecordsError> {
-        let record = |(reference, image): (&Reference, &ImageId)| ReferenceRecord {
-            reference: reference.clone(),
-            image: *image,
-        };
-        Ok(self.tables().references.iter().map(record).collect())
+        Ok(self.tables().references.values().cloned().collect())
     }
 
-    fn resolve(&self, reference: &Reference) -> Result<Option<ImageId>, RecordsError> {
-        Ok(self.tables().references.get(reference).copied())
+    fn reference(&self, reference: &Reference) -> Result<Option<ReferenceRecord>, RecordsError> {
+        Ok(self.tables().references.get(reference).cloned())
     }
 
     fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError> {
@@ -70,7 +66,10 @@ impl Records for MemoryRecords {
                 }
                 Update::RemoveImage(id) => {
                     tables.images.remove(id);
-                    tables.references.retain(|_, image| image != id);
+                    let names = std::mem::take(&mut tables.references).into_iter();
+                    tables.references = names
+                        .filter_map(|(name, record)| Some((name, record.without(id)?)))
+                        .collect();
                 }
                 Update::PutLayer(record) => {
                     tables.layers.insert(record.diff_id, record.clone());
@@ -81,7 +80,7 @@ impl Records for MemoryRecords {
                 Update::SetReference(record) => {
                     tables
                         .references
-                        .insert(record.reference.clone(), record.image);
+                        .insert(record.reference.clone(), record.clone());
                 }
                 Update::RemoveReference(reference) => {
                     tables.references.remove(reference);

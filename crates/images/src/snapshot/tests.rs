@@ -221,7 +221,7 @@ fn a_commit_shows_what_the_container_saw() {
     let mut saved = Vec::new();
     store
         .images
-        .save(&["new:1".to_owned()], &mut saved)
+        .save(&["new:1".to_owned()], None, &mut saved)
         .unwrap();
     let other = Store::new();
     other.load(&saved).unwrap();

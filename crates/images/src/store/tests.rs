@@ -70,7 +70,7 @@ fn a_docker_archive_is_loaded_and_saved_again() {
     let mut saved = Vec::new();
     store
         .images
-        .save(&["app:1".to_owned()], &mut saved)
+        .save(&["app:1".to_owned()], None, &mut saved)
         .unwrap();
     let other = Store::new();
     let again = other.load(&saved).unwrap();
@@ -90,7 +90,10 @@ fn a_docker_archive_is_loaded_and_saved_again() {
     };
     assert_eq!(trees(&store), trees(&other));
     let mut twice = Vec::new();
-    other.images.save(&["app".to_owned()], &mut twice).unwrap();
+    other
+        .images
+        .save(&["app".to_owned()], None, &mut twice)
+        .unwrap();
     assert!(saved == twice, "saving is deterministic");
 }
 
@@ -204,7 +207,10 @@ fn loading_what_is_there_changes_nothing() {
     assert_eq!(store.content(), content);
     // As `save` names plain layers: by a digest that the store knows.
     let mut saved = Vec::new();
-    store.images.save(&["a:1".to_owned()], &mut saved).unwrap();
+    store
+        .images
+        .save(&["a:1".to_owned()], None, &mut saved)
+        .unwrap();
     assert_eq!(store.load(&saved).unwrap(), first);
     assert_eq!(store.content(), content);
     // The same name with other content proves nothing.
@@ -303,8 +309,11 @@ impl Records for Failing {
         self.inner.references()
     }
 
-    fn resolve(&self, reference: &oci::Reference) -> Result<Option<ImageId>, RecordsError> {
-        self.inner.resolve(reference)
+    fn reference(
+        &self,
+        reference: &oci::Reference,
+    ) -> Result<Option<ReferenceRecord>, RecordsError> {
+        self.inner.reference(reference)
     }
 
     fn caches(&self) -> Result<Vec<CacheRecord>, RecordsError> {
@@ -857,7 +866,7 @@ fn damage_is_found_when_it_is_read() {
         .unwrap();
     let layer = store.images.get("a:1").unwrap().layers()[0];
     std::fs::write(store.layer(&layer).join("a"), "CONTENT").unwrap();
-    let save = || store.images.save(&["a:1".to_owned()], io::sink());
+    let save = || store.images.save(&["a:1".to_owned()], None, io::sink());
     assert!(matches!(save(), Err(Error::Damaged { .. })));
     std::fs::write(store.layer(&layer).join("a"), "short").unwrap();
     save().unwrap_err();
