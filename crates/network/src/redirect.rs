@@ -18,9 +18,6 @@ const TABLE: Table<'_> = Table {
 /// Where every packet arrives that stays in the namespace.
 const LOOPBACK: &str = "lo";
 
-/// The chain of the table.
-const CHAIN: &str = "loopback";
-
 /// The port of name servers.
 const DOMAIN: u16 = 53;
 
@@ -39,7 +36,8 @@ fn checksum(protocol: Protocol) -> Result<u32> {
     }
 }
 
-/// Has what goes to port 53 of an address in a network namespace go to these ports of it, as long as the namespace lasts.
+/// Has what goes to port 53 of an address in a network namespace go to these ports of it, as long as the namespace lasts. Where it
+/// does already, nothing is changed.
 ///
 /// # Errors
 /// As the kernel.
@@ -53,19 +51,27 @@ pub fn redirect_names(
         // Deleting a table costs whoever closes the socket a grace period of the kernel, longer than all of the rest of a start, and
         // so does failing to make one: it is looked for first.
         let mut chains = live::chains(&mut socket)?.into_iter();
-        let mut messages = if chains.any(|chain| chain.table == TABLE.name) {
-            TABLE.anew()
-        } else {
-            vec![TABLE.present()]
+        let name = chain_of(ports);
+        let mut messages = match chains.find(|chain| chain.table == TABLE.name) {
+            Some(chain) if chain.name == name => return Ok(()),
+            Some(_) => TABLE.anew(),
+            None => vec![TABLE.present()],
         };
-        messages.extend(rules(address, ports)?);
+        messages.extend(rules(&name, address, ports)?);
         Ok(nft::transaction(&mut socket, messages)?)
     })
 }
 
+/// The name of the chain for these ports, which tells the next engine that it is there: a transaction makes all of it, and a grace
+/// period for each container that runs is what a new engine would take longest for.
+fn chain_of(ports: &[(Protocol, u16)]) -> String {
+    let words = { ports.iter() }.map(|(protocol, port)| format!("{protocol}_{port}"));
+    words.collect::<Vec<_>>().join("_")
+}
+
 /// What the table has in it.
-fn rules(address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
-    let mut messages = vec![TABLE.ingress_chain(CHAIN, LOOPBACK)];
+fn rules(chain: &str, address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
+    let mut messages = vec![TABLE.ingress_chain(chain, LOOPBACK)];
     for (protocol, port) in ports {
         let checksum = checksum(*protocol)?;
         let asked = (End::Destination, DESTINATION_PORT, DOMAIN, *port);
@@ -83,7 +89,7 @@ fn rules(address: Ipv4Addr, ports: &[(Protocol, u16)]) -> Result<Vec<Message>> {
                 found,
                 nft::rewrite(at, to.to_be_bytes(), checksum),
             ];
-            messages.push(TABLE.rule(CHAIN, parts));
+            messages.push(TABLE.rule(chain, parts));
         }
     }
     Ok(messages)
