@@ -37,6 +37,15 @@ pub(crate) struct Finished {
     pub(crate) time: String,
 }
 
+impl Finished {
+    /// The value of an argument of the stage.
+    pub(crate) fn argument(&self, name: &str) -> Option<&str> {
+        { self.scope.args() }
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+}
+
 /// A stage that is being built.
 pub(crate) struct Stage<'b, 'a> {
     pub(crate) build: &'b Build<'a>,

@@ -131,7 +131,7 @@ const RESULT: &[Flag] = &[
     ),
     Flag::text(
         "sbom",
-        "Attest what is in an image that goes elsewhere (true)",
+        "Attest what is in an image that goes elsewhere (true, generator=image)",
     ),
     Flag::bool("load", "Keep the image in the engine, which is always done"),
     Flag::list(
