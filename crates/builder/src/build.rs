@@ -1,13 +1,13 @@
 //! A whole build: its stages, those that need nothing of each other at the same time, and the image in the end.
 
-use crate::attest::{self, Account, Material};
+use crate::attest::{self, Account, Material, Sbom};
 use crate::bundle::{Part, Predicate};
 use crate::cache::Kept;
 use crate::definition::{self, Definition};
 use crate::error::{Doing, Error, Result};
 use crate::fetch::Fetcher;
 use crate::lint::Finding;
-use crate::output::{Made, purl};
+use crate::output::{self, Made, purl};
 use crate::plan::Plan;
 use crate::progress::{Event, Progress, StepNumber};
 use crate::remote::{self, CacheMode, CachePlace, Document, Imported};
@@ -67,6 +67,7 @@ fn build_all(
     progress: &dyn Progress,
 ) -> Result<Built> {
     let platforms = definition::platforms(request)?;
+    output::check(request, platforms.len())?;
     let read = |platform| {
         let definition = Definition::read(request, platform)?;
         let plan = definition.plan(request)?;
@@ -100,6 +101,7 @@ fn build_all(
             common: Arc::clone(&common),
             materials: Mutex::default(),
             results: Results::default(),
+            sboms: Mutex::default(),
             given_up: watch::Sender::new(false),
         };
         let finished = build.run(&plan, begun)?;
@@ -173,6 +175,8 @@ pub(crate) struct Build<'a> {
     /// What the image is made of.
     materials: Mutex<BTreeSet<Material>>,
     results: Results,
+    /// What was found to be in the image.
+    sboms: Mutex<Option<Vec<Predicate>>>,
     /// A step has failed, and what goes on beside it is of no use.
     given_up: watch::Sender<bool>,
 }
@@ -313,17 +317,13 @@ impl<'a> Build<'a> {
     pub(crate) fn predicates(&self, layers: &[Digest], inline: bool) -> Result<Vec<Predicate>> {
         let wanted = &self.request.attestations;
         let mut all = Vec::new();
-        if wanted.sbom {
-            let created = self
-                .epoch
-                .and_then(|it| jiff::Timestamp::from_second(it).ok());
-            let created = created.unwrap_or(self.common.started).to_string();
-            let view = self.view(layers)?;
-            let (predicate, untold) = attest::sbom(&view.root, layers, &created)?;
-            if let Some(text) = untold {
-                self.tell(&Event::Warning(&text));
-            }
-            all.push(predicate);
+        if let Some(sbom) = &wanted.sbom {
+            // Every output has the same.
+            let mut made = lock(&self.sboms);
+            let known = made.take();
+            let sboms = known.map_or_else(|| self.list_contents(sbom, layers), Ok)?;
+            all.extend(sboms.iter().cloned());
+            *made = Some(sboms);
         }
         if let Some(provenance) = wanted.provenance_for(inline) {
             let account = Account {
@@ -338,6 +338,30 @@ impl<'a> Build<'a> {
             all.push(attest::provenance(provenance, &account));
         }
         Ok(all)
+    }
+
+    /// What is in layers, as a generator says, or as the databases of packages do.
+    fn list_contents(&self, sbom: &Sbom, layers: &[Digest]) -> Result<Vec<Predicate>> {
+        if let Some(generator) = &sbom.generator {
+            return self.generate(generator, &sbom.parameters, layers);
+        }
+        let created = self
+            .epoch
+            .and_then(|it| jiff::Timestamp::from_second(it).ok());
+        let created = created.unwrap_or(self.common.started).to_string();
+        let view = self.view(layers)?;
+        let (predicate, untold) = attest::sbom(&view.root, layers, &created)?;
+        if let Some(text) = untold {
+            self.tell(&Event::Warning(&text));
+        }
+        Ok(vec![predicate])
+    }
+
+    /// The stages that are done, by their numbers; the last is the target.
+    pub(crate) fn stages_done(&self) -> Vec<(usize, Arc<Finished>)> {
+        let state = lock(&self.results.state);
+        let done = state.done.iter();
+        done.map(|(at, stage)| (*at, Arc::clone(stage))).collect()
     }
 
     /// Notes a result of a step.

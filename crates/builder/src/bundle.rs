@@ -122,9 +122,29 @@ pub(crate) struct Part {
 /// Something that is attested.
 #[derive(Debug, Clone)]
 pub(crate) struct Predicate {
+    /// The file that it is in beside other files.
+    pub(crate) name: String,
     /// What kind of document it is.
     pub(crate) kind: &'static str,
+    /// What it is of, where that is not what it is put beside.
+    pub(crate) subjects: Vec<Value>,
     pub(crate) value: Value,
+}
+
+impl Predicate {
+    /// The statement; `beside` is what it is of where it does not say so itself.
+    pub(crate) fn statement(&self, beside: &[Value]) -> Value {
+        let subjects = match self.subjects.as_slice() {
+            [] => beside,
+            own => own,
+        };
+        serde_json::json!({
+            "_type": "https://in-toto.io/Statement/v0.1",
+            "predicateType": self.kind,
+            "subject": subjects,
+            "predicate": self.value,
+        })
+    }
 }
 
 /// What was put together.
@@ -282,13 +302,7 @@ fn attest(
             [] => vec![serde_json::json!({ "name": "_", "digest": digest })],
             names => names.iter().map(subject).collect(),
         };
-        let statement = serde_json::json!({
-            "_type": "https://in-toto.io/Statement/v0.1",
-            "predicateType": predicate.kind,
-            "subject": subjects,
-            "predicate": predicate.value,
-        });
-        let bytes = serde_json::to_vec(&statement).expect(JSON);
+        let bytes = serde_json::to_vec(&predicate.statement(&subjects)).expect(JSON);
         let mut blob = described(STATEMENT_TYPE, &bytes);
         to.document(&blob, &bytes)?;
         blob.annotations = BTreeMap::from([(PREDICATE_TYPE.to_owned(), predicate.kind.to_owned())]);
@@ -422,7 +436,9 @@ mod tests {
     fn put(parts: &[Part], predicates: bool, manifests: &Manifests) -> Result<(Bundle, Value)> {
         let to = Kept::default();
         let predicate = Predicate {
+            name: "sbom.spdx.json".to_owned(),
             kind: "https://spdx.dev/Document",
+            subjects: Vec::new(),
             value: serde_json::json!({}),
         };
         let attested = vec![Vec::from_iter(predicates.then_some(predicate)); parts.len()];

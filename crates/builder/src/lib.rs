@@ -6,7 +6,7 @@
 //! inquiry    which targets there are, and what they take       pure
 //! plan       which stages and steps a target needs  pure
 //! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
-//! shell      a step that has failed, to be looked at
+//! container  what a command runs in; shell: a step that has failed, to be looked at
 //! cache      by what a step depends on, what it led to
 //! remote     caches in registries, images, and directories of clients
 //! attest     how images were built, and what is in them
@@ -31,6 +31,7 @@ mod bundle;
 mod cache;
 mod chmod;
 mod config;
+mod container;
 mod context;
 mod definition;
 mod destination;
@@ -56,7 +57,7 @@ mod sweep;
 mod transfer;
 
 pub use agent::Forwarder;
-pub use attest::{Attestations, Provenance};
+pub use attest::{Attestations, Provenance, Sbom};
 pub use build::{Built, build, check};
 pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
@@ -64,7 +65,8 @@ pub use error::{Error, Result};
 pub use inquiry::{Answer, Inquiry, inquire};
 pub use layout::LayoutImage;
 pub use output::{
-    ArchiveOutput, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output, OutputWish, Tree,
+    ArchiveOutput, FilesForm, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output,
+    OutputWish, Tree,
 };
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
@@ -76,6 +78,7 @@ pub use remote::{
 pub use request::{
     Allowances, Client, Forwarding, NamedContext, Request, STAGES_AT_ONCE_MAX, Told,
 };
+pub use scope::SCAN_CONTEXT;
 pub use sweep::sweep;
 
 /// Entry points for the fuzz targets.

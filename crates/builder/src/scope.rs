@@ -21,6 +21,13 @@ pub(crate) const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// The argument that says whether an SBOM is to be of the context, too.
+pub const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+/// The argument that says whether it is to be of a stage that is not the target, too.
+pub(crate) const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
+/// Both, which commands do not see.
+pub(crate) const SCANS: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
+
 /// Arguments of the platforms.
 pub(crate) fn platform_args(target: &Platform, build: &Platform) -> BTreeMap<String, String> {
     let mut args = BTreeMap::new();

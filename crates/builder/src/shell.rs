@@ -3,9 +3,9 @@
 //!
 //! Invariant: the container, and the layer that it stands on, go before the build ends.
 
+use crate::container::Container;
 use crate::error::{Doing, Error, Result};
 use crate::progress::Event;
-use crate::run::Container;
 use crate::stage::Stage;
 use engine::model::{CreateRequest, ProcessSpec};
 
@@ -64,7 +64,7 @@ fn enter(
         },
         ..request
     };
-    let container = Container::create(build, stage.number, layers, request)?;
+    let container = Container::create(build, Some(stage.number), layers, request)?;
     build.tell(&Event::Shell {
         step: stage.number,
         container: &container.id,

@@ -4,7 +4,7 @@ use crate::build::Build;
 use crate::cache::{self, Inputs};
 use crate::config;
 use crate::error::{Doing, Error, Result};
-use crate::language::{self, ArgDeclaration, Instruction, Position, Step};
+use crate::language::{self, ArgDeclaration, Instruction, Position, Step, Transfer};
 use crate::plan::{Origin, origin};
 use crate::progress::{Event, StepNumber};
 use crate::run;
@@ -35,6 +35,15 @@ pub(crate) struct Finished {
     scope: Scope,
     /// When its last layer was made, as RFC 3339.
     pub(crate) time: String,
+}
+
+impl Finished {
+    /// The value of an argument of the stage.
+    pub(crate) fn argument(&self, name: &str) -> Option<&str> {
+        { self.scope.args() }
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
 }
 
 /// A stage that is being built.
@@ -95,8 +104,7 @@ impl<'b, 'a> Stage<'b, 'a> {
         let file = &build.definition.file.stages[at];
         stage.begin(&file.text, file.position, false, true);
         let within = |error: Error| in_step(error, &file.text, file.position);
-        stage.base().map_err(within)?;
-        stage.end(false, None);
+        stage.base(&file.text).map_err(within)?;
         stage.triggers(file.position).map_err(within)?;
         for step in &file.steps {
             stage.number.0 += 1;
@@ -133,8 +141,8 @@ impl<'b, 'a> Stage<'b, 'a> {
         });
     }
 
-    /// Takes what the stage stands on.
-    fn base(&mut self) -> Result<()> {
+    /// Takes what the stage stands on, which ends the step `text`.
+    fn base(&mut self, text: &str) -> Result<()> {
         let build = self.build;
         let name = &build.definition.bases[self.at];
         let platform = build.definition.file.stages[self.at].from.platform.as_ref();
@@ -156,13 +164,11 @@ impl<'b, 'a> Stage<'b, 'a> {
                 step: self.number,
                 image: None,
             });
+            self.end(false, None);
             return Ok(());
         }
-        if build.named_files(name).is_some() {
-            let text = format!("FROM a context of files ({name})");
-            return Err(Error::Unsupported(text));
-        }
-        if name == "scratch" && !build.request.contexts.contains_key(name) {
+        let is_files = build.named_files(name).is_some();
+        if is_files || name == "scratch" && !build.request.contexts.contains_key(name) {
             self.config.platform = platform.unwrap_or_else(|| build.definition.platform.clone());
             "/".clone_into(&mut self.config.config.working_dir);
             build.tell(&Event::Based {
@@ -197,7 +203,22 @@ impl<'b, 'a> Stage<'b, 'a> {
         {
             self.config.config.env.insert(0, PATH.to_owned());
         }
+        if is_files {
+            return self.base_of_files(text, name);
+        }
+        self.end(false, None);
         Ok(())
+    }
+
+    /// Takes all files of a named context as what the stage stands on, as a step does that copies them.
+    fn base_of_files(&mut self, text: &str, name: &str) -> Result<()> {
+        let all = Transfer {
+            from: Some(name.to_owned()),
+            sources: vec!["/".to_owned()],
+            target: "/".to_owned(),
+            ..Transfer::default()
+        };
+        transfer::transfer(self, text, &all, false)
     }
 
     /// Does what the base image has left for builds on top of it.

@@ -137,11 +137,6 @@ impl Attributes {
                 self.index = is_true(value);
                 Ok(())
             }
-            "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE"
-                if !matches!(value, "" | "false") =>
-            {
-                Err(unsupported(name))
-            }
             "BUILDKIT_INLINE_CACHE" => {
                 self.inline_cache = is_true(value);
                 Ok(())
@@ -320,7 +315,6 @@ mod tests {
     fn what_is_not_supported_is_told() {
         for (name, value, expected) in [
             ("platform", "linux/amd64,!", "platform"),
-            ("attest:sbom", "generator=a/b", "a/b as generator"),
             ("cache-imports", "[{}]", "cache-imports"),
             (
                 "cache-imports",

@@ -39,8 +39,8 @@ pub(crate) fn title(targets: &[OutputWish]) -> &'static str {
     match targets {
         [] => "keeping the result in the cache",
         [OutputWish::Image(_)] => "exporting to image",
-        [OutputWish::Directory { .. }] => "exporting to client directory",
-        [OutputWish::Tar { .. }] => "exporting to client tarball",
+        [OutputWish::Directory(_)] => "exporting to client directory",
+        [OutputWish::Tar(_)] => "exporting to client tarball",
         [OutputWish::Layout { docker: true, .. }] => "exporting to docker image format",
         [OutputWish::Layout { .. }] => "exporting to oci image format",
         _ => "exporting to several outputs",
@@ -59,13 +59,13 @@ pub(crate) fn output(
     };
     match wish {
         OutputWish::Image(image) => Output::Image(image),
-        OutputWish::Directory { split } => Output::Files {
+        OutputWish::Directory(form) => Output::Files {
             to: Box::new(client()),
-            split,
+            form,
         },
-        OutputWish::Tar { split } => Output::Tar {
+        OutputWish::Tar(form) => Output::Tar {
             to: Box::new(client()),
-            split,
+            form,
         },
         OutputWish::Layout {
             names,

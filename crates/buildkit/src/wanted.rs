@@ -2,6 +2,7 @@
 //!
 //! Invariant: what cannot be known before the build, such as a path with variables, makes everything wanted.
 
+use builder::SCAN_CONTEXT;
 use builder::language::{Dockerfile, Instruction, Mount, MountKind, Step, Transfer, parse_trigger};
 
 /// What is wanted of the context.
@@ -17,6 +18,15 @@ pub(crate) enum Wanted {
 
 /// What the steps of all stages take from the context.
 pub(crate) fn of_context(file: &Dockerfile) -> Wanted {
+    let steps = file.stages.iter().flat_map(|stage| &stage.steps);
+    let declared = steps.filter_map(|step| match &step.instruction {
+        Instruction::Arg(declared) => Some(declared),
+        _ => None,
+    });
+    // Who scans the context for an SBOM scans all of it.
+    if { declared.flatten().chain(file.arguments()) }.any(|arg| arg.name == SCAN_CONTEXT) {
+        return Wanted::Everything;
+    }
     let mut paths = Vec::new();
     let steps = file.stages.iter().flat_map(|stage| &stage.steps);
     // A trigger is a step of the stages on top. One that is none fails there.
@@ -128,6 +138,7 @@ mod tests {
             "RUN --mount=target=/t true",
             "RUN --mount=target=$t,source=a true",
             "COPY **/a /x/",
+            "ARG BUILDKIT_SBOM_SCAN_CONTEXT=true",
         ] {
             let steps = steps.replace("COPY a\n", "COPY a /\n");
             assert_eq!(wanted(&steps), Wanted::Everything, "{steps}");

@@ -80,7 +80,23 @@ impl Engine {
                 Ok(crate::spec::bind(&source, &mount.target, options))
             }
             MountSource::Image { id, subpath, .. } => {
-                let source = self.prepare_image(at, id, subpath, spec)?;
+                let image = id.parse().context(|| format!("read the image id {id}"))?;
+                let snapshot = self
+                    .0
+                    .images
+                    .prepare(&image_snapshot(&spec.id, at), &image)
+                    .context(|| format!("prepare the image {id}"))?;
+                let source = self.mount_read_only(at, &snapshot, subpath, spec)?;
+                let options = ["rbind", "ro", "rprivate"];
+                Ok(crate::spec::bind(&source, &mount.target, &options))
+            }
+            MountSource::Layers { layers, subpath } => {
+                let snapshot = self
+                    .0
+                    .images
+                    .prepare_on(&image_snapshot(&spec.id, at), layers)
+                    .context(|| "prepare layers to be mounted")?;
+                let source = self.mount_read_only(at, &snapshot, subpath, spec)?;
                 let options = ["rbind", "ro", "rprivate"];
                 Ok(crate::spec::bind(&source, &mount.target, &options))
             }
@@ -146,23 +162,26 @@ impl Engine {
         Ok(data)
     }
 
-    /// Mounts an image, with a writable layer that nobody writes to: the mount in the container is read-only, but whoever may make
-    /// it writable there must not reach the image's own files.
-    fn prepare_image(&self, at: usize, id: &str, subpath: &str, spec: &Spec) -> Result<PathBuf> {
-        let image = id.parse().context(|| format!("read the image id {id}"))?;
-        let prepared = self.0.images.prepare(&image_snapshot(&spec.id, at), &image);
-        let snapshot = prepared.context(|| format!("prepare the image {id}"))?;
-        let mounted = self.0.images.mount_detached(&snapshot);
-        let mounted = mounted.context(|| format!("mount the image {id}"))?;
+    /// Mounts the layers of an image, with a writable one that nobody writes to: the mount in the container is read-only, but whoever
+    /// may make it writable there must not reach the image's own files.
+    fn mount_read_only(
+        &self,
+        at: usize,
+        snapshot: &Snapshot,
+        subpath: &str,
+        spec: &Spec,
+    ) -> Result<PathBuf> {
+        let mounted = self.0.images.mount_detached(snapshot);
+        let mounted = mounted.context(|| "mount the files of layers")?;
         if subpath.is_empty() {
             return self.stage(&spec.id, at, mounted);
         }
         // The whole is attached first: a part of a mount that is attached nowhere cannot be cloned.
         let whole = self.stage(&spec.id, at, mounted)?;
-        let root = Root::open(&whole).context(|| format!("open the image {id}"))?;
+        let root = Root::open(&whole).context(|| "open the files of layers")?;
         let inside = root
             .resolve(&relative(subpath)?)
-            .context(|| format!("find {subpath:?} in the image {id}"))?;
+            .context(|| format!("find {subpath:?} in what is to be mounted"))?;
         self.stage(&spec.id, at, clone_tree(inside)?)
     }
 

@@ -103,7 +103,10 @@ impl Engine {
         let id = container.id();
         self.remove_layer(id)?;
         for (at, mount) in container.spec.mounts.iter().enumerate() {
-            if matches!(mount.source, MountSource::Image { .. }) {
+            if matches!(
+                mount.source,
+                MountSource::Image { .. } | MountSource::Layers { .. }
+            ) {
                 self.0
                     .images
                     .remove_snapshot(&crate::mounts::image_snapshot(id, at))

@@ -907,6 +907,20 @@ fn contexts_come_in_many_ways() {
         "base=docker-image://busybox",
     ]);
     assert_eq!(bench.shell("cat /more /x"), "kx");
+    // Files can be what all else stands on.
+    bench.write(
+        "Dockerfile",
+        "FROM more AS a\nFROM busybox\nCOPY --from=a / /all/\n",
+    );
+    let more = format!("more={context}");
+    bench.build(&["--build-context", &more]);
+    assert_eq!(bench.shell("cat /all/keep"), "k");
+    let shown = bench.build(&["--build-context", &more, "--target", "a"]);
+    assert!(shown.contains("1 steps, 1 cached"), "{shown}");
+    assert_eq!(
+        bench.inspect("{{len .RootFS.Layers}} {{.Config.WorkingDir}}"),
+        "1 /"
+    );
 }
 
 #[test]
@@ -949,6 +963,8 @@ fn results_go_where_they_are_asked_to() {
         (&["-o", "type=oci,compression=estargz"], "not supported"),
         (&["--cache-to", "type=gha"], "not supported"),
         (&["--push"], "needs a name"),
+        (&["--builder", "other"], "no builder \"other\" found"),
+        (&["--build-arg", "=x"], "it has no name"),
         (&["--annotation", "a=b"], "images that go elsewhere"),
     ] {
         assert!(bench.fails(arguments).contains(expected), "{arguments:?}");

@@ -449,8 +449,106 @@ fn attestations_are_in_nobodys_way() {
     // What is attested by default is for what is pushed alone.
     let said = bench.try_build(&["-t", "x:2", "--provenance", "mode=min,inline-only=true"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let shown = bench.fails(&["--sbom", "generator=a/b"]);
-    assert_has(&shown, &["a/b as generator"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn files_come_with_attestations_where_they_are_asked_for() {
+    let bench = bench("FROM scratch\nCOPY a /dir/a\n");
+    let attest = ["--provenance", "mode=max", "--sbom", "true"];
+    let output = |name: &str| format!("type=local,dest={}", bench.path(name));
+    hull(&bench, &[&attest[..], &["-o", &output("hull")]].concat());
+    let prefixed = format!("{},attestation-prefix=x.", output("buildx"));
+    let said = bench.try_build(&[&attest[..], &["-o", &prefixed]].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    for place in ["hull/", "buildx/x."] {
+        for (name, kind) in [("provenance", "slsa.dev"), ("sbom.spdx", "spdx.dev")] {
+            let statement = json(&bench.engine.path(&format!("{place}{name}.json")));
+            assert_has(statement["predicateType"].as_str().unwrap(), &[kind]);
+            let [subject] = statement["subject"].as_array().unwrap().as_slice() else {
+                panic!("{statement}");
+            };
+            assert_eq!(subject["name"], "dir/a");
+        }
+    }
+    // What is for images that are pushed is beside no files.
+    let inline = "mode=min,inline-only=true";
+    hull(&bench, &["--provenance", inline, "-o", &output("plain")]);
+    let files = std::fs::read_dir(bench.engine.path("plain")).unwrap();
+    assert_eq!(files.count(), 1);
+    bench.assert_clean();
+}
+
+/// Lists what is in each file system that it is to scan, which it cannot write to.
+const GENERATOR: &str = r#"FROM busybox
+COPY --chmod=755 <<'END' /generate
+#!/bin/sh
+set -e
+scan() {
+    printf '{"predicateType": "https://spdx.dev/Document", "predicate": {"found": "%s", "told": "%s"}}' \
+        "$(ls $1 | tr '\n' ' ')" "$BUILDKIT_SCAN_told" > $BUILDKIT_SCAN_DESTINATION/$(basename $1).spdx.json
+}
+scan $BUILDKIT_SCAN_SOURCE
+for extra in $BUILDKIT_SCAN_SOURCE_EXTRAS*; do [ ! -d "$extra" ] || scan $extra; done
+! touch $BUILDKIT_SCAN_SOURCE/a 2>/dev/null
+touch /tmp/a
+if [ "$BUILDKIT_SCAN_told" = no ]; then echo "it is told no"; exit 3; fi
+END
+ENTRYPOINT ["/generate"]
+"#;
+
+#[test]
+fn a_generator_says_what_is_in_an_image() {
+    let bench = bench(GENERATOR);
+    hull(&bench, &["-t", "generator"]);
+    bench.write(
+        "context/Dockerfile",
+        "FROM busybox AS one\nARG BUILDKIT_SBOM_SCAN_STAGE=true\n\
+         RUN echo \"[$(env | grep -c SCAN)]\" > /one\nFROM busybox AS two\nRUN echo > /two\n\
+         FROM scratch\nARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n\
+         COPY --from=one /one /\nCOPY --from=two /two /\nCOPY a /\n",
+    );
+    let attested = |layout: &str| {
+        let index = json(&bench.engine.path(&format!("{layout}/index.json")));
+        let index = document(&bench, layout, &index["manifests"][0]);
+        let manifest = document(&bench, layout, &index["manifests"][1]);
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        let told = |layer: &Value| {
+            let statement = document(&bench, layout, layer);
+            assert_eq!(statement["predicateType"], "https://spdx.dev/Document");
+            assert_eq!(
+                statement["subject"][0]["digest"]["sha256"],
+                index["manifests"][0]["digest"].as_str().unwrap()["sha256:".len()..]
+            );
+            assert_eq!(statement["predicate"]["told"], "much");
+            statement["predicate"]["found"].as_str().unwrap().to_owned()
+        };
+        layers.iter().map(told).collect::<Vec<String>>()
+    };
+    let output = |name: &str| format!("type=oci,tar=false,dest={}", bench.path(name));
+    let sbom = ["--sbom", "generator=generator,told=much"];
+    hull(&bench, &[&sbom[..], &["-o", &output("by-hull")]].concat());
+    let said = bench.try_build(&[&sbom[..], &["-o", &output("by-buildx")]].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_has(&said.stderr, &["generating sbom using generator"]);
+    for layout in ["by-hull", "by-buildx"] {
+        let [core, context, stage] = &attested(layout)[..] else {
+            panic!("{:?}", attested(layout));
+        };
+        assert_eq!(core, "a one two ");
+        assert_has(context, &["Dockerfile", "b"]);
+        assert_has(stage, &["bin", "one"]);
+    }
+    // It can be turned off for a build, and what commands see is the same.
+    let off = ["--build-arg", "BUILDKIT_SBOM_SCAN_STAGE=false", "-t", "t"];
+    let shown = hull(&bench, &[&sbom[..], &off, &["-o", &output("off")]].concat());
+    assert_eq!(attested("off").len(), 2);
+    assert_has(&shown, &["cached"]);
+    // What it says when it fails, and what is no image at all.
+    let output = output("none");
+    let shown = bench.fails(&["--sbom", "generator=generator,told=no", "-o", &output]);
+    assert_has(&shown, &["has failed with 3", "it is told no"]);
+    bench.fails(&["--sbom", "generator=127.0.0.1:1/none", "-o", &output]);
     bench.assert_clean();
 }
 

@@ -187,11 +187,11 @@ impl Elsewhere {
                     has_image = true;
                     Output::Image(image)
                 }
-                OutputWish::Tar { split } => Output::Tar {
+                OutputWish::Tar(form) => Output::Tar {
                     to: Box::new(client()),
-                    split,
+                    form,
                 },
-                OutputWish::Directory { .. } => {
+                OutputWish::Directory(_) => {
                     return Err(Error::Unsupported(
                         "files one by one as an output".to_owned(),
                     ));

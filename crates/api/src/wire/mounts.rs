@@ -296,6 +296,12 @@ pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire:
             rw: false,
             ..wire::MountPoint::default()
         },
+        MountSource::Layers { .. } => wire::MountPoint {
+            kind: "image".to_owned(),
+            destination: mount.target.clone(),
+            rw: false,
+            ..wire::MountPoint::default()
+        },
         MountSource::Secret(secret) => wire::MountPoint {
             kind: "secret".to_owned(),
             source: secret.path.display().to_string(),

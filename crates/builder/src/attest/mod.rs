@@ -2,6 +2,7 @@
 //!
 //! Source: moby/buildkit `docs/attestations`, `frontend/attestations/parse.go`.
 
+mod generator;
 mod provenance;
 mod sbom;
 
@@ -17,7 +18,16 @@ pub struct Attestations {
     /// How the image was built.
     pub provenance: Option<Provenance>,
     /// What is in it.
-    pub sbom: bool,
+    pub sbom: Option<Sbom>,
+}
+
+/// How a list of what is in an image is to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sbom {
+    /// The image whose command makes it; without, the packages of dpkg and apk are listed.
+    pub generator: Option<String>,
+    /// What else that command is told.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// How an account of a build is to be.
@@ -51,7 +61,7 @@ impl Attestations {
         if fields.remove("false").is_some() || fields.remove("disabled").is_some_and(is_true) {
             match kind {
                 "provenance" => self.provenance = None,
-                "sbom" => self.sbom = false,
+                "sbom" => self.sbom = None,
                 _ => return Err(unknown(kind)),
             }
             return Ok(());
@@ -61,13 +71,15 @@ impl Attestations {
         match kind {
             "provenance" => self.provenance = Some(Provenance::read(&mut fields)?),
             "sbom" => {
-                if let Some(generator) = fields.remove("generator").filter(|name| !name.is_empty())
-                {
-                    return Err(Error::Unsupported(format!(
-                        "{generator} as generator of an SBOM: without a generator, the packages of dpkg and apk are listed"
-                    )));
+                let generator = fields.remove("generator").filter(|name| !name.is_empty());
+                let mut sbom = Sbom::default();
+                if let Some(generator) = generator {
+                    sbom.generator = Some(generator.to_owned());
+                    let given = std::mem::take(&mut fields).into_iter();
+                    let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                    sbom.parameters = given.collect();
                 }
-                self.sbom = true;
+                self.sbom = Some(sbom);
             }
             _ => return Err(unknown(kind)),
         }
@@ -152,7 +164,8 @@ mod tests {
         ]);
         let all = all.unwrap();
         let provenance = all.provenance.clone().unwrap();
-        assert!(provenance.max && provenance.old && provenance.reproducible && all.sbom);
+        assert!(provenance.max && provenance.old && provenance.reproducible);
+        assert_eq!(all.sbom, Some(Sbom::default()));
         assert_eq!(provenance.builder_id, "me");
         for off in ["disabled=true", "false"] {
             assert_eq!(
@@ -163,9 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn a_generator_is_told_what_it_is_given() {
+        let read = read(&[("sbom", "generator=a/b,select=c,empty=")]).unwrap();
+        let sbom = read.sbom.unwrap();
+        assert_eq!(sbom.generator.as_deref(), Some("a/b"));
+        let given = [("empty", ""), ("select", "c")];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(sbom.parameters, given.into());
+    }
+
+    #[test]
     fn what_is_not_supported_is_told() {
         for bad in [
-            ("sbom", "generator=a/b"),
             ("sbom", "new=1"),
             ("provenance", "mode=most"),
             ("provenance", "version=v9"),

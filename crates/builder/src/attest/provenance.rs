@@ -66,10 +66,7 @@ pub(crate) fn provenance(wanted: &Provenance, account: &Account<'_>) -> Predicat
                 "https://mobyproject.org/buildkit@v1#metadata": metadata,
             },
         });
-        return Predicate {
-            kind: TYPE_02,
-            value,
-        };
+        return predicate(TYPE_02, value);
     }
     let value = json!({
         "buildDefinition": {
@@ -90,8 +87,14 @@ pub(crate) fn provenance(wanted: &Provenance, account: &Account<'_>) -> Predicat
             },
         },
     });
+    predicate(TYPE_1, value)
+}
+
+fn predicate(kind: &'static str, value: Value) -> Predicate {
     Predicate {
-        kind: TYPE_1,
+        name: "provenance.json".to_owned(),
+        kind,
+        subjects: Vec::new(),
         value,
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use sys::root::Root;
 
-const TYPE: &str = "https://spdx.dev/Document";
+pub(super) const TYPE: &str = "https://spdx.dev/Document";
 /// The package databases: a list of all, and in images without a shell a file for each.
 const DPKG_STATUS: &str = "var/lib/dpkg/status";
 const DPKG_STATUS_D: &str = "var/lib/dpkg/status.d";
@@ -87,7 +87,13 @@ pub(crate) fn sbom(
         "packages": told,
         "relationships": relations,
     });
-    Ok((Predicate { kind: TYPE, value }, untold))
+    let predicate = Predicate {
+        name: "sbom.spdx.json".to_owned(),
+        kind: TYPE,
+        subjects: Vec::new(),
+        value,
+    };
+    Ok((predicate, untold))
 }
 
 fn describes(number: usize) -> Value {

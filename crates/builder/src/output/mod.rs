@@ -1,22 +1,24 @@
 //! What becomes of what was built: images here and in registries, archives and files for the client.
 
+mod files;
 mod options;
 
-use crate::build::{Build, View};
+use crate::build::Build;
 use crate::bundle::{self, Bundle, Manifests, Part, Predicate, bundle};
 use crate::destination::{Destination, ToBlobs, ToRegistry};
 use crate::error::{Doing, Error, Result};
 use crate::progress::Event;
 use crate::remote::BlobSink;
-use images::{ImageId, LayoutArchive, archive, blob_path, named};
+use images::{ImageId, LayoutArchive, blob_path, named};
 use oci::image::{ArchiveImage, ConfigFile, Descriptor, Platform};
 use oci::{Digest, Reference};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
-use sys::root::Root;
 
+pub(crate) use files::check;
+pub use files::{FilesForm, FilesOutput, Tree};
 pub use options::OutputWish;
 
 /// One thing that a build is to make.
@@ -28,15 +30,15 @@ pub enum Output {
     Files {
         /// Who takes them.
         to: Box<dyn FilesOutput>,
-        /// Whether each platform has a directory of its own; where nothing is said, several have.
-        split: Option<bool>,
+        /// How they lie there.
+        form: FilesForm,
     },
     /// The files of the target as a tar.
     Tar {
         /// Who takes it.
         to: Box<dyn ArchiveOutput>,
-        /// As of files.
-        split: Option<bool>,
+        /// How they lie in it.
+        form: FilesForm,
     },
     /// Images as an OCI layout.
     Layout(LayoutOutput),
@@ -79,24 +81,6 @@ pub enum LayoutTo {
     Blobs(Box<dyn BlobSink + Send + Sync>),
 }
 
-/// The files of one platform.
-#[derive(Debug)]
-pub struct Tree<'t> {
-    /// The directory that they are to be in, such as `linux_arm64`; where they are all there is, none.
-    pub directory: Option<String>,
-    /// The files.
-    pub root: &'t Root,
-}
-
-/// Takes files one by one.
-pub trait FilesOutput: fmt::Debug + Send + Sync {
-    /// Takes all files of some trees.
-    ///
-    /// # Errors
-    /// Whoever gets them takes no more.
-    fn take(&self, trees: &[Tree<'_>]) -> Result<()>;
-}
-
 /// Takes an archive.
 pub trait ArchiveOutput: fmt::Debug + Send + Sync {
     /// Takes what `write` writes.
@@ -122,14 +106,14 @@ impl Build<'_> {
         for output in &self.request.outputs {
             match output {
                 Output::Image(image) => self.image_output(image, parts, builds, &mut made)?,
-                Output::Files { to, split } => {
-                    let views = self.views(parts)?;
-                    to.take(&self.trees(parts, &views, *split)?)?;
+                Output::Files { to, form } => {
+                    let views = self.views(parts, builds, form)?;
+                    to.take(&self.trees(parts, &views, form))?;
                 }
-                Output::Tar { to, split } => {
-                    let views = self.views(parts)?;
-                    let trees = self.trees(parts, &views, *split)?;
-                    to.take(&mut |out| write_trees(&trees, out))?;
+                Output::Tar { to, form } => {
+                    let views = self.views(parts, builds, form)?;
+                    let trees = self.trees(parts, &views, form);
+                    to.take(&mut |out| files::write(&trees, out))?;
                 }
                 Output::Layout(layout) => {
                     let bundle = self.layout(layout, parts, builds)?;
@@ -138,29 +122,6 @@ impl Build<'_> {
             }
         }
         Ok(made)
-    }
-
-    fn views(&self, parts: &[Part]) -> Result<Vec<View<'_>>> {
-        parts.iter().map(|part| self.view(&part.layers)).collect()
-    }
-
-    /// The trees as a client gets them: where there are several, or an index of one, each in a directory called after its platform.
-    fn trees<'v>(
-        &self,
-        parts: &[Part],
-        views: &'v [View<'_>],
-        split: Option<bool>,
-    ) -> Result<Vec<Tree<'v>>> {
-        let is_split = split.unwrap_or(parts.len() > 1 || self.request.index);
-        if !is_split && parts.len() > 1 {
-            let what = "platform-split=false of an output of several platforms";
-            return Err(Error::Unsupported(what.to_owned()));
-        }
-        let tree = |(part, view): (&Part, &'v View<'_>)| Tree {
-            directory: is_split.then(|| part.platform.to_string().replace('/', "_")),
-            root: &view.root,
-        };
-        Ok(parts.iter().zip(views).map(tree).collect())
     }
 
     fn manifests(&self, asked: &Manifests) -> Manifests {
@@ -318,20 +279,6 @@ impl Build<'_> {
         })?;
         made.ok_or_else(|| Error::Client("the client takes no archive".to_owned()))
     }
-}
-
-/// Writes trees as one tar.
-fn write_trees(trees: &[Tree<'_>], out: &mut dyn Write) -> Result<()> {
-    let below: Option<Vec<_>> = { trees.iter() }
-        .map(|tree| Some((tree.directory.clone()?, tree.root)))
-        .collect();
-    let written = match (below, trees) {
-        (Some(below), _) => archive::export_below(&below, out),
-        (None, all) => all
-            .iter()
-            .try_for_each(|tree| archive::export(tree.root, &mut *out)),
-    };
-    written.doing(|| "send the files".to_owned())
 }
 
 /// What `docker load` reads where it does not know of platforms: an image for this machine, or else the first.

@@ -2,7 +2,7 @@
 //!
 //! Source: moby/buildkit `exporter/containerimage/exptypes/keys.go`, `exporter/oci`, `exporter/local`.
 
-use super::ImageOutput;
+use super::{FilesForm, ImageOutput};
 use crate::bundle::{Annotation, Manifests};
 use crate::error::{Error, Result};
 use crate::remote::form;
@@ -18,15 +18,9 @@ pub enum OutputWish {
     /// An image.
     Image(ImageOutput),
     /// Files in a directory of the client.
-    Directory {
-        /// Whether each platform has a directory of its own; where nothing is said, several have.
-        split: Option<bool>,
-    },
+    Directory(FilesForm),
     /// A tar for the client.
-    Tar {
-        /// As of a directory.
-        split: Option<bool>,
-    },
+    Tar(FilesForm),
     /// An OCI layout for the client.
     Layout {
         /// Its names.
@@ -64,12 +58,9 @@ impl OutputWish {
                 if left.get("mode").is_some_and(|mode| *mode == "copy") {
                     left.remove("mode");
                 }
-                let split = split(&mut left)?;
-                Self::Directory { split }
+                Self::Directory(files(&mut left)?)
             }
-            "tar" => Self::Tar {
-                split: split(&mut left)?,
-            },
+            "tar" => Self::Tar(files(&mut left)?),
             other => return Err(Error::Unsupported(format!("the output {other}"))),
         };
         let given = |(_, value): &(&&str, &&str)| !value.is_empty() && **value != "false";
@@ -85,24 +76,29 @@ impl OutputWish {
     pub fn names(&self) -> &[Reference] {
         match self {
             Self::Image(ImageOutput { names, .. }) | Self::Layout { names, .. } => names,
-            Self::Directory { .. } | Self::Tar { .. } => &[],
+            Self::Directory(_) | Self::Tar(_) => &[],
         }
     }
 }
 
-/// Whether files are to be apart by platform.
-fn split(left: &mut BTreeMap<&str, &str>) -> Result<Option<bool>> {
+/// How files are to lie, of the attributes that are known of them, which are taken.
+fn files(left: &mut BTreeMap<&str, &str>) -> Result<FilesForm> {
     // Files have no name.
     left.remove("name");
-    match left.remove("platform-split") {
-        None | Some("") => Ok(None),
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-        Some(value) if is_true(value) => Ok(Some(true)),
+    let prefix = left.remove("attestation-prefix").unwrap_or_default();
+    let split = match left.remove("platform-split") {
+        None | Some("") => None,
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(false),
+        Some(value) if is_true(value) => Some(true),
         Some(other) => {
             let text = format!("non-bool value for platform-split: {other}");
-            Err(Error::Invalid(text))
+            return Err(Error::Invalid(text));
         }
-    }
+    };
+    Ok(FilesForm {
+        split,
+        attestation_prefix: prefix.to_owned(),
+    })
 }
 
 /// An image, of the attributes that are known of it, which are taken.
@@ -213,7 +209,7 @@ mod tests {
         for (value, expected) in [("", None), ("1", Some(true)), ("false", Some(false))] {
             for kind in ["local", "tar"] {
                 let found = match read(kind, &[("platform-split", value)]).unwrap() {
-                    OutputWish::Directory { split } | OutputWish::Tar { split } => split,
+                    OutputWish::Directory(form) | OutputWish::Tar(form) => form.split,
                     other => panic!("{other:?}"),
                 };
                 assert_eq!(found, expected);

@@ -44,7 +44,11 @@ const WHAT: &[Flag] = &[
     .default("build"),
     Flag::bool("check", "Check the Dockerfile alone, as --call check does"),
     Flag::list("label", "Label of the image").check(keyvalue::check_label),
-    Flag::text("platform", "Platforms to build for (os/arch[/variant],…)"),
+    Flag::of(
+        "platform",
+        Kind::Strings,
+        "Platforms to build for (os/arch[/variant],…)",
+    ),
     Flag::list(
         "secret",
         "File or variable for RUN --mount=type=secret (id=name[,src=path|env=name])",
@@ -57,9 +61,14 @@ const WHAT: &[Flag] = &[
     Flag::text("target", "Stage to build"),
 ];
 const HOW: &[Flag] = &[
-    Flag::list("add-host", "Host name for commands (host:address)"),
-    Flag::list(
+    Flag::of(
+        "add-host",
+        Kind::Strings,
+        "Host name for commands (host:address)",
+    ),
+    Flag::of(
         "allow",
+        Kind::Strings,
         "What the Dockerfile may ask for (network.host, security.insecure)",
     ),
     Flag::text("cgroup-parent", "Cgroup above those of commands"),
@@ -77,9 +86,14 @@ const HOW: &[Flag] = &[
     ),
     Flag::text("network", "Network of commands (default, none, host)").default("default"),
     Flag::bool("no-cache", "Take nothing from the cache"),
-    Flag::list(
+    Flag::of(
         "no-cache-filter",
+        Kind::Strings,
         "Take nothing from the cache in these stages",
+    ),
+    Flag::text(
+        "builder",
+        "Builder to use: there is one, the engine's own (default)",
     ),
     Flag::bool("pull", "Ask registries for newer base images"),
     Flag::bool("rm", "Remove containers of steps").default("true"),
@@ -131,7 +145,7 @@ const RESULT: &[Flag] = &[
     ),
     Flag::text(
         "sbom",
-        "Attest what is in an image that goes elsewhere (true)",
+        "Attest what is in an image that goes elsewhere (true, generator=image)",
     ),
     Flag::bool("load", "Keep the image in the engine, which is always done"),
     Flag::list(
@@ -266,6 +280,11 @@ fn file_name(matches: &Matches) -> &str {
 }
 
 fn refuse(matches: &Matches) -> Result<()> {
+    // The builder of a context has its name; the one that is spoken to is the engine's own.
+    let builder = matches.text("builder");
+    if !matches!(builder, "" | "default") {
+        return Err(Error::msg(format!("no builder {builder:?} found")));
+    }
     match MISSING.iter().find(|flag| matches.given(flag.long)) {
         Some(flag) => Err(Error::msg(format!("--{} is not supported yet", flag.long))),
         None => Ok(()),
@@ -316,7 +335,7 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
         .query("events", "1")
         .query(
             "buildargs",
-            document(serde_json::json!(build_args(matches.list("build-arg")))),
+            document(serde_json::json!(build_args(matches.list("build-arg"))?)),
         )
         .query(
             "labels",
@@ -341,7 +360,7 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
         .query_flag("explain", matches.on("explain"))
         .query_flag("shellonfailure", matches.on("debug-shell-on-failure"))
         .query_some("target", text("target"))
-        .query_some("platform", platforms(matches.text("platform"))?)
+        .query_some("platform", platforms(matches.list("platform"))?)
         .query_some("networkmode", text("network"))
         .query_some("cgroupparent", text("cgroup-parent"))
         .query_some("shmsize", number(matches.bytes("shm-size")))
@@ -366,20 +385,27 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
 }
 
 /// Platforms in the names that images use.
-fn platforms(text: &str) -> Result<Option<String>> {
-    let all = text.split(',').filter(|text| !text.is_empty());
+fn platforms(given: &[String]) -> Result<Option<String>> {
+    let all = given.iter().filter(|text| !text.is_empty());
     let all = all.map(|text| Ok(platform::normal(text)?.unwrap_or_default()));
     let all = all.collect::<Result<Vec<_>>>()?;
     Ok(Some(all.join(",")).filter(|text| !text.is_empty()))
 }
 
 /// Values of the environment where only a name is given; without one there, none.
-fn build_args(values: &[String]) -> BTreeMap<String, String> {
-    let pair = |text: &String| match text.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => Some((text.clone(), std::env::var(text).ok()?)),
-    };
-    values.iter().filter_map(pair).collect()
+fn build_args(values: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for text in values {
+        match text.split_once('=') {
+            Some(("", _)) => {
+                let why = format!("invalid --build-arg {text:?}: it has no name");
+                return Err(Error::msg(why));
+            }
+            Some((name, value)) => drop(all.insert(name.to_owned(), value.to_owned())),
+            None => all.extend(std::env::var(text).ok().map(|value| (text.clone(), value))),
+        }
+    }
+    Ok(all)
 }
 
 /// `id=name,src=path` or `id=name,env=NAME`, as headers take them.

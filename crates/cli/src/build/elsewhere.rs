@@ -207,6 +207,11 @@ pub(crate) fn metadata(outcome: &Outcome, names: &[String]) -> String {
     );
     add("containerimage.config.digest", config);
     add("containerimage.descriptor", manifest);
+    let whole = |name: &String| match name.parse::<oci::Reference>() {
+        Ok(reference) => reference.to_target().to_string(),
+        Err(_) => name.clone(),
+    };
+    let names: Vec<String> = names.iter().map(whole).collect();
     add("image.name", names.join(",").into());
     let text = serde_json::to_string_pretty(&all);
     text.expect("it has only strings as keys")

@@ -71,9 +71,10 @@ impl Engine {
             MountSource::Volume { name, subpath, .. } => {
                 (self.volume_path(name), relative(subpath)?)
             }
-            MountSource::Image { .. } | MountSource::Secret(_) | MountSource::Tmpfs { .. } => {
-                return Ok(None);
-            }
+            MountSource::Image { .. }
+            | MountSource::Layers { .. }
+            | MountSource::Secret(_)
+            | MountSource::Tmpfs { .. } => return Ok(None),
         };
         Ok(host.exists().then(|| Bound {
             host,

@@ -1,6 +1,7 @@
 //! What is mounted in a container.
 
 use crate::mounts::Secret;
+use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -78,6 +79,13 @@ pub enum MountSource {
         /// Its id; empty in a request.
         id: String,
         /// Only this path of it; empty: all.
+        subpath: String,
+    },
+    /// The files of layers without an image, the lowest first, read-only. Whoever makes the container holds them.
+    Layers {
+        /// Their diff IDs.
+        layers: Vec<Digest>,
+        /// Only this path of them; empty: all.
         subpath: String,
     },
     /// A file of the host in memory of its own, read-only.
