@@ -6,6 +6,8 @@
 //! With `check=1` the Dockerfile is checked, with `call=targets`
 //! and `call=outline` asked for what it has and takes ([`BuildEvent::Answered`]), and nothing built. With `shellonfailure=1` the client enters commands that fail
 //! ([`BuildEvent::Shell`]). With `agents=["default"]` the client has SSH agents of these names ([`BuildEvent::Agent`]).
+//! With `contextname=…` what is sent of the context is kept by that name, for the user; `GET /build/context?name=…` tells what is there
+//! ([`KeptContext`]), and with `contextbase=…`, the generation of that, the client sends only what has changed, and [`PART_MARKS`].
 //! `allow=["network.host"]` is what a Dockerfile may ask for. Each [`HEADER_SECRET`] has a secret. Engines that know all
 //! this name [`COMPONENT_DETAIL`] in `/version`.
 
@@ -34,6 +36,10 @@ pub const PART_LAYOUTS: &str = "layouts";
 /// The caches of the client in a body of parts: below it `<number>/blobs/sha256/<hex>`, numbered as the local ones of
 /// `cacheimports` are.
 pub const PART_CACHES: &str = "caches";
+/// What has changed in a context that is kept, in a body of parts: [`ContextChanges`].
+pub const PART_MARKS: &str = "marks";
+/// Bytes of [`PART_MARKS`], and of a [`KeptContext`].
+pub const MARKS_BYTES_MAX: usize = 48 << 20;
 /// The stream of [`BuildEvent::Piece`] with a cache for the client; those of outputs have their number after [`STREAM_OUTPUT`].
 pub const STREAM_CACHE: &str = "cache";
 /// Before the number of an output.
@@ -49,6 +55,24 @@ pub struct BuildWish {
     /// What is to be known of it.
     #[serde(rename = "Attrs", default)]
     pub attributes: BTreeMap<String, String>,
+}
+
+/// What the engine has of a context that was sent before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptContext {
+    /// Another one each time that something is sent.
+    pub generation: String,
+    /// What the client has said of each path, by which it knows whether that has changed.
+    pub marks: BTreeMap<String, String>,
+}
+
+/// What a client says of the files that it sends of a context.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextChanges {
+    /// A mark for each path, which is another when the file is; empty where the client cannot tell.
+    pub sent: BTreeMap<String, String>,
+    /// What is no longer there.
+    pub gone: Vec<String>,
 }
 
 /// What a check of the Dockerfile has found.

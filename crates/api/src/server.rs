@@ -30,6 +30,7 @@ pub(crate) async fn respond(context: Context, mut request: Request<Incoming>) ->
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(context.peer.clone());
+    request.extensions_mut().insert(Arc::clone(&context.caller));
     let reply = route(&context, request).await;
     let (mut response, refusal) = match reply {
         Ok(response) => (response, None),
@@ -152,6 +153,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Reply {
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
         (&Method::POST, ["build"]) => build::build(call).await,
+        (&Method::GET, ["build", "context"]) => build::kept(&call),
         (&Method::POST, ["build", "agent"]) => build::connect(call),
         (&Method::POST, ["build", "prune"]) => build::prune(&call),
         (&Method::POST, ["session"]) => build::session(call),

@@ -174,6 +174,19 @@ pub(crate) enum Caller {
     },
 }
 
+/// The user who stands for all that have no number here.
+const OVERFLOW_UID: u32 = 65534;
+
+impl Caller {
+    /// Who it is, in a way that nobody else can claim; `None` where that is not known.
+    pub(crate) fn owner(&self) -> Option<String> {
+        match self {
+            Self::Process { uid, .. } => (*uid != OVERFLOW_UID).then(|| format!("uid {uid}")),
+            Self::Remote { subject, .. } => { subject.as_ref() }.map(|it| format!("subject {it}")),
+        }
+    }
+}
+
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -86,9 +86,16 @@ fn build_all(
     let id = engine::random_id().doing(|| "name the build".to_owned())?;
     let common = Arc::new(Common::new(imported, id));
     let epoch = epoch(request)?;
-    let mut done = Vec::new();
+    // One shell at a time is enough for a terminal.
+    let platforms_at_once = match request.shell_on_failure {
+        true => 1,
+        false => platforms.len().min(request.stages_at_once.max(1)),
+    };
+    let stages_at_once = request.stages_at_once.clamp(1, STAGES_AT_ONCE_MAX);
+    let mut builds = Vec::new();
     let mut begun = 0;
     for (definition, plan) in all {
+        let steps = plan.steps;
         let build = Build {
             engine,
             images: engine.images(),
@@ -103,12 +110,55 @@ fn build_all(
             results: Results::default(),
             sboms: Mutex::default(),
             given_up: watch::Sender::new(false),
+            stages_at_once: stages_at_once.div_ceil(platforms_at_once),
         };
-        let finished = build.run(&plan, begun)?;
-        begun += plan.steps;
-        done.push((build, finished));
+        builds.push((build, plan, begun));
+        begun += steps;
     }
-    publish(&done)
+    let finished = run_all(&builds, platforms_at_once)?;
+    let builds = builds.into_iter().map(|(build, ..)| build);
+    publish(&builds.zip(finished).collect::<Vec<_>>())
+}
+
+/// Builds for all platforms, some at the same time; the number is of the steps before them. What comes of them is in the same order.
+fn run_all(builds: &[(Build<'_>, Plan, usize)], at_once: usize) -> Result<Vec<Arc<Finished>>> {
+    let next = Mutex::new(builds.iter());
+    let failure: Mutex<Option<Error>> = Mutex::default();
+    let work = || {
+        loop {
+            let taken = lock(&next).next();
+            let Some((build, plan, begun)) = taken else {
+                return;
+            };
+            if lock(&failure).is_some() {
+                return;
+            }
+            if let Err(error) = build.run(plan, *begun) {
+                note_failure(&mut lock(&failure), error);
+                for (other, ..) in builds {
+                    other.give_up();
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..at_once {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if let Some(error) = lock(&failure).take() {
+        return Err(error);
+    }
+    let finished = |(build, plan, _): &(Build<'_>, Plan, usize)| build.target(plan);
+    builds.iter().map(finished).collect()
+}
+
+/// What was ended for something that has failed has nothing to say.
+fn note_failure(failure: &mut Option<Error>, error: Error) {
+    if matches!(failure, None | Some(Error::Cancelled)) {
+        *failure = Some(error);
+    }
 }
 
 /// What of a request's Dockerfile had better be written otherwise, without building it. Base images that are not here are not
@@ -179,6 +229,8 @@ pub(crate) struct Build<'a> {
     sboms: Mutex<Option<Vec<Predicate>>>,
     /// A step has failed, and what goes on beside it is of no use.
     given_up: watch::Sender<bool>,
+    /// Stages that are built at the same time.
+    stages_at_once: usize,
 }
 
 /// What the builds for all platforms have in common.
@@ -414,7 +466,7 @@ impl<'a> Build<'a> {
     }
 
     /// Builds all stages; `begun` is the number of steps before them.
-    fn run(&self, plan: &Plan, begun: usize) -> Result<Arc<Finished>> {
+    fn run(&self, plan: &Plan, begun: usize) -> Result<()> {
         let next = Mutex::new(plan.stages.iter().enumerate());
         let failure: Mutex<Option<Error>> = Mutex::default();
         let work = || {
@@ -438,21 +490,13 @@ impl<'a> Build<'a> {
                     Err(error) => {
                         state.failed = true;
                         self.give_up();
-                        let mut failure = lock(&failure);
-                        // Stages that were ended for the one that failed have nothing to say.
-                        if matches!(*failure, None | Some(Error::Cancelled)) {
-                            *failure = Some(error);
-                        }
+                        note_failure(&mut lock(&failure), error);
                     }
                 }
                 self.results.changed.notify_all();
             }
         };
-        let workers = self
-            .request
-            .stages_at_once
-            .clamp(1, STAGES_AT_ONCE_MAX)
-            .min(plan.stages.len());
+        let workers = self.stages_at_once.min(plan.stages.len());
         std::thread::scope(|scope| {
             for _ in 1..workers {
                 scope.spawn(work);
@@ -463,8 +507,6 @@ impl<'a> Build<'a> {
             return Err(error);
         }
         self.check_stop()?;
-        let target = plan.stages.last().expect("a plan has its target");
-        let finished = self.finished(*target)?;
         // Only now every base image is here.
         let found = self
             .definition
@@ -473,7 +515,13 @@ impl<'a> Build<'a> {
         for finding in found.iter().filter(|_| begun == 0) {
             self.tell(&Event::Found(finding));
         }
-        Ok(finished)
+        Ok(())
+    }
+
+    /// What its target has led to.
+    fn target(&self, plan: &Plan) -> Result<Arc<Finished>> {
+        let target = plan.stages.last().expect("a plan has its target");
+        self.finished(*target)
     }
 
     /// The largest files of a tree, as many as are asked for.

@@ -1,10 +1,13 @@
-//! The files that a client sends: unpacked to a private directory, without those that `.dockerignore` leaves out.
+//! The files that a client sends: unpacked to a private directory, without those that `.dockerignore` leaves out. Some are kept for
+//! the next build ([`crate::kept`]).
 
 use crate::error::{Doing, Error, Result};
+use crate::kept::{FILES, Kept};
 use images::archive::{self, ExtractOptions};
 use images::copy::{self, Want};
 use images::tar::Kind;
 use images::{Images, Scratch};
+use oci::Digest;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -15,15 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sys::root::Root;
 
-/// The directory of a context in its scratch space.
-const FILES: &str = "files";
-
 /// A tree of files that builds take from. It goes with the last value of it.
 #[derive(Debug, Clone)]
 pub struct Context {
     root: Arc<Root>,
     path: PathBuf,
-    _scratch: Arc<Scratch>,
+    /// It is kept with the last of these, before the directory would go.
+    kept: Option<Arc<Kept>>,
+    scratch: Arc<Scratch>,
 }
 
 impl Context {
@@ -37,11 +39,56 @@ impl Context {
             .doing(|| "make room for the context".to_owned())?;
         let path = scratch.path().join(FILES);
         std::fs::create_dir(&path).doing(|| "make the context's directory".to_owned())?;
+        Self::of(scratch)
+    }
+
+    /// What is in a private directory.
+    pub(crate) fn of(scratch: Scratch) -> Result<Self> {
+        let path = scratch.path().join(FILES);
         Ok(Self {
             root: Arc::new(Root::open(&path).doing(|| "open the context".to_owned())?),
             path,
-            _scratch: Arc::new(scratch),
+            kept: None,
+            scratch: Arc::new(scratch),
         })
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn keep(self, kept: Arc<Kept>) -> Self {
+        Self {
+            kept: Some(kept),
+            ..self
+        }
+    }
+
+    /// Takes the place of an empty one with the whole of another, which is over.
+    pub(crate) fn adopt(&mut self, other: &Self) -> Result<()> {
+        let doing = || "take the context".to_owned();
+        std::fs::rename(&other.path, &self.path).doing(doing)?;
+        self.root = Arc::new(Root::open(&self.path).doing(doing)?);
+        Ok(())
+    }
+
+    /// Its private directory, which has more than its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub(crate) fn shared_root(&self) -> Arc<Root> {
+        Arc::clone(&self.root)
+    }
+
+    /// Whether a layer can have a regular file itself, and not a copy of it: nobody else needs it after the build.
+    pub(crate) fn gives(&self, path: &Path) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.gives(path))
+    }
+
+    /// The digests of regular files' contents, in the order of their paths.
+    pub(crate) fn digests(&self, paths: &[PathBuf]) -> images::Result<Vec<Digest>> {
+        match &self.kept {
+            Some(kept) => kept.digests(&self.root, paths),
+            None => copy::digests(&self.root, paths),
+        }
     }
 
     /// Unpacks a tar (plain, or compressed by gzip, zstd, bzip2 or xz).
@@ -103,7 +150,8 @@ impl Context {
         Ok(Self {
             root: Arc::new(Root::from_fd(fd)),
             path: real,
-            _scratch: Arc::clone(&self._scratch),
+            kept: None,
+            scratch: Arc::clone(&self.scratch),
         })
     }
 

@@ -12,6 +12,7 @@
 //! attest     how images were built, and what is in them
 //! output     images, archives and files of what was built; bundle: their manifests
 //! destination   where blobs go that are put together here
+//! context    files of the client; kept: those of its last build
 //! fetch      what comes from addresses; layout: images of the client
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
@@ -40,6 +41,7 @@ mod error;
 pub mod fetch;
 mod history;
 mod inquiry;
+mod kept;
 mod layout;
 mod mounts;
 mod output;
@@ -63,6 +65,7 @@ pub use bundle::{Annotation, AnnotationPlace, Manifests};
 pub use context::Context;
 pub use error::{Error, Result};
 pub use inquiry::{Answer, Inquiry, inquire};
+pub use kept::{Base, Changes, ContextName, Filling, KeptMarks, kept_marks};
 pub use layout::LayoutImage;
 pub use output::{
     ArchiveOutput, FilesForm, FilesOutput, ImageOutput, LayoutOutput, LayoutTo, Made, Output,
@@ -70,7 +73,7 @@ pub use output::{
 };
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
-pub use prune::{PruneLimits, Usage, prune, usage};
+pub use prune::{PruneLimits, Usage, UsageKind, prune, usage};
 pub use remote::{
     BlobSink, BlobSource, CacheExport, CacheImport, CacheKind, CacheMode, CachePlace, CacheSource,
     CacheTarget,

@@ -2,6 +2,7 @@
 
 use crate::cache::Remembered;
 use crate::error::{Doing, Result};
+use crate::kept::{Shelf, Stored};
 use crate::mounts::CACHES;
 use engine::Engine;
 use images::Images;
@@ -9,17 +10,18 @@ use oci::Digest;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Something that builds may use again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// A digest: of a result what it depends on, of a cache mount its ID.
+    /// A digest: of a result what it depends on, of others what they are called.
     pub id: String,
-    /// What it is of: the instruction, or the cache mount's ID.
+    /// What it is of: the instruction, the cache mount's ID, the directory of the context.
     pub description: String,
-    /// Whether it is a cache mount, and not the result of a step.
-    pub is_mount: bool,
-    /// When it was made, as RFC 3339; of a cache mount, empty.
+    /// What it is.
+    pub kind: UsageKind,
+    /// When it was made, as RFC 3339; of all but results, empty.
     pub created: String,
     /// When it was last of use, in seconds since 1970.
     pub used_s: i64,
@@ -29,6 +31,17 @@ pub struct Usage {
     pub bytes: u64,
     /// Whether an image has its layer.
     pub shared: bool,
+}
+
+/// What builds may use again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsageKind {
+    /// The result of a step.
+    Result,
+    /// A cache mount.
+    Mount,
+    /// What a client has sent last of a directory.
+    Context,
 }
 
 /// What a prune leaves.
@@ -55,6 +68,7 @@ pub fn usage(engine: &Engine) -> Result<Vec<Usage>> {
         mounts(&engine.config().data_root.join(CACHES))
             .doing(|| "list the cache mounts".to_owned())?,
     );
+    all.extend(contexts(&Shelf::of(engine)?).doing(|| "list the kept contexts".to_owned())?);
     all.sort_by(|a, b| b.used_s.cmp(&a.used_s).then_with(|| a.id.cmp(&b.id)));
     Ok(all)
 }
@@ -85,7 +99,7 @@ fn results(images: &Images) -> Result<Vec<Usage>> {
         all.push(Usage {
             id: record.key.hex(),
             description: text,
-            is_mount: false,
+            kind: UsageKind::Result,
             created,
             used_s,
             uses,
@@ -114,19 +128,41 @@ fn mounts(root: &Path) -> std::io::Result<Vec<Usage>> {
         let used = std::fs::metadata(&id)
             .and_then(|metadata| metadata.modified())
             .ok();
-        let used = used.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         all.push(Usage {
             id: name.to_owned(),
             description: std::fs::read_to_string(&id).unwrap_or_default(),
-            is_mount: true,
+            kind: UsageKind::Mount,
             created: String::new(),
-            used_s: used.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+            used_s: used.map_or(0, seconds),
             uses: 0,
             bytes: images::disk_usage(&path).map_err(std::io::Error::other)?,
             shared: false,
         });
     }
     Ok(all)
+}
+
+fn contexts(shelf: &Shelf) -> std::io::Result<Vec<Usage>> {
+    let usage = |stored: Stored| {
+        Ok(Usage {
+            description: format!("the context {} of {}", stored.name.name, stored.name.owner),
+            bytes: images::disk_usage(&stored.path).map_err(std::io::Error::other)?,
+            id: stored.id,
+            kind: UsageKind::Context,
+            created: String::new(),
+            used_s: seconds(stored.used),
+            uses: 0,
+            shared: false,
+        })
+    };
+    shelf.list()?.into_iter().map(usage).collect()
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 /// Removes what is there within limits; returns what went, and how many bytes that freed.
@@ -155,14 +191,22 @@ pub fn prune(engine: &Engine, limits: &PruneLimits) -> Result<(Vec<Usage>, u64)>
     let mut gone = Vec::new();
     let mut keys: BTreeMap<Digest, Usage> = BTreeMap::new();
     for item in doomed {
-        if item.is_mount {
-            let root = engine.config().data_root.join(CACHES);
-            let removed = remove_mount(&root, &item.id);
-            if removed.doing(|| format!("remove the cache mount {}", item.description))? {
-                gone.push(item);
+        let removed = match item.kind {
+            UsageKind::Result => {
+                if let Ok(key) = format!("sha256:{}", item.id).parse() {
+                    keys.insert(key, item);
+                }
+                continue;
             }
-        } else if let Ok(key) = format!("sha256:{}", item.id).parse() {
-            keys.insert(key, item);
+            UsageKind::Mount => {
+                let root = engine.config().data_root.join(CACHES);
+                let removed = remove_mount(&root, &item.id);
+                removed.doing(|| format!("remove the cache mount {}", item.description))?
+            }
+            UsageKind::Context => Shelf::of(engine)?.remove(engine.images(), &item.id)?,
+        };
+        if removed {
+            gone.push(item);
         }
     }
     let freed: u64 = gone.iter().map(|item| item.bytes).sum();

@@ -1,12 +1,13 @@
 //! What builds have left that ended with their engine.
 
 use crate::error::{Doing, Result};
+use crate::kept::Shelf;
 use crate::mounts::SECRETS;
 use engine::Engine;
 use engine::model::ImageSource;
 use std::io::ErrorKind;
 
-/// Removes the containers and secrets of builds. To be called when an engine starts, before it serves: nothing is built then.
+/// Removes the containers and secrets of builds, and contexts that cannot be used any more. To be called when an engine starts, before it serves: nothing is built then.
 ///
 /// # Errors
 /// What cannot be removed.
@@ -18,6 +19,7 @@ pub async fn sweep(engine: &Engine) -> Result<()> {
             removed.doing(|| format!("remove the container {id} of a build"))?;
         }
     }
+    Shelf::of(engine)?.sweep(engine.images())?;
     match std::fs::remove_dir_all(engine.config().run_root.join(SECRETS)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -15,6 +15,7 @@ use images::archive::{self, ExtractOptions};
 use images::changes;
 use images::copy::{self, Copy, Found, Want};
 use images::tar::{Entry, Kind, Time};
+use oci::Digest;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ struct Group<'b, 'a> {
 
 /// Where files come from.
 enum Source<'b, 'a> {
-    Files(&'b Root),
+    Files(&'b Context),
     Layers(View<'a>),
     Fetched(Context),
 }
@@ -78,9 +79,26 @@ enum Source<'b, 'a> {
 impl Source<'_, '_> {
     fn root(&self) -> &Root {
         match self {
-            Self::Files(root) => root,
+            Self::Files(files) => files.root(),
             Self::Layers(view) => &view.root,
             Self::Fetched(files) => files.root(),
+        }
+    }
+
+    /// Those that are there for the build.
+    fn files(&self) -> Option<&Context> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Layers(_) => None,
+            Self::Fetched(files) => Some(files),
+        }
+    }
+
+    /// The digests of regular files' contents, in the order of their paths.
+    fn digests(&self, paths: &[PathBuf]) -> images::Result<Vec<Digest>> {
+        match self.files() {
+            Some(files) => files.digests(paths),
+            None => copy::digests(self.root(), paths),
         }
     }
 }
@@ -241,17 +259,17 @@ fn fetch(
 fn source<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Source<'b, 'a>> {
     let build = stage.build;
     let Some(from) = from else {
-        return Ok(Source::Files(build.request.context.root()));
+        return Ok(Source::Files(&build.request.context));
     };
     if let Some(files) = build.named_files(from) {
-        return Ok(Source::Files(files.root()));
+        return Ok(Source::Files(files));
     }
     let layers = layers_of(build, from, stage.at)?;
     Ok(Source::Layers(build.view(&layers)?))
 }
 
 /// The layers of a stage or image.
-pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<oci::Digest>> {
+pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<Digest>> {
     match origin(&build.definition.file, from, at)? {
         Origin::Stage(stage) => Ok(build.finished(stage)?.layers.clone()),
         Origin::Outside(name) => {
@@ -303,11 +321,11 @@ fn inputs(
     }
     let sources = groups.iter().flat_map(|group| {
         let sources = group.selection.sources.iter();
-        sources.map(|selected| (group.source.root(), selected))
+        sources.map(|selected| (&group.source, selected))
     });
-    for (root, selected) in sources {
+    for (source, selected) in sources {
         for some in selected.found.chunks(FILES_AT_ONCE) {
-            add_files(&mut inputs, root, selected, some, order.keeps_owner)?;
+            add_files(&mut inputs, source, selected, some, order.keeps_owner)?;
             stage.build.check_stop()?;
         }
     }
@@ -317,14 +335,14 @@ fn inputs(
 /// Adds some files of a source as they count: their modes, owners, attributes and contents.
 fn add_files(
     inputs: &mut Inputs,
-    root: &Root,
+    source: &Source<'_, '_>,
     selected: &Selected,
     some: &[Found],
     keeps_owner: bool,
 ) -> Result<()> {
     let path = |found: &Found| clean(&selected.real.join(&found.path));
     let files = some.iter().filter(|found| found.entry.kind == Kind::File);
-    let digests = copy::digests(root, &files.map(path).collect::<Vec<_>>());
+    let digests = source.digests(&files.map(path).collect::<Vec<_>>());
     let mut digests = digests
         .doing(|| format!("read {:?}", selected.source))?
         .into_iter();
@@ -435,7 +453,7 @@ impl<'f> Filler<'_, 'f> {
             return Ok(());
         }
         match &selected.kept {
-            Some(kept) => self.kept_directories(from, &selected.source, kept)?,
+            Some(kept) => self.kept_directories(&group.source, &selected.source, kept)?,
             None if selected.is_directory => self.make_directories(&target)?,
             None => self.make_directories(target.parent().unwrap_or(Path::new("/")))?,
         }
@@ -447,26 +465,28 @@ impl<'f> Filler<'_, 'f> {
             }
             let source = clean(&selected.real.join(&found.path));
             let to = clean(&target.join(&found.path));
-            // The files of a context are only there for the build.
-            let is_private = !matches!(group.source, Source::Layers(_));
-            self.put(from, &source, &to, &found.entry, is_private)?;
+            self.put(&group.source, &source, &to, &found.entry)?;
         }
         Ok(())
     }
 
     fn put(
         &mut self,
-        from: &'f Root,
+        from: &'f Source<'_, '_>,
         source: &Path,
         to: &Path,
         was: &Entry,
-        is_private: bool,
     ) -> Result<()> {
         let mut entry = was.clone();
         self.adjust(&mut entry);
-        let put = match is_private && entry.kind == Kind::File && entry == *was {
-            true => self.copy.share(from, source, to, &entry),
-            false => self.copy.put(from, source, to, &entry),
+        let root = from.root();
+        let gives = |files: &Context| entry == *was && files.gives(source);
+        let put = match entry.kind {
+            Kind::File if from.files().is_some_and(gives) => {
+                self.copy.share(root, source, to, &entry)
+            }
+            Kind::File => self.copy.bring(root, source, to, &entry),
+            _ => self.copy.put(root, source, to, &entry),
         };
         put.doing(|| format!("copy {source:?} to {to:?}"))
     }
@@ -502,7 +522,12 @@ impl<'f> Filler<'_, 'f> {
     }
 
     /// With `--parents`: the directories on the way to a source are copied, without what is in them.
-    fn kept_directories(&mut self, from: &'f Root, source: &Path, kept: &Path) -> Result<()> {
+    fn kept_directories(
+        &mut self,
+        from: &'f Source<'_, '_>,
+        source: &Path,
+        kept: &Path,
+    ) -> Result<()> {
         let target = Path::new(&self.order.target);
         self.make_directories(target)?;
         let mut way: Vec<(&Path, &Path)> =
@@ -517,11 +542,11 @@ impl<'f> Filler<'_, 'f> {
             .filter(|(_, kept)| !kept.as_os_str().is_empty())
         {
             let to = clean(&target.join(kept));
-            let found = copy::find(from, source, true, &alone);
+            let found = copy::find(from.root(), source, true, &alone);
             let found = found.doing(|| format!("read {source:?}"))?;
             // A directory that is there keeps its own attributes.
             if let Some(first) = found.first().filter(|_| !self.is_directory(&to)) {
-                self.put(from, source, &to, &first.entry, false)?;
+                self.put(from, source, &to, &first.entry)?;
             }
         }
         Ok(())

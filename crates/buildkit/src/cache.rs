@@ -5,6 +5,7 @@
 use crate::failure::status;
 use crate::grpc::{Code, Status};
 use crate::messages::{DiskUsageRequest, DiskUsageResponse, PruneRequest, Timestamp, UsageRecord};
+use builder::UsageKind;
 use builder::{PruneLimits, Usage};
 use engine::Engine;
 use jiff::Timestamp as Time;
@@ -76,7 +77,7 @@ fn record(usage: Usage) -> UsageRecord {
     let created = usage.created.parse::<Time>().ok();
     UsageRecord {
         id: usage.id,
-        mutable: usage.is_mount,
+        mutable: usage.kind != UsageKind::Result,
         in_use: false,
         bytes: i64::try_from(usage.bytes).unwrap_or(i64::MAX),
         created: Some(Timestamp::from_seconds(
@@ -85,9 +86,10 @@ fn record(usage: Usage) -> UsageRecord {
         last_used: Some(Timestamp::from_seconds(usage.used_s)),
         uses: i64::try_from(usage.uses).unwrap_or(i64::MAX),
         description: usage.description,
-        kind: match usage.is_mount {
-            true => "exec.cachemount",
-            false => "regular",
+        kind: match usage.kind {
+            UsageKind::Result => "regular",
+            UsageKind::Mount => "exec.cachemount",
+            UsageKind::Context => "source.local",
         }
         .to_owned(),
         shared: usage.shared,

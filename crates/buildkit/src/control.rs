@@ -13,6 +13,7 @@ use crate::messages::{
     ReturnRequest, SolveRequest,
 };
 use crate::output;
+pub use crate::session::Announced;
 use crate::session::Sessions;
 use crate::solve::{Job, Prepared};
 use crate::vertex::Teller;
@@ -102,16 +103,16 @@ impl BuildKit {
     /// # Errors
     /// A sentence on what is missing.
     pub fn announced(headers: &HeaderMap) -> Result<Announced, String> {
-        Sessions::announced(headers).map(|(id, methods)| Announced { id, methods })
+        Sessions::announced(headers)
     }
 
-    /// Keeps a session on the connection of `POST /session`, until that ends.
-    pub async fn session<I>(&self, announced: Announced, connection: I)
+    /// Keeps a session on the connection of `POST /session`, until that ends. `owner` is whose it is: what comes of it is kept for
+    /// the next build of the same user.
+    pub async fn session<I>(&self, announced: Announced, owner: Option<String>, connection: I)
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
-        let Announced { id, methods } = announced;
-        self.0.sessions.keep(id, methods, connection).await;
+        self.0.sessions.keep(announced, owner, connection).await;
     }
 
     /// Builds what a request of its own asks for, and calls `told` with each `moby.buildkit.v1.StatusResponse`. Gives what became
@@ -190,13 +191,6 @@ pub struct Output {
     pub kind: String,
     /// What is to be known of it.
     pub attributes: BTreeMap<String, String>,
-}
-
-/// A session that is about to be opened.
-#[derive(Debug)]
-pub struct Announced {
-    id: String,
-    methods: std::collections::BTreeSet<String>,
 }
 
 impl State {

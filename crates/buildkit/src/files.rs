@@ -17,7 +17,7 @@ pub(crate) use send::send;
 use crate::grpc::{Code, Duplex, Status};
 use crate::messages::{Packet, PacketKind, Stat};
 use crate::session::Session;
-use builder::{Error, Result};
+use builder::{Error, Filling, Result};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use images::copy::Copy;
@@ -64,14 +64,15 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Receives files into a tree. `told` is called with the bytes that have come so far.
+    /// Receives files into a tree, of a context that is kept where there is one: then only what has changed. `told` is called with the
+    /// bytes that have come so far.
     ///
     /// # Errors
     /// The client has no such directory, breaks the protocol, or is gone.
     pub(crate) fn receive(
         &self,
         wanted: &Wanted,
-        tree: &Root,
+        (tree, filling): (&Root, Option<&mut Filling>),
         told: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let headers = wanted.headers()?;
@@ -81,6 +82,7 @@ impl Transfer<'_> {
             transfer: self,
             call,
             copy: Copy::new(tree),
+            filling,
             listed: 0,
             waiting: VecDeque::new(),
             open: HashMap::new(),
@@ -183,6 +185,8 @@ struct Receiver<'a> {
     transfer: &'a Transfer<'a>,
     call: Duplex,
     copy: Copy<'a, 'a>,
+    /// The tree is that of a context that is kept.
+    filling: Option<&'a mut Filling>,
     listed: usize,
     waiting: VecDeque<Awaited>,
     open: HashMap<u32, (File, Awaited)>,
@@ -253,7 +257,18 @@ impl<'a> Receiver<'a> {
             // Nobody can copy them.
             return Ok(());
         }
-        let entry = stat::entry(told)?;
+        let mut entry = stat::entry(told)?;
+        if let Some(filling) = &mut self.filling {
+            let mark = stat::mark(told);
+            if filling.keep(&path, &mark) {
+                return Ok(());
+            }
+            let is_directory = entry.kind == Kind::Directory;
+            let bytes = u64::try_from(told.size).unwrap_or(0);
+            filling.expect(&path, &mark, is_directory, bytes)?;
+            // Layers know whole seconds, and have the very file.
+            entry.mtime.nanoseconds = 0;
+        }
         match (&entry.kind, told.link.is_empty()) {
             (Kind::File, true) => {
                 self.waiting.push_back(Awaited { id, path, entry });
@@ -317,6 +332,10 @@ impl<'a> Receiver<'a> {
                 Some(packet) if packet.kind() == PacketKind::End => self.call.finish(),
                 Some(_) => return Err(broken("a packet after the end")),
             }
+        }
+        // Directories get their times after that.
+        if let Some(filling) = &mut self.filling {
+            filling.drop_rest()?;
         }
         self.copy.finish().map_err(failed)
     }

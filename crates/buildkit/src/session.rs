@@ -8,6 +8,7 @@ use crate::messages::{
     CheckAgentRequest, CredentialsRequest, CredentialsResponse, Empty, GetSecretRequest,
     GetSecretResponse,
 };
+use builder::ContextName;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use images::registry::Credentials;
 use std::collections::{BTreeSet, HashMap};
@@ -27,6 +28,8 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 const SECRET_BYTES_MAX: usize = 512 << 10;
 
 const HEADER_ID: &str = "x-docker-expose-session-uuid";
+/// What the client calls the directory that it gives files of: the same for the next build.
+const HEADER_SHARED_KEY: &str = "x-docker-expose-session-sharedkey";
 const HEADER_METHODS: &str = "x-docker-expose-session-grpc-method";
 
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
@@ -35,6 +38,15 @@ const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 /// Which of the client's agents is meant.
 const HEADER_AGENT: HeaderName = HeaderName::from_static("buildkit.ssh.id");
 const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+
+/// What a client says of a session that it is about to open.
+#[derive(Debug)]
+pub struct Announced {
+    pub(crate) id: String,
+    /// Lower case.
+    pub(crate) methods: BTreeSet<String>,
+    pub(crate) shared_key: String,
+}
 
 /// The sessions that are open.
 #[derive(Debug, Default)]
@@ -49,6 +61,9 @@ pub(crate) struct Session {
     channel: Channel,
     /// Lower case.
     methods: Arc<BTreeSet<String>>,
+    /// Whose session it is, where that is known.
+    owner: Option<Arc<str>>,
+    shared_key: Arc<str>,
     gone: watch::Receiver<bool>,
 }
 
@@ -61,7 +76,7 @@ impl Sessions {
     ///
     /// # Errors
     /// A sentence on what is missing.
-    pub(crate) fn announced(headers: &HeaderMap) -> Result<(String, BTreeSet<String>), String> {
+    pub(crate) fn announced(headers: &HeaderMap) -> Result<Announced, String> {
         let id = headers.get(HEADER_ID).and_then(|id| id.to_str().ok());
         let id = id.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX);
         let id = id.ok_or_else(|| format!("a session has a name in {HEADER_ID}"))?;
@@ -71,11 +86,17 @@ impl Sessions {
             .map(str::to_ascii_lowercase)
             .take(METHODS_MAX)
             .collect();
-        Ok((id.to_owned(), methods))
+        let shared_key = headers.get(HEADER_SHARED_KEY);
+        let shared_key = shared_key.and_then(|key| key.to_str().ok());
+        Ok(Announced {
+            id: id.to_owned(),
+            methods,
+            shared_key: shared_key.unwrap_or_default().to_owned(),
+        })
     }
 
     /// Keeps a session until its connection ends.
-    pub(crate) async fn keep<I>(&self, id: String, methods: BTreeSet<String>, connection: I)
+    pub(crate) async fn keep<I>(&self, announced: Announced, owner: Option<String>, connection: I)
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
@@ -89,9 +110,12 @@ impl Sessions {
         let (ended, gone) = watch::channel(false);
         let session = Session {
             channel,
-            methods: Arc::new(methods),
+            methods: Arc::new(announced.methods),
+            owner: owner.map(Arc::from),
+            shared_key: Arc::from(announced.shared_key),
             gone,
         };
+        let id = announced.id;
         let refused = {
             let mut open = self.open();
             let refused = open.len() >= SESSIONS_MAX || open.contains_key(&id);
@@ -150,6 +174,15 @@ impl Session {
         let mut gone = self.gone.clone();
         // An error is that the connection's task is gone, too.
         let _ = gone.wait_for(|gone| *gone).await;
+    }
+
+    /// What a directory of the client is called from build to build, as far as it can be known.
+    pub(crate) fn context_name(&self, directory: &str) -> Option<ContextName> {
+        if self.shared_key.is_empty() {
+            return None;
+        }
+        let owner = self.owner.as_deref()?.to_owned();
+        ContextName::new(owner, &format!("{directory}:{}", self.shared_key))
     }
 
     /// Begins a call with messages in both directions. `None`: the client does not serve it.

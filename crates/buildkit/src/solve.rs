@@ -21,8 +21,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::fetch::Fetcher;
 use builder::language::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
 use builder::{
-    Allowances, Context, Error, LayoutImage, NamedContext, OutputWish, Request, Result,
-    STAGES_AT_ONCE_MAX,
+    Allowances, Base, Context, Error, Filling, LayoutImage, NamedContext, OutputWish, Request,
+    Result, STAGES_AT_ONCE_MAX,
 };
 use engine::Engine;
 use engine::model::Limits;
@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sys::root::Root;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -241,7 +242,8 @@ impl Job {
                     follow: vec![name.clone(), own.clone()],
                     exclude: Vec::new(),
                 };
-                self.receive(vertex, "transferring dockerfile:", &wanted, &directory)?;
+                let tree = directory.root();
+                self.receive(vertex, "transferring dockerfile:", &wanted, (tree, None))?;
                 &directory
             }
         };
@@ -259,7 +261,7 @@ impl Job {
         vertex: &Vertex,
         name: &str,
         wanted: &Wanted,
-        context: &Context,
+        to: (&Root, Option<&mut Filling>),
     ) -> Result<()> {
         let started = Timestamp::now();
         let mut told = Instant::now();
@@ -270,14 +272,13 @@ impl Job {
             started,
             is_done,
         };
-        self.transfer()
-            .receive(wanted, context.root(), &mut |bytes| {
-                all = bytes;
-                if told.elapsed() >= PROGRESS_INTERVAL {
-                    told = Instant::now();
-                    self.teller.part(vertex, &part(bytes, false));
-                }
-            })?;
+        self.transfer().receive(wanted, to, &mut |bytes| {
+            all = bytes;
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = Instant::now();
+                self.teller.part(vertex, &part(bytes, false));
+            }
+        })?;
         self.teller.part(vertex, &part(all, true));
         Ok(())
     }
@@ -388,13 +389,13 @@ impl Job {
             let ignore = context.apply_ignore(&attributes.filename)?;
             return Ok((context.clone(), ignore));
         }
-        let context = Context::empty(self.engine.images())?;
+        let empty = || Context::empty(self.engine.images());
         let used = match self.may_have_triggers(prepared) {
             true => Used::Everything,
             false => wanted::of_context(&prepared.file),
         };
         let follow = match used {
-            Used::Nothing => return Ok((context, Ignore::default())),
+            Used::Nothing => return Ok((empty()?, Ignore::default())),
             Used::Everything => Vec::new(),
             Used::Paths(paths) => paths,
         };
@@ -409,15 +410,30 @@ impl Job {
             follow,
             exclude: ignore.rules().collect(),
         };
-        if attributes.inquiry.is_none() {
-            self.load("[internal] load build context", &wanted, &context)?;
-        }
+        let context = match attributes.inquiry {
+            None => self.files("[internal] load build context", &wanted)?,
+            Some(_) => empty()?,
+        };
         Ok((context, ignore))
     }
 
-    fn load(&self, name: &str, wanted: &Wanted, context: &Context) -> Result<()> {
+    /// The files of a directory of the client, of which only those come that have changed since the last build.
+    fn files(&self, title: &str, wanted: &Wanted) -> Result<Context> {
+        let name = self.session.context_name(&wanted.directory);
+        let filling = name.map(|name| Filling::begin(&self.engine, name, Base::Anything));
+        let Some(mut filling) = filling.transpose()?.flatten() else {
+            let context = Context::empty(self.engine.images())?;
+            self.load(title, wanted, (context.root(), None))?;
+            return Ok(context);
+        };
+        let tree = filling.tree();
+        self.load(title, wanted, (&tree, Some(&mut filling)))?;
+        Ok(filling.finish())
+    }
+
+    fn load(&self, name: &str, wanted: &Wanted, to: (&Root, Option<&mut Filling>)) -> Result<()> {
         let vertex = self.begin(name);
-        match self.receive(&vertex, "transferring context:", wanted, context) {
+        match self.receive(&vertex, "transferring context:", wanted, to) {
             Ok(()) => {
                 self.teller.end(&vertex, false);
                 Ok(())
@@ -438,7 +454,7 @@ impl Job {
             exclude: Vec::new(),
         };
         let own = Context::empty(self.engine.images())?;
-        self.load(name, &wanted, &own)?;
+        self.load(name, &wanted, (own.root(), None))?;
         own.read(Path::new(file), IGNORE_BYTES_MAX)
     }
 
@@ -486,9 +502,8 @@ impl Job {
         if let Some(layout) = value.strip_prefix(LAYOUTS) {
             return Ok(NamedContext::Layout(self.layout(name, layout)?));
         }
-        let context = Context::empty(self.engine.images())?;
         if !is_built {
-            return Ok(NamedContext::Files(context));
+            return Ok(NamedContext::Files(Context::empty(self.engine.images())?));
         }
         let Some(directory) = value.strip_prefix("local:") else {
             // The text of a Dockerfile is of no use as a context.
@@ -507,8 +522,7 @@ impl Job {
             exclude: ignore.rules().collect(),
         };
         let title = format!("[context {name}] load from client");
-        self.load(&title, &wanted, &context)?;
-        Ok(NamedContext::Files(context))
+        self.files(&title, &wanted).map(NamedContext::Files)
     }
 }
 

@@ -141,6 +141,142 @@ fn a_file_of_a_context_has_one_name_in_the_image() {
     bench.assert_clean();
 }
 
+impl Bench {
+    /// What the engine says of the files that it keeps of the context.
+    fn kept_marks(&self) -> serde_json::Value {
+        let name = self.context.canonicalize().unwrap();
+        let path = format!("/build/context?name={}", name.display());
+        let (status, body) = self.engine.ask("GET", &path, None);
+        assert!(status == 200 || status == 404, "{status}");
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        body["marks"].clone()
+    }
+
+    /// Builds until the engine is sure of a file: its times must be older than the last look at it.
+    fn build_until_kept(&self, path: &str, arguments: &[&str]) {
+        self.engine.until("the file is kept", || {
+            self.build(arguments);
+            self.kept_marks()[path]
+                .as_str()
+                .is_some_and(|mark| !mark.is_empty())
+        });
+    }
+
+    /// The directory of the context that is kept.
+    fn kept(&self) -> PathBuf {
+        let all = self.engine.path("data/build-contexts");
+        let [one] = &names(&all)[..] else {
+            panic!("{:?}", names(&all))
+        };
+        all.join(one)
+    }
+}
+
+#[test]
+fn of_a_context_that_is_kept_only_what_has_changed_is_sent() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY . /c/\n",
+        &[
+            ("a", "A"),
+            ("d/b", "B"),
+            ("d/c", "C"),
+            ("gone/x/y", "Y"),
+            ("large", &"L".repeat(1 << 20)),
+        ],
+    );
+    symlink("a", bench.context.join("link")).unwrap();
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1000"];
+    bench.build_until_kept("a", &epoch);
+    let list = "cd /c && busybox find . | busybox sort | busybox xargs busybox stat -c '%n %h %a'";
+    let listed = bench.shell(list);
+    assert!(
+        listed.contains("./large 1 644") && listed.contains("./a 1 644"),
+        "{listed}"
+    );
+    // Nobody else writes there: so it shows whether the client has sent the file.
+    std::fs::write(bench.kept().join("files/a"), "K").unwrap();
+    bench.write("d/b", "BB");
+    bench.build(&epoch);
+    assert_eq!(bench.shell("cat /c/a /c/d/b /c/link"), "KBBK");
+    // A large one is the layer's alone.
+    assert!(bench.kept_marks()["large"].is_null() && !bench.kept().join("files/large").exists());
+    std::fs::write(bench.kept().join("files/a"), "A").unwrap();
+    // Every way to change.
+    std::fs::remove_file(bench.context.join("d/c")).unwrap();
+    bench.write("d/c/e", "E");
+    std::fs::remove_dir_all(bench.context.join("gone")).unwrap();
+    bench.write("gone", "G");
+    bench.write("new/n", "N");
+    let mode = std::fs::Permissions::from_mode(0o750);
+    std::fs::set_permissions(bench.context.join("a"), mode).unwrap();
+    std::fs::remove_file(bench.context.join("link")).unwrap();
+    symlink("d/b", bench.context.join("link")).unwrap();
+    bench.build(&epoch);
+    assert_eq!(
+        bench.shell("cd /c && cat a d/b d/c/e gone new/n link"),
+        "ABBEGNBB"
+    );
+    let kept = bench.inspect("{{.Id}}");
+    // The same as one that nobody has seen.
+    let usage = bench.engine.ok(&["builder", "du"]);
+    assert!(usage.contains("source.local"), "{usage}");
+    bench.engine.ok(&["builder", "prune", "-a", "-f"]);
+    assert!(names(&bench.engine.path("data/build-contexts")).is_empty());
+    bench.engine.ok(&["rmi", "-f", "t"]);
+    bench.build(&epoch);
+    assert_eq!(bench.inspect("{{.Id}}"), kept);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_kept_context_is_of_one_build_at_a_time() {
+    let mut bench = Bench::new(
+        "FROM busybox\nARG V\nCOPY . /c/\nRUN echo $V; cat /c/*\n",
+        &[("a", "A")],
+    );
+    bench.build_until_kept("a", &[]);
+    let context = bench.context.display().to_string();
+    for round in 0..3 {
+        bench.write("b", &round.to_string());
+        let builds = ["1", "2", "3"].map(|value| {
+            let argument = format!("V={round}{value}");
+            let mut command = bench
+                .engine
+                .hull(&["build", "--build-arg", &argument, &context]);
+            command
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        });
+        for build in builds {
+            let said = build.wait_with_output().unwrap();
+            assert!(said.status.success(), "{said:?}");
+        }
+        bench.build(&[]);
+        assert_eq!(bench.shell("cat /c/a /c/b"), format!("A{round}"));
+    }
+    let (status, _) = (bench.engine).ask("GET", "/build/context?name=nothing", None);
+    assert_eq!(status, 404);
+    // It is there for the next engine, and not believed when the machine was started since.
+    bench.engine.kill();
+    bench.engine.start();
+    std::fs::write(bench.kept().join("files/a"), "K").unwrap();
+    bench.build(&["--no-cache"]);
+    assert_eq!(bench.shell("cat /c/a"), "K");
+    bench.engine.kill();
+    let index = bench.kept().join("index");
+    let mut bytes = std::fs::read(&index).unwrap();
+    // The first byte of the boot ID, behind eight bytes and its length.
+    bytes[10] ^= 1;
+    std::fs::write(&index, bytes).unwrap();
+    bench.engine.start();
+    assert!(names(&bench.engine.path("data/build-contexts")).is_empty());
+    bench.build(&["--no-cache"]);
+    assert_eq!(bench.shell("cat /c/a"), "A");
+    bench.assert_clean();
+}
+
 #[test]
 fn both_clients_build_the_same() {
     let bench = Bench::new(COMMON, &[("a.txt", "A"), ("sub/s", "S")]);

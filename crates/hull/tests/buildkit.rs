@@ -97,6 +97,43 @@ fn failures_are_told_with_the_lines_of_the_dockerfile() {
 }
 
 #[test]
+fn a_client_is_asked_for_what_has_changed_alone() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY . /c/\n",
+        &[("a", "A"), ("d/b", "B"), ("gone/x", "X"), ("l", "L")],
+    );
+    std::fs::hard_link(bench.context.join("l"), bench.context.join("m")).unwrap();
+    // What was written just now may be written again without showing it.
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(100);
+    for path in ["a", "d/b", "gone/x", "l"] {
+        let file = std::fs::File::open(bench.context.join(path)).unwrap();
+        file.set_modified(before).unwrap();
+    }
+    bench.build(&[]);
+    let all = bench.engine.path("data/build-contexts");
+    let kept: Vec<_> = std::fs::read_dir(&all).unwrap().collect();
+    let [Ok(kept)] = &kept[..] else {
+        panic!("{kept:?}")
+    };
+    std::fs::write(kept.path().join("files/a"), "K").unwrap();
+    bench.write("context/d/b", "BB");
+    std::fs::remove_dir_all(bench.context.join("gone")).unwrap();
+    bench.write("context/gone", "G");
+    bench.write("context/e/f", "F");
+    bench.build(&[]);
+    let listed = "cd /c && cat a d/b gone e/f l m && busybox stat -c %h a l m && ls -A";
+    assert_eq!(
+        bench.shell(listed),
+        "KBBGFLL1\n1\n1\nDockerfile\na\nd\ne\ngone\nl\nm"
+    );
+    std::fs::remove_file(bench.context.join("gone")).unwrap();
+    bench.write("context/gone/x", "XX");
+    bench.build(&[]);
+    assert_eq!(bench.shell("cat /c/a /c/d/b /c/gone/x /c/m"), "KBBXXL");
+    bench.assert_clean();
+}
+
+#[test]
 fn the_context_is_what_the_dockerfile_and_its_ignore_file_say() {
     let bench = Bench::new(
         "FROM busybox\nCOPY . /all/\nRUN --mount=target=/m ls /m > /mounted\n",

@@ -293,6 +293,29 @@ fn document(bench: &Bench, layout: &str, descriptor: &Value) -> Value {
 }
 
 #[test]
+fn platforms_are_built_at_the_same_time() {
+    // Each waits for the other.
+    let bench = bench(
+        "FROM --platform=$BUILDPLATFORM busybox AS one\nARG TARGETARCH\n\
+         RUN --mount=type=cache,target=/m,id=meeting busybox touch /m/$TARGETARCH; \
+         for n in $(busybox seq 600); do \
+         [ -e /m/amd64 ] && [ -e /m/arm64 ] && exit 0; busybox sleep 0.1; done; exit 1\n\
+         FROM scratch\nCOPY --from=one /bin/sh /\n",
+    );
+    let output = format!("type=oci,dest={}", bench.path("both.tar"));
+    let said = bench.try_build(&["--platform", "linux/amd64,linux/arm64", "-o", &output]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    // A failure of one ends the other.
+    bench.write(
+        "context/Dockerfile",
+        "FROM --platform=$BUILDPLATFORM busybox AS one\nARG TARGETARCH\n\
+         RUN [ $TARGETARCH = amd64 ] && exit 7; busybox sleep 1000\n",
+    );
+    let shown = bench.fails(&["--platform", "linux/amd64,linux/arm64", "-o", &output]);
+    assert!(shown.contains("exit code: 7"), "{shown}");
+}
+
+#[test]
 fn several_platforms_are_an_index() {
     let registry = Registry::open();
     let bench = bench(CROSS);

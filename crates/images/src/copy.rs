@@ -4,17 +4,17 @@
 //! followed, and what was made is changed through its descriptor.
 //!
 //! A tree that is only there to be copied from, and goes then, can share its files instead ([`Copy::share`]): nothing is written
-//! twice, and a file has one name in the end.
+//! twice, and a file has one name in the end. What an overlay is to get is better brought to its upper directory ([`Copy::bring`]).
 
 use crate::limits::ENTRIES_MAX;
 use crate::place::{self, DIRECTORY, Place};
-use crate::share::Shared;
-use crate::tar::{Entry, Kind};
+use crate::share::{Coming, How};
+use crate::tar::{Entry, Kind, Time};
 use crate::walk::{self, Node};
 use crate::{Error, Result, parallel, tree};
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,8 +52,8 @@ pub enum Want {
     Leave,
 }
 
-/// What is at `start` and below, directories before what is in them, in the order of their names. A last symlink is followed
-/// when `follow` says so. Sockets are left out.
+/// What is at `start` and below, directories before what is in them, in the order of their names, in a tree that nobody changes
+/// meanwhile. A last symlink is followed when `follow` says so. Sockets are left out.
 pub fn find(
     root: &Root,
     start: &Path,
@@ -104,7 +104,7 @@ fn collect(
     if is_directory {
         for name in walk::names(node.fd.as_fd(), path)? {
             let path = path.join(&name);
-            if let Some(child) = Node::open(node.fd.as_fd(), &name, &path, false)? {
+            if let Some(child) = Node::open_still(node.fd.as_fd(), &name, &path)? {
                 collect(&child, &path, want, found)?;
             }
         }
@@ -115,13 +115,19 @@ fn collect(
     Ok(())
 }
 
-/// The digest of a regular file's content.
+/// The digest of a regular file's content, in a tree that nobody changes meanwhile.
 pub fn digest(root: &Root, path: &Path) -> Result<Digest> {
-    let node = open_node(root, path)?;
+    // In a tree that nobody changes it is the regular file that was found there.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = root.open_at(path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&fd).call(|| format!("fstat(<tree>{path:?})"))?;
+    if walk::file_type(&stat) != FileType::RegularFile {
+        return Err(no_file(path));
+    }
     // A small file needs no large buffer.
-    let size = usize::try_from(node.stat.st_size).unwrap_or(READ_BYTES);
-    let mut buffer = vec![0; size.clamp(1, READ_BYTES)];
-    let mut file = File::from(node.fd);
+    let size = usize::try_from(stat.st_size).unwrap_or(READ_BYTES);
+    let mut buffer = vec![0; size.saturating_add(1).min(READ_BYTES)];
+    let mut file = File::from(fd);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     loop {
         match file
@@ -151,6 +157,12 @@ pub fn digests(root: &Root, paths: &[PathBuf]) -> Result<Vec<Digest>> {
     Ok(done.into_iter().flat_map(|(_, digests)| digests).collect())
 }
 
+/// Sets the time of a directory.
+pub fn set_time(root: &Root, path: &Path, time: Time) -> Result<()> {
+    let fd = root.open_at(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    Ok(place::set_times(fd.as_fd(), time.seconds, path)?)
+}
+
 /// Opens a regular file, not following a symlink, nor waiting for whoever would write to a pipe.
 pub fn open_file(root: &Root, path: &Path) -> Result<File> {
     Ok(File::from(open_node(root, path)?.fd))
@@ -160,10 +172,14 @@ fn open_node(root: &Root, path: &Path) -> Result<Node> {
     let node = Node::reopen(root.resolve_nofollow(path)?, path)?;
     match node.file_type() {
         FileType::RegularFile => Ok(node),
-        _ => Err(Error::Path {
-            path: path.to_owned(),
-            reason: "it is no longer a regular file",
-        }),
+        _ => Err(no_file(path)),
+    }
+}
+
+fn no_file(path: &Path) -> Error {
+    Error::Path {
+        path: path.to_owned(),
+        reason: "it is no longer a regular file",
     }
 }
 
@@ -186,6 +202,8 @@ struct Parent {
     /// Below the tree's root, without symlinks.
     real: PathBuf,
     fd: OwnedFd,
+    /// An overlay has it in its upper directory.
+    is_upper: bool,
 }
 
 impl<'t, 'f> Copy<'t, 'f> {
@@ -208,20 +226,46 @@ impl<'t, 'f> Copy<'t, 'f> {
         target: &Path,
         entry: &Entry,
     ) -> Result<()> {
-        let place = self.at(target, entry, |place, _| {
+        self.later(from, source, target, entry, How::Share)
+    }
+
+    /// As [`Self::put`] with a regular file, when that is done which [`Self::share`] does: not through an overlay, and with others
+    /// at the same time.
+    pub fn bring(
+        &mut self,
+        from: &'f Root,
+        source: &Path,
+        target: &Path,
+        entry: &Entry,
+    ) -> Result<()> {
+        self.later(from, source, target, entry, How::Copy)
+    }
+
+    fn later(
+        &mut self,
+        from: &'f Root,
+        source: &Path,
+        target: &Path,
+        entry: &Entry,
+        how: How,
+    ) -> Result<()> {
+        let name = self.at(target, entry, |place, _| Ok(place.name.to_owned()))?;
+        let (Some(name), Some(parent)) = (name, &mut self.parent) else {
+            return Ok(());
+        };
+        if !parent.is_upper {
             // An overlay copies the directory up for that.
-            rustix::fs::fchown(place.parent, None, None)
-                .call(|| format!("fchown(<root>, {:?}, -1, -1)", place.path.parent()))?;
-            Ok(place.name.to_owned())
-        })?;
-        if let (Some(name), Some(parent)) = (place, &self.parent) {
-            let shared = Shared {
-                from,
-                source: source.to_owned(),
-                entry: entry.clone(),
-            };
-            self.rest.shared.insert(parent.real.join(name), shared);
+            rustix::fs::fchown(&parent.fd, None, None)
+                .call(|| format!("fchown(<root>, {:?}, -1, -1)", parent.path))?;
+            parent.is_upper = true;
         }
+        let coming = Coming {
+            from,
+            source: source.to_owned(),
+            entry: entry.clone(),
+            how,
+        };
+        self.rest.coming.insert(parent.real.join(name), coming);
         Ok(())
     }
 
@@ -328,7 +372,8 @@ impl<'t, 'f> Copy<'t, 'f> {
             path: &clean,
         };
         let kept = make_room(&place, entry)?;
-        if self.rest.shared.remove(&parent.real.join(name)).is_some()
+        if !self.rest.coming.is_empty()
+            && self.rest.coming.remove(&parent.real.join(name)).is_some()
             && entry.kind == Kind::Directory
         {
             return Err(refused(&place, NO_DIRECTORY));
@@ -350,6 +395,7 @@ impl<'t, 'f> Copy<'t, 'f> {
                     path: path.to_owned(),
                     real: walk::real_path(self.to, fd.as_fd())?,
                     fd,
+                    is_upper: false,
                 })
             }
         }

@@ -159,9 +159,13 @@ fn tolerate_missing(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
 
 /// Sets owner and extended attributes of a file or directory. The mode comes after: changing the owner clears setuid.
 pub(crate) fn set_owner(fd: BorrowedFd<'_>, entry: &Entry, path: &Path) -> sys::Result<()> {
-    let (owner, group) = owner(entry);
-    rustix::fs::fchown(fd, owner, group)
-        .call(|| format!("fchown(<root>{path:?}, {}, {})", entry.uid, entry.gid))?;
+    let stat = rustix::fs::fstat(fd).call(|| format!("fstat(<root>{path:?})"))?;
+    // Most files are root's, and were when they were made.
+    if (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
+        let (owner, group) = owner(entry);
+        rustix::fs::fchown(fd, owner, group)
+            .call(|| format!("fchown(<root>{path:?}, {}, {})", entry.uid, entry.gid))?;
+    }
     set_xattrs(fd, entry, path)
 }
 

@@ -1,51 +1,68 @@
-//! Files that a tree gets from one that goes: not by a copy, but by another name, which is the only one in the end.
+//! Files that a tree gets when everything else has arrived: of a tree that goes, not by a copy, but by another name, which is the
+//! only one in the end; and by copies that need not go through an overlay. Several are made at the same time.
 //!
 //! Invariant: a file is shared with one place at the most. One that has other names already, or is on another file system, is copied.
 
 use crate::copy::Copy;
 use crate::place::{self, DIRECTORY, Place};
 use crate::tar::{Entry, Time};
-use crate::{Result, walk};
+use crate::{Error, Result, parallel, walk};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::Context as _;
 use sys::root::Root;
 
+/// Threads at the same time.
+const THREADS_MAX: usize = 4;
+/// Files that are worth a thread of their own.
+const FILES_MIN: usize = 256;
+/// Bytes read at once. Files that are larger the kernel copies, which may share their blocks.
+const READ_BYTES: usize = 64 << 10;
+
 /// What is left to be done when everything else has arrived.
 #[derive(Debug, Default)]
 #[must_use = "files and modes of directories are missing without it"]
 pub struct Rest<'f> {
-    /// Files to share, by the places that they get.
-    pub(crate) shared: BTreeMap<PathBuf, Shared<'f>>,
+    /// Files to come, by the places that they get.
+    pub(crate) coming: BTreeMap<PathBuf, Coming<'f>>,
     /// Directories whose mode and time are set in the end.
     pub(crate) directories: Vec<(PathBuf, u32, Time)>,
 }
 
+/// A file to come.
 #[derive(Debug)]
-pub(crate) struct Shared<'f> {
+pub(crate) struct Coming<'f> {
     pub(crate) from: &'f Root,
     pub(crate) source: PathBuf,
     pub(crate) entry: Entry,
+    pub(crate) how: How,
+}
+
+/// How a file comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// By another name, if it has no further ones.
+    Share,
+    Copy,
 }
 
 impl Rest<'_> {
     /// Does it.
     pub fn finish(self, to: &Root) -> Result<()> {
-        let mut parents = Parents::default();
-        let mut copies = Copy::new(to);
-        for (target, shared) in &self.shared {
-            let Shared {
-                from,
-                source,
-                entry,
-            } = shared;
-            if !parents.link(from, source, to, target)? {
-                copies.put(from, source, target, entry)?;
-            }
-        }
+        let coming: Vec<_> = self.coming.iter().collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(THREADS_MAX);
+        let files = coming.len().div_ceil(threads).max(FILES_MIN);
+        parallel::each(coming.chunks(files).collect(), threads, |part| {
+            let mut places = Places::new(to);
+            { part.iter() }.try_for_each(|(target, coming)| places.put(target, coming))
+        })?;
         for (path, mode, mtime) in self.directories.iter().rev() {
             let flags = DIRECTORY | OFlags::NOFOLLOW;
             match to.open_at(path, flags, Mode::empty()) {
@@ -60,65 +77,124 @@ impl Rest<'_> {
     }
 }
 
-/// The last directories that files were shared from and to: the next ones are mostly in the same.
-#[derive(Debug, Default)]
-struct Parents<'f> {
+/// Where files come to. It keeps the last directories open: the next files are mostly of the same.
+#[derive(Debug)]
+struct Places<'t, 'f> {
+    to: &'t Root,
     from: Option<(&'f Root, PathBuf, OwnedFd)>,
-    to: Option<(PathBuf, OwnedFd)>,
+    above: Option<(PathBuf, OwnedFd)>,
+    buffer: Vec<u8>,
 }
 
-impl<'f> Parents<'f> {
-    /// Gives a file a second name; returns whether that is possible, and the only one.
-    fn link(&mut self, from: &'f Root, source: &Path, to: &Root, target: &Path) -> Result<bool> {
-        let (Some(old), Some(new)) = (source.file_name(), target.file_name()) else {
-            return Ok(false);
+impl<'t, 'f> Places<'t, 'f> {
+    fn new(to: &'t Root) -> Self {
+        Self {
+            to,
+            from: None,
+            above: None,
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    fn put(&mut self, target: &Path, coming: &Coming<'f>) -> Result<()> {
+        self.enter(coming.from, &coming.source, target)?;
+        let names = (coming.source.file_name(), target.file_name());
+        let ((Some(old), Some(new)), Some((_, _, from)), Some((_, above))) =
+            (names, &self.from, &self.above)
+        else {
+            let reason = "the root of a tree is no file";
+            return Err(refused(target, reason));
         };
-        self.enter(from, source, to, target)?;
-        let (Some((_, _, from)), Some((_, to))) = (&self.from, &self.to) else {
-            return Ok(false);
-        };
-        let link = || rustix::fs::linkat(from, old, to, new, AtFlags::empty());
         let place = Place {
-            parent: to.as_fd(),
+            parent: above.as_fd(),
             name: new,
             path: target,
         };
-        let linked = match link() {
-            Err(Errno::EXIST) => {
-                // What overlayfs has put there: it hides what is below.
+        if coming.how == How::Share && share(from, old, &coming.source, &place)? {
+            return Ok(());
+        }
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let call = || format!("openat(<tree>, {:?})", coming.source);
+        let content = rustix::fs::openat(from, old, OFlags::RDONLY | flags, Mode::empty());
+        let mut content = File::from(content.call(call)?);
+        let stat = rustix::fs::fstat(&content).call(call)?;
+        if walk::file_type(&stat) != FileType::RegularFile {
+            return Err(refused(&coming.source, "it is no longer a regular file"));
+        }
+        let mut file = match place.create_file() {
+            Err(error) if error.errno == Errno::EXIST => {
                 place.unlink()?;
-                link()
+                place.create_file()?
             }
-            result => result,
+            made => made?,
         };
-        match linked {
-            Err(Errno::XDEV | Errno::MLINK) => return Ok(false),
-            result => result.call(|| format!("linkat(<tree>{source:?}, <root>, {target:?})"))?,
+        let call = || format!("copy(<tree>{:?}, <root>{target:?})", coming.source);
+        if usize::try_from(stat.st_size).is_ok_and(|size| size < self.buffer.len()) {
+            loop {
+                match content.read(&mut self.buffer).call(call)? {
+                    0 => break,
+                    count => file.write_all(&self.buffer[..count]).call(call)?,
+                }
+            }
+        } else {
+            std::io::copy(&mut content, &mut file).call(call)?;
         }
-        let stat = place.stat()?;
-        let is_alone =
-            |stat: &Stat| stat.st_nlink == 2 && walk::file_type(stat) == FileType::RegularFile;
-        if stat.as_ref().is_some_and(is_alone) {
-            return Ok(true);
-        }
-        place.unlink()?;
-        Ok(false)
+        Copy::finish_file(&file, target, &coming.entry)
     }
 
-    fn enter(&mut self, from: &'f Root, source: &Path, to: &Root, target: &Path) -> Result<()> {
+    fn enter(&mut self, from: &'f Root, source: &Path, target: &Path) -> Result<()> {
         let above = |path: &Path| Path::new("/").join(path.parent().unwrap_or(Path::new("")));
-        let (source, target) = (above(source), above(target));
-        if { self.from.as_ref() }
-            .is_none_or(|(root, path, _)| !std::ptr::eq(*root, from) || *path != source)
-        {
+        let is_last = |(root, path, _): &(&Root, PathBuf, _)| {
+            std::ptr::eq(*root, from) && is_in(source, path)
+        };
+        if !self.from.as_ref().is_some_and(is_last) {
+            let source = above(source);
             let fd = from.open_at(&source, DIRECTORY, Mode::empty())?;
             self.from = Some((from, source, fd));
         }
-        if { self.to.as_ref() }.is_none_or(|(path, _)| *path != target) {
-            let fd = to.open_at(&target, DIRECTORY, Mode::empty())?;
-            self.to = Some((target, fd));
+        if !{ self.above.as_ref() }.is_some_and(|(path, _)| is_in(target, path)) {
+            let target = above(target);
+            let fd = self.to.open_at(&target, DIRECTORY, Mode::empty())?;
+            self.above = Some((target, fd));
         }
         Ok(())
+    }
+}
+
+/// Whether a path, absolute or not, is of something in a directory by its absolute path.
+fn is_in(path: &Path, directory: &Path) -> bool {
+    let relative = |path| Path::strip_prefix(path, "/").unwrap_or(path);
+    path.parent().map(relative) == Some(relative(directory))
+}
+
+/// Gives a file a second name; returns whether that is possible, and the only one.
+fn share(from: &OwnedFd, old: &OsStr, source: &Path, place: &Place<'_>) -> Result<bool> {
+    let link = || rustix::fs::linkat(from, old, place.parent, place.name, AtFlags::empty());
+    let linked = match link() {
+        Err(Errno::EXIST) => {
+            // What overlayfs has put there: it hides what is below.
+            place.unlink()?;
+            link()
+        }
+        result => result,
+    };
+    match linked {
+        Err(Errno::XDEV | Errno::MLINK) => return Ok(false),
+        result => result.call(|| format!("linkat(<tree>{source:?}, <root>, {:?})", place.path))?,
+    }
+    let is_alone =
+        |stat: Stat| stat.st_nlink == 2 && walk::file_type(&stat) == FileType::RegularFile;
+    if place.stat()?.is_some_and(is_alone) {
+        return Ok(true);
+    }
+    place.unlink()?;
+    Ok(false)
+}
+
+fn refused(path: &Path, reason: &'static str) -> Error {
+    Error::Path {
+        path: path.to_owned(),
+        reason,
     }
 }
 

@@ -221,7 +221,12 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         path: &Path,
     ) -> Result<Option<Node>> {
         let parent = directory.fd.as_fd();
-        if let Some(node) = Node::open(parent, child, path, false)? {
+        let node = match self.options.settle {
+            // Nobody else has the tree any more.
+            true => Node::open_still(parent, child, path)?,
+            false => Node::open(parent, child, path, false)?,
+        };
+        if let Some(node) = node {
             return Ok(Some(node));
         }
         let Some(node) = Node::open(parent, child, path, true)? else {

@@ -60,20 +60,44 @@ impl Node {
         }
     }
 
+    /// As [`Self::open`], not into another mount, in a tree that nobody changes meanwhile: there a file is what it was a moment ago, and
+    /// can be opened by its name at once.
+    pub(crate) fn open_still(
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<Option<Self>> {
+        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            stat => stat.call(|| format!("statat(<tree>, {path:?})"))?,
+        };
+        let access = match file_type(&stat) {
+            FileType::RegularFile | FileType::Directory => {
+                OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY
+            }
+            _ => OFlags::PATH,
+        };
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+        match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Some(Self { fd, stat })),
+            Err(Errno::NOENT | Errno::XDEV) => Ok(None),
+            Err(errno) => Err(sys::Error::new(format!("openat2(<tree>, {path:?})"), errno).into()),
+        }
+    }
+
     /// Takes an `O_PATH` descriptor, and opens it for reading where it is a file or directory: the very one, whatever has
     /// its name now.
     pub(crate) fn reopen(fd: OwnedFd, path: &Path) -> Result<Self> {
         let stat = rustix::fs::fstat(&fd).call(|| format!("fstat(<tree>{path:?})"))?;
-        if !matches!(
-            file_type(&stat),
-            FileType::RegularFile | FileType::Directory
-        ) {
-            return Ok(Self { fd, stat });
+        let node = Self { fd, stat };
+        if !node.is_open() {
+            return Ok(node);
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let fd = rustix::fs::open(fd_path(fd.as_fd()), flags, Mode::empty())
+        let fd = rustix::fs::open(fd_path(node.fd.as_fd()), flags, Mode::empty())
             .call(|| format!("open(<tree>{path:?})"))?;
-        Ok(Self { fd, stat })
+        Ok(Self { fd, ..node })
     }
 
     /// What kind of file it is.
@@ -84,6 +108,14 @@ impl Node {
     /// Whether overlayfs reads it as "not there".
     pub(crate) fn is_whiteout(&self) -> bool {
         self.file_type() == FileType::CharacterDevice && self.stat.st_rdev == 0
+    }
+
+    /// Whether the calls with descriptors work on it: they do not on one that is O_PATH.
+    fn is_open(&self) -> bool {
+        matches!(
+            self.file_type(),
+            FileType::RegularFile | FileType::Directory
+        )
     }
 
     /// Whether it is of a file system whose files the kernel makes up: their sizes and contents mean nothing in a copy.
@@ -101,13 +133,19 @@ impl Node {
 
     /// Its extended attributes, and the names of those of overlayfs.
     pub(crate) fn split_xattrs(&self, path: &Path) -> Result<(Xattrs, Vec<Vec<u8>>)> {
-        // The descriptor may be O_PATH, on which the calls with descriptors do not work.
-        let link = fd_path(self.fd.as_fd());
         let (mut xattrs, mut overlay) = (Vec::new(), Vec::new());
-        let names = match grow(|buffer| rustix::fs::listxattr(&link, buffer)) {
+        let names = match self.is_open() {
+            true => grow(|buffer| rustix::fs::flistxattr(&self.fd, buffer)),
+            false => grow(|buffer| rustix::fs::listxattr(fd_path(self.fd.as_fd()), buffer)),
+        };
+        let names = match names {
             Err(Errno::OPNOTSUPP) => return Ok((xattrs, overlay)),
             names => names.call(|| format!("listxattr(<tree>{path:?})"))?,
         };
+        if names.is_empty() {
+            return Ok((xattrs, overlay));
+        }
+        let link = fd_path(self.fd.as_fd());
         for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
             if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
                 overlay.push(name.to_vec());
@@ -131,6 +169,9 @@ impl Node {
 
     /// Removes attributes of overlayfs, but that by which a directory hides what is below.
     pub(crate) fn forget(&self, overlay: &[Vec<u8>], path: &Path) -> Result<()> {
+        if overlay.is_empty() {
+            return Ok(());
+        }
         let link = fd_path(self.fd.as_fd());
         for name in overlay {
             let name = OsStr::from_bytes(name);

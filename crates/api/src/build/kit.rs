@@ -1,6 +1,7 @@
 //! `POST /session` and `POST /grpc`: connections that go on as BuildKit's protocol, which is HTTP/2. And `POST /build?version=2`, by
 //! which clients without the gateway ask for the same: they tell the name of a session, and are told what Control.Status tells.
 
+use super::kept::owner;
 use super::parameters::json;
 use crate::distribution::peer;
 use crate::http::{Body, Error, Query, Reply, empty, stream};
@@ -22,8 +23,9 @@ const PROTOCOL: &str = "h2c";
 pub(crate) fn session(call: Call<'_>) -> Reply {
     let announced = BuildKit::announced(call.request.headers()).map_err(Error::bad_request)?;
     let build_kit = call.build_kit.clone();
+    let owner = owner(&call.request);
     upgrade(call.request, move |connection| async move {
-        build_kit.session(announced, connection).await;
+        build_kit.session(announced, owner, connection).await;
     })
 }
 

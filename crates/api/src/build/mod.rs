@@ -2,6 +2,7 @@
 
 mod agents;
 mod elsewhere;
+mod kept;
 mod kit;
 mod parameters;
 mod prune;
@@ -9,6 +10,7 @@ mod request;
 mod tell;
 
 pub(crate) use agents::{Awaited, connect};
+pub(crate) use kept::kept;
 pub(crate) use kit::{cancel, control, session};
 pub(crate) use prune::{prune, records};
 
@@ -22,6 +24,7 @@ use builder::lint::Finding;
 use builder::{Answer, Built, Progress};
 use engine::Engine;
 use http::StatusCode;
+use kept::Keep;
 use request::{Surroundings, Wish};
 use std::sync::Arc;
 use tell::{Events, Text};
@@ -34,6 +37,7 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
         return kit::build(call);
     }
     let wish = Wish::read(&call.query, call.request.headers())?;
+    let keep = Keep::read(&call.query, kept::owner(&call.request));
     let end = match (wish.events, wish.quiet) {
         (true, _) => End::Events,
         (false, true) => End::Quiet,
@@ -57,6 +61,7 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
             end,
             pieces,
             awaited,
+            keep,
         };
         work.run(body, stopped, begun);
     });
@@ -75,6 +80,7 @@ struct Work {
     end: End,
     pieces: Pieces,
     awaited: Awaited,
+    keep: Option<Keep>,
 }
 
 /// How a client is told which image was built.
@@ -116,6 +122,7 @@ impl Work {
             handle: &self.handle,
             pieces: &pieces,
             awaited: self.awaited,
+            keep: self.keep,
         };
         let (request, cache) = match (self.wish.into_request(surroundings, body, stop), begun) {
             (Ok(asked), begun) => {
@@ -154,6 +161,8 @@ impl Work {
             }
             Ok(built)
         });
+        // What layers have got of the context has one name then.
+        drop(request);
         match built {
             Ok(built) => tell_built(&built, &tags, end, &say),
             Err(error) => say(&failure(&error)),

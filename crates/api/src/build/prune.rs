@@ -6,7 +6,7 @@ use crate::images::signed;
 use crate::prune::until;
 use crate::server::Call;
 use api_types as types;
-use builder::{PruneLimits, Usage};
+use builder::{PruneLimits, Usage, UsageKind};
 use engine::Engine;
 use jiff::Timestamp;
 use tokio::task::block_in_place;
@@ -21,10 +21,10 @@ fn record(usage: Usage) -> types::CacheRecord {
     let used = Timestamp::from_second(usage.used_s)
         .unwrap_or(Timestamp::UNIX_EPOCH)
         .to_string();
-    let kind = if usage.is_mount {
-        "exec.cachemount"
-    } else {
-        "regular"
+    let kind = match usage.kind {
+        UsageKind::Result => "regular",
+        UsageKind::Mount => "exec.cachemount",
+        UsageKind::Context => "source.local",
     };
     types::CacheRecord {
         id: usage.id,

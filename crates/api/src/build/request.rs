@@ -2,6 +2,7 @@
 
 use super::agents::{Awaited, WithAgents};
 use super::elsewhere::{CacheArchive, Elsewhere, Sent};
+use super::kept::Keep;
 use super::parameters::{
     agents, allowances, credentials, extra_hosts, inline_cache, inquiry, json, limits, secrets,
     shell_on_failure, tag,
@@ -87,6 +88,8 @@ pub(crate) struct Surroundings<'a> {
     /// Where the client is told of it.
     pub(crate) pieces: &'a Pieces,
     pub(crate) awaited: Awaited,
+    /// What is sent of the context is kept.
+    pub(crate) keep: Option<Keep>,
 }
 
 impl Surroundings<'_> {
@@ -208,7 +211,13 @@ impl Wish {
             named,
             layouts,
             caches,
-        } = Files::receive(&fetcher, body, self.remote.as_deref(), self.parts, &name)?;
+        } = Files::receive(
+            &fetcher,
+            body,
+            self.remote.as_deref(),
+            (self.parts, surroundings.keep),
+            &name,
+        )?;
         let contexts = self.named.contexts(&fetcher, named, layouts)?;
         // The classic text is of one step after another.
         let stages_at_once = if self.events { STAGES_AT_ONCE_MAX } else { 1 };
@@ -316,7 +325,7 @@ impl Files {
         fetcher: &Fetcher<'_>,
         body: BodyReader,
         remote: Option<&str>,
-        is_parts: bool,
+        (is_parts, keep): (bool, Option<Keep>),
         name: &str,
     ) -> Result<Self, Error> {
         let fetched = remote.map(|address| fetcher.context(address)).transpose();
@@ -327,7 +336,14 @@ impl Files {
         };
         let files = match (fetched, is_parts) {
             (None, false) => Self::of_context(unpack()?, name, None)?,
-            (None, true) => Self::of_parts(&unpack()?, None)?,
+            (None, true) => {
+                let parts = unpack()?;
+                let mut files = Self::of_parts(&parts, None)?;
+                if let Some(keep) = keep {
+                    files.context = keep.fill(fetcher.engine, &parts, files.context)?;
+                }
+                files
+            }
             (Some((context, text)), false) => Self::of_context(context, name, text)?,
             (Some((context, text)), true) => {
                 let own = Self::of_context(context, name, text)?;

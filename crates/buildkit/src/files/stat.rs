@@ -9,6 +9,11 @@ use images::copy::Found;
 use images::tar::{Entry, Kind, Time};
 use std::os::unix::ffi::OsStrExt as _;
 
+/// How long ago a file must have been written for its time to say that it was not written since.
+const FRESH_NS: i128 = 2_000_000_000;
+/// Bytes of a mark.
+const MARK_BYTES_MAX: usize = 256;
+
 /// The bits of Go's `os.FileMode` beside the permissions.
 mod mode {
     pub(super) const DIRECTORY: u32 = 1 << 31;
@@ -73,6 +78,39 @@ pub(super) fn entry(stat: &Stat) -> Result<Entry> {
             .collect(),
         ..Entry::new("", kind, stat.mode & 0o777 | special)
     })
+}
+
+/// What the client says of a file, by which it is known whether that has changed; empty where that cannot be known. Contents are not
+/// compared, as in BuildKit: what was written just now may be written again within the time that the clock needs to go on.
+pub(super) fn mark(stat: &Stat) -> Vec<u8> {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    let is_fresh = now - i128::from(stat.modified) < FRESH_NS;
+    // A further name of a file is not compared.
+    if is_fresh || (stat.mode & mode::TYPE == 0 && !stat.link.is_empty()) {
+        return Vec::new();
+    }
+    let numbers = [
+        i64::from(stat.mode),
+        stat.size,
+        stat.modified,
+        stat.major,
+        stat.minor,
+    ];
+    let mut mark: Vec<u8> = { numbers.iter() }
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    mark.extend_from_slice(&stat.link);
+    for (name, value) in &stat.xattrs {
+        for part in [name.as_bytes(), value.as_slice()] {
+            mark.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            mark.extend_from_slice(part);
+        }
+    }
+    // A long one is only compared.
+    match mark.len() <= MARK_BYTES_MAX {
+        true => mark,
+        false => oci::Digest::sha256(&mark).bytes().to_vec(),
+    }
 }
 
 /// A file as the client is told of it.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::grpc::{Answer, Call, Service, framed, serve};
-use crate::session::Sessions;
+use crate::session::{Announced, Sessions};
 use hyper_util::rt::TokioIo;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -106,8 +106,12 @@ fn receive(listed: Vec<Packet>, contents: &[(u32, Vec<Packet>)], wanted: &Wanted
     let sessions = Arc::new(Sessions::default());
     runtime.spawn(serve(TokioIo::new(there), Arc::new(client)));
     let kept = Arc::clone(&sessions);
-    let methods = BTreeSet::from([DIFF_COPY.to_ascii_lowercase()]);
-    runtime.spawn(async move { kept.keep("s".to_owned(), methods, TokioIo::new(here)).await });
+    let announced = Announced {
+        id: "s".to_owned(),
+        methods: BTreeSet::from([DIFF_COPY.to_ascii_lowercase()]),
+        shared_key: String::new(),
+    };
+    runtime.spawn(async move { kept.keep(announced, None, TokioIo::new(here)).await });
     let session = runtime.block_on(sessions.get("s")).unwrap();
     let (_stop, stopped) = watch::channel(false);
     let transfer = Transfer {
@@ -116,7 +120,7 @@ fn receive(listed: Vec<Packet>, contents: &[(u32, Vec<Packet>)], wanted: &Wanted
         stop: &stopped,
     };
     let tree = Root::open(&directory.path().join("to")).unwrap();
-    let result = transfer.receive(wanted, &tree, &mut |_| {});
+    let result = transfer.receive(wanted, (&tree, None), &mut |_| {});
     let headers = headers.lock().unwrap().clone();
     Received {
         directory,

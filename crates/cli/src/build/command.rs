@@ -16,13 +16,16 @@ use crate::parse::{address, device, keyvalue, platform};
 use crate::registry::credentials;
 use crate::session::Session;
 use crate::stdio;
-use api_types::{BUILD_EVENTS, HEADER_SECRET, SECRETS_BYTES_MAX, Version};
+use api_types::{BUILD_EVENTS, HEADER_SECRET, KeptContext, SECRETS_BYTES_MAX, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Request, Response};
 use std::collections::BTreeMap;
 use std::io::{Cursor, IsTerminal as _, Read as _};
+use std::sync::Arc;
 
+/// HTTP's status for a context that is another one than the engine has told of.
+const CONFLICT: u16 = 409;
 /// Files that the summary on a terminal names.
 const LARGEST: usize = 3;
 
@@ -482,12 +485,35 @@ async fn send(
     );
     let request = credentials::authorized_for(session, request, &text)?;
     let request = request.query_some("remote", parts.remote.clone());
-    let tar = parts.stream()?;
-    let failure = tar.failure();
-    let result = client
-        .upload(&request.query("layout", "parts"), TYPE, tar)
-        .await;
-    failure.or(result)
+    let request = request.query("layout", "parts");
+    let parts = Arc::new(*parts);
+    let upload = async |request: &Request, kept| {
+        let tar = parts.stream(kept)?;
+        let failure = tar.failure();
+        let result = client.upload(request, TYPE, tar).await;
+        failure.or(result)
+    };
+    let Some(name) = parts.kept_name()? else {
+        return upload(&request, KeptContext::default()).await;
+    };
+    let request = request.query("contextname", name.clone());
+    let asked = Request::get(&["build", "context"]).query("name", name);
+    let kept: KeptContext = match client.json(&asked).await {
+        Err(error) if error.is_not_found() => {
+            return upload(&request, KeptContext::default()).await;
+        }
+        kept => kept?,
+    };
+    let base = request
+        .clone()
+        .query("contextbase", kept.generation.clone());
+    match upload(&base, kept).await {
+        // Another build has taken it.
+        Err(Error::Client(error)) if error.status() == Some(CONFLICT) => {
+            upload(&request, KeptContext::default()).await
+        }
+        sent => sent,
+    }
 }
 
 /// Has the Dockerfile checked, or asks something of it; no files are sent for that.
