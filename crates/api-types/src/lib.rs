@@ -30,8 +30,8 @@ mod volume;
 pub use auth::{AuthConfig, AuthResponse};
 pub use build::{
     BuildEvent, BuildFinding, BuildWish, COMPONENT_DETAIL as BUILD_EVENTS, EVENT_ID, HEADER_SECRET,
-    PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_LAYOUTS, PART_NAMED,
-    SECRETS_BYTES_MAX, STREAM_CACHE, STREAM_OUTPUT,
+    PART_ARCHIVE, PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_LAYOUTS,
+    PART_NAMED, SECRETS_BYTES_MAX, STREAM_CACHE, STREAM_OUTPUT,
 };
 pub use checkpoint::{CheckpointCreateRequest, CheckpointSummary};
 pub use config::{Config, Empty, HealthConfig, StrSlice};

@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::{Engine, Said, said};
 
 /// A directory to build, and the engine that does.
@@ -907,12 +907,34 @@ fn contexts_come_in_many_ways() {
         "base=docker-image://busybox",
     ]);
     assert_eq!(bench.shell("cat /more /x"), "kx");
+    // An archive from standard input beside a directory.
+    bench.write(
+        "Named",
+        "FROM busybox\nCOPY --from=more keep /more\nCOPY sub /in\n",
+    );
+    let archive = Command::new("tar")
+        .args(["-C", &context, "-cz", "."])
+        .output()
+        .unwrap()
+        .stdout;
+    let more = format!("more={context}");
+    let line = [
+        "build",
+        "-t",
+        "t",
+        "-f",
+        "Named",
+        "--build-context",
+        &more,
+        "-",
+    ];
+    bench.engine.ok_with_input(&line, &archive);
+    assert_eq!(bench.shell("cat /more"), "k");
     // Files can be what all else stands on.
     bench.write(
         "Dockerfile",
         "FROM more AS a\nFROM busybox\nCOPY --from=a / /all/\n",
     );
-    let more = format!("more={context}");
     bench.build(&["--build-context", &more]);
     assert_eq!(bench.shell("cat /all/keep"), "k");
     let shown = bench.build(&["--build-context", &more, "--target", "a"]);

@@ -21,7 +21,9 @@ use engine::model::{Limits, NetworkMode};
 use http::HeaderMap;
 use oci::Reference;
 use oci::image::Platform;
+use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -327,7 +329,11 @@ impl Files {
         };
         let files = match (fetched, is_parts) {
             (None, false) => Self::of_context(unpack()?, name, None)?,
-            (None, true) => Self::of_parts(&unpack()?, None)?,
+            (None, true) => {
+                let parts = unpack()?;
+                let own = Self::of_archive(fetcher, &parts, name)?;
+                Self::of_parts(&parts, own)?
+            }
             (Some((context, text)), false) => Self::of_context(context, name, text)?,
             (Some((context, text)), true) => {
                 let own = Self::of_context(context, name, text)?;
@@ -354,6 +360,22 @@ impl Files {
             layouts: BTreeMap::new(),
             caches: BTreeMap::new(),
         })
+    }
+
+    /// Of an archive among parts, where there is one.
+    fn of_archive(
+        fetcher: &Fetcher<'_>,
+        parts: &Context,
+        name: &str,
+    ) -> Result<Option<Self>, Error> {
+        let path = Path::new("/").join(types::PART_ARCHIVE);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(archive) = parts.root().open_at(&path, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        let context = Context::unpack(fetcher.engine.images(), File::from(archive));
+        let context = context.map_err(|error| status(&error))?;
+        Self::of_context(context, name, None).map(Some)
     }
 
     /// Of a body of parts, whose client has applied what is ignored; `elsewhere` is what it has not sent.

@@ -6,9 +6,10 @@ use super::named::Named;
 use crate::container::cp::tree::{Sink, TarStream};
 use crate::error::{Error, IoContext, Result};
 use api_types::{
-    PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_LAYOUTS, PART_NAMED,
+    PART_ARCHIVE, PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE, PART_LAYOUTS, PART_NAMED,
 };
 use patterns::{IGNORE_BYTES_MAX, Ignore};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub(crate) struct Parts {
     pub(crate) remote: Option<String>,
     /// The directory of the context.
     pub(crate) context: Option<PathBuf>,
+    /// An archive that is the context, with the Dockerfile in it.
+    pub(crate) archive: Option<File>,
     /// What is left out of it.
     pub(crate) ignored: Ignored,
     /// Named contexts.
@@ -71,6 +74,13 @@ impl Parts {
             tar.append_data(&mut header, name, content)
                 .during(|| "write the archive")?;
         }
+        if let Some(archive) = &self.archive {
+            let call = || "send the archive of standard input";
+            let mut header = header_of(EntryType::Regular, 0o644, 0);
+            header.set_size(archive.metadata().during(call)?.len());
+            tar.append_data(&mut header, PART_ARCHIVE, archive)
+                .during(call)?;
+        }
         if let Some(path) = &self.context {
             let rules = &self.ignored.rules;
             children(&mut tar, path, Path::new(PART_CONTEXT), "", rules, 0)?;
@@ -89,7 +99,7 @@ impl Parts {
         for (below, files) in caches.chain(layouts) {
             for (name, path) in files {
                 let call = || format!("read {}", path.display());
-                let mut file = std::fs::File::open(path).during(call)?;
+                let mut file = File::open(path).during(call)?;
                 let mut header = header_of(EntryType::Regular, 0o644, 0);
                 header.set_size(file.metadata().during(call)?.len());
                 tar.append_data(&mut header, below.join(name), &mut file)
@@ -191,7 +201,7 @@ fn entry(
     if !kind.is_file() {
         return Ok(());
     }
-    let file = std::fs::File::open(path).during(call)?;
+    let file = File::open(path).during(call)?;
     let size = file.metadata().during(call)?.len();
     let mut header = header_of(EntryType::Regular, mode, mtime);
     header.set_size(size);
@@ -215,7 +225,7 @@ pub(crate) fn ignore(directory: &Path, dockerfile: Option<&Path>) -> Result<Igno
         PathBuf::from(name)
     });
     for path in own.into_iter().chain([directory.join(".dockerignore")]) {
-        let file = match std::fs::File::open(&path) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             file => file.during(|| format!("open {}", path.display()))?,
         };
@@ -255,6 +265,7 @@ mod tests {
         .unwrap();
         let parts = Parts {
             dockerfile: Some(b"FROM x".to_vec()),
+            archive: None,
             context: Some(directory.path().to_owned()),
             ignored: ignore(directory.path(), None).unwrap(),
             named: Named {
