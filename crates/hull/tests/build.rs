@@ -995,6 +995,23 @@ fn results_go_where_they_are_asked_to() {
 }
 
 #[test]
+fn a_failure_shows_the_lines_of_its_step() {
+    let bench = Bench::new("FROM busybox\nRUN true && \\\n  false\nCMD x\n", &[]);
+    let said = bench.try_build(&["-t", "t"]);
+    assert_eq!(said.code, 1);
+    let shown = "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   2 | >>> RUN true && \\\n   3 | >>>   false\n   \
+                 4 |     CMD x\n--------------------\nThe command '/bin/sh -c true &&   false' returned a non-zero code: 1";
+    assert!(said.stderr.contains(shown), "{}", said.stderr);
+    let shown = bench.fails(&[
+        "--build-arg",
+        "BUILDKIT_DOCKERFILE_CHECK=error=true",
+        "--target",
+        "n",
+    ]);
+    assert!(!shown.contains(">>>"), "{shown}");
+}
+
+#[test]
 fn a_terminal_shows_steps_and_what_came_of_them() {
     let bench = Bench::new(
         "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1024 count=5000\nCOPY a /a\n",
