@@ -26,6 +26,8 @@ pub const SECRETS_BYTES_MAX: usize = 700 << 10;
 pub const PART_DOCKERFILE: &str = "Dockerfile";
 /// The context in a body of parts.
 pub const PART_CONTEXT: &str = "context";
+/// The context as an archive in its turn, with the Dockerfile in it: in the place of the other three.
+pub const PART_ARCHIVE: &str = "archive";
 /// The `.dockerignore` in a body of parts.
 pub const PART_IGNORE: &str = "dockerignore";
 /// The named contexts in a body of parts.

@@ -6,7 +6,7 @@ use crate::grpc::{Code, Detail, Status};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use builder::Error;
-use builder::language::Position;
+use builder::language::{Position, last_line};
 use serde_json::json;
 
 const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source+json";
@@ -68,14 +68,7 @@ impl Source<'_> {
     fn detail(&self, place: Position) -> Detail {
         let text = String::from_utf8_lossy(self.text);
         let first = place.line as usize;
-        let mut last = first;
-        let mut lines = text.lines().skip(first - 1);
-        while lines
-            .next()
-            .is_some_and(|line| line.trim_end().ends_with(self.escape))
-        {
-            last += 1;
-        }
+        let last = last_line(&text, first, self.escape);
         // What clients do not show is not sent: headers are short.
         let shown: Vec<&str> = text.split('\n').take(last + LINES_AROUND).collect();
         let value = json!({

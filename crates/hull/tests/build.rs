@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::{Engine, Said, said};
 
 /// A directory to build, and the engine that does.
@@ -1043,12 +1043,34 @@ fn contexts_come_in_many_ways() {
         "base=docker-image://busybox",
     ]);
     assert_eq!(bench.shell("cat /more /x"), "kx");
+    // An archive from standard input beside a directory.
+    bench.write(
+        "Named",
+        "FROM busybox\nCOPY --from=more keep /more\nCOPY sub /in\n",
+    );
+    let archive = Command::new("tar")
+        .args(["-C", &context, "-cz", "."])
+        .output()
+        .unwrap()
+        .stdout;
+    let more = format!("more={context}");
+    let line = [
+        "build",
+        "-t",
+        "t",
+        "-f",
+        "Named",
+        "--build-context",
+        &more,
+        "-",
+    ];
+    bench.engine.ok_with_input(&line, &archive);
+    assert_eq!(bench.shell("cat /more"), "k");
     // Files can be what all else stands on.
     bench.write(
         "Dockerfile",
         "FROM more AS a\nFROM busybox\nCOPY --from=a / /all/\n",
     );
-    let more = format!("more={context}");
     bench.build(&["--build-context", &more]);
     assert_eq!(bench.shell("cat /all/keep"), "k");
     let shown = bench.build(&["--build-context", &more, "--target", "a"]);
@@ -1106,6 +1128,23 @@ fn results_go_where_they_are_asked_to() {
         assert!(bench.fails(arguments).contains(expected), "{arguments:?}");
     }
     bench.assert_clean();
+}
+
+#[test]
+fn a_failure_shows_the_lines_of_its_step() {
+    let bench = Bench::new("FROM busybox\nRUN true && \\\n  false\nCMD x\n", &[]);
+    let said = bench.try_build(&["-t", "t"]);
+    assert_eq!(said.code, 1);
+    let shown = "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   2 | >>> RUN true && \\\n   3 | >>>   false\n   \
+                 4 |     CMD x\n--------------------\nThe command '/bin/sh -c true &&   false' returned a non-zero code: 1";
+    assert!(said.stderr.contains(shown), "{}", said.stderr);
+    let shown = bench.fails(&[
+        "--build-arg",
+        "BUILDKIT_DOCKERFILE_CHECK=error=true",
+        "--target",
+        "n",
+    ]);
+    assert!(!shown.contains(">>>"), "{shown}");
 }
 
 #[test]

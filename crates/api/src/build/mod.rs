@@ -21,7 +21,7 @@ use crate::server::Call;
 use crate::version::Version;
 use api_types as types;
 use builder::lint::Finding;
-use builder::{Answer, Built, Progress};
+use builder::{Answer, Built, Progress, Request};
 use engine::Engine;
 use http::StatusCode;
 use kept::Keep;
@@ -145,13 +145,13 @@ impl Work {
                     document,
                     text,
                 })),
-                Err(error) => say(&failure(&error)),
+                Err(error) => say(&failure(&error, None)),
             };
         }
         if check {
             return match builder::check(&self.engine, &request) {
                 Ok(found) => tell_checked(&found, &say),
-                Err(error) => say(&failure(&error)),
+                Err(error) => say(&failure(&error, None)),
             };
         }
         let built = builder::build(&self.engine, &self.handle, &request, &*progress);
@@ -161,11 +161,13 @@ impl Work {
             }
             Ok(built)
         });
-        // What layers have got of the context has one name then.
-        drop(request);
         match built {
-            Ok(built) => tell_built(&built, &tags, end, &say),
-            Err(error) => say(&failure(&error)),
+            Ok(built) => {
+                // What layers have got of the context has one name then.
+                drop(request);
+                tell_built(&built, &tags, end, &say);
+            }
+            Err(error) => say(&failure(&error, events.then_some(&request))),
         }
     }
 }
@@ -219,12 +221,18 @@ fn tell_built(built: &Built, tags: &[String], end: End, say: &dyn Fn(&types::Jso
     }
 }
 
-/// The message that ends a build which has failed.
-fn failure(error: &builder::Error) -> types::JsonMessage {
-    let mut message = failed(status(error));
+/// The message that ends a build which has failed; with a request, after the step as the Dockerfile has it.
+fn failure(error: &builder::Error, request: Option<&Request>) -> types::JsonMessage {
+    let shown = request.and_then(|request| step_of(error, request));
+    let with_step = |text: String| match &shown {
+        Some(step) => format!("{step}\n{text}"),
+        None => text,
+    };
+    let failure = status(error);
+    let mut message = failed(Error::new(failure.status, with_step(failure.message)));
     if let Some(code) = error.command_code() {
         // Clients take it as their own exit code, and know the sentence.
-        let text = innermost(error).to_string();
+        let text = with_step(innermost(error).to_string());
         message.error = Some(types::JsonError {
             code: i64::from(code),
             message: text.clone(),
@@ -232,6 +240,25 @@ fn failure(error: &builder::Error) -> types::JsonMessage {
         message.error_message = text;
     }
     message
+}
+
+/// The lines of the Dockerfile that a step which has failed is on. A mistake in the language shows its own.
+fn step_of(error: &builder::Error, request: &Request) -> Option<String> {
+    let builder::Error::Step {
+        position, source, ..
+    } = error
+    else {
+        return None;
+    };
+    if matches!(innermost(source), builder::Error::Language(_)) {
+        return None;
+    }
+    let name = &request.dockerfile_name;
+    let file = builder::language::parse(name, &request.dockerfile).ok()?;
+    let text = String::from_utf8_lossy(&request.dockerfile);
+    let first = usize::try_from(position.line).ok()?;
+    let escape = file.directives.escape;
+    Some(builder::language::excerpt(name, &text, first, escape))
 }
 
 fn innermost(error: &builder::Error) -> &builder::Error {

@@ -22,7 +22,9 @@ use engine::model::{Limits, NetworkMode};
 use http::HeaderMap;
 use oci::Reference;
 use oci::image::Platform;
+use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -338,7 +340,8 @@ impl Files {
             (None, false) => Self::of_context(unpack()?, name, None)?,
             (None, true) => {
                 let parts = unpack()?;
-                let mut files = Self::of_parts(&parts, None)?;
+                let own = Self::of_archive(fetcher, &parts, name)?;
+                let mut files = Self::of_parts(&parts, own)?;
                 if let Some(keep) = keep {
                     files.context = keep.fill(fetcher.engine, &parts, files.context)?;
                 }
@@ -370,6 +373,22 @@ impl Files {
             layouts: BTreeMap::new(),
             caches: BTreeMap::new(),
         })
+    }
+
+    /// Of an archive among parts, where there is one.
+    fn of_archive(
+        fetcher: &Fetcher<'_>,
+        parts: &Context,
+        name: &str,
+    ) -> Result<Option<Self>, Error> {
+        let path = Path::new("/").join(types::PART_ARCHIVE);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(archive) = parts.root().open_at(&path, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        let context = Context::unpack(fetcher.engine.images(), File::from(archive));
+        let context = context.map_err(|error| status(&error))?;
+        Self::of_context(context, name, None).map(Some)
     }
 
     /// Of a body of parts, whose client has applied what is ignored; `elsewhere` is what it has not sent.

@@ -47,6 +47,33 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Lines that are shown before and after an instruction.
+const LINES_AROUND: usize = 2;
+/// What stands around an excerpt.
+const RULE: &str = "--------------------";
+
+/// The last line of the instruction that begins on a line, both counted from 1, as far as its lines say that they go on.
+pub fn last_line(text: &str, first: usize, escape: char) -> usize {
+    let lines = text.lines().skip(first - 1);
+    let goes_on = |line: &&str| line.trim_end().ends_with(escape);
+    first + lines.take_while(goes_on).count()
+}
+
+/// An instruction among its neighbours, each line with its number and those of the instruction marked, as BuildKit's clients show it.
+pub fn excerpt(file: &str, text: &str, first: usize, escape: char) -> String {
+    let last = last_line(text, first, escape);
+    let mut shown = format!("{file}:{first}\n{RULE}\n");
+    for (number, line) in (1..=last + LINES_AROUND).zip(text.lines()) {
+        if number + LINES_AROUND >= first {
+            let is_own = (first..=last).contains(&number);
+            let mark = if is_own { ">>>" } else { "   " };
+            shown.push_str(format!("{number:>4} | {mark} {line}").trim_end());
+            shown.push('\n');
+        }
+    }
+    shown + RULE
+}
+
 /// A mistake before the file's name and text are added to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mistake {
@@ -84,6 +111,19 @@ impl Mistake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instruction_stands_among_its_neighbours() {
+        let text = "FROM a\n\nRUN one \\\n  two\nCMD x\nCMD y\nCMD z\n";
+        assert_eq!(
+            excerpt("D", text, 3, '\\'),
+            "D:3\n--------------------\n   1 |     FROM a\n   2 |\n   3 | >>> RUN one \\\n   4 | >>>   two\n   5 |     CMD x\n   \
+             6 |     CMD y\n--------------------"
+        );
+        // One that ends in the middle of an instruction.
+        assert_eq!(last_line("RUN a \\", 1, '\\'), 2);
+        assert!(excerpt("D", "RUN a \\", 1, '\\').contains("1 | >>> RUN a"));
+    }
 
     #[test]
     fn the_mark_stands_below_the_place() {

@@ -21,7 +21,7 @@ mod stages;
 pub(crate) mod suggest;
 mod transfer;
 
-pub use diagnostic::{Diagnostic, Position};
+pub use diagnostic::{Diagnostic, Position, excerpt, last_line};
 pub use directives::{CheckDirective, Directives};
 pub use heredoc::Heredoc;
 pub use instruction::{

@@ -7,11 +7,11 @@ use super::named::Named;
 use crate::container::cp::tree::{Sink, TarStream};
 use crate::error::{Error, IoContext, Result};
 use api_types::{
-    ContextChanges, KeptContext, PART_CACHES, PART_CONTEXT, PART_DOCKERFILE, PART_IGNORE,
-    PART_LAYOUTS, PART_MARKS, PART_NAMED,
+    ContextChanges, KeptContext, PART_ARCHIVE, PART_CACHES, PART_CONTEXT, PART_DOCKERFILE,
+    PART_IGNORE, PART_LAYOUTS, PART_MARKS, PART_NAMED,
 };
 use patterns::{IGNORE_BYTES_MAX, Ignore};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) remote: Option<String>,
     /// The directory of the context.
     pub(crate) context: Option<PathBuf>,
+    /// An archive that is the context, with the Dockerfile in it.
+    pub(crate) archive: Option<File>,
     /// What is left out of it.
     pub(crate) ignored: Ignored,
     /// Named contexts.
@@ -92,6 +94,13 @@ impl Parts {
             let Some(content) = content else { continue };
             document(&mut tar, name, content)?;
         }
+        if let Some(archive) = &self.archive {
+            let call = || "send the archive of standard input";
+            let mut header = header_of(EntryType::Regular, 0o644, 0);
+            header.set_size(archive.metadata().during(call)?.len());
+            tar.append_data(&mut header, PART_ARCHIVE, archive)
+                .during(call)?;
+        }
         if let Some(path) = &self.context {
             let mut tree = Tree {
                 tar: &mut tar,
@@ -122,7 +131,7 @@ impl Parts {
         for (below, files) in caches.chain(layouts) {
             for (name, path) in files {
                 let call = || format!("read {}", path.display());
-                let mut file = std::fs::File::open(path).during(call)?;
+                let mut file = File::open(path).during(call)?;
                 let mut header = header_of(EntryType::Regular, 0o644, 0);
                 header.set_size(file.metadata().during(call)?.len());
                 tar.append_data(&mut header, below.join(name), &mut file)
@@ -291,7 +300,7 @@ impl Tree<'_> {
 
     fn file(&mut self, path: &Path, name: &Path, mut header: Header) -> Result<()> {
         let call = || format!("read {}", path.display());
-        let file = std::fs::File::open(path).during(call)?;
+        let file = File::open(path).during(call)?;
         let size = file.metadata().during(call)?.len();
         header.set_size(size);
         let mut content = file.take(size);
@@ -316,7 +325,7 @@ pub(crate) fn ignore(directory: &Path, dockerfile: Option<&Path>) -> Result<Igno
         PathBuf::from(name)
     });
     for path in own.into_iter().chain([directory.join(".dockerignore")]) {
-        let file = match std::fs::File::open(&path) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             file => file.during(|| format!("open {}", path.display()))?,
         };
@@ -392,6 +401,7 @@ mod tests {
         .unwrap();
         let parts = Parts {
             dockerfile: Some(b"FROM x".to_vec()),
+            archive: None,
             context: Some(directory.path().to_owned()),
             ignored: ignore(directory.path(), None).unwrap(),
             named: Named {

@@ -5,7 +5,9 @@ use super::named::Named;
 use crate::error::{Error, IoContext, Result};
 use crate::flags::Matches;
 use crate::output;
-use std::io::{Cursor, IsTerminal as _, Read as _};
+use std::fs::File;
+use std::io::{Cursor, IsTerminal as _, Read as _, Seek as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a Dockerfile.
@@ -43,12 +45,13 @@ pub(crate) fn source(
         }
         ("-", _) => match standard_input()? {
             (start, input) if is_archive(&start) => {
-                if is_sent {
-                    return Err(Error::msg(
-                        "a context from standard input together with --build-context or --cache-from of this side's files is not supported yet",
-                    ));
+                if !is_sent {
+                    return Ok(Source::Archive(start, input));
                 }
-                return Ok(Source::Archive(start, input));
+                Parts {
+                    archive: Some(kept(Cursor::new(start).chain(input))?),
+                    ..Parts::default()
+                }
             }
             (start, input) => Parts {
                 dockerfile: Some(read_dockerfile(Cursor::new(start).chain(input))?),
@@ -101,6 +104,19 @@ fn standard_input() -> Result<(Vec<u8>, std::io::Stdin)> {
     let read = input.by_ref().take(MAGIC_BYTES).read_to_end(&mut start);
     read.during(|| "read standard input")?;
     Ok((start, input))
+}
+
+/// What is read, in a file without a name: what is sent beside other things has to say first how much it is.
+fn kept(mut input: impl std::io::Read) -> Result<File> {
+    let call = || "keep what standard input brings";
+    let path = std::env::temp_dir().join(format!("hull-context-{}", std::process::id()));
+    let mut options = File::options();
+    let options = options.read(true).write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&path).during(call)?;
+    std::fs::remove_file(&path).during(call)?;
+    std::io::copy(&mut input, &mut file).during(call)?;
+    file.rewind().during(call)?;
+    Ok(file)
 }
 
 fn context_directory(path: &str) -> Result<PathBuf> {

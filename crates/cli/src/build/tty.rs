@@ -243,24 +243,37 @@ impl Screen {
             self.ended,
             self.planned.max(self.ended)
         );
+        let goes = |line: &&Line| line.state == State::Goes && !is_over;
+        let open = self.lines.iter().filter(goes);
+        let says = open.clone().filter(|line| !line.output.is_empty()).count();
+        let room = rows.saturating_sub(2);
+        // Whatever goes on has its line before anything has its output.
+        let said_max = room.saturating_sub(open.count()) / says.max(1);
+        let said_max = said_max.min(OUTPUT_LINES);
         let mut below = Vec::new();
         for line in &self.lines {
-            below.push(line.drawn(columns));
-            if line.state == State::Goes && !is_over {
-                let skipped = line.output.len().saturating_sub(OUTPUT_LINES);
+            let is_open = goes(&line);
+            below.push((is_open, line.drawn(columns)));
+            if is_open {
+                let skipped = line.output.len().saturating_sub(said_max);
                 let said = line.output.iter().skip(skipped);
-                below.extend(said.map(|text| cut(&format!(" => => # {text}"), columns)));
+                below.extend(said.map(|text| (true, cut(&format!(" => => # {text}"), columns))));
             }
         }
         // What has ended scrolls away first; in the end everything is shown.
-        let room = rows.saturating_sub(2);
-        let skipped = match is_over {
+        let mut surplus = match is_over {
             true => 0,
             false => below.len().saturating_sub(room),
         };
-        std::iter::once(cut(&title, columns))
-            .chain(below.into_iter().skip(skipped))
-            .collect()
+        for is_hidden in [|is_open: bool| !is_open, |_| true] {
+            below.retain(|(is_open, _)| {
+                let hides = surplus > 0 && is_hidden(*is_open);
+                surplus -= usize::from(hides);
+                !hides
+            });
+        }
+        let shown = below.into_iter().map(|(_, text)| text);
+        std::iter::once(cut(&title, columns)).chain(shown).collect()
     }
 
     /// Draws over what was drawn before.
@@ -392,6 +405,29 @@ mod tests {
             assert!(view.iter().all(|line| line.chars().count() < 20));
         }
         assert_eq!(screen.view(10, 80, true).len(), 101);
+    }
+
+    #[test]
+    fn what_goes_on_is_seen_before_what_it_says() {
+        let mut screen = Screen::new();
+        for step in 1..=6 {
+            screen.event(&began(step, &format!("RUN {step}")));
+            screen.output(step, b"a\nb\nc\n");
+        }
+        for step in [2, 3] {
+            screen.event(&ended(step, false));
+        }
+        let heads = |rows: usize| {
+            let view = screen.view(rows, 60, false);
+            let heads = view.iter().filter(|line| line.contains("RUN")).count();
+            (heads, view.len() - 1 - heads)
+        };
+        // Four that go on, and as much of the rest as there is room for.
+        assert_eq!(heads(6), (4, 0));
+        assert_eq!(heads(10), (4, 4));
+        assert_eq!(heads(12), (6, 4));
+        assert_eq!(heads(40), (6, 12));
+        assert_eq!(heads(4), (2, 0));
     }
 
     #[test]
