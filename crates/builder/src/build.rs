@@ -7,22 +7,21 @@ use crate::definition::{self, Definition};
 use crate::error::{Doing, Error, Result};
 use crate::fetch::Fetcher;
 use crate::lint::Finding;
-use crate::output::{self, Made, purl};
+use crate::output::{self, Made};
 use crate::plan::Plan;
 use crate::progress::{Event, Progress, StepNumber};
 use crate::remote::{self, CacheMode, CachePlace, Document, Imported};
 use crate::request::{NamedContext, Request, STAGES_AT_ONCE_MAX};
 use crate::scope::PROXIES;
-use crate::stage::{Finished, Made as MadeLayer, Stage};
+use crate::stage::{Finished, Stage};
+use crate::view::View;
 use engine::Engine;
-use images::copy::Rest;
-use images::{Hold, Image, ImageId, Images};
+use images::{Hold, Images};
+use oci::Digest;
 use oci::image::{ConfigFile, Descriptor, Platform};
-use oci::{Digest, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use sys::root::Root;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -585,117 +584,6 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// An image by its name, pulled where it is not here, with its layers held.
-    pub(crate) fn image(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
-        let (name, image) = match self.request.contexts.get(name) {
-            Some(NamedContext::Layout(layout)) => {
-                let platform = platform.as_ref().unwrap_or(&self.definition.platform);
-                (name, self.layout_image(layout, platform)?)
-            }
-            Some(NamedContext::Image(image)) => (image.as_str(), self.found(image, platform)?),
-            _ => (name, self.found(name, platform)?),
-        };
-        let digest = image
-            .digests
-            .iter()
-            .find_map(|named| named.digest().copied());
-        let digest = digest.unwrap_or(image.record.manifest);
-        self.note_material(purl(name, &image.config.platform), &digest);
-        let hold = self.images.hold(image.layers());
-        self.keep_held(hold.doing(|| format!("use the image {name}"))?);
-        Ok(image)
-    }
-
-    /// An image by the name that it has here, or at its registry.
-    fn found(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
-        let here = self.images.get(name);
-        let missing = matches!(&here, Err(error) if error.kind() == images::ErrorKind::NotFound);
-        let is_id = name.starts_with("sha256:");
-        let doing = || format!("find the image {name}");
-        let runs_on = |image: &Image, wanted: &Platform| {
-            let found = &image.config.platform;
-            wanted.os == found.os && wanted.architecture == found.architecture
-        };
-        let fits = |image: &Image| {
-            platform
-                .as_ref()
-                .is_none_or(|wanted| runs_on(image, wanted))
-        };
-        match here {
-            Ok(image) if !fits(&image) => self.other_image(name, &image, platform),
-            Ok(image) if !self.request.pull || is_id => Ok(image),
-            Err(error) if !missing => Err(error).doing(doing),
-            // What a name means here is for this machine.
-            _ => {
-                let host = images::host_platform();
-                let named = platform
-                    .as_ref()
-                    .is_none_or(|wanted| wanted.architecture == host.architecture);
-                let id = self.pull(name, platform.clone(), named)?;
-                let image = self.images.get(&id.to_string()).doing(doing)?;
-                match platform {
-                    Some(wanted) if !runs_on(&image, &wanted) => {
-                        Err(mismatch(name, &image, &wanted))
-                    }
-                    _ => Ok(image),
-                }
-            }
-        }
-    }
-
-    /// An image for another platform than the one that has its name here.
-    fn other_image(&self, name: &str, here: &Image, platform: Option<Platform>) -> Result<Image> {
-        let wanted = platform.unwrap_or_else(images::host_platform);
-        let runs_on = |image: &Image| image.config.platform.architecture == wanted.architecture;
-        if !self.request.pull
-            && let Ok(image) = self.images.get_for(name, Some(&wanted))
-            && runs_on(&image)
-        {
-            return Ok(image);
-        }
-        if name.starts_with("sha256:") {
-            return Err(mismatch(name, here, &wanted));
-        }
-        let pulled = self.pull(name, Some(wanted.clone()), false);
-        let id = pulled.map_err(|error| match error {
-            Error::Cancelled => error,
-            error => Error::NotFound(format!(
-                "{}: {}",
-                mismatch(name, here, &wanted),
-                error.chain()
-            )),
-        })?;
-        let image = self.images.get(&id.to_string());
-        let image = image.doing(|| format!("find the image {name}"))?;
-        match runs_on(&image) {
-            true => Ok(image),
-            false => Err(mismatch(name, &image, &wanted)),
-        }
-    }
-
-    /// Pulls an image; with `named`, the name means it here from then on.
-    fn pull(&self, name: &str, platform: Option<Platform>, named: bool) -> Result<ImageId> {
-        let invalid = |error: oci::reference::ReferenceError| {
-            Error::Invalid(format!("invalid reference format: {name:?}: {error}"))
-        };
-        let reference: Reference = name.parse().map_err(invalid)?;
-        let credentials = self.request.client.credentials(reference.domain())?;
-        let _runtime = self.handle.enter();
-        let stop = self.request.stop.clone();
-        let reference = reference.to_target();
-        let pulled = match named {
-            true => self
-                .engine
-                .pull(&reference, platform, credentials, stop, &|_, _| {}),
-            false => self
-                .engine
-                .pull_nameless(&reference, platform, credentials, stop),
-        };
-        pulled
-            .map(|pulled| pulled.id)
-            .doing(|| format!("pull {name}"))
-    }
-
     /// The tree of layers, to read from.
     pub(crate) fn view(&self, layers: &[Digest]) -> Result<View<'a>> {
         View::new(self.images, layers)
@@ -708,13 +596,6 @@ impl<'a> Build<'a> {
         let bytes = serde_json::to_vec(&config).expect("a configuration has only strings as keys");
         Digest::sha256(&bytes)
     }
-}
-
-fn mismatch(name: &str, found: &Image, wanted: &Platform) -> Error {
-    let found = &found.config.platform;
-    Error::NotFound(format!(
-        "image {name} was found but does not match the specified platform: wanted {wanted}, actual: {found}"
-    ))
 }
 
 /// Makes of what was built what is asked for.
@@ -742,58 +623,4 @@ fn publish(done: &[(Build<'_>, Arc<Finished>)]) -> Result<Built> {
         cache,
         largest,
     })
-}
-
-/// Layers, mounted nowhere, and a writable one on top. Both go with this value.
-#[derive(Debug)]
-pub(crate) struct View<'a> {
-    /// The lowest first.
-    pub(crate) layers: Vec<Digest>,
-    pub(crate) root: Root,
-    // After what stands on it.
-    snapshot: Own<'a>,
-}
-
-impl<'a> View<'a> {
-    fn new(images: &'a Images, layers: &[Digest]) -> Result<Self> {
-        let id = engine::random_id().doing(|| "name a snapshot".to_owned())?;
-        let doing = || "mount the layers of a stage".to_owned();
-        let snapshot = images.prepare_on(&id, layers).doing(doing)?;
-        let snapshot = Own { images, snapshot };
-        let mounted = images.mount_detached(&snapshot.snapshot);
-        Ok(Self {
-            layers: layers.to_vec(),
-            root: Root::from_fd(mounted.doing(doing)?),
-            snapshot,
-        })
-    }
-
-    /// Makes a layer of what was written to it, if anything was, and of the `rest`. Files younger than `mtime_max` (seconds since
-    /// 1970) get that time.
-    pub(crate) fn into_layer(
-        self,
-        rest: Rest<'_>,
-        mtime_max: i64,
-    ) -> images::Result<MadeLayer<'a>> {
-        // Its files are taken away from under the mount.
-        drop(self.root);
-        let Own { images, snapshot } = &self.snapshot;
-        rest.finish(&Root::open(&snapshot.upper)?)?;
-        images.make_layer(snapshot, Some(mtime_max))
-    }
-}
-
-/// A snapshot of a build's own.
-#[derive(Debug)]
-struct Own<'a> {
-    images: &'a Images,
-    snapshot: images::Snapshot,
-}
-
-impl Drop for Own<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.images.remove_snapshot(&self.snapshot.id) {
-            tracing::error!(%error, "cannot remove a snapshot of a build");
-        }
-    }
 }

@@ -14,6 +14,7 @@
 //! destination   where blobs go that are put together here
 //! context    files of the client; kept: those of its last build
 //! fetch      what comes from addresses; layout: images of the client
+//! base       images that a build stands on; view: the tree of layers
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod lint;
 mod agent;
 mod apart;
 mod attest;
+mod base;
 mod build;
 mod bundle;
 mod cache;
@@ -57,6 +59,7 @@ mod shell;
 mod stage;
 mod sweep;
 mod transfer;
+mod view;
 
 pub use agent::Forwarder;
 pub use attest::{Attestations, Provenance, Sbom};

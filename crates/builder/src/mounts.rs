@@ -357,7 +357,7 @@ impl Stubs {
 /// The tree that a bind mount takes from.
 enum Tree<'b, 'a> {
     Files(&'b crate::Context),
-    Layers(crate::build::View<'a>),
+    Layers(crate::view::View<'a>),
 }
 
 impl Tree<'_, '_> {

@@ -1,7 +1,7 @@
 //! COPY and ADD: files of the context, of stages and images, into a layer.
 
 use crate::apart::Below;
-use crate::build::{Build, View};
+use crate::build::Build;
 use crate::cache::Inputs;
 use crate::chmod::Chmod;
 use crate::context::Context;
@@ -11,6 +11,7 @@ use crate::language::{Heredoc, Transfer};
 use crate::plan::{Origin, origin};
 use crate::select::{Selected, Selection, select};
 use crate::stage::{LayerStep, Made, Stage};
+use crate::view::View;
 use images::archive::{self, ExtractOptions};
 use images::changes;
 use images::copy::{self, Copy, Found, Want};

@@ -6,7 +6,7 @@
 use crate::compression::{Compression, Encoder, MAGIC_BYTES};
 use crate::pipe::read_chunk;
 use crate::pull::wait;
-use crate::push::{PIECES_MAX, Sender};
+use crate::sender::{PIECES_MAX, Sender};
 use crate::store::NewLayer;
 use crate::unpacker::{Unpacked, Unpacker};
 use crate::{Error, Hold, Images, PushRequest, PushState, Result};

@@ -41,6 +41,7 @@ mod push;
 mod recipe;
 mod remove;
 mod save;
+mod sender;
 mod share;
 mod snapshot;
 mod store;

@@ -4,10 +4,11 @@
 //! Source: moby/buildkit `exporter/local`, `exporter/tar`.
 
 use super::Output;
-use crate::build::{Build, View};
+use crate::build::Build;
 use crate::bundle::{Part, Predicate};
 use crate::error::{Doing, Error, Result};
 use crate::request::Request;
+use crate::view::View;
 use images::archive;
 use images::copy::{self, Want};
 use images::tar::Kind;
