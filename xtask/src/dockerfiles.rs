@@ -9,9 +9,12 @@
 //! | `beyond` | where the oracle does not know the language: why, and everything that the upper layers of the image have |
 //!
 //! The images are built by `docker buildx` on Docker's engine, by `hull build`, and by `docker buildx` on this one.
+//!
+//! `cargo xtask dockerfiles language [TEXT,…]` does that with hundreds of Dockerfiles of a few lines.
 
 mod compare;
 mod image;
+mod language;
 mod oracle;
 mod served;
 mod tar;
@@ -43,15 +46,23 @@ const BUILD_TIMEOUT: &str = "1200";
 /// The bridge of the engine, in the network that builds reach mirrors from.
 const BRIDGE: &str = "hull-files0";
 
-/// Builds all of them, or those that are named.
+/// Builds all of them, or those that are named; or the language's texts.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    let words = |from: usize| {
+        let words = arguments.iter().skip(from).flat_map(|word| word.split(','));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of_language = arguments.first().is_some_and(|word| word == "language");
     let place = root.join("target/dockerfiles");
     let work = place.join("work");
     if work.exists() {
         std::fs::remove_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     }
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let cases = cases(&root.join("xtask/src/dockerfiles"), arguments)?;
+    let cases = match of_language {
+        true => Vec::new(),
+        false => cases(&root.join("xtask/src/dockerfiles"), &words(0))?,
+    };
     let client = Client::install(&place, &work)?;
     let bases = bases(&place)?;
     let bench = Bench {
@@ -69,6 +80,10 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         "--format",
         "the oracle: Docker {{.Server.Version}}",
     ])?);
+    if of_language {
+        let (different, count) = language::run(&bench, root, &words(1))?;
+        return judged(different, count);
+    }
     bench.load(&bases, &cases)?;
     let mut known = BTreeMap::new();
     let mut different = 0;
@@ -88,14 +103,18 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         }
         different += usize::from(!found.is_empty());
     }
+    judged(different, cases.len())
+}
+
+fn judged(different: usize, count: usize) -> Result<()> {
     match different {
         0 => Ok(()),
-        count => Err(format!("{count} of {} are different", cases.len())),
+        different => Err(format!("{different} of {count} are different")),
     }
 }
 
 /// The directories of those that are wanted, ordered.
-fn cases(place: &Path, arguments: &[String]) -> Result<Vec<PathBuf>> {
+fn cases(place: &Path, names: &[String]) -> Result<Vec<PathBuf>> {
     let read = std::fs::read_dir(place).map_err(|error| format!("{}: {error}", place.display()))?;
     let entries = read.flatten().map(|entry| entry.path());
     let mut all: Vec<PathBuf> = entries
@@ -103,7 +122,7 @@ fn cases(place: &Path, arguments: &[String]) -> Result<Vec<PathBuf>> {
         .collect();
     all.sort();
     let mut wanted = Vec::new();
-    for name in arguments.iter().flat_map(|words| words.split(',')) {
+    for name in names {
         let path = place.join(name);
         if !all.contains(&path) {
             return Err(format!("there is no Dockerfile {name:?}"));

@@ -120,7 +120,7 @@ impl Engine {
 
     /// The image that the tests know as alpine and busybox: busybox, with the users and directories that they ask for.
     pub(crate) fn make_image(&self) -> Result<()> {
-        let script = "set -e; rm -rf image; mkdir -p image/bin image/etc image/root image/tmp image/var/opt; chmod 1777 image/tmp
+        let script = "set -e; rm -rf image; mkdir -p image/bin image/dev image/etc image/proc image/root image/sys image/tmp image/var/opt; chmod 1777 image/tmp
             cp \"$(command -v busybox)\" image/bin/busybox
             for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox image/bin/$name; done
             printf '%s\\n' root:x:0:0:root:/root:/bin/sh bin:x:1:1:bin:/bin:/bin/sh postgres:x:70:70::/:/bin/sh > image/etc/passwd

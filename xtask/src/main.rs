@@ -30,7 +30,7 @@ cargo xtask vm-test [--accel kvm|tcg] [SUITE|TEST]
 cargo xtask docker-py
                     the integration tests of docker's library for Python against the engine (as root)
 cargo xtask compose a project of six services by the Compose plugin against the engine (as root)
-cargo xtask dockerfiles [NAME,…]
+cargo xtask dockerfiles [NAME,… | language [TEXT,…]]
                     Dockerfiles built by this engine and by Docker's, and compared (as root)
 cargo xtask testcontainers
                     PostgreSQL and Redis by Testcontainers for Python against the engine (as root)

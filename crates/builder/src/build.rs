@@ -69,6 +69,7 @@ fn build_all(
     output::check(request, platforms.len())?;
     let read = |platform| {
         let definition = Definition::read(request, platform)?;
+        definition.check_bases()?;
         let plan = definition.plan(request)?;
         Ok((definition, plan))
     };
@@ -79,11 +80,11 @@ fn build_all(
         found.iter().for_each(tell);
         refuse(&found)?;
     }
-    let steps = all.iter().map(|(_, plan)| plan.steps).sum();
+    let steps = all.iter().map(|(_, plan)| plan.steps).sum::<usize>();
     progress.tell(&Event::Planned { steps });
     let imported = Imported::read(engine, handle, request, &|event| progress.tell(event))?;
     let id = engine::random_id().doing(|| "name the build".to_owned())?;
-    let common = Arc::new(Common::new(imported, id));
+    let common = Arc::new(Common::new(imported, id, steps));
     let epoch = epoch(request)?;
     // One shell at a time is enough for a terminal.
     let platforms_at_once = match request.shell_on_failure {
@@ -248,6 +249,8 @@ struct Common<'a> {
     secrets: Mutex<BTreeSet<String>>,
     /// Names the build.
     id: String,
+    /// Steps that have a number, the planned ones first.
+    numbered: Mutex<usize>,
     /// When it began, and when all was built.
     started: jiff::Timestamp,
     finished: OnceLock<jiff::Timestamp>,
@@ -256,9 +259,10 @@ struct Common<'a> {
 }
 
 impl<'a> Common<'a> {
-    fn new(imported: Imported<'a>, id: String) -> Self {
+    fn new(imported: Imported<'a>, id: String, steps: usize) -> Self {
         Self {
             imported,
+            numbered: Mutex::new(steps),
             kept: Mutex::default(),
             mounts_used: Mutex::default(),
             holds: Mutex::default(),
@@ -282,6 +286,8 @@ struct Results {
 #[derive(Default)]
 struct ResultsState {
     done: BTreeMap<usize, Arc<Finished>>,
+    /// The stages that somebody builds, or will build.
+    taken: BTreeSet<usize>,
     failed: bool,
 }
 
@@ -450,7 +456,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Waits for another stage.
+    /// Waits for another stage; one that nobody builds, which only triggers name, is built now.
     pub(crate) fn finished(&self, stage: usize) -> Result<Arc<Finished>> {
         let mut state = lock(&self.results.state);
         loop {
@@ -460,12 +466,38 @@ impl<'a> Build<'a> {
             if state.failed {
                 return Err(Error::Cancelled);
             }
+            if state.taken.insert(stage) {
+                break;
+            }
             state = { self.results.changed.wait(state) }.unwrap_or_else(PoisonError::into_inner);
         }
+        drop(state);
+        let steps = 1 + self.definition.file.stages[stage].steps.len();
+        let mut numbered = lock(&self.common.numbered);
+        let first = StepNumber(*numbered + 1);
+        *numbered += steps;
+        drop(numbered);
+        self.build_stage(stage, first)
+    }
+
+    /// Builds a stage, and lets go whoever waits for it. Those that wait in vain end with [`Error::Cancelled`].
+    fn build_stage(&self, at: usize, first: StepNumber) -> Result<Arc<Finished>> {
+        let result = Stage::build(self, at, first).map(Arc::new);
+        let mut state = lock(&self.results.state);
+        match &result {
+            Ok(finished) => drop(state.done.insert(at, Arc::clone(finished))),
+            Err(_) => {
+                state.failed = true;
+                self.give_up();
+            }
+        }
+        self.results.changed.notify_all();
+        result
     }
 
     /// Builds all stages; `begun` is the number of steps before them.
     fn run(&self, plan: &Plan, begun: usize) -> Result<()> {
+        lock(&self.results.state).taken.extend(&plan.stages);
         let next = Mutex::new(plan.stages.iter().enumerate());
         let failure: Mutex<Option<Error>> = Mutex::default();
         let work = || {
@@ -480,19 +512,9 @@ impl<'a> Build<'a> {
                     .iter()
                     .map(|at| 1 + self.definition.file.stages[*at].steps.len());
                 let first = StepNumber(1 + begun + first.sum::<usize>());
-                let result = Stage::build(self, *at, first);
-                let mut state = lock(&self.results.state);
-                match result {
-                    Ok(finished) => {
-                        state.done.insert(*at, Arc::new(finished));
-                    }
-                    Err(error) => {
-                        state.failed = true;
-                        self.give_up();
-                        note_failure(&mut lock(&failure), error);
-                    }
+                if let Err(error) = self.build_stage(*at, first) {
+                    note_failure(&mut lock(&failure), error);
                 }
-                self.results.changed.notify_all();
             }
         };
         let workers = self.stages_at_once.min(plan.stages.len());

@@ -12,7 +12,7 @@ pub(crate) struct Clause {
     /// Bits of the users it is about: 0o700, 0o070, 0o007.
     who: u32,
     operator: char,
-    /// Of `rwxXst`.
+    /// Of `rwxXst`, or of `ugo` for what a file lets those do.
     permissions: String,
 }
 
@@ -41,7 +41,7 @@ impl Chmod {
                     .find(['+', '-', '='])
                     .map_or(rest.len(), |at| at + 1);
                 let permissions = &rest[1..end];
-                if !permissions.chars().all(|c| "rwxXst".contains(c)) {
+                if !permissions.chars().all(|c| "rwxXstugo".contains(c)) {
                     return None;
                 }
                 clauses.push(Clause {
@@ -72,6 +72,11 @@ impl Chmod {
     }
 }
 
+/// What the last three bits of a mode allow, for everybody.
+fn allowed(mode: u32) -> u32 {
+    (mode & 0o7) * 0o111
+}
+
 impl Clause {
     fn bits(&self, mode: u32, is_directory: bool) -> u32 {
         let mut bits = 0;
@@ -83,6 +88,9 @@ impl Clause {
                 'X' if is_directory || mode & 0o111 != 0 => 0o111 & self.who,
                 's' => self.special(),
                 't' if self.who & 0o007 != 0 => 0o1000,
+                'u' => allowed(mode >> 6) & self.who,
+                'g' => allowed(mode >> 3) & self.who,
+                'o' => allowed(mode) & self.who,
                 _ => 0,
             };
         }
@@ -119,6 +127,9 @@ mod tests {
             ("u=rw,g+s", 0o755, false, 0o2655),
             ("+t", 0o755, true, 0o1755),
             ("u+r-w", 0o200, false, 0o400),
+            ("g=u", 0o640, false, 0o660),
+            ("u+w,g=u,o=g", 0o541, false, 0o777),
+            ("o-u", 0o767, false, 0o760),
         ] {
             let parsed = Chmod::parse(text).unwrap();
             assert_eq!(parsed.apply(from, directory), to, "{text} on {from:o}");

@@ -30,7 +30,7 @@ pub(crate) struct Definition {
 
 impl Definition {
     /// # Errors
-    /// A Dockerfile that cannot be read, FROM lines that name nothing.
+    /// A Dockerfile that cannot be read.
     pub(crate) fn read(request: &Request, platform: &Platform) -> Result<Self> {
         let file = language::parse(&request.dockerfile_name, &request.dockerfile)?;
         let platform = platform.clone();
@@ -50,6 +50,23 @@ impl Definition {
             known,
             global,
         })
+    }
+
+    /// # Errors
+    /// A FROM line that names nothing.
+    pub(crate) fn check_bases(&self) -> Result<()> {
+        let mut all = self.bases.iter().zip(&self.file.stages);
+        match all.find(|(base, _)| base.is_empty()) {
+            None => Ok(()),
+            Some((_, stage)) => Err(Error::Step {
+                text: stage.text.clone(),
+                position: stage.position,
+                source: Box::new(Error::Invalid(format!(
+                    "base name ({}) should not be blank",
+                    stage.from.image
+                ))),
+            }),
+        }
     }
 
     pub(crate) fn plan(&self, request: &Request) -> Result<Plan> {
@@ -121,20 +138,8 @@ pub(crate) fn platforms(request: &Request) -> Result<Vec<Platform>> {
 
 /// What each FROM names.
 fn bases(file: &Dockerfile, global: &Scope) -> Result<Vec<String>> {
-    let mut bases = Vec::new();
-    for stage in &file.stages {
-        let base = global.word(&stage.from.image, &[])?;
-        if base.is_empty() {
-            return Err(Error::Step {
-                text: stage.text.clone(),
-                position: stage.position,
-                source: Box::new(Error::Invalid(format!(
-                    "base name ({}) should not be blank",
-                    stage.from.image
-                ))),
-            });
-        }
-        bases.push(base);
-    }
-    Ok(bases)
+    let stages = file.stages.iter();
+    stages
+        .map(|stage| global.word(&stage.from.image, &[]))
+        .collect()
 }

@@ -18,6 +18,7 @@ use images::tar::Kind;
 use images::{Scratch, changes};
 use oci::Digest;
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with};
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -96,6 +97,37 @@ impl Mounts {
         }
     }
 
+    /// The caches that the command has, each once, however often it is mounted.
+    ///
+    /// All commands take them in the same order: none has a cache that another one waits for while it waits for that one's.
+    fn caches(&self, stage: &Stage<'_, '_>) -> Result<BTreeMap<String, Cache>> {
+        let mut wanted = BTreeMap::new();
+        for (mount, _) in &self.all {
+            if let MountKind::Cache {
+                sharing,
+                from,
+                source,
+                mode,
+                uid,
+                gid,
+                ..
+            } = &mount.kind
+            {
+                let beginning = Beginning {
+                    from: from.as_deref().map(|from| (from, source.as_str())),
+                    attributes: (*mode, *uid, *gid),
+                };
+                let id = cache_id(stage, mount);
+                wanted.entry(id).or_insert((*sharing, beginning));
+            }
+        }
+        let taken = wanted.into_iter().map(|(id, (sharing, beginning))| {
+            let cache = cache(stage, &id, sharing, &beginning)?;
+            Ok((id, cache))
+        });
+        taken.collect()
+    }
+
     /// Makes everything that is mounted.
     pub(crate) fn make(&self, stage: &Stage<'_, '_>, documents: &[Document]) -> Result<Mounted> {
         let mut mounted = Mounted {
@@ -104,7 +136,7 @@ impl Mounts {
             files: None,
             secrets: None,
             agents: Vec::new(),
-            locks: Vec::new(),
+            caches: self.caches(stage)?,
         };
         for (at, document) in documents.iter().enumerate() {
             let path = mounted.files(stage.build)?.join(format!("document-{at}"));
@@ -130,7 +162,8 @@ pub(crate) struct Mounted {
     files: Option<Scratch>,
     secrets: Option<SecretFiles>,
     agents: Vec<Agent>,
-    locks: Vec<File>,
+    /// By their IDs.
+    caches: BTreeMap<String, Cache>,
 }
 
 impl Mounted {
@@ -190,25 +223,10 @@ impl Mounted {
                 let path = shown(stage, from.as_deref(), source, *writable, path)?;
                 self.bind(target(given.unwrap_or("/")), path, !writable);
             }
-            MountKind::Cache {
-                id,
-                read_only,
-                sharing,
-                from,
-                source,
-                mode,
-                uid,
-                gid,
-            } => {
-                let target = target(given.unwrap_or("/"));
-                let id = id.clone().unwrap_or_else(|| target.clone());
-                let beginning = Beginning {
-                    from: from.as_deref().map(|from| (from, source.as_str())),
-                    attributes: (*mode, *uid, *gid),
-                };
-                let (path, lock) = cache(stage, &id, *sharing, &beginning)?;
-                self.locks.push(lock);
-                self.bind(target, path, *read_only);
+            MountKind::Cache { read_only, .. } => {
+                let cache = &self.caches[&cache_id(stage, mount)];
+                let data = cache.data.clone();
+                self.bind(target(given.unwrap_or("/")), data, *read_only);
             }
             MountKind::Tmpfs { size } => self.tmpfs(target(given.unwrap_or("/")), *size),
             MountKind::Secret { id, required, .. } => {
@@ -464,6 +482,24 @@ fn copy_tree(tree: &Tree<'_, '_>, source: &str, copy_to: &Path) -> Result<()> {
         .doing(|| "copy files for a mount".to_owned())
 }
 
+/// A cache that a command has, until it is done with it.
+struct Cache {
+    data: PathBuf,
+    _lock: File,
+}
+
+/// What a cache mount is called: its target, unless it says so itself.
+fn cache_id(stage: &Stage<'_, '_>, mount: &Mount) -> String {
+    let target = || {
+        let from = &stage.config.config.working_dir;
+        changes::working_dir(from, mount.target.as_deref().unwrap_or("/"))
+    };
+    match &mount.kind {
+        MountKind::Cache { id: Some(id), .. } => id.clone(),
+        _ => target(),
+    }
+}
+
 /// What a cache mount is when it is made.
 struct Beginning<'m> {
     /// A stage, image or context, and the path in it that it is a copy of; else it is empty.
@@ -472,13 +508,13 @@ struct Beginning<'m> {
     attributes: (u32, u32, u32),
 }
 
-/// The directory of a cache, and the lock that keeps it.
+/// Takes a cache, as soon as it may be had.
 fn cache(
     stage: &Stage<'_, '_>,
     id: &str,
     sharing: CacheSharing,
     beginning: &Beginning<'_>,
-) -> Result<(PathBuf, File)> {
+) -> Result<Cache> {
     let build = stage.build;
     let root = build.engine.config().data_root.join(CACHES);
     let doing = || format!("make the cache mount {id:?}");
@@ -502,7 +538,7 @@ fn cache(
                     let data = path.join("data");
                     make_cache(stage, &path, &data, id, beginning)?;
                     build.note_mount(id, &data);
-                    return Ok((data, lock));
+                    return Ok(Cache { data, _lock: lock });
                 }
                 Err(TryLockError::WouldBlock) if sharing == CacheSharing::Private => break,
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),

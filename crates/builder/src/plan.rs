@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use crate::language::{Dockerfile, Instruction, Mount, Transfer};
 use std::collections::BTreeSet;
 
+/// The base of stages that begin with nothing, whatever stages are called.
+const SCRATCH: &str = "scratch";
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -20,6 +23,16 @@ pub(crate) enum Origin {
     Stage(usize),
     /// Something outside: a named context or an image.
     Outside(String),
+}
+
+/// What the FROM of stage `at` names. A stage may be called as the image that it stands on.
+pub(crate) fn base(file: &Dockerfile, name: &str, at: usize) -> Result<Origin> {
+    let own = file.stages[at].from.name.as_deref();
+    let is_own = own.is_some_and(|own| own.eq_ignore_ascii_case(name));
+    match file.stage(name, at) {
+        None if is_own || name == SCRATCH => Ok(Origin::Outside(name.to_owned())),
+        _ => origin(file, name, at),
+    }
 }
 
 /// What a name means to stage `at`. Names of later stages are mistakes, and no images.
@@ -50,12 +63,14 @@ pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) ->
         if !needed.contains(&at) {
             continue;
         }
-        let names = std::iter::once(bases[at].clone()).chain(uses(file, at)?);
-        for name in names {
-            if let Origin::Stage(stage) = origin(file, &name, at)? {
-                needed.insert(stage);
-            }
+        let mut origins = vec![base(file, &bases[at], at)?];
+        for name in uses(file, at)? {
+            origins.push(origin(file, &name, at)?);
         }
+        needed.extend(origins.into_iter().filter_map(|origin| match origin {
+            Origin::Stage(stage) => Some(stage),
+            Origin::Outside(_) => None,
+        }));
     }
     let stages: Vec<usize> = needed.into_iter().collect();
     let steps = stages
@@ -158,5 +173,11 @@ mod tests {
             );
         }
         planned("FROM x\nRUN --mount=from=$a,target=/t y", None).unwrap_err();
+        for fine in [
+            "FROM Alpine AS alpine",
+            "FROM scratch AS a\nFROM a AS scratch",
+        ] {
+            planned(fine, None).unwrap();
+        }
     }
 }

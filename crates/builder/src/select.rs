@@ -24,7 +24,7 @@ pub(crate) struct Selected {
     pub(crate) real: PathBuf,
     /// It is a directory: what is in it is meant.
     pub(crate) is_directory: bool,
-    /// The source itself first, if it is wanted.
+    /// The source itself first, if it is wanted; nothing of one that is left out, whose target's directories are made.
     pub(crate) found: Vec<Found>,
     /// With `--parents`: the path that it keeps.
     pub(crate) kept: Option<PathBuf>,
@@ -61,10 +61,11 @@ pub(crate) fn select(
         for path in paths {
             let kept = parents.then(|| path.strip_prefix(&pivot).unwrap_or(&path));
             let kept = kept.map(|kept| PathBuf::from(kept.trim_start_matches('/')));
-            sources.extend(source(root, word, &path, &excludes, kept)?);
+            sources.push(source(root, word, &path, &excludes, kept)?);
         }
     }
-    let several = words.len() > 1 || (wild && sources.len() > 1);
+    let found = sources.iter().filter(|source| !source.found.is_empty());
+    let several = words.len() > 1 || (wild && found.count() > 1);
     Ok(Selection { sources, several })
 }
 
@@ -92,7 +93,7 @@ fn source(
     path: &str,
     excludes: &Ignore,
     kept: Option<PathBuf>,
-) -> Result<Option<Selected>> {
+) -> Result<Selected> {
     let start = Path::new("/").join(path);
     let name = path.rsplit('/').next().unwrap_or_default();
     let wants = |below: &Path| match below.to_str() {
@@ -103,7 +104,7 @@ fn source(
         _ => Want::Take,
     };
     let found = copy::find(root, &start, true, &wants);
-    let found = found.map_err(|error| match error.kind() {
+    let mut found = found.map_err(|error| match error.kind() {
         images::ErrorKind::NotFound => not_found(word),
         _ => Error::Images {
             doing: format!("read {word:?}"),
@@ -117,15 +118,15 @@ fn source(
     };
     let is_directory = first.entry.kind == Kind::Directory;
     if !is_directory && excludes.excludes(name) {
-        return Ok(None);
+        found.clear();
     }
-    Ok(Some(Selected {
+    Ok(Selected {
         real: followed(root, &start)?,
         source: start,
         is_directory,
         found,
         kept,
-    }))
+    })
 }
 
 /// Where the link at the end of a path leads, and the link there.
@@ -266,9 +267,11 @@ mod tests {
             .map(|f| f.path.to_str().unwrap())
             .collect();
         assert_eq!(below, ["", "b", "b/3.txt"]);
+        let some = select(&["*.txt"], &["2*"], false).unwrap();
+        let found = { some.sources.iter() }.map(|source| source.found.len());
         assert_eq!(
-            paths(&select(&["*.txt"], &["2*"], false).unwrap()),
-            ["/1.txt"]
+            (found.collect::<Vec<_>>(), some.several),
+            (vec![1, 0], false)
         );
         let kept = select(&["a/./**/*.txt"], &[], true).unwrap();
         assert_eq!(kept.sources[0].kept.as_deref(), Some(Path::new("b/3.txt")));

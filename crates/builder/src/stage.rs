@@ -5,7 +5,7 @@ use crate::cache::{self, Inputs};
 use crate::config;
 use crate::error::{Doing, Error, Result};
 use crate::language::{self, ArgDeclaration, Instruction, Position, Step, Transfer};
-use crate::plan::{Origin, origin};
+use crate::plan::{self, Origin};
 use crate::progress::{Event, StepNumber};
 use crate::run;
 use crate::scope::Scope;
@@ -145,16 +145,20 @@ impl<'b, 'a> Stage<'b, 'a> {
     fn base(&mut self, text: &str) -> Result<()> {
         let build = self.build;
         let name = &build.definition.bases[self.at];
-        let platform = build.definition.file.stages[self.at].from.platform.as_ref();
-        let platform = platform
+        let written = build.definition.file.stages[self.at].from.platform.as_ref();
+        let platform = written
             .map(|text| build.definition.global.word(text, &[]))
             .transpose()?;
+        if let (Some(""), Some(from)) = (platform.as_deref(), written.filter(|it| !it.is_empty())) {
+            let text = format!("empty platform value from expression {from}");
+            return Err(Error::Invalid(text));
+        }
         let platform = platform
             .filter(|text| !text.is_empty())
             .map(|text| text.parse())
             .transpose()
             .map_err(|error: oci::image::PlatformError| Error::Invalid(error.to_string()))?;
-        if let Origin::Stage(stage) = origin(&build.definition.file, name, self.at)? {
+        if let Origin::Stage(stage) = plan::base(&build.definition.file, name, self.at)? {
             let finished = build.finished(stage)?;
             self.layers.clone_from(&finished.layers);
             self.config = finished.config.clone();
@@ -169,7 +173,8 @@ impl<'b, 'a> Stage<'b, 'a> {
         }
         let is_files = build.named_files(name).is_some();
         if is_files || name == "scratch" && !build.request.contexts.contains_key(name) {
-            self.config.platform = platform.unwrap_or_else(|| build.definition.platform.clone());
+            // Nothing is for every platform.
+            self.config.platform = build.definition.platform.clone();
             "/".clone_into(&mut self.config.config.working_dir);
             build.tell(&Event::Based {
                 step: self.number,

@@ -24,7 +24,8 @@ use sys::root::Root;
 
 /// The mode of files that are written in the Dockerfile.
 const DOCUMENT_MODE: u32 = 0o644;
-/// The mode of directories that are made for a target.
+/// The mode of directories that are made for a target, and what they have at most of an octal `--chmod`: BuildKit makes them
+/// with that mode, as far as its umask lets it.
 const DIRECTORY_MODE: u32 = 0o755;
 
 /// Files that are hashed before a build looks whether it is to end.
@@ -113,7 +114,7 @@ pub(crate) fn transfer(
 ) -> Result<()> {
     let order = order(stage, transfer)?;
     let groups = groups(stage, transfer, &order, add)?;
-    check_target(&order, &groups)?;
+    check_target(stage, &order, &groups)?;
     let below = match order.link {
         true => Some(Below::look(stage, owner(stage, &order)?, &order.target)?),
         false => None,
@@ -142,7 +143,8 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
     if is_directory && target != "/" {
         target.push('/');
     }
-    let chmod_text = transfer.chmod.as_ref().map(word).transpose()?;
+    let given = |text: &String| !text.is_empty();
+    let chmod_text = transfer.chmod.as_ref().map(word).transpose()?.filter(given);
     let chmod = chmod_text.as_ref().map(|text| {
         Chmod::parse(text)
             .ok_or_else(|| Error::Invalid(format!("invalid chmod parameter: '{text}'")))
@@ -165,12 +167,7 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
             .iter()
             .map(document)
             .collect::<Result<_>>()?,
-        chown: transfer
-            .chown
-            .as_ref()
-            .map(word)
-            .transpose()?
-            .filter(|text| !text.is_empty()),
+        chown: transfer.chown.as_ref().map(word).transpose()?.filter(given),
         chmod: chmod.transpose()?,
         chmod_text,
         excludes: transfer.excludes.iter().map(word).collect::<Result<_>>()?,
@@ -195,6 +192,7 @@ fn groups<'b, 'a>(
     let addresses = addresses.collect::<Result<Vec<_>>>()?;
     let checksum = transfer.checksum.as_ref();
     let checksum = checksum.map(|text| stage.word(text)).transpose()?;
+    let checksum = checksum.filter(|text| !text.is_empty());
     if checksum.is_some() && (addresses.len() > 1 || addresses.contains(&None)) {
         let text = "--checksum is for one source, which is an address";
         return Err(Error::Invalid(text.to_owned()));
@@ -280,15 +278,29 @@ pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<
     }
 }
 
-fn check_target(order: &Order, groups: &[Group<'_, '_>]) -> Result<()> {
-    let found = groups.iter().map(|group| group.selection.sources.len());
-    let several = groups.iter().any(|group| group.selection.several)
-        || order.documents.len() + found.sum::<usize>() > 1;
-    if several && !order.target.ends_with('/') && !order.parents {
-        let text = "When using COPY with more than one source file, the destination must be a directory and end with a /";
-        return Err(Error::Invalid(text.to_owned()));
+/// Refuses several files for what is no directory: each would take the place of the one before it.
+fn check_target(stage: &Stage<'_, '_>, order: &Order, groups: &[Group<'_, '_>]) -> Result<()> {
+    let sources = groups.iter().flat_map(|group| &group.selection.sources);
+    let mut found = sources.filter(|selected| !selected.found.is_empty());
+    let count = order.documents.len() + found.clone().count();
+    let several = groups.iter().any(|group| group.selection.several) || count > 1;
+    if !several || order.target.ends_with('/') || order.parents {
+        return Ok(());
     }
-    Ok(())
+    // A directory that comes first makes the target one.
+    if found.next().is_some_and(|first| first.is_directory) {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let target = Path::new(&order.target);
+    let view = stage.build.view(&stage.layers)?;
+    match view.root.open_at(target, flags, Mode::empty()) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let text = "When using COPY with more than one source file, the destination must be a directory and end with a /";
+            Err(Error::Invalid(text.to_owned()))
+        }
+    }
 }
 
 /// Everything that the layer depends on. Times are no part of it.
@@ -324,7 +336,10 @@ fn inputs(
         let sources = group.selection.sources.iter();
         sources.map(|selected| (&group.source, selected))
     });
-    for (source, selected) in sources {
+    for (at, (source, selected)) in (1..).zip(sources) {
+        // What it is copied to may have its name, which is not that of the file where a link leads to one.
+        let name = selected.source.file_name().unwrap_or(OsStr::new(""));
+        inputs.add(format!("the source {at}"), &format!("{name:?}"));
         for some in selected.found.chunks(FILES_AT_ONCE) {
             add_files(&mut inputs, source, selected, some, order.keeps_owner)?;
             stage.build.check_stop()?;
@@ -380,17 +395,35 @@ fn owner(stage: &Stage<'_, '_>, order: &Order) -> Result<Option<(u32, u32)>> {
     let Some(chown) = &order.chown else {
         return Ok((!order.keeps_owner).then_some((0, 0)));
     };
-    // A name alone is of a user with a group; a number alone is the group's, too.
-    let user = chown.strip_suffix(':').unwrap_or(chown);
-    let is_number = !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_digit());
-    let spec = match is_number {
-        true => format!("{user}:{user}"),
-        false => user.to_owned(),
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // A name alone is of a user with a group; a number alone is the group's, too, unless a colon says that there is none.
+    let spec = match chown.strip_suffix(':') {
+        Some(user) if is_number(user) => format!("{user}:0"),
+        Some(user) => user.to_owned(),
+        None if is_number(chown) => format!("{chown}:{chown}"),
+        None => chown.clone(),
     };
     let view = stage.build.view(&stage.layers)?;
+    let spec = with_root(&view.root, &spec);
     let user = engine::resolve_user(&view.root, &spec, &[]);
     let user = user.map_err(|error| Error::Invalid(format!("--chown={chown}: {error}")))?;
     Ok(Some((user.uid, user.gid)))
+}
+
+/// A user and group with the number of root, where nothing in the image says what that is: `root` is known without.
+fn with_root(root: &Root, spec: &str) -> String {
+    let number = |name: &str, table: &str| match name {
+        "root" if root.resolve(Path::new(table)).is_err() => "0".to_owned(),
+        name => name.to_owned(),
+    };
+    match spec.split_once(':') {
+        Some((user, group)) => {
+            let (user, group) = (number(user, "/etc/passwd"), number(group, "/etc/group"));
+            format!("{user}:{group}")
+        }
+        None if number(spec, "/etc/passwd") == "0" => "0:0".to_owned(),
+        None => spec.to_owned(),
+    }
 }
 
 fn make<'a>(
@@ -450,13 +483,14 @@ impl<'f> Filler<'_, 'f> {
     fn source(&mut self, group: &'f Group<'_, '_>, selected: &Selected) -> Result<()> {
         let target = self.target_of(selected);
         let from = group.source.root();
-        if group.unpack && !selected.is_directory && self.unpacked(from, selected)? {
+        let has_files = !selected.found.is_empty();
+        if group.unpack && has_files && !selected.is_directory && self.unpacked(from, selected)? {
             return Ok(());
         }
         match &selected.kept {
             Some(kept) => self.kept_directories(&group.source, &selected.source, kept)?,
-            None if selected.is_directory => self.make_directories(&target)?,
-            None => self.make_directories(target.parent().unwrap_or(Path::new("/")))?,
+            None if selected.is_directory => self.make_directories(&target, self.mode_of_way())?,
+            None => self.make_way_to(&target)?,
         }
         for found in &selected.found {
             let is_start = found.path.as_os_str().is_empty();
@@ -492,8 +526,22 @@ impl<'f> Filler<'_, 'f> {
         put.doing(|| format!("copy {source:?} to {to:?}"))
     }
 
+    /// The mode of directories that are made for files.
+    fn mode_of_way(&self) -> u32 {
+        match self.order.chmod {
+            Some(Chmod::Set(mode)) => mode & DIRECTORY_MODE,
+            _ => DIRECTORY_MODE,
+        }
+    }
+
+    /// Makes the directories on the way to a file.
+    fn make_way_to(&self, file: &Path) -> Result<()> {
+        let parent = file.parent().unwrap_or(Path::new("/"));
+        self.make_directories(parent, self.mode_of_way())
+    }
+
     /// Makes a directory and those on the way to it, of the user that the instruction names.
-    fn make_directories(&self, target: &Path) -> Result<()> {
+    fn make_directories(&self, target: &Path, mode: u32) -> Result<()> {
         let doing = || format!("make the directory {target:?}");
         let mut way: Vec<&Path> = target.ancestors().collect();
         way.reverse();
@@ -507,9 +555,7 @@ impl<'f> Filler<'_, 'f> {
                     path.display()
                 )));
             }
-            let made = self
-                .to
-                .create_dir_all(path, Mode::from_raw_mode(DIRECTORY_MODE));
+            let made = self.to.create_dir_all(path, Mode::from_raw_mode(mode));
             made.doing(doing)?;
             if let Some((uid, gid)) = self.owner.filter(|_| self.order.chown.is_some()) {
                 let fd = self
@@ -530,7 +576,7 @@ impl<'f> Filler<'_, 'f> {
         kept: &Path,
     ) -> Result<()> {
         let target = Path::new(&self.order.target);
-        self.make_directories(target)?;
+        self.make_directories(target, self.mode_of_way())?;
         let mut way: Vec<(&Path, &Path)> =
             source.ancestors().zip(kept.ancestors()).skip(1).collect();
         way.reverse();
@@ -604,7 +650,7 @@ impl<'f> Filler<'_, 'f> {
             return Ok(false);
         }
         let target = Path::new(&self.order.target);
-        self.make_directories(target)?;
+        self.make_directories(target, DIRECTORY_MODE)?;
         let options = ExtractOptions {
             owner: self.owner.filter(|_| self.order.chown.is_some()),
             ..ExtractOptions::default()
@@ -628,7 +674,7 @@ impl<'f> Filler<'_, 'f> {
             },
             ..Entry::new("", Kind::File, DOCUMENT_MODE)
         };
-        self.make_directories(to.parent().unwrap_or(Path::new("/")))?;
+        self.make_way_to(&to)?;
         self.adjust(&mut entry);
         let put = self.copy.put_bytes(body.as_bytes(), &clean(&to), &entry);
         put.doing(|| format!("write {to:?}"))

@@ -313,6 +313,7 @@ fn both_clients_build_the_same() {
         "--rm",
         "--network",
         "none",
+        "--user=0",
         "--entrypoint",
         "stat",
         "t",
@@ -320,11 +321,13 @@ fn both_clients_build_the_same() {
         "%n %u:%g %a",
         "/app/a.txt",
         "/app/s",
+        "/app/x/b",
         "/app/x/b/a.txt",
     ]);
+    // A directory that is made for files has their mode, as far as it is octal.
     assert_eq!(
         listed,
-        "/app/a.txt 0:0 644\n/app/s 0:0 644\n/app/x/b/a.txt 1000:1000 600"
+        "/app/a.txt 0:0 644\n/app/s 0:0 644\n/app/x/b 1000:1000 600\n/app/x/b/a.txt 1000:1000 600"
     );
     // The other client, and another time: the same image, all of it from the cache.
     let shown = bench.build(&["--build-arg", "WHO=you", "--label", "x=y"]);
@@ -1509,13 +1512,18 @@ fn repositories_are_added_and_built() {
     let web = Web::new(bench.context.join("web"));
     let url = web.url("r.git");
     let dockerfile = format!(
-        "FROM busybox\nADD {url} /head\nADD {url}#v1:sub /sub\nADD --keep-git-dir=true --checksum={first} {url}#{first} /commit\n"
+        "FROM busybox\nADD {url} /head\nADD {url}#v1:sub /sub\nADD --keep-git-dir=true --checksum={first} {url}#{first} /commit\n\
+         ADD --keep-git-dir {url}#v1 /tag\nADD --keep-git-dir {url}#main /branch\n"
     );
     bench.write("Dockerfile", &dockerfile);
     bench.build(&[]);
     let shown =
         bench.shell("cat /head/sub/f /sub/f /commit/sub/f; ls -A /head; ls -d /commit/.git");
     assert_eq!(shown, "2\n1\n1\nDockerfile\nevil\nsub\n/commit/.git");
+    // A repository knows what it was fetched as.
+    let names = "cd /; cat tag/.git/refs/tags/v1; cat branch/.git/refs/heads/main branch/.git/HEAD | uniq | wc -l; \
+                 ls -d /*/.git/FETCH_HEAD 2>/dev/null; ls -A tag/.git/refs/heads";
+    assert_eq!(bench.shell(names), format!("{first}\n1"));
     // A tree that is the same again is not added again.
     assert!(bench.build(&[]).contains("CACHED"));
     let built = bench

@@ -6,7 +6,7 @@
 use crate::compression::{Compression, Encoder, MAGIC_BYTES};
 use crate::pipe::read_chunk;
 use crate::pull::wait;
-use crate::sender::{PIECES_MAX, Sender};
+use crate::sender::{PIECES_MAX, Sender, Sending};
 use crate::store::NewLayer;
 use crate::unpacker::{Unpacked, Unpacker};
 use crate::{Error, Hold, Images, PushRequest, PushState, Result};
@@ -98,7 +98,7 @@ impl Packed {
         }
         let upload = wait(runtime, &request.stop, request.repository.begin_upload())?;
         let (pieces, body) = mpsc::channel(PIECES_MAX);
-        let sending = runtime.spawn(upload.stream(body));
+        let sending = Sending::begin(runtime, request, upload, body);
         let mut content = self.open()?;
         loop {
             let piece = read_chunk(&mut content);
@@ -109,9 +109,7 @@ impl Packed {
             }
         }
         drop(pieces);
-        let sent = wait(runtime, &request.stop, async {
-            { sending.await }.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-        })?;
+        let sent = wait(runtime, &request.stop, sending.end())?;
         wait(runtime, &request.stop, sent.finish(&self.descriptor.digest))
     }
 

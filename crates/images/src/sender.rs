@@ -15,10 +15,12 @@ use bytes::{Bytes, BytesMut};
 use oci::digest::{Algorithm, Hasher};
 use oci::image::{CONFIG_BYTES_MAX, Descriptor, media_type};
 use oci::{Digest, Reference};
+use registry::Upload;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Layers that go at the same time.
 const LAYERS_AT_ONCE: usize = 3;
@@ -137,7 +139,7 @@ impl<'a> Sender<'a> {
     fn send(&self, layer: &LayerRecord) -> Result<Descriptor> {
         let upload = self.wait(self.request.repository.begin_upload())?;
         let (pieces, body) = mpsc::channel(PIECES_MAX);
-        let sending = self.runtime.spawn(upload.stream(body));
+        let sending = Sending::begin(self.runtime, self.request, upload, body);
         let mut sink = Sink {
             pieces,
             piece: BytesMut::with_capacity(PIECE_BYTES),
@@ -163,11 +165,7 @@ impl<'a> Sender<'a> {
             let _ = sink.pieces.blocking_send(Err(broken));
         }
         drop(sink.pieces);
-        let sent = self.wait(async {
-            sending
-                .await
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-        });
+        let sent = self.wait(sending.end());
         // A sink that was closed has its cause on the other side.
         let upload = match (ended, sent) {
             (_, Err(error)) if !matches!(error, Error::Stopped) => return Err(error),
@@ -235,6 +233,37 @@ impl Images {
             }
         }
         Ok(known)
+    }
+}
+
+/// A body on its way.
+///
+/// Invariant: when nobody wants it any more its channel closes, so that whoever fills it does not wait for room in vain.
+pub(crate) struct Sending(JoinHandle<Option<registry::Result<Upload>>>);
+
+impl Sending {
+    pub(crate) fn begin(
+        runtime: &Handle,
+        request: &PushRequest,
+        upload: Upload,
+        body: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Self {
+        let mut stop = request.stop.clone();
+        Self(runtime.spawn(async move {
+            tokio::select! {
+                sent = upload.stream(body) => Some(sent),
+                Ok(_) = stop.wait_for(|stopped| *stopped) => None,
+            }
+        }))
+    }
+
+    /// Waits until all of it is sent; for ever, if nobody wants it any more.
+    pub(crate) async fn end(self) -> registry::Result<Upload> {
+        match self.0.await {
+            Ok(Some(sent)) => sent,
+            Ok(None) => std::future::pending().await,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// The release; the one before it has a BuildKit that is two years older.
 const SUITE: &str = "forky";
 const PACKAGES: &str =
-    "--include=docker.io,docker-cli,docker-buildx,ca-certificates,git,openssh-client";
+    "--include=docker.io,docker-cli,docker-buildx,ca-certificates,git,openssh-client,xz-utils";
 /// How long the engine may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -142,14 +142,22 @@ impl Oracle {
     pub(super) fn docker(&self, words: &[&str]) -> Result<String> {
         self.client.docker(&self.host, words)
     }
+
+    /// A command of docker's client.
+    pub(super) fn client(&self, words: &[&str]) -> Command {
+        self.client.client(&self.host, words)
+    }
 }
 
 impl Client {
     /// What docker's client says to an engine, of a command that has to succeed.
     pub(super) fn docker(&self, host: &str, words: &[&str]) -> Result<String> {
+        super::output(&mut self.client(host, words))
+    }
+
+    fn client(&self, host: &str, words: &[&str]) -> Command {
         let words = [&["docker", "--host", host], words].concat();
-        let mut command = self.command(&[], "all", &words);
-        super::output(&mut command)
+        self.command(&[], "all", &words)
     }
 }
 

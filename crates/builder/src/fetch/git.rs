@@ -30,6 +30,8 @@ const AGENT_ID: &str = "default";
 /// Files beside each other while a host is reached by ssh.
 const AGENT_FILE: &str = "agent";
 const HOSTS_FILE: &str = "known_hosts";
+/// What git notes of the last fetch.
+const FETCHED: &str = ".git/FETCH_HEAD";
 /// What every call of git gets: nothing of a repository or of the host is executed, or read as configuration.
 const SETTINGS: [&str; 10] = [
     "-c",
@@ -183,7 +185,11 @@ impl Fetcher<'_> {
         };
         git.run(&["init", "-q"])?;
         git.run(&["remote", "add", "origin", &repository.url])?;
-        let wanted = git.fetch(repository)?;
+        let mut wanted = git.fetch(repository)?;
+        if keep_git_dir && let Some(name) = git.name(repository)? {
+            git.run(&["update-ref", &name, &wanted])?;
+            wanted = name;
+        }
         git.run(&["checkout", "-q", "--detach", &wanted])?;
         let commit = git.run(&["rev-parse", "HEAD"])?;
         let commit = commit.trim();
@@ -205,6 +211,10 @@ impl Fetcher<'_> {
             ])?;
         }
         let time = git.run(&["log", "-1", "--format=%ct"])?;
+        if keep_git_dir {
+            let path = files.path().join(FETCHED);
+            std::fs::remove_file(&path).doing(|| format!("remove {FETCHED}"))?;
+        }
         settle(&files, keep_git_dir, time.trim().parse().unwrap_or(0))?;
         match &repository.directory {
             Some(directory) => files.part(&Path::new("/").join(directory)),
@@ -313,6 +323,24 @@ impl Git<'_> {
         Ok("FETCH_HEAD".to_owned())
     }
 
+    /// What is fetched by its whole name, `refs/heads/…` or `refs/tags/…`; `None`: it is a commit alone.
+    fn name(&self, repository: &Repository) -> Result<Option<String>> {
+        if repository.is_commit() {
+            return Ok(None);
+        }
+        if repository.reference.is_none() {
+            // `ref: refs/heads/main<tab>HEAD`, where it is a branch's.
+            let said = self.run(&["ls-remote", "--symref", "origin", "HEAD"])?;
+            let name = said.lines().find_map(|line| line.strip_prefix("ref: "));
+            let name = name.and_then(|line| line.split_whitespace().next());
+            let name = name.filter(|name| name.starts_with("refs/heads/"));
+            return Ok(name.map(str::to_owned));
+        }
+        let path = self.directory.join(FETCHED);
+        let fetched = std::fs::read_to_string(&path).doing(|| format!("read {FETCHED}"))?;
+        Ok(fetched_name(&fetched))
+    }
+
     /// What git prints.
     fn run(&self, arguments: &[&str]) -> Result<String> {
         let doing = || format!("run git {} for {}", arguments[0], shown(self.url));
@@ -378,6 +406,18 @@ impl Git<'_> {
     }
 }
 
+/// The whole name of what `.git/FETCH_HEAD` tells of: `<commit><tab><tab>branch 'main' of <address>`.
+fn fetched_name(fetched: &str) -> Option<String> {
+    let (kind, rest) = fetched.split('\t').nth(2)?.split_once(" '")?;
+    let (name, _) = rest.split_once('\'')?;
+    let directory = match kind {
+        "branch" => "heads",
+        "tag" => "tags",
+        _ => return None,
+    };
+    Some(format!("refs/{directory}/{name}"))
+}
+
 fn memory_file() -> Result<File> {
     let made = rustix::fs::memfd_create("git", MemfdFlags::CLOEXEC).map_err(std::io::Error::from);
     made.map(File::from)
@@ -416,6 +456,15 @@ mod tests {
         assert_eq!(parsed("https://h/a.git#:x").reference, None);
         assert_eq!(Repository::parse("https://h/a.tar").unwrap(), None);
         assert!(parsed("git@h:a#v1").is_by_ssh() && parsed("ssh://u@h:2/a").is_by_ssh());
+    }
+
+    #[test]
+    fn what_was_fetched_has_a_name() {
+        let name = |kind: &str| fetched_name(&format!("0123\t\t{kind} of git://h/r\n"));
+        assert_eq!(name("branch 'a/b'").unwrap(), "refs/heads/a/b");
+        assert_eq!(name("tag 'v1'").unwrap(), "refs/tags/v1");
+        assert_eq!(fetched_name("0123\t\tgit://h/r\n"), None);
+        assert_eq!(fetched_name(""), None);
     }
 
     #[test]

@@ -269,7 +269,6 @@ fn run(arguments: &Arguments<'_>) -> Parsed<Run> {
 fn command(arguments: &Arguments<'_>) -> Parsed<Command> {
     Ok(match arguments.json()? {
         Some(words) => Command::Exec(words),
-        None if arguments.rest.is_empty() => Command::Exec(Vec::new()),
         None => Command::Shell(arguments.rest.to_owned()),
     })
 }
@@ -333,16 +332,20 @@ fn volumes(arguments: &Arguments<'_>) -> Parsed<Vec<String>> {
 }
 
 fn trigger(arguments: &Arguments<'_>) -> Parsed<String> {
-    let word = arguments.rest.split_whitespace().next().unwrap_or_default();
-    let word = word.to_ascii_uppercase();
-    match word.as_str() {
+    let trigger = arguments.trigger();
+    // As in Docker's: anything else is looked at when it is pulled.
+    if matches!(trigger.word.as_str(), "ENV" | "LABEL") {
+        pairs(&trigger)?;
+    }
+    match trigger.word.as_str() {
         "ONBUILD" => {
             let message = "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed";
             Err(arguments.wrong(message))
         }
-        "FROM" | "MAINTAINER" => {
-            Err(arguments.wrong(format!("{word} isn't allowed as an ONBUILD trigger")))
-        }
+        "FROM" | "MAINTAINER" => Err(arguments.wrong(format!(
+            "{} isn't allowed as an ONBUILD trigger",
+            trigger.word
+        ))),
         word if WORDS.contains(&word) => {
             let written = arguments.line.written();
             Ok(written[arguments.offset..].to_owned())
@@ -358,12 +361,12 @@ fn health(arguments: &Arguments<'_>) -> Parsed<Health> {
     let times = ["interval", "timeout", "start-period", "start-interval"];
     arguments.check_flags(&[&times[..], &["retries"]].concat(), &[])?;
     let time = |name: &str| -> Parsed<i64> {
-        let Some(text) = arguments.value(name)? else {
+        let Some(text) = arguments.value(name)?.filter(|text| !text.is_empty()) else {
             return Ok(0);
         };
         images::changes::duration(&text).map_err(|message| Wrong::at(0, message))
     };
-    let retries = match arguments.value("retries")? {
+    let retries = match arguments.value("retries")?.filter(|text| !text.is_empty()) {
         None => 0,
         Some(text) => match text.parse() {
             Ok(retries) if retries >= 0 => retries,
@@ -385,6 +388,9 @@ fn health(arguments: &Arguments<'_>) -> Parsed<Health> {
         }
         ("CMD", rest) => HealthTest::Command(
             match json(rest).map_err(|message| arguments.wrong(message))? {
+                Some(words) if words.is_empty() => {
+                    return Err(arguments.wrong("Missing command after HEALTHCHECK CMD"));
+                }
                 Some(words) => Command::Exec(words),
                 None => Command::Shell(rest.to_owned()),
             },
@@ -397,12 +403,24 @@ fn health(arguments: &Arguments<'_>) -> Parsed<Health> {
             });
         }
     };
-    Ok(Health {
+    let health = Health {
         test,
         interval_ns: time("interval")?,
         timeout_ns: time("timeout")?,
         start_period_ns: time("start-period")?,
         start_interval_ns: time("start-interval")?,
         retries,
+    };
+    Ok(match health.test {
+        HealthTest::Command(_) => health,
+        // Nothing is run, at any time.
+        HealthTest::None => Health {
+            test: HealthTest::None,
+            interval_ns: 0,
+            timeout_ns: 0,
+            start_period_ns: 0,
+            start_interval_ns: 0,
+            retries: 0,
+        },
     })
 }

@@ -177,11 +177,15 @@ fn secret(options: &mut Options, target: Option<&str>) -> Result<MountKind, Stri
     let id = options
         .take(&["id", "source", "src"])
         .or(last.map(str::to_owned));
+    let env = options.take(&["env"]);
+    if env.as_deref() == Some("") {
+        return Err("the variable of a mount of type secret needs a name".to_owned());
+    }
     Ok(MountKind::Secret {
         id: id
             .filter(|id| !id.is_empty())
             .ok_or("the mount of type secret needs an id")?,
-        env: options.take(&["env"]),
+        env,
         required: options.switch(&["required"])?.unwrap_or(false),
         mode: options.mode(0o400)?,
         uid: options.number("uid")?,
@@ -228,9 +232,8 @@ impl Options {
                 None => (field.as_str(), None),
             };
             let name = name.trim().to_ascii_lowercase();
-            if values.iter().any(|(other, _)| *other == name) {
-                return Err(format!("key '{name}' is given twice in mount {text:?}"));
-            }
+            // Of several, the last one counts.
+            values.retain(|(other, _)| *other != name);
             values.push((name, value));
         }
         Ok(Self { values })
@@ -315,6 +318,8 @@ mod tests {
             panic!("{cache:?}")
         };
         assert_eq!((sharing, mode, uid), (CacheSharing::Locked, 0o700, 5));
+        let last = Mount::parse("target=/a,target=/b").unwrap();
+        assert_eq!(last.target.as_deref(), Some("/b"));
         let tmpfs = Mount::parse("type=tmpfs,dst=/t,size=2m").unwrap();
         assert_eq!(
             tmpfs.kind,
@@ -348,7 +353,7 @@ mod tests {
             ("type=bind", "needs a target"),
             ("type=cache", "needs a target"),
             ("type=secret", "needs an id"),
-            ("target=/a,target=/b", "twice"),
+            ("type=secret,id=x,env=", "needs a name"),
             ("target=/a,foo=1", "unexpected key 'foo'"),
             ("type=cache,target=/a,sharing=x", "sharing"),
             ("type=tmpfs,target=/a,size=x", "size"),

@@ -62,6 +62,20 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// What the rest says of an instruction of its own, whose flags are not taken from it.
+    pub(crate) fn trigger(&self) -> Self {
+        let end = self.rest.find(char::is_whitespace);
+        let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        let rest = rest.trim_start();
+        Self {
+            word: word.to_ascii_uppercase(),
+            offset: self.offset + self.rest.len() - rest.len(),
+            rest,
+            flags: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn wrong(&self, message: impl Into<String>) -> Wrong {
         Wrong::at(self.offset, message)
     }

@@ -66,8 +66,10 @@ pub(crate) fn parse(arguments: &Arguments<'_>) -> Parsed<Transfer> {
         words.retain(|word| announced(word).is_empty());
     }
     let excludes = arguments.values("exclude")?;
+    // One that is empty is the context.
+    let from = arguments.value("from")?.filter(|from| !from.is_empty());
     let transfer = Transfer {
-        from: if add { None } else { arguments.value("from")? },
+        from,
         sources: words,
         documents,
         target,

@@ -85,6 +85,11 @@ fn undeclared(
     let get = |name: &str| world.global.get(name, &[]);
     let (_, missing) = expanded(text, file.directives.escape, &get);
     for name in missing {
+        // What has a default needs no declaration.
+        let has_default = [":-", "-"].map(|operator| format!("${{{name}{operator}"));
+        if has_default.iter().any(|start| text.contains(start)) {
+            continue;
+        }
         if !declared().any(|known| known == name) {
             let hint = meant(&name, declared());
             let detail = format!("FROM argument '{name}' is not declared{hint}");
@@ -94,7 +99,9 @@ fn undeclared(
 }
 
 fn platform_flag(lint: &mut Lint<'_>, stage: &Stage, place: Place<'_>, platform: &str) {
-    if matches!(platform, "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
+    let is_target = platform == "$TARGETPLATFORM" || { platform.strip_prefix("${TARGETPLATFORM") }
+        .is_some_and(|rest| rest.starts_with([':', '-', '}']) && rest.ends_with('}'));
+    if is_target {
         let detail = format!(
             "Setting platform to predefined {platform} in FROM is redundant as this is the default behavior"
         );

@@ -175,8 +175,10 @@ fn expanded_as(
         lookup: &lookup,
     };
     // What cannot be replaced fails the build, which says so better.
-    let made = expand(&expander, text).ok();
-    (made, missing.into_inner())
+    match expand(&expander, text) {
+        Ok(made) => (Some(made), missing.into_inner()),
+        Err(_) => (None, Vec::new()),
+    }
 }
 
 /// ` (did you mean X?)`, or nothing.
@@ -201,6 +203,15 @@ fn lines(lint: &mut Lint<'_>, file: &Dockerfile) {
     for place in preamble.chain(all.iter().map(|(place, _)| *place)) {
         if place.notes.empty_continuation {
             let detail = "Empty continuation line".to_owned();
+            // It is told where the instruction ends.
+            let end = Position {
+                line: place.notes.last_line,
+                ..place.position
+            };
+            let place = Place {
+                position: end,
+                ..place
+            };
             lint.say(Rule::NoEmptyContinuation, place, detail);
         }
     }

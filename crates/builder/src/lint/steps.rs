@@ -74,6 +74,15 @@ pub(super) fn check(lint: &mut Lint<'_>, file: &Dockerfile, world: &World<'_>) {
         }
         let state = checker.state;
         done.insert(at, state);
+        // How instructions are written counts in all stages.
+        let of_writing = |rule| {
+            matches!(
+                rule,
+                Rule::MaintainerDeprecated | Rule::LegacyKeyValueFormat
+            )
+        };
+        quiet.found.retain(|finding| of_writing(finding.rule));
+        lint.found.append(&mut quiet.found);
     }
 }
 
@@ -131,7 +140,9 @@ impl<'a> Checker<'_, '_, 'a> {
             if self.state.declared.contains(&name) {
                 continue;
             }
-            let known: Vec<String> = { self.state.values.keys() }
+            let known = self.state.values.keys().map(String::as_str);
+            let known: Vec<String> = known
+                .chain(["PATH"])
                 .map(|known| format!("${known}"))
                 .collect();
             let hint = meant(&format!("${name}"), known.iter().map(String::as_str));

@@ -107,7 +107,7 @@ fn from_lines() {
 fn how_instructions_are_written() {
     one(
         "FROM a\nRUN x \\\n\n y",
-        "NoEmptyContinuation: Empty continuation line (line 2)",
+        "NoEmptyContinuation: Empty continuation line (line 4)",
     );
     one(
         "FROM a\nrun x\nRUN y",

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod buildx;
+pub mod cases;
 pub mod certificates;
 pub mod dockerd;
 pub mod registry;

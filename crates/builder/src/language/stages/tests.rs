@@ -61,7 +61,7 @@ fn commands_are_shell_or_exec() {
         run("RUN [ -f x ] && y").command,
         Command::Shell("[ -f x ] && y".to_owned())
     );
-    assert_eq!(one("CMD"), Instruction::Cmd(Command::Exec(Vec::new())));
+    assert_eq!(one("CMD"), Instruction::Cmd(Command::Shell(String::new())));
     assert_eq!(
         one("ENTRYPOINT []"),
         Instruction::Entrypoint(Command::Exec(Vec::new()))
