@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// The largest JSON body that is read.
@@ -310,6 +311,19 @@ impl io::Read for BodyReader {
         buffer[..count].copy_from_slice(&self.piece.split_to(count));
         Ok(count)
     }
+}
+
+/// How much of a body that nobody wants is read, and how long, before the request is refused.
+const UNWANTED_BYTES_MAX: usize = 16 << 20;
+const UNWANTED_WAIT: Duration = Duration::from_secs(2);
+
+/// Reads the rest of a body that nobody wants, in bounds: a client that still sends when the connection ends is told of that, and
+/// not of the answer.
+pub(crate) async fn pass_over(body: Incoming) {
+    let mut rest = http_body_util::Limited::new(body, UNWANTED_BYTES_MAX);
+    // What is wrong with it is nothing to a request that is refused already.
+    let over = async { while let Some(Ok(_)) = rest.frame().await {} };
+    let _ = tokio::time::timeout(UNWANTED_WAIT, over).await;
 }
 
 /// Reads a request's JSON body; an empty one is the default value.

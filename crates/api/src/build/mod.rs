@@ -15,7 +15,7 @@ pub(crate) use kit::{cancel, control, session};
 pub(crate) use prune::{prune, records};
 
 use crate::distribution::{peer, stop_when_gone};
-use crate::http::{BodyReader, Error, Pieces, Reply, stream};
+use crate::http::{BodyReader, Error, Pieces, Reply, pass_over, stream};
 use crate::images::{failed, line};
 use crate::server::Call;
 use crate::version::Version;
@@ -36,7 +36,13 @@ pub(crate) async fn build(call: Call<'_>) -> Reply {
     if call.query.get("version") == Some("2") {
         return kit::build(call);
     }
-    let wish = Wish::read(&call.query, call.request.headers())?;
+    let wish = match Wish::read(&call.query, call.request.headers()) {
+        Ok(wish) => wish,
+        Err(error) => {
+            pass_over(call.request.into_body()).await;
+            return Err(error);
+        }
+    };
     let keep = Keep::read(&call.query, kept::owner(&call.request));
     let end = match (wish.events, wish.quiet) {
         (true, _) => End::Events,
