@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -45,7 +46,18 @@ const AGENT: &str = concat!("hull/", env!("CARGO_PKG_VERSION"));
 /// A request's body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-type Sender = SendRequest<Body>;
+/// A connection to send requests on. It ends with this: hyper's own end of a request that nobody waits for comes when the connection's
+/// task is woken, which it is not while the other side reads nothing, and until then the request's body is held.
+struct Sender {
+    requests: SendRequest<Body>,
+    task: AbortHandle,
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// Where a connection leads: what may use it again.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -245,7 +257,12 @@ impl Transport {
         };
         let request = build(call, &uri, proxy.filter(|_| !place.tls), body)
             .map_err(|error| transport(call, error))?;
-        let response = limited(call, self.waits.answer, sender.send_request(request)).await?;
+        let response = limited(
+            call,
+            self.waits.answer,
+            sender.requests.send_request(request),
+        )
+        .await?;
         let response = response.map_err(|error| transport(call, error))?;
         Ok(Answer {
             call: call.clone(),
@@ -263,7 +280,7 @@ impl Transport {
         let mut idle = self.idle();
         let senders = idle.get_mut(place)?;
         while let Some(sender) = senders.pop() {
-            if sender.is_ready() {
+            if sender.requests.is_ready() {
                 return Some(sender);
             }
         }
@@ -447,7 +464,7 @@ impl Answer {
         {
             let mut idle = transport.idle();
             let senders = idle.entry(place).or_default();
-            if senders.len() < IDLE_MAX && !sender.is_closed() {
+            if senders.len() < IDLE_MAX && !sender.requests.is_closed() {
                 senders.push(sender);
             }
         }
@@ -507,16 +524,17 @@ fn build(
 }
 
 async fn handshake(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Sender> {
-    let (sender, connection) = http1::Builder::new()
+    let (requests, connection) = http1::Builder::new()
         .max_buf_size(READ_BYTES_MAX)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| failed(Box::new(error)))?;
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         // Whoever waits for an answer on this connection gets the error, too.
         let _ended = connection.with_upgrades().await;
     });
-    Ok(sender)
+    let task = task.abort_handle();
+    Ok(Sender { requests, task })
 }
 
 /// A connection through a proxy: RFC 9110 section 9.3.6.
@@ -545,6 +563,7 @@ async fn tunnel(
         .body(no_body())
         .map_err(|error| failed(Box::new(error)))?;
     let response = sender
+        .requests
         .send_request(request)
         .await
         .map_err(|error| failed(Box::new(error)))?;
