@@ -13,6 +13,8 @@ use oci::{Digest, Reference};
 use registry::config::Registries;
 use registry::{Client, Credentials, Error, Purpose, Repository, Waits};
 use server::{Answer, Request, Server};
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +104,45 @@ async fn a_configuration_of_another_digest_is_refused() {
     let asked = server.requests().len();
     assert!(repository(&server).document(&wanted).await.is_err());
     assert_eq!(server.requests().len(), asked);
+}
+
+#[tokio::test]
+async fn a_body_that_a_registry_does_not_read_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("{}/a/b:tag", listener.local_addr().unwrap());
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let registry = std::thread::spawn(move || {
+        // It speaks no TLS, with which it is asked at first.
+        let mut streams = listener
+            .incoming()
+            .map(|stream| BufReader::new(stream.unwrap()));
+        let mut stream = streams.find_map(|mut stream| read_head(&mut stream).then_some(stream));
+        let stream = stream.as_mut().unwrap();
+        let begun = "HTTP/1.1 202 Accepted\r\nLocation: /v2/a/b/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n";
+        stream.get_mut().write_all(begun.as_bytes()).unwrap();
+        // The upload comes on the same connection, and nothing of it is read.
+        assert!(read_head(stream));
+        ended.recv().unwrap_err();
+    });
+    let repository = repository_with(Registries::default(), &reference.parse().unwrap());
+    let upload = repository.begin_upload().await.unwrap();
+    // More than all buffers on the way take.
+    let (pieces, body) = tokio::sync::mpsc::channel(64);
+    let piece = bytes::Bytes::from(vec![0; 1 << 20]);
+    while pieces.try_send(Ok(piece.clone())).is_ok() {}
+    assert!(upload.stream(body).await.is_err());
+    let let_go = tokio::time::timeout(Duration::from_secs(60), pieces.closed());
+    assert!(let_go.await.is_ok(), "somebody still holds the body");
+    drop(end);
+    registry.join().unwrap();
+}
+
+/// Reads the head of a request, if that is what comes.
+fn read_head(stream: &mut impl BufRead) -> bool {
+    let lines: Result<Vec<String>, _> = { stream.lines() }
+        .take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
+        .collect();
+    lines.is_ok_and(|lines| !lines.is_empty())
 }
 
 #[tokio::test]
