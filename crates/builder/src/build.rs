@@ -122,43 +122,49 @@ fn build_all(
 
 /// Builds for all platforms, some at the same time; the number is of the steps before them. What comes of them is in the same order.
 fn run_all(builds: &[(Build<'_>, Plan, usize)], at_once: usize) -> Result<Vec<Arc<Finished>>> {
-    let next = Mutex::new(builds.iter());
+    side_by_side(builds.iter(), at_once, |(build, plan, begun)| {
+        let built = build.run(plan, *begun);
+        if built.is_err() {
+            for (other, ..) in builds {
+                other.give_up();
+            }
+        }
+        built
+    })?;
+    let finished = |(build, plan, _): &(Build<'_>, Plan, usize)| build.target(plan);
+    builds.iter().map(finished).collect()
+}
+
+/// Does `work` on all, so many at the same time, begun in their order. After a failure none is begun any more, and it is returned;
+/// what was ended for something that has failed has nothing to say.
+fn side_by_side<I: Send>(
+    items: impl Iterator<Item = I> + Send,
+    at_once: usize,
+    work: impl Fn(I) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = Mutex::new(items);
     let failure: Mutex<Option<Error>> = Mutex::default();
-    let work = || {
+    let labour = || {
         loop {
             let taken = lock(&next).next();
-            let Some((build, plan, begun)) = taken else {
+            let Some(item) = taken.filter(|_| lock(&failure).is_none()) else {
                 return;
             };
-            if lock(&failure).is_some() {
-                return;
-            }
-            if let Err(error) = build.run(plan, *begun) {
-                note_failure(&mut lock(&failure), error);
-                for (other, ..) in builds {
-                    other.give_up();
+            if let Err(error) = work(item) {
+                let mut failure = lock(&failure);
+                if matches!(*failure, None | Some(Error::Cancelled)) {
+                    *failure = Some(error);
                 }
             }
         }
     };
     std::thread::scope(|scope| {
         for _ in 1..at_once {
-            scope.spawn(work);
+            scope.spawn(labour);
         }
-        work();
+        labour();
     });
-    if let Some(error) = lock(&failure).take() {
-        return Err(error);
-    }
-    let finished = |(build, plan, _): &(Build<'_>, Plan, usize)| build.target(plan);
-    builds.iter().map(finished).collect()
-}
-
-/// What was ended for something that has failed has nothing to say.
-fn note_failure(failure: &mut Option<Error>, error: Error) {
-    if matches!(failure, None | Some(Error::Cancelled)) {
-        *failure = Some(error);
-    }
+    lock(&failure).take().map_or(Ok(()), Err)
 }
 
 /// What of a request's Dockerfile had better be written otherwise, without building it. Base images that are not here are not
@@ -498,35 +504,15 @@ impl<'a> Build<'a> {
     /// Builds all stages; `begun` is the number of steps before them.
     fn run(&self, plan: &Plan, begun: usize) -> Result<()> {
         lock(&self.results.state).taken.extend(&plan.stages);
-        let next = Mutex::new(plan.stages.iter().enumerate());
-        let failure: Mutex<Option<Error>> = Mutex::default();
-        let work = || {
-            loop {
-                // In their order: whatever a stage waits for is done, or is being done.
-                let taken = lock(&next).next();
-                let Some((place, at)) = taken else { return };
-                if lock(&failure).is_some() {
-                    return;
-                }
-                let first = plan.stages[..place]
-                    .iter()
-                    .map(|at| 1 + self.definition.file.stages[*at].steps.len());
-                let first = StepNumber(1 + begun + first.sum::<usize>());
-                if let Err(error) = self.build_stage(*at, first) {
-                    note_failure(&mut lock(&failure), error);
-                }
-            }
-        };
         let workers = self.stages_at_once.min(plan.stages.len());
-        std::thread::scope(|scope| {
-            for _ in 1..workers {
-                scope.spawn(work);
-            }
-            work();
-        });
-        if let Some(error) = lock(&failure).take() {
-            return Err(error);
-        }
+        // In their order: whatever a stage waits for is done, or is being done.
+        side_by_side(plan.stages.iter().enumerate(), workers, |(place, at)| {
+            let first = plan.stages[..place]
+                .iter()
+                .map(|at| 1 + self.definition.file.stages[*at].steps.len());
+            let first = StepNumber(1 + begun + first.sum::<usize>());
+            self.build_stage(*at, first).map(drop)
+        })?;
         self.check_stop()?;
         // Only now every base image is here.
         let found = self

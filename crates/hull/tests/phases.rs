@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use support::buildx::Bench;
+use support::buildx::{self, Bench};
 
 /// Bytes of a file that a client is not done with when it is killed. On the disk there is nothing of them.
 const LARGE: u64 = 20 << 30;
@@ -38,7 +38,7 @@ impl Building {
         let (program, words) = match client {
             Client::Hull => (env!("CARGO_BIN_EXE_hull").into(), &plain[..]),
             Client::Classic => ("docker".into(), &plain[..1]),
-            Client::Buildx => (buildx(), &plain[..]),
+            Client::Buildx => (buildx::program(), &plain[..]),
         };
         let mut child = Command::new(program)
             .args(words)
@@ -95,10 +95,6 @@ impl Building {
     fn has_shown(&self, text: &str) -> bool {
         self.shown.lock().unwrap().contains(text)
     }
-}
-
-fn buildx() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/docker-buildx")
 }
 
 fn is_empty(path: PathBuf) -> bool {

@@ -12,13 +12,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use support::{
-    KEY, Member, WAIT, add, ask_tcp, links, networks, on_host, publish, reaches, request, run,
-    serve_tcp, until, world,
+    KEY, Member, WAIT, add, ask_tcp, bridge, links, networks, on_host, publish, reaches, request,
+    run, serve_tcp, until, world,
 };
-
-fn bridge() -> BridgeConfig {
-    BridgeConfig::new("hull0")
-}
 
 /// IPv4 and IPv6.
 fn dual(interface: &str) -> BridgeConfig {

@@ -4,16 +4,12 @@
 
 mod support;
 
-use network::{BridgeConfig, Endpoint, Failure, Networks, Protocol};
+use network::{Endpoint, Failure, Networks, Protocol};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use support::{
-    KEY, Member, Namespace, WAIT, ask_tcp, links, networks, on_host, publish, request, run,
+    KEY, Member, Namespace, WAIT, ask_tcp, bridge, links, networks, on_host, publish, request, run,
 };
-
-fn bridge() -> BridgeConfig {
-    BridgeConfig::new("hull0")
-}
 
 #[test]
 fn a_new_engine_restores_what_is_recorded_and_sweeps_the_rest() {

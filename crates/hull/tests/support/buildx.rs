@@ -37,13 +37,7 @@ impl Bench {
 
     /// A command of buildx.
     pub fn buildx(&self, arguments: &[&str]) -> Command {
-        let program =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/docker-buildx");
-        assert!(
-            program.exists(),
-            "`cargo xtask test` downloads docker-buildx"
-        );
-        let program = program.display().to_string();
+        let program = program().display().to_string();
         let limited = ["--foreground", "-k", "5", "120", &program];
         let mut command = self
             .engine
@@ -101,6 +95,16 @@ impl Bench {
         }
         self.engine.assert_nothing_left();
     }
+}
+
+/// The program buildx.
+pub fn program() -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/docker-buildx");
+    assert!(
+        program.exists(),
+        "`cargo xtask test` downloads docker-buildx"
+    );
+    program
 }
 
 /// All parts are in a text.

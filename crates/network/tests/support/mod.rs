@@ -166,6 +166,11 @@ pub fn world() -> Namespace {
     world
 }
 
+/// A bridge as most tests have it.
+pub fn bridge() -> BridgeConfig {
+    BridgeConfig::new("hull0")
+}
+
 /// A host with one network.
 pub fn networks(config: BridgeConfig) -> Networks {
     let networks = Networks::open("hull0");
