@@ -94,8 +94,7 @@ fn list(call: &Call<'_>) -> Reply {
     };
     let shared = |image: &Image| -> Option<u64> {
         let shares = shares.as_ref()?;
-        let ids = std::iter::once(&image.id).chain(&image.others);
-        let all = ids.map(|id| Some(shares.get(id)?.shared));
+        let all = image.ids().map(|id| Some(shares.get(id)?.shared));
         all.sum()
     };
     let with_manifests = call.query.flag("manifests");
@@ -131,8 +130,7 @@ fn names(references: &[Reference]) -> Vec<String> {
 /// An image in a list.
 pub(crate) fn summary(engine: &Engine, image: &Image) -> types::ImageSummary {
     let labels = &image.config.config.labels;
-    let ids = std::iter::once(&image.id).chain(&image.others);
-    let users: usize = ids.map(|id| engine.image_users(id).len()).sum();
+    let users: usize = image.ids().map(|id| engine.image_users(id).len()).sum();
     types::ImageSummary {
         containers: i64::try_from(users).unwrap_or(i64::MAX),
         created: created_s(image),
@@ -148,7 +146,6 @@ pub(crate) fn summary(engine: &Engine, image: &Image) -> types::ImageSummary {
 
 /// What there is of an image for each platform.
 fn manifests(engine: &Engine, image: &Image) -> Result<Vec<types::ManifestSummary>, Error> {
-    let ids = std::iter::once(&image.id).chain(&image.others);
     let one = |id: &ImageId| {
         let image = block_in_place(|| engine.images().get(&id.to_string()))?;
         let platform = crate::distribution::wire_platform(image.config.platform.clone());
@@ -176,7 +173,7 @@ fn manifests(engine: &Engine, image: &Image) -> Result<Vec<types::ManifestSummar
             }),
         })
     };
-    ids.map(one).collect()
+    image.ids().map(one).collect()
 }
 
 fn inspect(call: &Call<'_>, name: &str) -> Reply {

@@ -37,6 +37,11 @@ impl Image {
         self.tags.is_empty()
     }
 
+    /// The images that its names mean: itself, and those for other platforms.
+    pub fn ids(&self) -> impl Iterator<Item = &ImageId> {
+        std::iter::once(&self.id).chain(&self.others)
+    }
+
     /// The diff IDs of its layers, the lowest first.
     pub fn layers(&self) -> &[Digest] {
         &self.record.layers

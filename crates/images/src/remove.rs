@@ -128,19 +128,14 @@ impl Images {
     /// The images that a prune takes: as they are listed, those for other platforms with each.
     fn prunable(&self, all: bool, filter: &ListFilter, users: Users<'_>) -> Result<Vec<Image>> {
         let mut images = self.list(filter)?;
-        let is_unused = |image: &Image| {
-            let mut ids = std::iter::once(&image.id).chain(&image.others);
-            ids.all(|id| users(id).is_empty())
-        };
+        let is_unused = |image: &Image| image.ids().all(|id| users(id).is_empty());
         images.retain(|image| (all || image.is_dangling()) && is_unused(image));
         Ok(images)
     }
 
     /// Bytes on the disk of images, those for other platforms included, and of their layers.
     fn sizes_of(&self, images: &[Image]) -> Result<HashMap<Digest, u64>> {
-        let ids = images
-            .iter()
-            .flat_map(|image| std::iter::once(&image.id).chain(&image.others));
+        let ids = images.iter().flat_map(Image::ids);
         let ids: HashSet<&ImageId> = ids.collect();
         let mut records = self.records.images().map_err(Error::Records)?;
         records.retain(|record| ids.contains(&record.id));
