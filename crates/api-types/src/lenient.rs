@@ -5,17 +5,18 @@
 //! so it folds the case of keys and drops nulls there. Types below must not use `#[serde(flatten)]`, which hides the
 //! names.
 
+mod list;
 mod streamed;
+
+pub use list::List;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer, StringDeserializer};
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer as _, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, Visitor,
+    DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 use std::fmt;
-use std::marker::PhantomData;
 
 /// Why JSON did not decode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,40 +63,6 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     let value = T::deserialize(streamed::Streamed(&mut deserializer))?;
     deserializer.end()?;
     Ok(value)
-}
-
-/// Decodes a list and hands on its elements one by one: of a long one no two are there at once. Several calls may be for the same
-/// element, whose results but the last are dropped.
-pub fn map_from_slice<T: DeserializeOwned, R>(
-    json: &[u8],
-    map: impl Fn(T) -> R,
-) -> Result<Vec<R>, Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let elements = Elements(&map, PhantomData);
-    let mapped = streamed::Streamed(&mut deserializer).deserialize_seq(elements);
-    match mapped.and_then(|mapped| deserializer.end().map(|()| mapped)) {
-        Ok(mapped) => Ok(mapped),
-        Err(_) => read_by_all_rules(json).map(|all: Vec<T>| all.into_iter().map(map).collect()),
-    }
-}
-
-/// The visitor of [`map_from_slice`].
-struct Elements<'a, T, F>(&'a F, PhantomData<T>);
-
-impl<'de, T: DeserializeOwned, R, F: Fn(T) -> R> Visitor<'de> for Elements<'_, T, F> {
-    type Value = Vec<R>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<R>, A::Error> {
-        let mut mapped = Vec::new();
-        while let Some(element) = elements.next_element()? {
-            mapped.push(self.0(element));
-        }
-        Ok(mapped)
-    }
 }
 
 fn read_by_all_rules<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
@@ -300,28 +267,6 @@ mod tests {
         let host: HostConfig = *request.host_config.unwrap();
         assert_eq!(host.binds, Some(vec![String::new()]));
         assert_eq!(host.port_bindings.unwrap()["80/tcp"], None);
-    }
-
-    #[test]
-    fn a_list_is_mapped_element_by_element_by_the_same_rules() {
-        use crate::ContainerSummary;
-        let ids = |json: &str| {
-            map_from_slice(json.as_bytes(), |of: ContainerSummary| of.id)
-                .map_err(|error| error.to_string())
-        };
-        for (json, expected) in [
-            ("[]", vec![]),
-            (r#"[{"Id":"a"},{"Id":"b"}]"#, vec!["a", "b"]),
-            // Those that are read again.
-            ("null", vec![]),
-            (r#"[{"Id":"a"},{"Id":null}]"#, vec!["a", ""]),
-        ] {
-            assert_eq!(ids(json).unwrap(), expected, "{json}");
-        }
-        for json in [r#"[{"Id":"a"}"#, r#"[{"Id":"a"}] x"#, r#"[{"Id":7}]"#, "{}"] {
-            let whole = from_slice::<Vec<ContainerSummary>>(json.as_bytes());
-            assert_eq!(ids(json).unwrap_err(), whole.unwrap_err().to_string());
-        }
     }
 
     #[test]

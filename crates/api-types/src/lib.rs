@@ -53,7 +53,7 @@ pub use image::{
     ImageInspect, ImageMetadata, ImagePruneResponse, ImageSummary, ManifestImage, ManifestSize,
     ManifestSummary, Platform, RootFs, SearchResult, UnpackedSize,
 };
-pub use lenient::{Error, from_slice, from_value, map_from_slice};
+pub use lenient::{Error, List, from_slice, from_value};
 pub use mount::{
     BindOptions, Mount, MountDriver, MountImageOptions, SecretOptions, TmpfsOptions, VolumeOptions,
 };

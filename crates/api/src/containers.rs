@@ -2,7 +2,7 @@
 
 use crate::access::{Access, without_values};
 use crate::checkpoints;
-use crate::http::{Error, Reply, empty, json, json_with, read_json, send_line, stream};
+use crate::http::{Error, Reply, empty, json, json_each, json_with, read_json, send_line, stream};
 use crate::older::{self, Asked};
 use crate::server::Call;
 use crate::version::Version;
@@ -40,21 +40,21 @@ pub(crate) fn list(call: &Call<'_>) -> Reply {
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX);
+    let sized = wanted.take(limit).map(|container| {
+        let size = |_| call.engine.size(&container.spec.id);
+        let sizes = with_size.then_some(()).map(size).transpose()?;
+        Ok((container, sizes))
+    });
+    let sized: Vec<_> = sized.collect::<Result<_, Error>>()?;
     let link_names = call.engine.link_names();
-    let mut summaries = Vec::new();
-    for container in wanted.take(limit) {
-        let sizes = if with_size {
-            Some(call.engine.size(&container.spec.id)?)
-        } else {
-            None
-        };
-        let mut summary = wire::summary::summary(call.engine, &container, sizes);
+    let (engine, version) = (call.engine.clone(), call.version);
+    json_each(sized.into_iter().map(move |(container, sizes)| {
+        let mut summary = wire::summary::summary(&engine, &container, sizes);
         let further = link_names.get(&container.spec.id).into_iter().flatten();
         summary.names.extend(further.map(|name| format!("/{name}")));
-        { call.version.lacks(older::CONTAINERS) }.for_each(|undo| undo(&mut summary));
-        summaries.push(summary);
-    }
-    json(&summaries)
+        { version.lacks(older::CONTAINERS) }.for_each(|undo| undo(&mut summary));
+        summary
+    }))
 }
 
 pub(crate) async fn create(call: Call<'_>) -> Reply {

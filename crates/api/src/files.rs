@@ -48,7 +48,7 @@ fn archive_path<'a>(call: &'a Call<'_>) -> Result<&'a Path, Error> {
 
 /// Describes the path in a header, as the client's `cp` wants to know it.
 fn with_stat(
-    mut response: http::Response<crate::http::Body>,
+    mut response: http::Response<crate::body::Body>,
     stat: &engine::images::archive::Stat,
 ) -> Reply {
     let modified = jiff::Timestamp::new(

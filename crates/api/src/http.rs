@@ -1,16 +1,15 @@
 //! Requests and responses as the handlers see them: query, body in, body out, errors.
 
+use crate::body::Body;
 use bytes::Bytes;
 use engine::Kind;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -22,46 +21,6 @@ const PIECES_MAX: usize = 8;
 
 /// How large a piece of a streamed body is, at least, when its maker writes bytes.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// A response's body.
-#[derive(Debug)]
-pub(crate) enum Body {
-    /// All of it; None once it was sent.
-    Whole(Option<Bytes>),
-    /// Piece by piece, until the sender is dropped. An error breaks the connection off, so that the peer cannot take what
-    /// it got for the whole.
-    Pieces(mpsc::Receiver<io::Result<Bytes>>),
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Pieces(receiver) => receiver
-                .poll_recv(context)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Pieces(_) => SizeHint::default(),
-        }
-    }
-}
 
 /// A handler's result.
 pub(crate) type Reply = Result<Response<Body>, Error>;
@@ -178,20 +137,33 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Reply {
 
 /// A JSON response with a status.
 pub(crate) fn json_with<T: Serialize>(status: StatusCode, value: &T) -> Reply {
-    let mut body = serde_json::to_vec(value).map_err(|error| {
-        Error::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("encode the response: {error}"),
-        )
-    })?;
+    let mut body = serde_json::to_vec(value).map_err(|error| not_encoded(&error))?;
     body.push(b'\n');
-    let mut response = Response::new(Body::Whole(Some(body.into())));
+    Ok(json_response(status, Body::Whole(Some(body.into()))))
+}
+
+/// A JSON array whose elements are made while it is sent.
+pub(crate) fn json_each<T: Serialize>(elements: impl Iterator<Item = T> + Send + 'static) -> Reply {
+    let body = Body::array(elements);
+    let body = body.map_err(|error| not_encoded(&error))?;
+    Ok(json_response(StatusCode::OK, body))
+}
+
+fn not_encoded(error: &dyn std::fmt::Display) -> Error {
+    Error::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("encode the response: {error}"),
+    )
+}
+
+fn json_response(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    Ok(response)
+    response
 }
 
 /// Where a streamed body's pieces go.

@@ -4,6 +4,7 @@
 //! model is meet in [`wire`] alone; a class of failure becomes a status in [`http::Error`] alone.
 
 mod access;
+mod body;
 mod build;
 mod checkpoints;
 mod containers;

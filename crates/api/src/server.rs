@@ -1,7 +1,8 @@
 //! Which handler serves a request.
 
 use crate::access::Access;
-use crate::http::{Body, Error, Query, Reply, empty};
+use crate::body::Body;
+use crate::http::{Error, Query, Reply, empty};
 use crate::socket::{Caller, Peer};
 use crate::version::{Unserved, Version};
 use crate::{

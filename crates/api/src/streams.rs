@@ -4,7 +4,8 @@
 //! so they are copied as they are. Only the detach keys are looked for on the way in. To a client that does not ask for it
 //! they are the body of a plain response, and it has no input.
 
-use crate::http::{Body, Error, empty, stream};
+use crate::body::Body;
+use crate::http::{Error, empty, stream};
 use crate::socket::{Peer, Socket};
 use bytes::Bytes;
 use engine::{Attached, Stream};

@@ -1,7 +1,8 @@
 //! `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
 
+use crate::body::Body;
 use crate::host::Host;
-use crate::http::{Body, Error, Query, Reply, json, send_line, stream};
+use crate::http::{Error, Query, Reply, json, send_line, stream};
 use crate::images::signed;
 use crate::older;
 use crate::server::Call;

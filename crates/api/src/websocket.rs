@@ -3,7 +3,8 @@
 //! As with dockerd output has no frames of its own in a message, whether there is a terminal or not, and messages are binary since
 //! version 1.28 of the API.
 
-use crate::http::{Body, Error, empty};
+use crate::body::Body;
+use crate::http::{Error, empty};
 use crate::socket::Socket;
 use crate::streams::Client;
 use bytes::Bytes;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -400,11 +400,13 @@ impl Response {
         api_types::from_slice(&bytes).map_err(|source| Error::Decode { call, source })
     }
 
-    /// The whole body as a list of JSON documents, of which one at a time is there to be mapped.
+    /// The whole body as a list of JSON documents, each of which is mapped when it is there.
     async fn list<T: DeserializeOwned, R>(self, map: impl Fn(T) -> R) -> Result<Vec<R>> {
         let call = self.call.clone();
-        let bytes = self.bytes().await?;
-        let mapped = api_types::map_from_slice(&bytes, map);
+        let mut list = api_types::List::new(map);
+        self.read(ANSWER_BYTES_MAX, |piece| list.push(piece))
+            .await?;
+        let mapped = list.finish();
         mapped.map_err(|source| Error::Decode { call, source })
     }
 
@@ -419,29 +421,39 @@ impl Response {
     }
 
     async fn limited(self, limit: usize) -> Result<Bytes> {
+        let mut body = Vec::new();
+        self.read(limit, |piece| body.extend_from_slice(piece))
+            .await?;
+        Ok(body.into())
+    }
+
+    /// Reads the body to its end, so that the connection can be used again.
+    async fn read(self, limit: usize, mut take: impl FnMut(&[u8])) -> Result<()> {
         let Self {
             call,
             inner,
             sender,
             idle,
         } = self;
-        match Limited::new(inner.into_body(), limit).collect().await {
-            Ok(body) => {
-                idle.borrow_mut().push(sender);
-                Ok(body.to_bytes())
+        let mut body = inner.into_body();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let failed = |source| Error::Http {
+                call: call.clone(),
+                source,
+            };
+            // Trailers carry nothing that Docker's API defines.
+            let Ok(piece) = frame.map_err(failed)?.into_data() else {
+                continue;
+            };
+            length += piece.len();
+            if length > limit {
+                return Err(Error::TooLong { call, limit });
             }
-            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong { call, limit }),
-            Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(source) => Err(Error::Http {
-                    call,
-                    source: *source,
-                }),
-                Err(error) => Err(Error::Stream {
-                    call,
-                    source: io::Error::other(error),
-                }),
-            },
+            take(&piece);
         }
+        idle.borrow_mut().push(sender);
+        Ok(())
     }
 }
 

@@ -79,10 +79,10 @@ impl Engine {
     /// The names that links give containers, as `parent/name`, by the id of the container that is linked.
     pub fn link_names(&self) -> BTreeMap<String, Vec<String>> {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        // Links are made when a container is created, and only removed later: of most nothing but that is looked at.
         let linked = self.0.registry.select(|parent| {
-            let state = parent.state();
-            let has_none = state.links(&parent.spec).is_empty();
-            (!has_none).then(|| parent.snapshot_in(state))
+            let has_had = !parent.spec.network.links.is_empty();
+            has_had.then(|| parent.snapshot())
         });
         for parent in linked {
             for (target, name) in parent.links().iter().map(|link| split(link)) {

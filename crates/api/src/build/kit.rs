@@ -3,8 +3,9 @@
 
 use super::kept::owner;
 use super::parameters::json;
+use crate::body::Body;
 use crate::distribution::peer;
-use crate::http::{Body, Error, Query, Reply, empty, stream};
+use crate::http::{Error, Query, Reply, empty, stream};
 use crate::images::{failed, line};
 use crate::server::Call;
 use api_types as types;
