@@ -5,9 +5,17 @@
 //! could be read as both. Sources: image-spec 1.1 (descriptor.md, manifest.md, image-index.md, config.md, image-layout.md),
 //! Docker's "Image Manifest Version 2, Schema 2" and "Docker Image Specification v1.3".
 
+mod config;
+mod platform;
+mod values;
+
+pub use config::{Config, ConfigFile, Healthcheck, History, RootFs};
+pub use platform::{Platform, PlatformError};
+
 use crate::digest::Digest;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use values::or_default;
 
 /// Media types, of OCI and of Docker's schema 2.
 pub mod media_type {
@@ -120,105 +128,6 @@ impl Descriptor {
             platform: None,
             artifact_type: None,
         }
-    }
-}
-
-/// What an image runs on, in Go's terms (GOARCH, GOOS).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Platform {
-    /// `amd64`, `arm64`, …
-    #[serde(default, deserialize_with = "or_default")]
-    pub architecture: String,
-    /// `linux`, …
-    #[serde(default, deserialize_with = "or_default")]
-    pub os: String,
-    /// The version of the system, for Windows.
-    #[serde(
-        rename = "os.version",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub os_version: Option<String>,
-    /// Features of the system that are needed.
-    #[serde(
-        rename = "os.features",
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub os_features: Vec<String>,
-    /// Variant of the CPU, such as `v8`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-}
-
-/// A text that is no platform.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform {0:?}: it reads like linux/arm64 or linux/arm/v7")]
-pub struct PlatformError(String);
-
-impl std::fmt::Display for Platform {
-    /// `os/arch` or `os/arch/variant`, which reads as the same platform again.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match self.variant.as_deref() {
-            None | Some("") => Ok(()),
-            Some(variant) => write!(f, "/{variant}"),
-        }
-    }
-}
-
-/// The architectures that a platform can be called by alone: those of Go (go.dev/doc/install/source#environment) that are Linux's.
-const ARCHITECTURES: [&str; 14] = [
-    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
-    "ppc64le", "riscv64", "s390x", "wasm",
-];
-
-impl std::str::FromStr for Platform {
-    type Err = PlatformError;
-
-    /// Reads `os` (on this machine's architecture), `arch` (of Linux), `os/arch` or `os/arch/variant`; names that the kernel or
-    /// others have for architectures are taken, too.
-    fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let error = || PlatformError(text.chars().take(80).collect());
-        let lower = text.to_lowercase();
-        let plain = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        };
-        let parts: Vec<&str> = lower.split('/').collect();
-        if !parts.iter().all(|part| plain(part)) {
-            return Err(error());
-        }
-        let (os, architecture, variant) = match parts[..] {
-            [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
-                (os, std::env::consts::ARCH, None)
-            }
-            [word] => ("linux", word, None),
-            [os, architecture] => (os, architecture, None),
-            [os, architecture, variant] => (os, architecture, Some(variant)),
-            _ => return Err(error()),
-        };
-        let (architecture, implied) = match architecture {
-            "x86_64" | "x86-64" => ("amd64", None),
-            "aarch64" => ("arm64", None),
-            "i386" | "i686" | "x86" => ("386", None),
-            "armhf" => ("arm", Some("v7")),
-            "armel" => ("arm", Some("v6")),
-            other => (other, None),
-        };
-        // By itself it could be the name of anything.
-        if parts.len() == 1 && !ARCHITECTURES.contains(&architecture) {
-            return Err(error());
-        }
-        Ok(Self {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: variant.or(implied).map(str::to_owned),
-            ..Self::default()
-        })
     }
 }
 
@@ -387,255 +296,6 @@ impl Document {
     }
 }
 
-/// An image's configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigFile {
-    /// When the image was made, as RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<String>,
-    /// Who made it.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub author: String,
-    /// CPU, system and their variants.
-    #[serde(flatten)]
-    pub platform: Platform,
-    /// What a container of it starts with.
-    #[serde(default, deserialize_with = "or_default")]
-    pub config: Config,
-    /// The layers.
-    pub rootfs: RootFs,
-    /// How each layer came to be.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub history: Vec<History>,
-    /// A comment (Docker).
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub comment: String,
-    /// The Docker that made it (Docker).
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub docker_version: String,
-    /// What the builder that made the image may take from it again; it alone reads that.
-    #[serde(
-        rename = "hull.build-cache.v1",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub build_cache: Option<serde_json::Value>,
-}
-
-impl ConfigFile {
-    /// Reads an image's configuration.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        within("image config", bytes, CONFIG_BYTES_MAX)?;
-        let config: Self = from_json("image config", bytes)?;
-        if config.rootfs.kind != "layers" {
-            return Err(DocumentError::Rootfs(config.rootfs.kind));
-        }
-        at_most(
-            "image config's layers",
-            config.rootfs.diff_ids.len(),
-            LAYERS_MAX,
-        )?;
-        Ok(config)
-    }
-}
-
-/// What a container of an image starts with: OCI's fields and Docker's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Config {
-    /// `user[:group]`, names or numbers.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub user: String,
-    /// `port[/protocol]`.
-    #[serde(default, with = "go_set", skip_serializing_if = "BTreeSet::is_empty")]
-    pub exposed_ports: BTreeSet<String>,
-    /// `NAME=value`.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub env: Vec<String>,
-    /// The start of the command line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entrypoint: Option<Vec<String>>,
-    /// The rest of the command line, which the user may replace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cmd: Option<Vec<String>>,
-    /// Directories that become anonymous volumes.
-    #[serde(default, with = "go_set", skip_serializing_if = "BTreeSet::is_empty")]
-    pub volumes: BTreeSet<String>,
-    /// Where the command starts.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub working_dir: String,
-    /// Free key-value pairs.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
-    pub labels: BTreeMap<String, String>,
-    /// The signal that stops a container, by name or number.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub stop_signal: String,
-    /// The command line is one already escaped string (Windows).
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_false"
-    )]
-    pub args_escaped: bool,
-    /// How to see whether a container is well (Docker).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub healthcheck: Option<Healthcheck>,
-    /// Instructions for builds on top of the image (Docker).
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub on_build: Vec<String>,
-    /// The shell of instructions in shell form (Docker).
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub shell: Vec<String>,
-}
-
-/// How to see whether a container is well. Times are in nanoseconds; zero means inherited.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Healthcheck {
-    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`; empty means inherited.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub test: Vec<String>,
-    /// Between two checks.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_zero"
-    )]
-    pub interval: i64,
-    /// Of one check.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_zero"
-    )]
-    pub timeout: i64,
-    /// After the start, when failures do not count.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_zero"
-    )]
-    pub start_period: i64,
-    /// Between two checks of the start period.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_zero"
-    )]
-    pub start_interval: i64,
-    /// Failures in a row that make a container unhealthy; zero means inherited.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_zero"
-    )]
-    pub retries: i64,
-}
-
-/// The layers of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RootFs {
-    /// Always `layers`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Digests of the uncompressed layers, the lowest first.
-    #[serde(default, deserialize_with = "or_default")]
-    pub diff_ids: Vec<Digest>,
-}
-
-impl Default for RootFs {
-    fn default() -> Self {
-        Self {
-            kind: "layers".to_owned(),
-            diff_ids: Vec::new(),
-        }
-    }
-}
-
-/// How one layer, or a change of the configuration, came to be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// When, as RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<String>,
-    /// By which command.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub created_by: String,
-    /// By whom.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub author: String,
-    /// A comment.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub comment: String,
-    /// It made no layer.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_false"
-    )]
-    pub empty_layer: bool,
-}
-
 /// The file `oci-layout` of an OCI layout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -683,48 +343,11 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), Documen
     }
 }
 
-/// Reads `null` as the type's default.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_zero(value: &i64) -> bool {
-    *value == 0
-}
-
-/// Go's `map[string]struct{}`: an object whose values are empty objects.
-mod go_set {
-    use super::{BTreeMap, BTreeSet, Deserialize, Deserializer, Serializer};
-    use serde::de::IgnoredAny;
-
-    pub(super) fn serialize<S: Serializer>(
-        set: &BTreeSet<String>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let empty = BTreeMap::<(), ()>::new();
-        serializer.collect_map(set.iter().map(|key| (key, &empty)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeSet<String>, D::Error> {
-        let map = Option::<BTreeMap<String, IgnoredAny>>::deserialize(deserializer)?;
-        Ok(map.unwrap_or_default().into_keys().collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
