@@ -6,6 +6,7 @@
 //! [`orphan`] when one was killed.
 
 mod connection;
+mod failures;
 pub mod log;
 mod names;
 pub mod orphan;
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// It is not in `PATH`; the error says how to get it.
 pub fn find_criu() -> Result<PathBuf, Failure> {
-    runtime::find_criu().map_err(|error| supervisor::runtime_failure(&error))
+    runtime::find_criu().map_err(|error| failures::runtime_failure(&error))
 }
 
 fn launch() -> io::Result<()> {

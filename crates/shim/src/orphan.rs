@@ -58,7 +58,7 @@ pub fn end(bundle: &Path) -> io::Result<()> {
         cgroup.kill()?;
         cgroup.destroy()
     });
-    ended.map_err(|error| io::Error::other(crate::supervisor::failure(&error)))
+    ended.map_err(|error| io::Error::other(crate::failures::failure(&error)))
 }
 
 /// Whether a process is one of our shims.

@@ -34,7 +34,7 @@ pub(crate) struct StateRecord {
 pub(crate) fn read_spec(bundle: &Path) -> Result<Spec, Failure> {
     let path = bundle.join(CONFIG);
     let text = std::fs::read(&path)
-        .map_err(|error| crate::supervisor::system("read config.json", &error))?;
+        .map_err(|error| crate::failures::system("read config.json", &error))?;
     serde_json::from_slice(&text).map_err(|error| Failure {
         kind: FailureKind::Invalid,
         message: format!("{}: {error}", path.display()),

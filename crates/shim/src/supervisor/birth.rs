@@ -1,6 +1,6 @@
 //! The making of the container: its processes by the runtime or by criu, and the shim's ends of their streams.
 
-use super::{runtime_failure, system};
+use crate::failures::{runtime_failure, system};
 use crate::process;
 use crate::protocol::{Failure, Launch};
 use crate::state;

@@ -3,7 +3,8 @@
 //! Invariant: whoever asked has the answer before anybody is told of the container's end, which a checkpoint that does not
 //! leave it running brings about.
 
-use super::{INIT, Supervisor, conflict, failure, runtime_failure, system, target};
+use super::{INIT, Supervisor, target};
+use crate::failures::{conflict, failure, runtime_failure, system};
 use crate::protocol::{Failure, FailureKind, Reply};
 use crate::state;
 use crate::watch::{EventFlags, Poll, Token, Watched};

@@ -1,8 +1,9 @@
 //! Further processes of the container.
 
 use super::birth::{complete_streams, open_streams};
-use super::{ENDED_EXECS_MAX, INIT, Supervisor, conflict, is_over, runtime_failure, target};
+use super::{ENDED_EXECS_MAX, INIT, Supervisor, is_over, target};
 use crate::connection::{Mode, ProcessKey};
+use crate::failures::{conflict, runtime_failure};
 use crate::process::Process;
 use crate::protocol::{Event, Exec, ExecStatus, Failure, Reply};
 
