@@ -1,9 +1,14 @@
 //! Go templates with Docker's functions: what `--format` takes.
 
-use gtmpl_ng::{Context, Func, FuncError, Template as Engine, Value};
+mod functions;
+mod values;
+
+use functions::{FUNCTIONS, HEADER_FUNCTIONS};
+use gtmpl_ng::{Context, Func, Template as Engine, Value};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use values::Extras;
 
 /// Where a row keeps its labels for `{{.Label "name"}}`. No template can name it.
 const LABELS: &str = "\0labels";
@@ -114,194 +119,13 @@ impl Template {
     /// Renders a JSON document that is one of Docker's structs: an unknown field is an error, one that is merely absent is
     /// nil, and Go's spelling of a field works as well as JSON's.
     pub(crate) fn render_struct(&self, json: &serde_json::Value) -> Result<String, String> {
-        let named = |name: &str| self.text.contains(name);
-        let extras = Extras {
-            optional: OPTIONAL
-                .iter()
-                .copied()
-                .filter(|name| named(name))
-                .collect(),
-            aliases: ALIASES
-                .iter()
-                .copied()
-                .filter(|(_, go)| named(go))
-                .collect(),
-        };
-        self.render(&extras.value(json))
+        self.render(&Extras::named_in(&self.text).value(json))
     }
 }
 
 /// Docker writes `\t` and `\n` in a format for the characters.
 pub(crate) fn unescape(format: &str) -> String {
     format.replace("\\t", "\t").replace("\\n", "\n")
-}
-
-/// A template's value of a JSON document: a map, in which a missing key is `<no value>`.
-pub(crate) fn from_json(json: &serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::Nil,
-        serde_json::Value::Bool(value) => Value::Bool(*value),
-        serde_json::Value::String(text) => Value::String(text.clone()),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => value.into(),
-            (None, Some(value)) => value.into(),
-            (None, None) => number.as_f64().unwrap_or(f64::NAN).into(),
-        },
-        serde_json::Value::Array(values) => Value::Array(values.iter().map(from_json).collect()),
-        serde_json::Value::Object(entries) => Value::Map(
-            entries
-                .iter()
-                .map(|(key, value)| (key.clone(), from_json(value)))
-                .collect(),
-        ),
-    }
-}
-
-/// Names that Docker's own structs have in Go and that its JSON spells otherwise: templates may use either.
-const ALIASES: &[(&str, &str)] = &[
-    ("Id", "ID"),
-    ("ApiVersion", "APIVersion"),
-    ("CpuShares", "CPUShares"),
-    ("NanoCpus", "NanoCPUs"),
-    ("CpuPeriod", "CPUPeriod"),
-    ("CpuQuota", "CPUQuota"),
-    ("CpuRealtimePeriod", "CPURealtimePeriod"),
-    ("CpuRealtimeRuntime", "CPURealtimeRuntime"),
-    ("CpuCount", "CPUCount"),
-    ("CpuPercent", "CPUPercent"),
-    ("CpuCfsPeriod", "CPUCfsPeriod"),
-    ("CpuCfsQuota", "CPUCfsQuota"),
-    ("Dns", "DNS"),
-    ("DnsOptions", "DNSOptions"),
-    ("DnsSearch", "DNSSearch"),
-    ("HttpProxy", "HTTPProxy"),
-    ("HttpsProxy", "HTTPSProxy"),
-    ("id", "ID"),
-    ("status", "Status"),
-    ("from", "From"),
-    ("scope", "Scope"),
-    ("time", "Time"),
-    ("timeNano", "TimeNano"),
-];
-
-/// Fields that Docker's JSON leaves out when they are empty, and that templates may ask for all the same.
-const OPTIONAL: &[&str] = &[
-    "Annotations",
-    "ArgsEscaped",
-    "CreatedAt",
-    "Descriptor",
-    "Driver",
-    "Entrypoint",
-    "Env",
-    "ExposedPorts",
-    "Health",
-    "Healthcheck",
-    "ImageManifestDescriptor",
-    "Init",
-    "Labels",
-    "MacAddress",
-    "Mounts",
-    "Name",
-    "NetworkDisabled",
-    "OnBuild",
-    "OsVersion",
-    "Peers",
-    "Runtime",
-    "Shell",
-    "SizeRootFs",
-    "SizeRw",
-    "Status",
-    "StopSignal",
-    "StopTimeout",
-    "StorageOpt",
-    "Sysctls",
-    "Tmpfs",
-    "Type",
-    "UsageData",
-    "User",
-    "Variant",
-    "Volumes",
-    "WorkingDir",
-];
-
-/// Fields that hold a map of the user's keys and not a struct of Docker's.
-const MAPS: &[&str] = &[
-    "Annotations",
-    "Attributes",
-    "AuxiliaryAddresses",
-    "Containers",
-    "Data",
-    "Details",
-    "DriverOpts",
-    "EndpointsConfig",
-    "ExposedPorts",
-    "IndexConfigs",
-    "Labels",
-    "Networks",
-    "Options",
-    "Ports",
-    "PortBindings",
-    "Runtimes",
-    "StorageOpt",
-    "Sysctls",
-    "Tmpfs",
-    "Volumes",
-    "status",
-];
-
-/// What a template asks for beyond what JSON has.
-struct Extras {
-    optional: Vec<&'static str>,
-    aliases: Vec<(&'static str, &'static str)>,
-}
-
-impl Extras {
-    fn value(&self, json: &serde_json::Value) -> Value {
-        match json {
-            serde_json::Value::Array(values) => {
-                Value::Array(values.iter().map(|value| self.value(value)).collect())
-            }
-            serde_json::Value::Object(entries) => self.fields(entries),
-            scalar => from_json(scalar),
-        }
-    }
-
-    fn fields(&self, entries: &serde_json::Map<String, serde_json::Value>) -> Value {
-        let mut fields: HashMap<String, Value> = self
-            .optional
-            .iter()
-            .map(|name| ((*name).to_owned(), Value::Nil))
-            .collect();
-        for (name, value) in entries {
-            let value = match (MAPS.contains(&name.as_str()), value) {
-                (true, serde_json::Value::Object(entries)) => Value::Map(
-                    entries
-                        .iter()
-                        .map(|(key, value)| (key.clone(), self.value(value)))
-                        .collect(),
-                ),
-                (_, value) => self.value(value),
-            };
-            fields.insert(name.clone(), value);
-        }
-        for (wire, go) in &self.aliases {
-            if let Some(value) = entries.get(*wire) {
-                fields.insert((*go).to_owned(), self.value(value));
-            }
-        }
-        Value::Object(fields)
-    }
-}
-
-/// Whether a struct has this field only for templates' sake.
-fn is_extra(fields: &HashMap<String, Value>, name: &str, value: &Value) -> bool {
-    let absent = matches!(value, Value::Nil) && OPTIONAL.contains(&name);
-    let alias = || {
-        ALIASES
-            .iter()
-            .any(|(wire, go)| *go == name && fields.contains_key(*wire))
-    };
-    name == LABELS || absent || alias()
 }
 
 /// A value with named fields, in which a missing one is an error.
@@ -405,154 +229,9 @@ fn call_label(text: &str) -> String {
     out + rest
 }
 
-const FUNCTIONS: &[(&str, Func)] = &[
-    ("json", |args| {
-        to_json(first("json", args)?).map(Value::String)
-    }),
-    ("label", label),
-    ("lower", |args| {
-        Ok(text("lower", args, 0)?.to_lowercase().into())
-    }),
-    ("upper", |args| {
-        Ok(text("upper", args, 0)?.to_uppercase().into())
-    }),
-    ("title", |args| Ok(title(&text("title", args, 0)?).into())),
-    ("split", |args| {
-        let (whole, separator) = (text("split", args, 0)?, text("split", args, 1)?);
-        let parts: Vec<Value> = match separator.as_str() {
-            "" => whole.chars().map(|c| c.to_string().into()).collect(),
-            separator => whole.split(separator).map(Value::from).collect(),
-        };
-        Ok(Value::Array(parts))
-    }),
-    ("join", |args| {
-        let Value::Array(parts) = first("join", args)? else {
-            return Err(FuncError::Generic("join wants a list".to_owned()));
-        };
-        let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
-        Ok(parts.join(&text("join", args, 1)?).into())
-    }),
-    ("pad", pad),
-    ("truncate", |args| {
-        let (whole, length) = (text("truncate", args, 0)?, count("truncate", args, 1)?);
-        Ok(whole.chars().take(length).collect::<String>().into())
-    }),
-];
-
-const HEADER_FUNCTIONS: &[(&str, Func)] = &[
-    ("json", same),
-    ("label", |args| {
-        // The title of a label is its name's last part.
-        let name = text("label", args, 1)?;
-        let last = name.rsplit('.').next().unwrap_or_default();
-        Ok(last.replace(['-', '_'], " ").into())
-    }),
-    ("lower", same),
-    ("upper", same),
-    ("title", same),
-    ("split", same),
-    ("join", same),
-    ("truncate", same),
-    ("pad", pad),
-];
-
-fn first<'a>(name: &str, args: &'a [Value]) -> Result<&'a Value, FuncError> {
-    args.first()
-        .ok_or_else(|| FuncError::AtLeastXArgs(name.to_owned(), 1))
-}
-
-fn text(name: &str, args: &[Value], index: usize) -> Result<String, FuncError> {
-    match args.get(index) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(FuncError::Generic(format!(
-            "argument {} of {name} is not a string",
-            index + 1
-        ))),
-        None => Err(FuncError::AtLeastXArgs(name.to_owned(), index + 1)),
-    }
-}
-
-fn count(name: &str, args: &[Value], index: usize) -> Result<usize, FuncError> {
-    // Wider padding than this is a mistake, not a wish.
-    const COUNT_MAX: usize = 10_000;
-    let number = args
-        .get(index)
-        .and_then(|value| value.to_string().parse().ok());
-    number.filter(|number| *number <= COUNT_MAX).ok_or_else(|| {
-        FuncError::Generic(format!(
-            "argument {} of {name} is not a number up to {COUNT_MAX}",
-            index + 1
-        ))
-    })
-}
-
-fn same(args: &[Value]) -> Result<Value, FuncError> {
-    first("a function", args).cloned()
-}
-
-fn pad(args: &[Value]) -> Result<Value, FuncError> {
-    let whole = text("pad", args, 0)?;
-    if whole.is_empty() {
-        return Ok(whole.into());
-    }
-    let (before, after) = (count("pad", args, 1)?, count("pad", args, 2)?);
-    Ok(format!("{}{whole}{}", " ".repeat(before), " ".repeat(after)).into())
-}
-
-fn label(args: &[Value]) -> Result<Value, FuncError> {
-    let name = text("label", args, 1)?;
-    let (Value::Object(fields) | Value::Map(fields)) = first("label", args)? else {
-        return Err(FuncError::Generic("only a row has labels".to_owned()));
-    };
-    match fields.get(LABELS) {
-        Some(Value::Map(labels)) => Ok(labels.get(&name).cloned().unwrap_or_else(|| "".into())),
-        _ => Err(FuncError::Generic("this row has no labels".to_owned())),
-    }
-}
-
-/// Upper case where a word begins.
-fn title(text: &str) -> String {
-    let mut inside = false;
-    text.chars()
-        .flat_map(|c| {
-            let upper = !inside && c.is_lowercase();
-            inside = c.is_alphanumeric() || c == '_' || c == '\'';
-            let (upper, same) = (upper.then(|| c.to_uppercase()), (!upper).then_some(c));
-            upper.into_iter().flatten().chain(same)
-        })
-        .collect()
-}
-
-/// Compact JSON with sorted keys.
-fn to_json(value: &Value) -> Result<String, FuncError> {
-    fn convert(value: &Value) -> Option<serde_json::Value> {
-        Some(match value {
-            Value::NoValue | Value::Nil => serde_json::Value::Null,
-            Value::Bool(value) => (*value).into(),
-            Value::String(text) => text.as_str().into(),
-            // A number prints as JSON's grammar has it.
-            Value::Number(_) => serde_json::from_str(&value.to_string()).ok()?,
-            Value::Array(values) => {
-                serde_json::Value::Array(values.iter().map(convert).collect::<Option<_>>()?)
-            }
-            Value::Object(fields) => fields
-                .iter()
-                .filter(|(name, value)| !is_extra(fields, name, value))
-                .map(|(name, value)| Some((name.clone(), convert(value)?)))
-                .collect::<Option<_>>()?,
-            Value::Map(entries) => entries
-                .iter()
-                .map(|(name, value)| Some((name.clone(), convert(value)?)))
-                .collect::<Option<_>>()?,
-            Value::Function(_) => return None,
-        })
-    }
-    let json = convert(value).ok_or_else(|| FuncError::Generic("not a JSON value".to_owned()))?;
-    Ok(json.to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::values::from_json;
     use super::*;
 
     fn render(template: &str, value: &Value) -> Result<String, String> {
