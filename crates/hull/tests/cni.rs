@@ -209,6 +209,13 @@ fn plugins_publish_ports_and_connect_what_runs() {
     plugins.stay("late", "");
     engine.words("network connect plugged late");
     assert!(engine.words("exec late ip addr").contains("eth1"));
+    engine.words("network disconnect plugged late");
+    let option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
+    engine.words(&format!(
+        "network connect --driver-opt {option} plugged late"
+    ));
+    let set = engine.words("exec late cat /proc/sys/net/ipv4/conf/eth1/log_martians");
+    assert_eq!(set, "1");
     assert_eq!(plugins.taken(), 2);
     engine.words("network disconnect plugged late");
     assert!(!engine.words("exec late ip addr").contains("eth1"));

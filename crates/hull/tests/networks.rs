@@ -544,6 +544,62 @@ fn what_a_container_receives_and_sends_is_limited() {
 }
 
 #[test]
+fn an_interface_is_set_as_its_connection_says() {
+    const OPTION: &str = "com.docker.network.endpoint.sysctls";
+    let engine = Engine::new();
+    for name in ["own", "more"] {
+        engine.words(&format!("network create {name}"));
+    }
+    let network = |settings: &str| format!("name=own,\"driver-opt={OPTION}={settings}\"");
+    let run = |settings: &str| {
+        let network = network(settings);
+        let words = ["run", "-d", "--name", "web", "--network", &network];
+        engine.run(&[&words[..], &["busybox", "sleep", "600"]].concat())
+    };
+    // The client may have made it lower case.
+    let made = run("net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.ifname.rp_filter=2");
+    assert_eq!(made.code, 0, "{made:?}");
+    let set = |interface: &str, name: &str| {
+        engine.words(&format!(
+            "exec web cat /proc/sys/net/ipv4/conf/{interface}/{name}"
+        ))
+    };
+    let others = set("lo", "log_martians");
+    for _ in 0..2 {
+        assert_eq!(set("eth0", "log_martians"), "1");
+        assert_eq!(set("eth0", "rp_filter"), "2");
+        engine.words("restart -t 0 web");
+    }
+    assert_eq!(set("lo", "log_martians"), others);
+    let connect = format!("network connect --driver-opt {OPTION}");
+    engine.words(&format!(
+        "{connect}=net.ipv4.conf.IFNAME.proxy_arp=1 more web"
+    ));
+    assert_eq!(set("eth1", "proxy_arp"), "1");
+    assert_eq!(set("eth0", "proxy_arp"), "0");
+    engine.words("rm -f web");
+    // Neither other interfaces nor other files are reached.
+    for bad in [
+        "net.ipv4.conf.eth0.log_martians=1",
+        "net.core.conf.IFNAME.log_martians=1",
+        "net.ipv4.conf.IFNAME.../../all/log_martians=1",
+        "net.ipv4.../../kernel.IFNAME.core_pattern=x",
+        "net.ipv4.conf.IFNAME.log_martians",
+        "",
+    ] {
+        let words = run(bad).stderr;
+        let lower = bad.to_lowercase();
+        let expected = format!("unrecognised network interface sysctl '{lower}'");
+        assert!(words.contains(&expected), "{bad}: {words}");
+    }
+    let words = run("net.ipv4.conf.IFNAME.nothing=1").stderr;
+    assert!(words.contains("ipv4/conf/eth0/nothing"), "{words}");
+    engine.words("rm -f web");
+    engine.words("network rm own more");
+    engine.assert_nothing_left();
+}
+
+#[test]
 fn a_network_can_be_of_several_hosts() {
     let mut engine = Engine::new();
     // 24 bits, and nobody else's here.

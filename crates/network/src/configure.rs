@@ -1,6 +1,8 @@
 //! Settings of the host and of containers' interfaces that a network needs.
 
-use crate::{Address, Endpoint, Failure, Result, address, link, optional_setting, setting};
+use crate::{
+    Address, Endpoint, Failure, InterfaceSetting, Result, address, link, optional_setting, setting,
+};
 use std::net::IpAddr;
 
 /// In a container's namespace: both interfaces up, the addresses, and the way out.
@@ -20,6 +22,7 @@ pub(crate) fn configure(endpoint: &Endpoint, routes: bool, announces: bool) -> R
         if has_ipv6 { "0" } else { "1" },
     )?;
     optional_setting(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    apply(name, &endpoint.settings)?;
     let mut links = link::open()?;
     let index = link::index_of(&links, name)?;
     let mut messages = vec![link::loopback()];
@@ -44,6 +47,14 @@ pub(crate) fn configure(endpoint: &Endpoint, routes: bool, announces: bool) -> R
         messages.extend(gateways.map(|gateway| address::add_default_route(index, gateway)));
     }
     Ok(links.send(messages)?)
+}
+
+/// In a container's namespace: what somebody wants an interface to be set to.
+pub(crate) fn apply(interface: &str, settings: &[InterfaceSetting]) -> Result<()> {
+    settings.iter().try_for_each(|wanted| {
+        let (directory, name) = (&wanted.directory, &wanted.name);
+        setting(&format!("{directory}/{interface}/{name}"), &wanted.value)
+    })
 }
 
 /// A hardware address that nobody else has.

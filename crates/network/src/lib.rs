@@ -229,6 +229,46 @@ pub struct Endpoint {
     pub ports: Vec<PortMapping>,
     /// The port of ::1 at which somebody hands on to it what comes for its ports from ::1, TCP alone.
     pub relay: Option<u16>,
+    /// What its interface is set to beyond what the network needs.
+    pub settings: Vec<InterfaceSetting>,
+}
+
+/// A kernel parameter of one interface, such as `net.ipv4.conf.eth0.log_martians`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceSetting {
+    /// The directory of the parameters of all interfaces, below `/proc/sys/net`: `ipv4/conf`.
+    directory: String,
+    /// Its name there: `log_martians`.
+    name: String,
+    value: String,
+}
+
+impl InterfaceSetting {
+    /// Reads `net.ipv4.conf.IFNAME.log_martians=1`. None: it is written otherwise, or not of IP, MPLS, or a kind of theirs.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (parameter, value) = text.split_once('=')?;
+        let parts: Vec<&str> = parameter.split('.').collect();
+        let [
+            "net",
+            family @ ("ipv4" | "ipv6" | "mpls"),
+            kind,
+            "IFNAME" | "ifname",
+            name,
+        ] = parts[..]
+        else {
+            return None;
+        };
+        // They become a path of the host's /proc.
+        let is_name = |text: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            !text.is_empty() && text.bytes().all(plain)
+        };
+        (is_name(kind) && is_name(name)).then(|| Self {
+            directory: format!("{family}/{kind}"),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
 }
 
 impl Endpoint {
@@ -315,6 +355,18 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// As the kernel.
 pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
     link::inside(netns, || Ok(link::loopback_up(&mut link::open()?)?))
+}
+
+/// Sets an interface of a network namespace, which somebody else has made.
+///
+/// # Errors
+/// As the kernel.
+pub fn set_interface(
+    netns: BorrowedFd<'_>,
+    interface: &str,
+    settings: &[InterfaceSetting],
+) -> Result<()> {
+    link::inside(netns, || configure::apply(interface, settings))
 }
 
 /// Has the containers of a namespace leave by these gateways, each of an interface, instead of those they had.

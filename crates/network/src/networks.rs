@@ -313,6 +313,7 @@ impl Networks {
             link_local: request.link_local,
             ports: Vec::new(),
             relay: None,
+            settings: Vec::new(),
         };
         let name = endpoint.host_interface.clone();
         network.endpoints.insert(name, endpoint.clone());

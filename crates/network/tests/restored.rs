@@ -96,6 +96,7 @@ fn a_new_engine_guards_the_interfaces_of_a_hundred_containers() {
             .map(|name| {
                 let host_interface = name.clone();
                 let endpoint = Endpoint {
+                    settings: Vec::new(),
                     host_interface,
                     ..member.endpoint.clone()
                 };

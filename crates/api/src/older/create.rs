@@ -90,7 +90,7 @@ impl Asked {
             asked.warnings.push("WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead".to_owned());
         }
         asked.place_hardware_address(version)?;
-        asked.refuse_parameters_of_interfaces(version)?;
+        asked.move_parameters_of_interfaces(version)?;
         Ok(asked)
     }
 
@@ -113,7 +113,11 @@ impl Asked {
             ));
         }
         if has_endpoint {
-            let endpoint = self.main_endpoint(&mode, is_old)?;
+            let endpoint = self.main_endpoint(&mode, is_old).map_err(|why| {
+                Error::bad_request(format!(
+                    "unable to migrate container-wide MAC address to a specific network: {why}"
+                ))
+            })?;
             if is_old || endpoint.mac_address.is_empty() {
                 endpoint.mac_address = given;
             } else if endpoint.mac_address != given {
@@ -129,30 +133,66 @@ impl Asked {
         Ok(())
     }
 
-    /// Kernel parameters of an interface, which is not there yet when a container's parameters are set. They are an option of a
-    /// network's driver since 1.46, to which older clients' ones would have to be moved.
-    fn refuse_parameters_of_interfaces(&mut self, version: Version) -> Result<()> {
-        let is_of_interface = |name: &&String| {
+    /// Kernel parameters of an interface, which is not there yet when a container's parameters are set: they are an option of a
+    /// connection since 1.46. Those of the first interface are moved there for clients that know no better.
+    fn move_parameters_of_interfaces(&mut self, version: Version) -> Result<()> {
+        const OPTION: &str = "com.docker.network.endpoint.sysctls";
+        let mode = host(self).network_mode.clone();
+        if mode == "host" || mode.starts_with("container:") {
+            return Ok(());
+        }
+        let (mut moved, mut settings) = (Vec::new(), Vec::new());
+        for (name, value) in host(self).sysctls.iter().flatten() {
             let parts: Vec<&str> = name.splitn(5, '.').collect();
-            matches!(parts[..], ["net", _, _, interface, _] if interface.starts_with("eth"))
-        };
-        let Some(name) = { host(self).sysctls.iter().flatten() }
-            .map(|(name, _)| name)
-            .find(is_of_interface)
-        else {
+            let ["net", family, kind, interface, parameter] = parts[..] else {
+                continue;
+            };
+            if !interface.starts_with("eth") {
+                continue;
+            }
+            if version >= Version::of(48) {
+                return Err(Error::bad_request(format!(
+                    "interface specific sysctl setting {name:?} must be supplied using driver option '{OPTION}'"
+                )));
+            }
+            if interface != "eth0" {
+                return Err(Error::bad_request(format!(
+                    "unable to determine network endpoint for sysctl {name}, use driver option '{OPTION}' to set per-interface sysctls"
+                )));
+            }
+            moved.push(name.clone());
+            settings.push(format!("net.{family}.{kind}.IFNAME.{parameter}={value}"));
+        }
+        let Some(first) = moved.first() else {
             return Ok(());
         };
-        let sentence = format!("interface specific sysctl setting {name:?}");
-        Err(match version >= Version::of(48) {
-            true => Error::bad_request(format!(
-                "{sentence} must be supplied using driver option 'com.docker.network.endpoint.sysctls'"
-            )),
-            false => Error::unsupported(&sentence),
-        })
+        let endpoint = self.main_endpoint(&mode, version < Version::of(44));
+        let endpoint = endpoint.map_err(|why| {
+            Error::bad_request(format!(
+                "unable to find a network for sysctl {first}: {why}"
+            ))
+        })?;
+        let options = endpoint.driver_opts.get_or_insert_default();
+        settings.splice(0..0, options.remove(OPTION));
+        let settings = settings.join(",");
+        let warning = format!(
+            "Migrated {} to DriverOpts{{{OPTION:?}:{settings:?}}}.",
+            moved.join(",")
+        );
+        options.insert(OPTION.to_owned(), settings);
+        self.warnings.push(warning);
+        if let Some(parameters) = &mut host(self).sysctls {
+            parameters.retain(|name, _| !moved.contains(name));
+        }
+        Ok(())
     }
 
     /// The settings of the network that the mode names. Before 1.44 there are none but those of one network, whatever its name.
-    fn main_endpoint(&mut self, mode: &str, is_old: bool) -> Result<&mut EndpointSettings> {
+    fn main_endpoint(
+        &mut self,
+        mode: &str,
+        is_old: bool,
+    ) -> std::result::Result<&mut EndpointSettings, &'static str> {
         let config = self.body.networking_config.get_or_insert_default();
         let settings = config.endpoints_config.get_or_insert_default();
         let name = match mode {
@@ -165,9 +205,9 @@ impl Asked {
             Some(_) if settings.contains_key(name) => name.to_owned(),
             Some(_) if name == "bridge" && settings.contains_key("default") => "default".to_owned(),
             Some(_) => {
-                return Err(Error::bad_request(
-                    "unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks",
-                ));
+                return Err(
+                    "HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks",
+                );
             }
         };
         Ok(settings.entry(key).or_default().get_or_insert_default())

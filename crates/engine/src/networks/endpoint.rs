@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 /// The name of the interface in the container, of a connection's driver options.
 const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
+/// Kernel parameters of that interface, with commas between them.
+const INTERFACE_SETTINGS: &str = "com.docker.network.endpoint.sysctls";
 /// How the names of options begin that mean something to Docker's own drivers.
 const DOCKERS_OPTIONS: &str = "com.docker.network.";
 
@@ -119,18 +121,16 @@ impl Engine {
         let network = &attachment.network;
         if known.plugins.is_some() {
             self.plug(container, attachment, (pid, netns))?;
+            let settings = interface_settings(&attachment.wish)?;
+            network::set_interface(netns.as_fd(), &known.interface, &settings)
+                .map_err(|failure| connecting(attachment, failure))?;
         } else {
             let endpoint = to_network(attachment, known);
             let made = self
                 .0
                 .network
                 .connect(network, netns.as_fd(), &endpoint, routes);
-            made.map_err(|failure| {
-                failed(
-                    &format!("connect the container to {}", attachment.name),
-                    failure,
-                )
-            })?;
+            made.map_err(|failure| connecting(attachment, failure))?;
         }
         self.bound_endpoint(container, attachment, known)
     }
@@ -328,6 +328,28 @@ fn interface_name(container: &Container, network: &Network, wish: &EndpointWish)
     }
 }
 
+fn connecting(attachment: &Attachment, failure: network::Failure) -> Error {
+    failed(
+        &format!("connect the container to {}", attachment.name),
+        failure,
+    )
+}
+
+/// What the interface of a connection is to be set to.
+fn interface_settings(wish: &EndpointWish) -> Result<Vec<network::InterfaceSetting>> {
+    let Some(list) = wish.driver_options.get(INTERFACE_SETTINGS) else {
+        return Ok(Vec::new());
+    };
+    let settings = list.split(',').map(|text| {
+        network::InterfaceSetting::parse(text).ok_or_else(|| {
+            Error::invalid(format!(
+                "invalid endpoint settings:\nunrecognised network interface sysctl '{text}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            ))
+        })
+    });
+    settings.collect()
+}
+
 /// Checks the options of a connection.
 pub(super) fn check_driver_options(wish: &EndpointWish) -> Result<()> {
     for (name, value) in &wish.driver_options {
@@ -340,6 +362,7 @@ pub(super) fn check_driver_options(wish: &EndpointWish) -> Result<()> {
             INTERFACE_NAME => {
                 return Err(Error::invalid(format!("invalid interface name {value:?}")));
             }
+            INTERFACE_SETTINGS => drop(interface_settings(wish)?),
             name if name.starts_with(DOCKERS_OPTIONS) => {
                 return Err(Error::unsupported(format!(
                     "the driver option {name:?} of a connection is not supported"
@@ -371,6 +394,8 @@ pub(super) fn wanted_ports(container: &Container) -> Vec<PublishedPort> {
 
 /// As the network crate has it.
 pub(super) fn to_network(attachment: &Attachment, endpoint: &Endpoint) -> network::Endpoint {
+    // They were checked when the connection was asked for.
+    let settings = interface_settings(&attachment.wish).unwrap_or_default();
     let addresses = endpoint.places.iter().map(|place| network::Address {
         address: place.address,
         prefix: place.prefix,
@@ -384,6 +409,7 @@ pub(super) fn to_network(attachment: &Attachment, endpoint: &Endpoint) -> networ
         mac: endpoint.mac,
         ports: endpoint.ports.iter().map(to_mapping).collect(),
         relay: endpoint.relay,
+        settings,
     }
 }
 

@@ -110,6 +110,7 @@ mod tests {
             mac: [0; 6],
             ports: pairs.map(|(host, own)| mapping(host, own)).to_vec(),
             relay: None,
+            settings: Vec::new(),
         };
         let mut elsewhere = mapping(7000, 70);
         elsewhere.host_ip = "192.0.2.1".parse().unwrap();
