@@ -1,6 +1,7 @@
 //! `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
 
 use crate::body::Body;
+use crate::build::CacheFilter;
 use crate::host::Host;
 use crate::http::{Error, Query, Reply, json, send_line, stream};
 use crate::images::signed;
@@ -278,7 +279,8 @@ pub(crate) async fn disk_usage(call: &Call<'_>) -> Reply {
         )));
     }
     let engine = call.engine.clone();
-    let measured = tokio::task::spawn_blocking(move || measure(&engine, &kinds));
+    let caches = CacheFilter::read(&call.query)?;
+    let measured = tokio::task::spawn_blocking(move || measure(&engine, &kinds, &caches));
     let mut usage = measured
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
@@ -287,11 +289,15 @@ pub(crate) async fn disk_usage(call: &Call<'_>) -> Reply {
 }
 
 /// Measures what is of the kinds, or everything.
-fn measure(engine: &Engine, kinds: &[String]) -> Result<types::DiskUsage, Error> {
+fn measure(
+    engine: &Engine,
+    kinds: &[String],
+    caches: &CacheFilter,
+) -> Result<types::DiskUsage, Error> {
     let wants = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
     let mut usage = types::DiskUsage {
         build_cache: { wants("build-cache") }
-            .then(|| crate::build::records(engine))
+            .then(|| caches.records(engine))
             .transpose()?,
         ..Default::default()
     };

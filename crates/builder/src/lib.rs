@@ -15,6 +15,7 @@
 //! context    files of the client; kept: those of its last build
 //! fetch      what comes from addresses; layout: images of the client
 //! base       images that a build stands on; view: the tree of layers
+//! usage      what builds have left for later ones, and removing it
 //! build      all stages, independent ones at the same time, and the image in the end
 //! ```
 //!
@@ -49,7 +50,6 @@ mod mounts;
 mod output;
 mod plan;
 mod progress;
-mod prune;
 mod remote;
 mod request;
 mod run;
@@ -59,6 +59,7 @@ mod shell;
 mod stage;
 mod sweep;
 mod transfer;
+mod usage;
 mod view;
 
 pub use agent::Forwarder;
@@ -76,7 +77,6 @@ pub use output::{
 };
 pub use patterns::Ignore;
 pub use progress::{Event, Progress, StepNumber};
-pub use prune::{PruneLimits, Usage, UsageKind, prune, usage};
 pub use remote::{
     BlobSink, BlobSource, CacheExport, CacheImport, CacheKind, CacheMode, CachePlace, CacheSource,
     CacheTarget,
@@ -86,6 +86,7 @@ pub use request::{
 };
 pub use scope::SCAN_CONTEXT;
 pub use sweep::sweep;
+pub use usage::{PruneLimits, Usage, UsageFilter, UsageKind, prune, usage};
 
 /// Entry points for the fuzz targets.
 #[cfg(feature = "fuzz")]

@@ -275,6 +275,9 @@ pub(crate) struct Version {
 pub(crate) struct DiskUsageRequest {
     #[prost(string, repeated, tag = "1")]
     pub(crate) filters: Vec<String>,
+    /// Nanoseconds.
+    #[prost(int64, tag = "2")]
+    pub(crate) unused_for: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -305,6 +308,8 @@ pub(crate) struct UsageRecord {
     pub(crate) kind: String,
     #[prost(bool, tag = "11")]
     pub(crate) shared: bool,
+    #[prost(string, repeated, tag = "12")]
+    pub(crate) parents: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -21,11 +21,13 @@ const CAPABILITIES: [&str; 5] = [
 ];
 
 /// What builds can do, of what clients ask for.
-const LLB_CAPABILITIES: [&str; 4] = [
+const LLB_CAPABILITIES: [&str; 5] = [
     "frontend.dockerfile",
     "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",
+    // Of prune.
+    "gc.freespacefilter",
 ];
 
 impl Service for BuildKit {

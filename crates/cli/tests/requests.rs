@@ -136,8 +136,6 @@ fn is_aside(line: &str, request: &Request) -> bool {
         _ if path.ends_with("/wait") => line.starts_with("run -d"),
         // It looks whether the network is Swarm's.
         _ if get && path.starts_with("/networks/") => line.starts_with("network rm"),
-        // There is no build cache yet.
-        "/build/prune" => true,
         _ => inspects && request.query.is_empty() && path != "/containers/json",
     }
 }

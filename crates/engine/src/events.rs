@@ -39,6 +39,8 @@ pub enum EventKind {
     Volume,
     /// The engine.
     Daemon,
+    /// What builds have left.
+    Builder,
 }
 
 impl EventKind {
@@ -50,6 +52,7 @@ impl EventKind {
             Self::Network => "network",
             Self::Volume => "volume",
             Self::Daemon => "daemon",
+            Self::Builder => "builder",
         }
     }
 }

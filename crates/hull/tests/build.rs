@@ -218,7 +218,7 @@ fn of_a_context_that_is_kept_only_what_has_changed_is_sent() {
     );
     let kept = bench.inspect("{{.Id}}");
     // The same as one that nobody has seen.
-    let usage = bench.engine.ok(&["builder", "du"]);
+    let usage = bench.engine.ok(&["builder", "du", "--verbose"]);
     assert!(usage.contains("source.local"), "{usage}");
     bench.engine.ok(&["builder", "prune", "-a", "-f"]);
     assert!(names(&bench.engine.path("data/build-contexts")).is_empty());
@@ -372,10 +372,11 @@ fn the_cache_knows_contents_and_not_times() {
     assert_eq!(built(&["--no-cache-filter", "stage-0"]).0, "0 cached");
     assert_eq!(built(&["--no-cache-filter", "other"]).0, "3 cached");
     // The records outlive the engine, and go when they are told to.
-    let usage = bench.engine.ok(&["builder", "du"]);
+    let usage = bench.engine.ok(&["builder", "du", "--verbose"]);
     assert!(usage.contains("regular"), "{usage}");
     bench.engine.ok(&["builder", "prune", "-a", "-f"]);
-    assert!(!bench.engine.ok(&["builder", "du"]).contains("regular"));
+    let usage = bench.engine.ok(&["builder", "du", "--verbose"]);
+    assert!(!usage.contains("regular"), "{usage}");
     assert_eq!(built(&[]).0, "0 cached");
     bench.assert_clean();
 }
@@ -1117,7 +1118,22 @@ fn results_go_where_they_are_asked_to() {
         "{said:?}"
     );
     for (arguments, expected) in [
-        (&["--squash"][..], "--squash is not supported"),
+        (
+            &["--squash"][..],
+            "only supported on a Docker daemon with experimental features",
+        ),
+        (
+            &["--security-opt", "label=disable"],
+            "security options are not supported on linux",
+        ),
+        (
+            &["--isolation", "hyperv"],
+            "unsupported isolation: \"hyperv\"",
+        ),
+        (
+            &["--disable-content-trust=false"],
+            "--disable-content-trust=false is not supported",
+        ),
         (&["--target", "none"], "failed to reach build target none"),
         (&["--progress", "other"], "invalid progress mode"),
         (&["-o", "type=tar,compression=zstd"], "not supported"),

@@ -97,7 +97,8 @@ volume destroy
 container prune reclaimed=0
 container prune reclaimed=0
 network prune reclaimed=0
-image prune reclaimed=0";
+image prune reclaimed=0
+builder prune reclaimed=0";
 
 #[test]
 fn everything_is_told_as_dockerd_tells_it() {

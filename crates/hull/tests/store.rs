@@ -148,12 +148,20 @@ fn sum(list: &serde_json::Value, size: impl Fn(&serde_json::Value) -> &serde_jso
     list.iter().map(|one| size(one).as_u64().unwrap()).sum()
 }
 
+/// Those records of the build cache that no image shares.
+fn private(records: &serde_json::Value) -> serde_json::Value {
+    let records = records.as_array().unwrap().iter();
+    { records.filter(|record| record["Shared"] == false) }
+        .cloned()
+        .collect()
+}
+
 /// Bytes of all that is told of.
 fn told(usage: &serde_json::Value) -> u64 {
     usage["LayersSize"].as_u64().unwrap()
         + sum(&usage["Containers"], |container| &container["SizeRw"])
         + sum(&usage["Volumes"], |volume| &volume["UsageData"]["Size"])
-        + sum(&usage["BuildCache"], |record| &record["Size"])
+        + sum(&private(&usage["BuildCache"]), |record| &record["Size"])
 }
 
 /// Bytes of all that is there, but for the database and the directories that are always there.

@@ -101,6 +101,12 @@ impl Images {
         }
     }
 
+    /// The layers that something counts on besides images, results of builds and containers: what goes on now.
+    pub fn held_layers(&self) -> Result<HashSet<Digest>> {
+        let kept = self.records.caches().map_err(Error::Records)?;
+        Ok(self.pins().besides(&kept))
+    }
+
     /// Bytes of the files in a layer; 0 where it is not there.
     pub fn layer_bytes(&self, diff_id: &Digest) -> Result<u64> {
         let layers = self.records.layers().map_err(Error::Records)?;

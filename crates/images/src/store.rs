@@ -21,7 +21,9 @@
 
 use crate::image::ImageCache;
 use crate::pull::Arrivals;
-use crate::records::{ImageId, LateRecords, LayerRecord, Records, ReferenceRecord, Update};
+use crate::records::{
+    CacheRecord, ImageId, LateRecords, LayerRecord, Records, ReferenceRecord, Update,
+};
 use crate::{Error, Result, snapshot};
 use oci::Digest;
 use rustix::fs::{IFlags, Mode, OFlags};
@@ -84,6 +86,22 @@ impl Pins {
         for layer in layers {
             if let Some(count) = counts.get_mut(layer) {
                 *count -= 1;
+            }
+        }
+        counts.retain(|_, count| *count > 0);
+        counts.into_keys().collect()
+    }
+
+    /// The layers that are pinned more often than by snapshots and by these results of builds.
+    pub(crate) fn besides(&self, known: &[CacheRecord]) -> HashSet<Digest> {
+        let mut counts = self.counts.clone();
+        let of_snapshots = self.snapshots.values().flatten();
+        for layer in { known.iter() }
+            .flat_map(|record| &record.layers)
+            .chain(of_snapshots)
+        {
+            if let Some(count) = counts.get_mut(layer) {
+                *count = count.saturating_sub(1);
             }
         }
         counts.retain(|_, count| *count > 0);

@@ -2,7 +2,7 @@
 //! which clients without the gateway ask for the same: they tell the name of a session, and are told what Control.Status tells.
 
 use super::kept::owner;
-use super::parameters::json;
+use super::parameters::{json, refuse_options};
 use crate::body::Body;
 use crate::distribution::peer;
 use crate::http::{Error, Query, Reply, empty, stream};
@@ -44,9 +44,7 @@ const SESSION: &str = "client-session";
 const TRACE: &str = "moby.buildkit.trace";
 const IMAGE: &str = "moby.image.id";
 /// Parameters of the classic builder alone, which others do not take: the name, and what counts as nothing.
-const CLASSIC: [(&str, &[&str]); 10] = [
-    ("squash", &["0", "false"]),
-    ("isolation", &["default"]),
+const CLASSIC: [(&str, &[&str]); 7] = [
     ("memory", &["0"]),
     ("memswap", &["0"]),
     ("cpushares", &["0"]),
@@ -54,7 +52,6 @@ const CLASSIC: [(&str, &[&str]); 10] = [
     ("cpuquota", &["0"]),
     ("cpusetcpus", &[]),
     ("cpusetmems", &[]),
-    ("securityopt", &["null", "[]"]),
 ];
 
 /// `POST /build?version=2`.
@@ -104,6 +101,7 @@ pub(crate) fn cancel(call: &Call<'_>) -> Reply {
 
 /// The parameters as the Dockerfile frontend knows them.
 fn asked(query: &Query) -> Result<Asked, Error> {
+    refuse_options(query)?;
     for (name, defaults) in CLASSIC {
         if let Some(value) = query.get(name).filter(|value| !defaults.contains(value)) {
             let text = format!("{name}={value} of a build by BuildKit's protocol");
@@ -139,10 +137,6 @@ fn asked(query: &Query) -> Result<Asked, Error> {
     }
     if query.flag("pull") {
         add("image-resolve-mode", "pull".to_owned());
-    }
-    let caches: Vec<String> = json(query, "cachefrom")?;
-    if !caches.is_empty() {
-        add("cache-from", caches.join(","));
     }
     let arguments: BTreeMap<String, Option<String>> = json(query, "buildargs")?;
     for (name, value) in arguments {

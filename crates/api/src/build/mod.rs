@@ -12,7 +12,7 @@ mod tell;
 pub(crate) use agents::{Awaited, connect};
 pub(crate) use kept::kept;
 pub(crate) use kit::{cancel, control, session};
-pub(crate) use prune::{prune, records};
+pub(crate) use prune::{CacheFilter, prune};
 
 use crate::distribution::{peer, stop_when_gone};
 use crate::http::{BodyReader, Error, Pieces, Reply, pass_over, stream};

@@ -54,14 +54,47 @@ pub(super) fn inline_cache(
     }])
 }
 
+/// What Docker's engine on Linux refuses, in its words, whichever way is built.
+pub(super) fn refuse_options(query: &Query) -> Result<(), Error> {
+    if !query.all("securityopt").is_empty() {
+        return Err(Error::bad_request(
+            "security options are not supported on linux",
+        ));
+    }
+    let isolation = query.get("isolation").unwrap_or_default();
+    if !matches!(isolation.to_lowercase().as_str(), "" | "default") {
+        return Err(Error::bad_request(format!(
+            "unsupported isolation: {isolation:?}"
+        )));
+    }
+    match query.flag("squash") {
+        true => Err(Error::bad_request(
+            "squash is only supported with experimental mode",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// A parameter that is JSON; absent or null is the default.
 pub(super) fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Error> {
     let Some(text) = query.get(name) else {
         return Ok(T::default());
     };
     let value: Option<T> = api_types::from_slice(text.as_bytes())
-        .map_err(|error| Error::bad_request(format!("bad parameter {name}: {error}")))?;
+        .map_err(|error| Error::bad_request(format!("{}: {error}", wrong(name))))?;
     Ok(value.unwrap_or_default())
+}
+
+/// What is said of a parameter that cannot be read: of Docker's own, what its engine says.
+fn wrong(name: &str) -> String {
+    match name {
+        "buildargs" => "error reading build args".to_owned(),
+        "cachefrom" => "error reading cache-from".to_owned(),
+        "labels" => "error reading labels".to_owned(),
+        "outputs" => "invalid outputs specified".to_owned(),
+        "ulimits" => "error reading ulimit settings".to_owned(),
+        name => format!("bad parameter {name}"),
+    }
 }
 
 pub(super) fn inquiry(query: &Query) -> Result<Option<Inquiry>, Error> {

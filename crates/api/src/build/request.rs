@@ -4,8 +4,8 @@ use super::agents::{Awaited, WithAgents};
 use super::elsewhere::{CacheArchive, Elsewhere, Sent};
 use super::kept::Keep;
 use super::parameters::{
-    agents, allowances, credentials, extra_hosts, inline_cache, inquiry, json, limits, secrets,
-    shell_on_failure, tag,
+    agents, allowances, credentials, extra_hosts, inline_cache, inquiry, json, limits,
+    refuse_options, secrets, shell_on_failure, tag,
 };
 use super::status;
 use crate::http::{BodyReader, Error, Pieces, Query};
@@ -32,11 +32,9 @@ use tokio::sync::watch;
 /// Files that a client is told of, of those that are the largest in an image.
 const LARGEST_MAX: usize = 100;
 /// Parameters of which any but the default is not supported: the name, what it is, and what counts as the default.
-const REFUSED: [(&str, &str, &[&str]); 4] = [
-    ("squash", "squashing layers", &["0", "false"]),
+const REFUSED: [(&str, &str, &[&str]); 2] = [
     ("outputs", "an output of BuildKit", &[]),
     ("session", "a session of BuildKit", &[]),
-    ("isolation", "an isolation", &["default"]),
 ];
 
 /// What a client asks for.
@@ -435,6 +433,7 @@ fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Error> {
 }
 
 fn refuse(query: &Query) -> Result<(), Error> {
+    refuse_options(query)?;
     for (name, what, defaults) in REFUSED {
         if query
             .get(name)
@@ -446,9 +445,7 @@ fn refuse(query: &Query) -> Result<(), Error> {
     match query.get("version") {
         None | Some("1") => {}
         Some(other) => {
-            return Err(Error::bad_request(format!(
-                "invalid version of the builder: {other}"
-            )));
+            return Err(Error::bad_request(format!("invalid version {other:?}")));
         }
     }
     // `rm` and `forcerm` ask what to do with a build's containers: none is ever left.
@@ -478,6 +475,7 @@ mod tests {
         .unwrap();
         let tags: Vec<String> = wish.tags.iter().map(Reference::familiar).collect();
         assert_eq!(tags, ["a:latest", "b:1"]);
+        read("isolation=Default&squash=0").unwrap();
         assert_eq!(wish.build_args["A"].as_deref(), Some("1"));
         assert_eq!(wish.build_args["B"], None);
         assert_eq!(wish.extra_hosts, ["a:1.2.3.4", "b:::1"]);
@@ -491,10 +489,20 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_told() {
         for (query, expected) in [
-            ("version=3", "version of the builder"),
-            ("squash=1", "squashing"),
+            ("version=3", "invalid version \"3\""),
+            (
+                "squash=1",
+                "squash is only supported with experimental mode",
+            ),
+            ("isolation=hyperv", "unsupported isolation: \"hyperv\""),
+            (
+                "securityopt=label%3Dx",
+                "security options are not supported on linux",
+            ),
+            ("cachefrom=x", "error reading cache-from"),
+            ("ulimits=x", "error reading ulimit settings"),
             ("t=A%20b", "invalid argument"),
-            ("labels=x", "labels"),
+            ("labels=x", "error reading labels"),
             ("extrahosts=x", "add-host"),
             ("layout=other", "layout"),
             ("platform=!", "platform"),

@@ -98,12 +98,13 @@ pub(crate) const INFO: &[Undo<types::Info>] = &[
 pub(crate) const DISK_USAGE: &[Undo<types::DiskUsage>] = &[
     (Version::of(42), |usage| {
         let records = usage.build_cache.iter_mut().flatten();
-        usage.builder_size = records
-            .map(|record| {
-                record.parents.clear();
-                record.size
-            })
-            .sum();
+        records.for_each(|record| record.parents.clear());
+        let private = usage
+            .build_cache
+            .iter()
+            .flatten()
+            .filter(|record| !record.shared);
+        usage.builder_size = private.map(|record| record.size).sum();
     }),
     (Version::of(44), |usage| {
         for image in usage.images.iter_mut().flatten() {

@@ -1,6 +1,7 @@
 //! `hull build`.
 
 use super::check;
+use super::check_engine;
 use super::display::{self, Show};
 use super::elsewhere::{Elsewhere, metadata, registries};
 use super::named::Named;
@@ -14,14 +15,15 @@ use crate::image::load::Blocking;
 use crate::output;
 use crate::parse::{address, device, keyvalue, platform};
 use crate::registry::credentials;
+use crate::registry::pull::refuse_trust;
 use crate::session::Session;
 use crate::stdio;
-use api_types::{BUILD_EVENTS, HEADER_SECRET, KeptContext, SECRETS_BYTES_MAX, Version};
+use api_types::{HEADER_SECRET, KeptContext, SECRETS_BYTES_MAX};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Request, Response};
 use std::collections::BTreeMap;
-use std::io::{Cursor, IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 /// HTTP's status for a context that is another one than the engine has told of.
@@ -75,6 +77,7 @@ const HOW: &[Flag] = &[
         "What the Dockerfile may ask for (network.host, security.insecure)",
     ),
     Flag::text("cgroup-parent", "Cgroup above those of commands"),
+    Flag::bool("compress", "Send the context compressed by gzip"),
     Flag::bool(
         "debug-shell-on-failure",
         "Enter a command that has failed: a shell on what it has written",
@@ -164,17 +167,33 @@ const RESULT: &[Flag] = &[
     Flag::bool("push", "Push the image to its registry"),
     Flag::bool("quiet", "Print the image's ID alone").short('q'),
 ];
-/// Docker's flags that have no counterpart here yet.
-const MISSING: &[Flag] = &[
-    Flag::bool("compress", "Compress the context (not supported yet)"),
-    Flag::bool("squash", "Make one layer of all (not supported yet)"),
+/// Docker's flags that its engine on Linux refuses, unless they say what is so without them.
+const REFUSED: &[Flag] = &[
+    Flag::bool(
+        "disable-content-trust",
+        "Take base images without signatures by Docker Content Trust, which there are none of",
+    )
+    .default("true"),
+    Flag::text(
+        "isolation",
+        "How containers are isolated: default, which is all there is on Linux",
+    ),
+    Flag::of(
+        "security-opt",
+        Kind::Strings,
+        "Security options, which no build on Linux takes (RUN --security is for that)",
+    ),
+    Flag::bool(
+        "squash",
+        "Make one layer of all, which is for experimental engines",
+    ),
 ];
 
 pub(crate) const BUILD: Command = Command {
     usage: "[OPTIONS] PATH | URL | -",
     about: "Build an image from a Dockerfile",
     aliases: &["image build", "builder build", "build"],
-    flags: &[WHAT, HOW, LIMITS, RESULT, MISSING],
+    flags: &[WHAT, HOW, LIMITS, RESULT, REFUSED],
     arity: Arity::Exactly(1),
     interspersed: true,
     run: |session, matches| Box::pin(run(session, matches)),
@@ -191,18 +210,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     let screen = matches!(show, Show::Screen);
     let request = request.query_some("largest", screen.then(|| LARGEST.to_string()));
     let client = session.client().await?;
-    let version: Version = client.json(&Request::get(&["version"])).await?;
-    let knows = |detail: &str| {
-        version
-            .components
-            .iter()
-            .any(|part| part.details.contains_key(detail))
-    };
-    if !knows(BUILD_EVENTS) {
-        return Err(Error::msg(
-            "the engine does not build in a way that this client knows: it is another engine than hull's",
-        ));
-    }
+    check_engine(client).await?;
     if !matches!(call, Call::Build) {
         return ask(session, request, matches, named, call).await;
     }
@@ -288,10 +296,12 @@ fn refuse(matches: &Matches) -> Result<()> {
     if !matches!(builder, "" | "default") {
         return Err(Error::msg(format!("no builder {builder:?} found")));
     }
-    match MISSING.iter().find(|flag| matches.given(flag.long)) {
-        Some(flag) => Err(Error::msg(format!("--{} is not supported yet", flag.long))),
-        None => Ok(()),
+    if matches.on("squash") {
+        return Err(Error::msg(
+            "\"--squash\" is only supported on a Docker daemon with experimental features enabled",
+        ));
     }
+    refuse_trust(matches)
 }
 
 fn show(matches: &Matches) -> Result<Show> {
@@ -322,7 +332,6 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
             .filter(|text| !text.is_empty())
             .map(str::to_owned)
     };
-    let number = |value: Option<i64>| value.map(|value| value.to_string());
     let document = |value: serde_json::Value| value.to_string();
     let bad =
         |flag: &str, error: String| Error::msg(format!("invalid argument for --{flag}: {error}"));
@@ -365,18 +374,13 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
         .query_some("target", text("target"))
         .query_some("platform", platforms(matches.list("platform"))?)
         .query_some("networkmode", text("network"))
-        .query_some("cgroupparent", text("cgroup-parent"))
-        .query_some("shmsize", number(matches.bytes("shm-size")))
-        .query_some("memory", number(matches.bytes("memory")))
-        .query_some("memswap", number(matches.bytes("memory-swap")))
-        .query_some("cpuperiod", number(matches.int("cpu-period")))
-        .query_some("cpuquota", number(matches.int("cpu-quota")))
-        .query_some("cpushares", number(matches.int("cpu-shares")))
-        .query_some("cpusetcpus", text("cpuset-cpus"))
-        .query_some("cpusetmems", text("cpuset-mems"));
-    let mut request = elsewhere.add_to(request);
+        .query_some("isolation", text("isolation"));
+    let mut request = elsewhere.add_to(limited(request, matches));
     for tag in matches.list("tag") {
         request = request.query("t", tag);
+    }
+    for option in matches.list("security-opt") {
+        request = request.query("securityopt", option);
     }
     for host in hosts {
         request = request.query("extrahosts", host);
@@ -385,6 +389,22 @@ fn request(matches: &Matches, elsewhere: &Elsewhere, named: &Named) -> Result<Re
     Ok(secrets.fold(request, |request, secret| {
         request.header(HEADER_SECRET, secret)
     }))
+}
+
+/// Adds what commands may use.
+fn limited(request: Request, matches: &Matches) -> Request {
+    let text = |flag: &str| { matches.get(flag) }.filter(|text| !text.is_empty());
+    let number = |value: Option<i64>| value.map(|value| value.to_string());
+    request
+        .query_some("cgroupparent", text("cgroup-parent"))
+        .query_some("shmsize", number(matches.bytes("shm-size")))
+        .query_some("memory", number(matches.bytes("memory")))
+        .query_some("memswap", number(matches.bytes("memory-swap")))
+        .query_some("cpuperiod", number(matches.int("cpu-period")))
+        .query_some("cpuquota", number(matches.int("cpu-quota")))
+        .query_some("cpushares", number(matches.int("cpu-shares")))
+        .query_some("cpusetcpus", text("cpuset-cpus"))
+        .query_some("cpusetmems", text("cpuset-mems"))
 }
 
 /// Platforms in the names that images use.
@@ -469,9 +489,8 @@ async fn send(
     const TYPE: &str = "application/x-tar";
     let client = session.client().await?;
     let parts = match source {
-        Source::Archive(start, input) => {
-            let whole = Cursor::new(start).chain(input);
-            return Ok(client.upload(&request, TYPE, Blocking(whole)).await?);
+        Source::Archive(archive) => {
+            return Ok(client.upload(&request, TYPE, Blocking(archive)).await?);
         }
         // The engine says what it can fetch.
         Source::Address(address) => {

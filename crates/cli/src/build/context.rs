@@ -10,9 +10,11 @@ use api_types::{
     ContextChanges, KeptContext, PART_ARCHIVE, PART_CACHES, PART_CONTEXT, PART_DOCKERFILE,
     PART_IGNORE, PART_LAYOUTS, PART_MARKS, PART_NAMED,
 };
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +44,46 @@ pub(crate) struct Parts {
     pub(crate) named: Named,
     /// The files of caches, by their names in a layout.
     pub(crate) caches: Vec<Vec<(String, PathBuf)>>,
+    /// All of it is sent compressed.
+    pub(crate) compress: bool,
+}
+
+/// Where the tar goes.
+enum Out {
+    Plain(Sink),
+    Gzip(Box<GzEncoder<Sink>>),
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(sink) => sink.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(sink) => sink.flush(),
+            Self::Gzip(encoder) => encoder.flush(),
+        }
+    }
+}
+
+impl Out {
+    fn new(sink: Sink, compress: bool) -> Self {
+        match compress {
+            true => Self::Gzip(Box::new(GzEncoder::new(sink, Compression::default()))),
+            false => Self::Plain(sink),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Plain(mut sink) => sink.flush(),
+            Self::Gzip(encoder) => encoder.finish()?.flush(),
+        }
+    }
 }
 
 /// An ignore file.
@@ -81,7 +123,7 @@ impl Parts {
     }
 
     fn write(&self, sink: Sink, kept: KeptContext) -> Result<()> {
-        let mut tar = Builder::new(sink);
+        let mut tar = Builder::new(Out::new(sink, self.compress));
         let dockerfile = self.dockerfile.as_deref();
         let files = [
             (PART_DOCKERFILE, dockerfile),
@@ -138,8 +180,8 @@ impl Parts {
                     .during(call)?;
             }
         }
-        let sink = tar.into_inner();
-        sink.and_then(|mut sink| std::io::Write::flush(&mut sink))
+        { tar.into_inner() }
+            .and_then(Out::finish)
             .during(|| "write the archive")
     }
 }
@@ -155,7 +197,7 @@ fn header_of(kind: EntryType, mode: u32, mtime: u64) -> Header {
     header
 }
 
-fn document(tar: &mut Builder<Sink>, name: &str, content: &[u8]) -> Result<()> {
+fn document(tar: &mut Builder<Out>, name: &str, content: &[u8]) -> Result<()> {
     let mut header = header_of(EntryType::Regular, 0o644, 0);
     header.set_size(content.len() as u64);
     tar.append_data(&mut header, name, content)
@@ -218,7 +260,7 @@ impl Marks {
 
 /// A directory on its way into an archive.
 struct Tree<'a> {
-    tar: &'a mut Builder<Sink>,
+    tar: &'a mut Builder<Out>,
     ignore: &'a Ignore,
     /// Of a context that is kept.
     marks: Option<Marks>,
@@ -417,6 +459,7 @@ mod tests {
                 "blobs/sha256/0".to_owned(),
                 directory.path().join("keep/b.c"),
             )]],
+            compress: true,
         };
         let mut bytes = Vec::new();
         Arc::new(parts)
@@ -425,7 +468,7 @@ mod tests {
             .read_to_end(&mut bytes)
             .await
             .unwrap();
-        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes.as_slice()));
         let names: Vec<String> = { archive.entries().unwrap() }
             .map(|entry| entry.unwrap().path().unwrap().display().to_string())
             .collect();

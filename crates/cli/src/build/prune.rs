@@ -3,20 +3,37 @@
 use crate::app::{Arity, Command};
 use crate::error::Result;
 use crate::flags::{Flag, Kind, Matches};
-use crate::go::units;
-use crate::objects;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
+use crate::system::prune::{DRY_RUN, How, Pruned};
 use api_types::BuildPruneResponse;
-use client::Request;
 
 const FLAGS: &[Flag] = &[
     Flag::bool("all", "Remove what images share, too").short('a'),
-    Flag::list("filter", "Remove only what meets this (until=24h, id=…)")
-        .check(keyvalue::check_filter),
+    Flag::list(
+        "filter",
+        "Remove only what meets this (until=24h, id=…, type=regular, private=true, description~=RUN)",
+    )
+    .check(keyvalue::check_filter),
     Flag::bool("force", "Do not ask").short('f'),
-    Flag::of("keep-storage", Kind::Bytes, "Keep this much, the last used"),
+    Flag::of("keep-storage", Kind::Bytes, "As --reserved-space"),
+    Flag::of(
+        "max-used-space",
+        Kind::Bytes,
+        "Leave at most this much, the last used",
+    ),
+    Flag::of(
+        "min-free-space",
+        Kind::Bytes,
+        "Remove no more than what makes this much of the disk free",
+    ),
+    Flag::of(
+        "reserved-space",
+        Kind::Bytes,
+        "Leave this much in any case, the last used",
+    ),
+    DRY_RUN,
 ];
 
 pub(crate) const PRUNE: Command = Command {
@@ -34,29 +51,37 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         true => "WARNING! This will remove all build cache.",
         false => "WARNING! This will remove all build cache that no image shares.",
     };
-    if !matches.on("force") && !objects::confirm(question)? {
+    let Some(how) = How::ask(session, matches, question).await? else {
         return Ok(());
-    }
-    let request = Request::post(&["build", "prune"])
-        .query_flag("all", matches.on("all"))
-        .query_some(
-            "keep-storage",
-            matches.bytes("keep-storage").map(|bytes| bytes.to_string()),
-        )
-        .query_some(
-            "filters",
-            keyvalue::filters(matches.list("filter")).to_query(),
-        );
-    let gone: BuildPruneResponse = session.client().await?.json(&request).await?;
-    let ids = gone.caches_deleted.unwrap_or_default();
-    if !ids.is_empty() {
-        output::line("Deleted build cache objects:")?;
-        for id in &ids {
-            output::line(id)?;
-        }
-        output::line("")?;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    let bytes = units::human_size(gone.space_reclaimed as f64);
-    output::line(&format!("Total reclaimed space: {bytes}"))
+    };
+    let bytes = |flag: &str| matches.bytes(flag).filter(|bytes| *bytes != 0);
+    let limits = [
+        (
+            "reserved-space",
+            bytes("reserved-space").or_else(|| bytes("keep-storage")),
+        ),
+        ("max-used-space", bytes("max-used-space")),
+        ("min-free-space", bytes("min-free-space")),
+    ];
+    let pruned = prune(&how, matches.on("all"), &limits).await?;
+    output::print(&pruned.text)?;
+    output::line(&how.total(pruned.bytes))
+}
+
+/// Removes what is there within limits, by their names; what was removed, for people.
+pub(crate) async fn prune(
+    how: &How<'_>,
+    all: bool,
+    limits: &[(&'static str, Option<i64>)],
+) -> Result<Pruned> {
+    let request = how.request("build", &how.filters).query_flag("all", all);
+    let request = limits.iter().fold(request, |request, (name, bytes)| {
+        request.query_some(name, bytes.map(|bytes| bytes.to_string()))
+    });
+    let gone: BuildPruneResponse = how.client.json(&request).await?;
+    Ok(how.pruned(
+        "build cache objects",
+        gone.caches_deleted,
+        gone.space_reclaimed,
+    ))
 }

@@ -5,6 +5,8 @@ use super::named::Named;
 use crate::error::{Error, IoContext, Result};
 use crate::flags::Matches;
 use crate::output;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use std::fs::File;
 use std::io::{Cursor, IsTerminal as _, Read as _, Seek as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,8 +19,8 @@ const MAGIC_BYTES: u64 = 512;
 
 /// What a build is made of.
 pub(crate) enum Source {
-    /// An archive from standard input, which has begun with these bytes.
-    Archive(Vec<u8>, std::io::Stdin),
+    /// An archive from standard input, as it is sent.
+    Archive(Box<dyn std::io::Read + Send>),
     /// Something that the engine fetches.
     Address(String),
     Parts(Box<Parts>),
@@ -31,6 +33,7 @@ pub(crate) fn source(
     caches: Vec<Vec<(String, PathBuf)>>,
 ) -> Result<Source> {
     let file = matches.get("file").filter(|file| !file.is_empty());
+    let compress = matches.on("compress");
     let is_sent = named.is_sent() || !caches.is_empty();
     let is_address = |text: &str| {
         text.contains("://")
@@ -46,7 +49,12 @@ pub(crate) fn source(
         ("-", _) => match standard_input()? {
             (start, input) if is_archive(&start) => {
                 if !is_sent {
-                    return Ok(Source::Archive(start, input));
+                    let compress = compress && !is_compressed(&start);
+                    let archive = Cursor::new(start).chain(input);
+                    return Ok(Source::Archive(match compress {
+                        true => Box::new(GzEncoder::new(archive, Compression::default())),
+                        false => Box::new(archive),
+                    }));
                 }
                 Parts {
                     archive: Some(kept(Cursor::new(start).chain(input))?),
@@ -95,6 +103,7 @@ pub(crate) fn source(
     Ok(Source::Parts(Box::new(Parts {
         named,
         caches,
+        compress,
         ..parts
     })))
 }
@@ -149,8 +158,11 @@ fn read_dockerfile(reader: impl std::io::Read) -> Result<Vec<u8>> {
 
 /// Whether bytes begin a tar archive, or something compressed.
 fn is_archive(start: &[u8]) -> bool {
-    start.get(257..262) == Some(b"ustar")
-        || start.starts_with(&[0x1f, 0x8b])
+    start.get(257..262) == Some(b"ustar") || is_compressed(start)
+}
+
+fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b])
         || start.starts_with(b"BZh")
         || start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0])
         || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])

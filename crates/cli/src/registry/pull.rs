@@ -43,7 +43,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
 }
 
 /// Signatures are not looked at, and must not seem to be.
-pub(super) fn refuse_trust(matches: &Matches) -> Result<()> {
+pub(crate) fn refuse_trust(matches: &Matches) -> Result<()> {
     match matches.on_unless("disable-content-trust") {
         true => Ok(()),
         false => Err(Error::msg(

@@ -8,7 +8,7 @@ use crate::objects;
 use crate::output;
 use crate::parse::keyvalue;
 use crate::session::Session;
-use crate::{container, image, network, volume};
+use crate::{build, container, image, network, volume};
 use api_types::{ComponentVersion, Filters, Version};
 use client::{Client, Request};
 
@@ -152,6 +152,7 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         show(&volume::prune(&how, &how.filters).await?)?;
     }
     show(&image::prune(&how, all).await?)?;
+    show(&build::prune(&how, all, &[]).await?)?;
     output::line(&how.total(bytes))
 }
 
@@ -166,6 +167,10 @@ fn question(all: bool, volumes: bool) -> String {
     lines.push(match all {
         true => "all images without at least one container associated to them",
         false => "all dangling images",
+    });
+    lines.push(match all {
+        true => "all build cache",
+        false => "unused build cache",
     });
     let lines: String = lines.iter().map(|line| format!("  - {line}\n")).collect();
     format!("WARNING! This will remove:\n{lines}")
