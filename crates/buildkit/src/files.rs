@@ -20,12 +20,14 @@ use crate::session::Session;
 use builder::{Error, Filling, Result};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use images::Writeback;
 use images::copy::Copy;
 use images::tar::{Entry, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use sys::root::Root;
@@ -181,6 +183,16 @@ struct Awaited {
     entry: Entry,
 }
 
+/// A file whose content is on its way.
+#[derive(Debug)]
+struct Arriving {
+    awaited: Awaited,
+    file: File,
+    /// How much of it has come.
+    bytes: u64,
+    writeback: Writeback,
+}
+
 struct Receiver<'a> {
     transfer: &'a Transfer<'a>,
     call: Duplex,
@@ -189,7 +201,7 @@ struct Receiver<'a> {
     filling: Option<&'a mut Filling>,
     listed: usize,
     waiting: VecDeque<Awaited>,
-    open: HashMap<u32, (File, Awaited)>,
+    open: HashMap<u32, Arriving>,
 }
 
 fn broken(what: impl Into<String>) -> Error {
@@ -289,12 +301,22 @@ impl<'a> Receiver<'a> {
         while self.open.len() < OPEN_MAX
             && let Some(awaited) = self.waiting.pop_front()
         {
-            let file = self.copy.create_file(&awaited.path).map_err(failed)?;
-            let id = awaited.id;
-            self.open.insert(id, (file, awaited));
-            self.tell(PacketKind::Request, id, Bytes::new())?;
+            self.open_file(awaited)?;
         }
         Ok(())
+    }
+
+    /// Makes a file, and asks for its content.
+    fn open_file(&mut self, awaited: Awaited) -> Result<()> {
+        let id = awaited.id;
+        let arriving = Arriving {
+            file: self.copy.create_file(&awaited.path).map_err(failed)?,
+            bytes: 0,
+            writeback: Writeback::default(),
+            awaited,
+        };
+        self.open.insert(id, arriving);
+        self.tell(PacketKind::Request, id, Bytes::new())
     }
 
     /// Makes a file that waits for its turn, without asking for its content before that.
@@ -303,24 +325,31 @@ impl<'a> Receiver<'a> {
             return Ok(());
         };
         let awaited = self.waiting.remove(at).expect("it was just found");
-        let file = self.copy.create_file(&awaited.path).map_err(failed)?;
-        let id = awaited.id;
-        self.open.insert(id, (file, awaited));
-        self.tell(PacketKind::Request, id, Bytes::new())
+        self.open_file(awaited)
     }
 
     fn data(&mut self, id: u32, bytes: &[u8]) -> Result<()> {
         let unknown = || broken("content that nobody has asked for");
-        let (file, _) = self.open.get_mut(&id).ok_or_else(unknown)?;
+        let writing = |source| Error::System {
+            doing: "write a file of the client".to_owned(),
+            source,
+        };
         if !bytes.is_empty() {
-            let written = file.write_all(bytes);
-            return written.map_err(|source| Error::System {
-                doing: "write a file of the client".to_owned(),
-                source,
-            });
+            let arriving = self.open.get_mut(&id).ok_or_else(unknown)?;
+            arriving.file.write_all(bytes).map_err(writing)?;
+            arriving.bytes += bytes.len() as u64;
+            let begun = (arriving.writeback).written(arriving.file.as_fd(), arriving.bytes);
+            return begun.map_err(std::io::Error::other).map_err(writing);
         }
-        let (file, awaited) = self.open.remove(&id).ok_or_else(unknown)?;
+        let Arriving {
+            file,
+            awaited,
+            writeback,
+            ..
+        } = self.open.remove(&id).ok_or_else(unknown)?;
         Copy::finish_file(&file, &awaited.path, &awaited.entry).map_err(failed)?;
+        let begun = writeback.finish(file.as_fd());
+        begun.map_err(std::io::Error::other).map_err(writing)?;
         self.request()
     }
 

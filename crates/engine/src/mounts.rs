@@ -86,9 +86,7 @@ impl Engine {
                     .images
                     .prepare(&image_snapshot(&spec.id, at), &image)
                     .context(|| format!("prepare the image {id}"))?;
-                let source = self.mount_read_only(at, &snapshot, subpath, spec)?;
-                let options = ["rbind", "ro", "rprivate"];
-                Ok(crate::spec::bind(&source, &mount.target, &options))
+                self.mount_snapshot((at, "ro"), mount, &snapshot, subpath, spec)
             }
             MountSource::Layers { layers, subpath } => {
                 let snapshot = self
@@ -96,9 +94,15 @@ impl Engine {
                     .images
                     .prepare_on(&image_snapshot(&spec.id, at), layers)
                     .context(|| "prepare layers to be mounted")?;
-                let source = self.mount_read_only(at, &snapshot, subpath, spec)?;
-                let options = ["rbind", "ro", "rprivate"];
-                Ok(crate::spec::bind(&source, &mount.target, &options))
+                self.mount_snapshot((at, mode), mount, &snapshot, subpath, spec)
+            }
+            MountSource::Overlaid { directory, subpath } => {
+                let snapshot = self
+                    .0
+                    .images
+                    .prepare_directory(&image_snapshot(&spec.id, at), directory)
+                    .context(|| "prepare a directory to be mounted")?;
+                self.mount_snapshot((at, mode), mount, &snapshot, subpath, spec)
             }
             MountSource::Secret(secret) => {
                 let whole = self.stage(&spec.id, at, secret.mount()?)?;
@@ -162,27 +166,29 @@ impl Engine {
         Ok(data)
     }
 
-    /// Mounts the layers of an image, with a writable one that nobody writes to: the mount in the container is read-only, but whoever
-    /// may make it writable there must not reach the image's own files.
-    fn mount_read_only(
+    /// Mounts a snapshot, or what a path in it leads to. Read-only ones have a writable layer, too, that nobody writes to: whoever
+    /// may make the mount in the container writable must not reach the files that others have.
+    fn mount_snapshot(
         &self,
-        at: usize,
+        (at, mode): (usize, &str),
+        mount: &Mount,
         snapshot: &Snapshot,
         subpath: &str,
         spec: &Spec,
-    ) -> Result<PathBuf> {
+    ) -> Result<rt::Mount> {
         let mounted = self.0.images.mount_detached(snapshot);
         let mounted = mounted.context(|| "mount the files of layers")?;
-        if subpath.is_empty() {
-            return self.stage(&spec.id, at, mounted);
-        }
         // The whole is attached first: a part of a mount that is attached nowhere cannot be cloned.
-        let whole = self.stage(&spec.id, at, mounted)?;
-        let root = Root::open(&whole).context(|| "open the files of layers")?;
-        let inside = root
-            .resolve(&relative(subpath)?)
-            .context(|| format!("find {subpath:?} in what is to be mounted"))?;
-        self.stage(&spec.id, at, clone_tree(inside)?)
+        let mut source = self.stage(&spec.id, at, mounted)?;
+        if !subpath.is_empty() {
+            let root = Root::open(&source).context(|| "open the files of layers")?;
+            let inside = root
+                .resolve(&relative(subpath)?)
+                .context(|| format!("find {subpath:?} in what is to be mounted"))?;
+            source = self.stage(&spec.id, at, clone_tree(inside)?)?;
+        }
+        let options = ["rbind", mode, "rprivate"];
+        Ok(crate::spec::bind(&source, &mount.target, &options))
     }
 
     /// Attaches a detached mount in the bundle.

@@ -105,12 +105,14 @@ impl Engine {
         for (at, mount) in container.spec.mounts.iter().enumerate() {
             if matches!(
                 mount.source,
-                MountSource::Image { .. } | MountSource::Layers { .. }
+                MountSource::Image { .. }
+                    | MountSource::Layers { .. }
+                    | MountSource::Overlaid { .. }
             ) {
                 self.0
                     .images
                     .remove_snapshot(&crate::mounts::image_snapshot(id, at))
-                    .context(|| format!("remove the mounted image of container {id}"))?;
+                    .context(|| format!("remove what is mounted in container {id}"))?;
             }
         }
         for dir in [self.container_dir(id), self.bundle(id)] {

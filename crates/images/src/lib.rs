@@ -53,6 +53,7 @@ mod unpacker;
 mod usage;
 mod verify;
 mod walk;
+mod writeback;
 
 pub use blobs::{Form, Packed, RemoteBlob};
 pub use cache::{Hold, Scratch};
@@ -71,3 +72,4 @@ pub use snapshot::Snapshot;
 pub use store::Images;
 pub use usage::{Share, Usage, disk_usage};
 pub use verify::{Finding, Verification};
+pub use writeback::Writeback;

@@ -5,7 +5,7 @@
 //! mode or content (CVE-2021-32760, CVE-2021-41089).
 
 use crate::tar::{Entry, Kind, Time};
-use crate::{Error, Result};
+use crate::{Error, Result, Writeback};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -231,6 +231,7 @@ pub(crate) fn write_content<R: std::io::BufRead, T: crate::tar::Tap>(
         .sparse
         .as_ref()
         .map_or(&whole[..], |sparse| &sparse.regions);
+    let mut writeback = Writeback::default();
     for (offset, length) in regions {
         let mut written = 0;
         while written < *length {
@@ -242,8 +243,10 @@ pub(crate) fn write_content<R: std::io::BufRead, T: crate::tar::Tap>(
                 .call(|| format!("pwrite(<root>{path:?}, {count}, {})", offset + written))?;
             reader.consume(count);
             written += count as u64;
+            writeback.written(file.as_fd(), offset + written)?;
         }
     }
+    writeback.finish(file.as_fd())?;
     if let Some(sparse) = &entry.sparse {
         rustix::fs::ftruncate(file, sparse.size)
             .call(|| format!("ftruncate(<root>{path:?}, {})", sparse.size))?;

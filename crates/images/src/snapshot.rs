@@ -180,6 +180,8 @@ impl Images {
             Permissions::from_mode(lower.mode() & 0o7777),
         )
         .call(|| format!("chmod({:?})", snapshot.upper))?;
+        let set_time = || fs::File::open(&snapshot.upper)?.set_modified(lower.modified()?);
+        set_time().call(|| format!("utimes({:?})", snapshot.upper))?;
         make_directory(&snapshot.work)
     }
 
@@ -205,7 +207,7 @@ impl Images {
 }
 
 /// Layers as overlayfs takes them: the topmost first, each once. What is lower has no effect anyway.
-fn from_the_top(layers: &[Digest]) -> Vec<Digest> {
+pub(crate) fn from_the_top(layers: &[Digest]) -> Vec<Digest> {
     let mut unique: Vec<Digest> = Vec::with_capacity(layers.len());
     for layer in layers.iter().rev() {
         if !unique.contains(layer) {

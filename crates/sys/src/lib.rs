@@ -18,5 +18,6 @@ pub mod root;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod writeback;
 
 pub use error::{Context, Error, Result, chain};

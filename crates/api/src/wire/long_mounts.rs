@@ -20,7 +20,7 @@ fn long_form(mount: &Mount) -> wire::Mount {
         } => ("volume", String::new()),
         MountSource::Volume { name, .. } => ("volume", name.clone()),
         MountSource::Image { reference, .. } => ("image", reference.clone()),
-        MountSource::Layers { .. } => ("image", String::new()),
+        MountSource::Layers { .. } | MountSource::Overlaid { .. } => ("image", String::new()),
         MountSource::Secret(secret) => ("secret", secret.path.display().to_string()),
         MountSource::Tmpfs { .. } => ("tmpfs", String::new()),
     };
@@ -70,7 +70,9 @@ fn set_options(form: &mut wire::Mount, source: &MountSource) {
                 driver_config: said(driver),
             });
         }
-        MountSource::Image { subpath, .. } | MountSource::Layers { subpath, .. } => {
+        MountSource::Image { subpath, .. }
+        | MountSource::Layers { subpath, .. }
+        | MountSource::Overlaid { subpath, .. } => {
             let subpath = subpath.clone();
             form.image_options = said(wire::MountImageOptions { subpath });
         }

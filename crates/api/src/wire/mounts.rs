@@ -296,10 +296,10 @@ pub(crate) fn points(engine: &engine::Engine, container: &Snapshot) -> Vec<wire:
             rw: false,
             ..wire::MountPoint::default()
         },
-        MountSource::Layers { .. } => wire::MountPoint {
+        MountSource::Layers { .. } | MountSource::Overlaid { .. } => wire::MountPoint {
             kind: "image".to_owned(),
             destination: mount.target.clone(),
-            rw: false,
+            rw: !mount.read_only,
             ..wire::MountPoint::default()
         },
         MountSource::Secret(secret) => wire::MountPoint {

@@ -73,6 +73,7 @@ impl Engine {
             }
             MountSource::Image { .. }
             | MountSource::Layers { .. }
+            | MountSource::Overlaid { .. }
             | MountSource::Secret(_)
             | MountSource::Tmpfs { .. } => return Ok(None),
         };

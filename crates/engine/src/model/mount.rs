@@ -81,11 +81,19 @@ pub enum MountSource {
         /// Only this path of it; empty: all.
         subpath: String,
     },
-    /// The files of layers without an image, the lowest first, read-only. Whoever makes the container holds them.
+    /// The files of layers without an image, the lowest first. Whoever makes the container holds them; what is written to them goes
+    /// with the container.
     Layers {
         /// Their diff IDs.
         layers: Vec<Digest>,
         /// Only this path of them; empty: all.
+        subpath: String,
+    },
+    /// The files of a directory of the host, which nobody changes meanwhile: what is written to them goes with the container.
+    Overlaid {
+        /// Absolute.
+        directory: PathBuf,
+        /// Only this path of it, links in it being its own; empty: all.
         subpath: String,
     },
     /// A file of the host in memory of its own, read-only.
