@@ -105,8 +105,8 @@ pub(crate) async fn update(call: Call<'_>, id: &str) -> Reply {
 /// This engine's own: Docker's has no way to publish ports of a container that exists.
 pub(crate) async fn change_ports(call: Call<'_>, id: &str) -> Reply {
     let body: types::PortsRequest = read_json(call.request).await?;
-    let remove = wire::create::published_ports(body.remove.iter())?;
-    let add = wire::create::published_ports(body.add.iter())?;
+    let remove = wire::connections::published_ports(body.remove.iter())?;
+    let add = wire::connections::published_ports(body.add.iter())?;
     call.engine.change_ports(id, &remove, &add).await?;
     Ok(empty(NO_CONTENT))
 }
@@ -116,7 +116,7 @@ pub(crate) fn explain_ports(call: &Call<'_>, id: &str) -> Reply {
     let port = call
         .query
         .get("port")
-        .map(wire::create::parse_port)
+        .map(wire::connections::parse_port)
         .transpose()?;
     let explained = tokio::task::block_in_place(|| call.engine.explain_ports(id, port))?;
     let explained = explained.into_iter().map(wire::inspect::port_explanation);

@@ -263,7 +263,7 @@ fn address(what: &str, text: &str) -> Result<IpAddr, Error> {
 
 async fn connect(call: Call<'_>, key: &str) -> Reply {
     let body: types::NetworkConnectRequest = read_json(call.request).await?;
-    let wish = wire::create::endpoint_wish(&body.endpoint_config.unwrap_or_default())?;
+    let wish = wire::connections::endpoint_wish(&body.endpoint_config.unwrap_or_default())?;
     call.engine
         .connect_network(key, &body.container, wish)
         .await?;

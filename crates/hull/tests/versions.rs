@@ -131,12 +131,16 @@ const REQUESTS: &str = r#"
 48 | ENDPOINTS{"bridge":{"GwPriority":7}}}} | /NetworkSettings/Networks/bridge/GwPriority=0 | /NetworkSettings/Networks/bridge/GwPriority=7
 48 | {"HostConfig":{"VolumeDriver":"local","Mounts":[{"Type":"volume","Target":"/m"}]}} | /HostConfig/VolumeDriver="local" | ~WARNING: the container-wide volume-driver configuration is ignored
 48 | {"HostConfig":{"Sysctls":{"net.ipv4.conf.eth1.forwarding":"1"}}} | !unable to determine network endpoint for sysctl net.ipv4.conf.eth1.forwarding | !interface specific sysctl setting
-48 | {"HostConfig":{"NetworkMode":"other","Sysctls":{"net.ipv4.conf.eth0.forwarding":"1"}},"NetworkingConfig":{"EndpointsConfig":{"own":{}}}} | !unable to find a network for sysctl net.ipv4.conf.eth0.forwarding: HostConfig.NetworkMode | !interface specific sysctl setting
-48 | {"HostConfig":{"Sysctls":{"net.ipv4.conf.eth0.forwarding":"1"}}} | ~Migrated net.ipv4.conf.eth0.forwarding to DriverOpts{ | !interface specific sysctl setting "net.ipv4.conf.eth0.forwarding" must be supplied using driver option
+48 | {"HostConfig":{"NetworkMode":"other",PARAMETER},"NetworkingConfig":{"EndpointsConfig":{"own":{}}}} | !unable to find a network for sysctl net.ipv4.conf.eth0.forwarding: HostConfig.NetworkMode | !interface specific sysctl setting
+48 | {"HostConfig":{PARAMETER}} | ~Migrated net.ipv4.conf.eth0.forwarding to DriverOpts{ | !interface specific sysctl setting "net.ipv4.conf.eth0.forwarding" must be supplied using driver option
 "#;
 
 /// Words of that table.
-const WORDS: [(&str, &str); 5] = [
+const WORDS: [(&str, &str); 6] = [
+    (
+        "PARAMETER",
+        r#""Sysctls":{"net.ipv4.conf.eth0.forwarding":"1"}"#,
+    ),
     ("ADDRESS", r#""02:42:0a:00:00:07""#),
     ("OTHER", r#""02:42:0a:00:00:08""#),
     (

@@ -156,7 +156,7 @@ pub(super) fn agents(query: &Query) -> Result<BTreeSet<String>, Error> {
 pub(super) fn limits(query: &Query) -> Result<Limits, Error> {
     let number = |name: &str| Ok::<_, Error>(query.number::<i64>(name)?.unwrap_or(0));
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    wire::create::limits(&types::Resources {
+    wire::limits::limits(&types::Resources {
         memory: number("memory")?,
         memory_swap: number("memswap")?,
         cpu_shares: number("cpushares")?,

@@ -152,11 +152,11 @@ impl Wish {
                 cache_exports: json(query, "cacheexports")?,
             },
             attestations,
-            network: wire::create::network_mode(query.get("networkmode").unwrap_or_default()),
+            network: wire::connections::network_mode(query.get("networkmode").unwrap_or_default()),
             allowances: allowances(query)?,
             extra_hosts: extra_hosts(query)?,
             shm_bytes: match query.number::<u64>("shmsize")? {
-                None | Some(0) => wire::create::SHM_BYTES,
+                None | Some(0) => wire::isolation::SHM_BYTES,
                 Some(bytes) => bytes,
             },
             limits: limits(query)?,
@@ -482,7 +482,7 @@ mod tests {
         assert_eq!(wish.limits.memory_bytes, Some(1 << 20));
         assert_eq!(
             (wish.dockerfile.as_str(), wish.shm_bytes),
-            ("Dockerfile", wire::create::SHM_BYTES)
+            ("Dockerfile", wire::isolation::SHM_BYTES)
         );
     }
 

@@ -1,9 +1,12 @@
 //! Between Docker's wire types and the engine's model. Nothing outside this module knows both.
 
 pub(crate) mod changes;
+pub(crate) mod connections;
 pub(crate) mod create;
 pub(crate) mod defaults;
 pub(crate) mod inspect;
+pub(crate) mod isolation;
+pub(crate) mod limits;
 mod long_mounts;
 pub(crate) mod mounts;
 pub(crate) mod stats;
