@@ -119,7 +119,9 @@ pub(crate) fn explain_ports(call: &Call<'_>, id: &str) -> Reply {
         .map(wire::connections::parse_port)
         .transpose()?;
     let explained = tokio::task::block_in_place(|| call.engine.explain_ports(id, port))?;
-    let explained = explained.into_iter().map(wire::inspect::port_explanation);
+    let explained = explained
+        .into_iter()
+        .map(wire::connections::port_explanation);
     json(&explained.collect::<Vec<_>>())
 }
 
@@ -327,7 +329,7 @@ async fn sample(
     let stats = engine.stats(id).await?;
     response.read = jiff::Timestamp::now().to_string();
     wire::stats::fill(&mut response, &stats, container.state.pid);
-    response.network_rate = wire::inspect::network_rate(container.limits());
+    response.network_rate = wire::connections::network_rate(container.limits());
     if let Some(before) = before {
         response.preread.clone_from(&before.read);
         response.precpu_stats = before.cpu_stats.clone();

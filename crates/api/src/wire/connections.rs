@@ -1,9 +1,15 @@
-//! Networks, endpoints and published ports, as requests say them.
+//! Networks, endpoints and published ports, as requests and answers say them.
 
 use super::create::{Result, non_empty};
+use super::inspect::list;
+use super::{mac_name, port_name};
 use crate::http::Error;
 use api_types as wire;
-use engine::model::{EndpointWish, NetworkMode, NetworkSpec, Port, Protocol, PublishedPort};
+use engine::model::{
+    Attachment, EndpointWish, Limits, NetworkMode, NetworkSpec, Port, PortMapping, Protocol,
+    PublishedPort, Snapshot,
+};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// `bridge`, `none`, `host`, `container:NAME`, or a network's name.
@@ -164,4 +170,196 @@ fn publish(port: Port, binding: &wire::PortBinding) -> Result<PublishedPort> {
         host_ip,
         host_ports,
     })
+}
+
+pub(crate) fn mode_name(mode: &NetworkMode) -> String {
+    match mode {
+        NetworkMode::Bridge => "bridge".to_owned(),
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Network(name) => name.clone(),
+    }
+}
+
+/// Published ports as requested.
+pub(super) fn bindings(container: &Snapshot) -> wire::PortMap {
+    let mut map = wire::PortMap::new();
+    for published in container.published() {
+        let host_port = match published.host_ports {
+            (0, 0) => String::new(),
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let host_ip = published
+            .host_ip
+            .map(|ip| ip.to_string())
+            .unwrap_or_default();
+        let entry = map.entry(port_name(published.port)).or_default();
+        entry
+            .get_or_insert_default()
+            .push(wire::PortBinding { host_ip, host_port });
+    }
+    map
+}
+
+/// The limit of what interfaces receive and send; None: there is none.
+pub(crate) fn network_rate(limits: &Limits) -> Option<wire::NetworkRate> {
+    let rate = limits.network_rate?;
+    let bytes = |bytes: Option<u64>| bytes.unwrap_or(0);
+    let shown = wire::NetworkRate {
+        receive: bytes(rate.receive_bytes),
+        send: bytes(rate.send_bytes),
+    };
+    (shown != wire::NetworkRate::default()).then_some(shown)
+}
+
+/// Who can reach a port.
+pub(crate) fn port_explanation(explained: engine::PortExplanation) -> wire::PortExplanation {
+    let mapping = explained.mapping;
+    let reach = |reach: engine::Reach| wire::PortReach {
+        from: match reach.from {
+            engine::Origin::Host => "host",
+            engine::Origin::World => "world",
+            engine::Origin::Network => "network",
+            engine::Origin::OtherNetworks => "other-networks",
+        }
+        .to_owned(),
+        reached: reach.reached,
+        why: reach.why,
+        rule: reach.rule,
+        others: reach.others,
+    };
+    wire::PortExplanation {
+        port: port_name(explained.port),
+        network: explained.network,
+        address: explained.address.to_string(),
+        host_ip: mapping.map(|m| m.host_ip.to_string()).unwrap_or_default(),
+        host_port: mapping.map(host_port).unwrap_or_default(),
+        reach: explained.reaches.into_iter().map(reach).collect(),
+    }
+}
+
+/// The host's port; empty in a network that is routed, where there is none.
+fn host_port(mapping: PortMapping) -> String {
+    match mapping.host_port {
+        0 => String::new(),
+        port => port.to_string(),
+    }
+}
+
+/// Ports as they are: published with the host's real ports, exposed with null.
+fn ports(container: &Snapshot) -> wire::PortMap {
+    let mut map = wire::PortMap::new();
+    if container.state.endpoints().next().is_none() {
+        return map;
+    }
+    for port in &container.spec.network.exposed {
+        map.insert(port_name(*port), None);
+    }
+    let endpoints = container.state.endpoints();
+    for mapping in endpoints.flat_map(|(_, endpoint)| &endpoint.ports) {
+        let entry = map.entry(port_name(mapping.port)).or_default();
+        entry.get_or_insert_default().push(wire::PortBinding {
+            host_ip: mapping.host_ip.to_string(),
+            host_port: host_port(*mapping),
+        });
+    }
+    map
+}
+
+/// The networks of a container, by name.
+pub(crate) fn endpoints(container: &Snapshot) -> BTreeMap<String, wire::EndpointSettings> {
+    let mode_alone = |id: &str, mode: &NetworkMode| {
+        let settings = wire::EndpointSettings {
+            network_id: id.to_owned(),
+            ..wire::EndpointSettings::default()
+        };
+        BTreeMap::from([(mode_name(mode), settings)])
+    };
+    match &container.spec.network.mode {
+        NetworkMode::Host => return mode_alone(engine::HOST_ID, &NetworkMode::Host),
+        NetworkMode::None => return mode_alone(engine::NONE_ID, &NetworkMode::None),
+        _ => {}
+    }
+    let attachments = container.state.attachments.iter();
+    attachments
+        .map(|attachment| (attachment.name.clone(), endpoint(container, attachment)))
+        .collect()
+}
+
+fn endpoint(container: &Snapshot, attachment: &Attachment) -> wire::EndpointSettings {
+    let wish = &attachment.wish;
+    let text = |address: Option<String>| address.unwrap_or_default();
+    let addresses = wire::EndpointIpamConfig {
+        ipv4_address: text(wish.ipv4.map(|ip| ip.to_string())),
+        ipv6_address: text(wish.ipv6.map(|ip| ip.to_string())),
+        link_local_ips: wish.link_local.iter().map(ToString::to_string).collect(),
+    };
+    let settings = wire::EndpointSettings {
+        ipam_config: Some(addresses)
+            .filter(|config| *config != wire::EndpointIpamConfig::default()),
+        links: list(&wish.links),
+        aliases: list(&wish.aliases),
+        mac_address: wish.mac_address.clone().unwrap_or_default(),
+        driver_opts: Some(wish.driver_options.clone()).filter(|options| !options.is_empty()),
+        gw_priority: wish.gateway_priority,
+        network_id: attachment.network.clone(),
+        dns_names: list(&engine::dns_names(container, attachment)),
+        ..wire::EndpointSettings::default()
+    };
+    let Some(endpoint) = &attachment.endpoint else {
+        return settings;
+    };
+    let address = |is_ipv6| {
+        endpoint
+            .place(is_ipv6)
+            .map(|place| place.address.to_string())
+    };
+    let gateway = |is_ipv6| {
+        let gateway = endpoint.place(is_ipv6).and_then(|place| place.gateway);
+        // Unspecified: there is a way out, and nobody's address on it.
+        let gateway = gateway.filter(|gateway| !gateway.is_unspecified());
+        gateway.map(|gateway| gateway.to_string())
+    };
+    let prefix = |is_ipv6| endpoint.place(is_ipv6).map_or(0, |place| place.prefix);
+    wire::EndpointSettings {
+        endpoint_id: endpoint.id.clone(),
+        mac_address: mac_name(endpoint.mac),
+        gateway: text(gateway(false)),
+        ip_address: text(address(false)),
+        ip_prefix_len: prefix(false),
+        ipv6_gateway: text(gateway(true)),
+        global_ipv6_address: text(address(true)),
+        global_ipv6_prefix_len: prefix(true),
+        ..settings
+    }
+}
+
+pub(super) fn network_settings(container: &Snapshot) -> wire::NetworkSettings {
+    let networks = endpoints(container);
+    let bridge = networks.get("bridge").cloned().unwrap_or_default();
+    let sandbox_key = match container.state.pid {
+        Some(pid) => format!("/proc/{pid}/ns/net"),
+        None => String::new(),
+    };
+    wire::NetworkSettings {
+        sandbox_id: if sandbox_key.is_empty() {
+            String::new()
+        } else {
+            container.spec.id.clone()
+        },
+        sandbox_key,
+        ports: Some(ports(container)),
+        endpoint_id: bridge.endpoint_id,
+        gateway: bridge.gateway,
+        ip_address: bridge.ip_address,
+        ip_prefix_len: bridge.ip_prefix_len,
+        ipv6_gateway: bridge.ipv6_gateway,
+        global_ipv6_address: bridge.global_ipv6_address,
+        global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
+        mac_address: bridge.mac_address,
+        networks: Some(networks),
+        ..wire::NetworkSettings::default()
+    }
 }

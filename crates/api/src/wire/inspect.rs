@@ -1,13 +1,14 @@
 //! A container in full.
 
+use super::connections::{bindings, mode_name, network_settings};
+use super::limits::set_limits;
 use super::long_mounts::long_forms;
-use super::{mac_name, mounts, port_name, summary, time};
+use super::{mounts, port_name, summary, time};
 use api_types as wire;
 use engine::Engine;
 use engine::health::{Check, Health};
 use engine::model::{
-    Attachment, Ipc, Isolation, Limits, LogDriver, MountForm, Namespace, NetworkMode, PortMapping,
-    Restart, Seccomp, Snapshot, Spec, Throttle,
+    Ipc, Isolation, LogDriver, MountForm, Namespace, NetworkMode, Restart, Seccomp, Snapshot, Spec,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -130,7 +131,7 @@ fn set(keys: impl Iterator<Item = String>) -> Option<BTreeMap<String, wire::Empt
     (!set.is_empty()).then_some(set)
 }
 
-fn list(words: &[String]) -> Option<Vec<String>> {
+pub(super) fn list(words: &[String]) -> Option<Vec<String>> {
     (!words.is_empty()).then(|| words.to_vec())
 }
 
@@ -200,7 +201,7 @@ fn host_config(container: &Snapshot) -> wire::HostConfig {
             config: Some(spec.log.options.clone()),
         },
         volumes_from: list(&spec.volumes_from),
-        network_mode: network_mode(&network.mode),
+        network_mode: mode_name(&network.mode),
         port_bindings: Some(bindings(container)),
         restart_policy: restart(container.restart()),
         auto_remove: spec.lifecycle.auto_remove,
@@ -289,62 +290,6 @@ fn device(device: &engine::model::Device) -> wire::DeviceMapping {
     }
 }
 
-fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
-    let signed = |value: Option<u64>| {
-        value
-            .and_then(|value| i64::try_from(value).ok())
-            .unwrap_or(0)
-    };
-    let throttles = |list: &[Throttle]| {
-        let wire = |throttle: &Throttle| wire::ThrottleDevice {
-            path: throttle.path.display().to_string(),
-            rate: throttle.rate,
-        };
-        Some(list.iter().map(wire).collect())
-    };
-    host.memory = limits.memory_bytes.unwrap_or(0);
-    host.memory_swap = limits
-        .memory_swap_bytes
-        .or(limits.memory_bytes.map(|bytes| bytes.saturating_mul(2)))
-        .unwrap_or(0);
-    host.memory_reservation = limits.memory_reservation_bytes.unwrap_or(0);
-    host.memory_swappiness = limits
-        .memory_swappiness
-        .and_then(|value| i64::try_from(value).ok());
-    host.oom_kill_disable = Some(limits.oom_kill_disable);
-    host.nano_cpus = limits.nano_cpus.unwrap_or(0);
-    host.cpu_shares = signed(limits.cpu_shares);
-    host.cpu_period = signed(limits.cpu_period_us);
-    host.cpu_quota = limits.cpu_quota_us.unwrap_or(0);
-    host.cpuset_cpus = limits.cpuset_cpus.clone().unwrap_or_default();
-    host.cpuset_mems = limits.cpuset_mems.clone().unwrap_or_default();
-    host.pids_limit = limits.pids;
-    host.blkio_weight = limits.blkio_weight.unwrap_or(0);
-    host.cpu_realtime_period = signed(limits.cpu_rt_period_us);
-    host.cpu_realtime_runtime = limits.cpu_rt_runtime_us.unwrap_or(0);
-    let weights = limits.blkio_weight_devices.iter();
-    let weight = |device: &engine::model::WeightDevice| wire::WeightDevice {
-        path: device.path.display().to_string(),
-        weight: device.weight,
-    };
-    host.blkio_weight_device = Some(weights.map(weight).collect());
-    host.blkio_device_read_bps = throttles(&limits.blkio_read_bps);
-    host.blkio_device_write_bps = throttles(&limits.blkio_write_bps);
-    host.blkio_device_read_iops = throttles(&limits.blkio_read_iops);
-    host.blkio_device_write_iops = throttles(&limits.blkio_write_iops);
-    host.network_rate = network_rate(limits);
-    let ulimits = limits.ulimits.iter();
-    host.ulimits = Some(
-        ulimits
-            .map(|u| wire::Ulimit {
-                name: u.name.clone(),
-                soft: u.soft,
-                hard: u.hard,
-            })
-            .collect(),
-    );
-}
-
 fn restart(restart: Restart) -> wire::RestartPolicy {
     let (name, maximum_retry_count) = match restart {
         Restart::No => ("no", 0),
@@ -355,16 +300,6 @@ fn restart(restart: Restart) -> wire::RestartPolicy {
     wire::RestartPolicy {
         name: name.to_owned(),
         maximum_retry_count,
-    }
-}
-
-pub(crate) fn network_mode(mode: &NetworkMode) -> String {
-    match mode {
-        NetworkMode::Bridge => "bridge".to_owned(),
-        NetworkMode::None => "none".to_owned(),
-        NetworkMode::Host => "host".to_owned(),
-        NetworkMode::Container(id) => format!("container:{id}"),
-        NetworkMode::Network(name) => name.clone(),
     }
 }
 
@@ -427,186 +362,4 @@ fn links(engine: &Engine, container: &Snapshot) -> Vec<String> {
         Some(format!("/{target}:/{}/{name}", container.name))
     });
     shown.collect()
-}
-
-/// Published ports as requested.
-fn bindings(container: &Snapshot) -> wire::PortMap {
-    let mut map = wire::PortMap::new();
-    for published in container.published() {
-        let host_port = match published.host_ports {
-            (0, 0) => String::new(),
-            (first, last) if first == last => first.to_string(),
-            (first, last) => format!("{first}-{last}"),
-        };
-        let host_ip = published
-            .host_ip
-            .map(|ip| ip.to_string())
-            .unwrap_or_default();
-        let entry = map.entry(port_name(published.port)).or_default();
-        entry
-            .get_or_insert_default()
-            .push(wire::PortBinding { host_ip, host_port });
-    }
-    map
-}
-
-/// The limit of what interfaces receive and send; None: there is none.
-pub(crate) fn network_rate(limits: &Limits) -> Option<wire::NetworkRate> {
-    let rate = limits.network_rate?;
-    let bytes = |bytes: Option<u64>| bytes.unwrap_or(0);
-    let shown = wire::NetworkRate {
-        receive: bytes(rate.receive_bytes),
-        send: bytes(rate.send_bytes),
-    };
-    (shown != wire::NetworkRate::default()).then_some(shown)
-}
-
-/// Who can reach a port.
-pub(crate) fn port_explanation(explained: engine::PortExplanation) -> wire::PortExplanation {
-    let mapping = explained.mapping;
-    let reach = |reach: engine::Reach| wire::PortReach {
-        from: match reach.from {
-            engine::Origin::Host => "host",
-            engine::Origin::World => "world",
-            engine::Origin::Network => "network",
-            engine::Origin::OtherNetworks => "other-networks",
-        }
-        .to_owned(),
-        reached: reach.reached,
-        why: reach.why,
-        rule: reach.rule,
-        others: reach.others,
-    };
-    wire::PortExplanation {
-        port: port_name(explained.port),
-        network: explained.network,
-        address: explained.address.to_string(),
-        host_ip: mapping.map(|m| m.host_ip.to_string()).unwrap_or_default(),
-        host_port: mapping.map(host_port).unwrap_or_default(),
-        reach: explained.reaches.into_iter().map(reach).collect(),
-    }
-}
-
-/// The host's port; empty in a network that is routed, where there is none.
-fn host_port(mapping: PortMapping) -> String {
-    match mapping.host_port {
-        0 => String::new(),
-        port => port.to_string(),
-    }
-}
-
-/// Ports as they are: published with the host's real ports, exposed with null.
-fn ports(container: &Snapshot) -> wire::PortMap {
-    let mut map = wire::PortMap::new();
-    if container.state.endpoints().next().is_none() {
-        return map;
-    }
-    for port in &container.spec.network.exposed {
-        map.insert(port_name(*port), None);
-    }
-    let endpoints = container.state.endpoints();
-    for mapping in endpoints.flat_map(|(_, endpoint)| &endpoint.ports) {
-        let entry = map.entry(port_name(mapping.port)).or_default();
-        entry.get_or_insert_default().push(wire::PortBinding {
-            host_ip: mapping.host_ip.to_string(),
-            host_port: host_port(*mapping),
-        });
-    }
-    map
-}
-
-/// The networks of a container, by name.
-pub(crate) fn endpoints(container: &Snapshot) -> BTreeMap<String, wire::EndpointSettings> {
-    let mode_alone = |id: &str, mode: &NetworkMode| {
-        let settings = wire::EndpointSettings {
-            network_id: id.to_owned(),
-            ..wire::EndpointSettings::default()
-        };
-        BTreeMap::from([(network_mode(mode), settings)])
-    };
-    match &container.spec.network.mode {
-        NetworkMode::Host => return mode_alone(engine::HOST_ID, &NetworkMode::Host),
-        NetworkMode::None => return mode_alone(engine::NONE_ID, &NetworkMode::None),
-        _ => {}
-    }
-    let attachments = container.state.attachments.iter();
-    attachments
-        .map(|attachment| (attachment.name.clone(), endpoint(container, attachment)))
-        .collect()
-}
-
-fn endpoint(container: &Snapshot, attachment: &Attachment) -> wire::EndpointSettings {
-    let wish = &attachment.wish;
-    let text = |address: Option<String>| address.unwrap_or_default();
-    let addresses = wire::EndpointIpamConfig {
-        ipv4_address: text(wish.ipv4.map(|ip| ip.to_string())),
-        ipv6_address: text(wish.ipv6.map(|ip| ip.to_string())),
-        link_local_ips: wish.link_local.iter().map(ToString::to_string).collect(),
-    };
-    let settings = wire::EndpointSettings {
-        ipam_config: Some(addresses)
-            .filter(|config| *config != wire::EndpointIpamConfig::default()),
-        links: list(&wish.links),
-        aliases: list(&wish.aliases),
-        mac_address: wish.mac_address.clone().unwrap_or_default(),
-        driver_opts: Some(wish.driver_options.clone()).filter(|options| !options.is_empty()),
-        gw_priority: wish.gateway_priority,
-        network_id: attachment.network.clone(),
-        dns_names: list(&engine::dns_names(container, attachment)),
-        ..wire::EndpointSettings::default()
-    };
-    let Some(endpoint) = &attachment.endpoint else {
-        return settings;
-    };
-    let address = |is_ipv6| {
-        endpoint
-            .place(is_ipv6)
-            .map(|place| place.address.to_string())
-    };
-    let gateway = |is_ipv6| {
-        let gateway = endpoint.place(is_ipv6).and_then(|place| place.gateway);
-        // Unspecified: there is a way out, and nobody's address on it.
-        let gateway = gateway.filter(|gateway| !gateway.is_unspecified());
-        gateway.map(|gateway| gateway.to_string())
-    };
-    let prefix = |is_ipv6| endpoint.place(is_ipv6).map_or(0, |place| place.prefix);
-    wire::EndpointSettings {
-        endpoint_id: endpoint.id.clone(),
-        mac_address: mac_name(endpoint.mac),
-        gateway: text(gateway(false)),
-        ip_address: text(address(false)),
-        ip_prefix_len: prefix(false),
-        ipv6_gateway: text(gateway(true)),
-        global_ipv6_address: text(address(true)),
-        global_ipv6_prefix_len: prefix(true),
-        ..settings
-    }
-}
-
-fn network_settings(container: &Snapshot) -> wire::NetworkSettings {
-    let networks = endpoints(container);
-    let bridge = networks.get("bridge").cloned().unwrap_or_default();
-    let sandbox_key = match container.state.pid {
-        Some(pid) => format!("/proc/{pid}/ns/net"),
-        None => String::new(),
-    };
-    wire::NetworkSettings {
-        sandbox_id: if sandbox_key.is_empty() {
-            String::new()
-        } else {
-            container.spec.id.clone()
-        },
-        sandbox_key,
-        ports: Some(ports(container)),
-        endpoint_id: bridge.endpoint_id,
-        gateway: bridge.gateway,
-        ip_address: bridge.ip_address,
-        ip_prefix_len: bridge.ip_prefix_len,
-        ipv6_gateway: bridge.ipv6_gateway,
-        global_ipv6_address: bridge.global_ipv6_address,
-        global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
-        mac_address: bridge.mac_address,
-        networks: Some(networks),
-        ..wire::NetworkSettings::default()
-    }
 }

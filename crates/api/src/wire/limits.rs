@@ -1,5 +1,6 @@
-//! Limits, as create requests, updates and builds say them.
+//! Limits, as requests and answers say them.
 
+use super::connections::network_rate;
 use super::create::{Result, non_empty};
 use crate::http::Error;
 use api_types as wire;
@@ -70,6 +71,62 @@ pub(crate) fn limits(resources: &wire::Resources) -> Result<Limits> {
             })
             .collect(),
     })
+}
+
+pub(super) fn set_limits(host: &mut wire::HostConfig, limits: &Limits) {
+    let signed = |value: Option<u64>| {
+        value
+            .and_then(|value| i64::try_from(value).ok())
+            .unwrap_or(0)
+    };
+    let throttles = |list: &[Throttle]| {
+        let wire = |throttle: &Throttle| wire::ThrottleDevice {
+            path: throttle.path.display().to_string(),
+            rate: throttle.rate,
+        };
+        Some(list.iter().map(wire).collect())
+    };
+    host.memory = limits.memory_bytes.unwrap_or(0);
+    host.memory_swap = limits
+        .memory_swap_bytes
+        .or(limits.memory_bytes.map(|bytes| bytes.saturating_mul(2)))
+        .unwrap_or(0);
+    host.memory_reservation = limits.memory_reservation_bytes.unwrap_or(0);
+    host.memory_swappiness = limits
+        .memory_swappiness
+        .and_then(|value| i64::try_from(value).ok());
+    host.oom_kill_disable = Some(limits.oom_kill_disable);
+    host.nano_cpus = limits.nano_cpus.unwrap_or(0);
+    host.cpu_shares = signed(limits.cpu_shares);
+    host.cpu_period = signed(limits.cpu_period_us);
+    host.cpu_quota = limits.cpu_quota_us.unwrap_or(0);
+    host.cpuset_cpus = limits.cpuset_cpus.clone().unwrap_or_default();
+    host.cpuset_mems = limits.cpuset_mems.clone().unwrap_or_default();
+    host.pids_limit = limits.pids;
+    host.blkio_weight = limits.blkio_weight.unwrap_or(0);
+    host.cpu_realtime_period = signed(limits.cpu_rt_period_us);
+    host.cpu_realtime_runtime = limits.cpu_rt_runtime_us.unwrap_or(0);
+    let weights = limits.blkio_weight_devices.iter();
+    let weight = |device: &engine::model::WeightDevice| wire::WeightDevice {
+        path: device.path.display().to_string(),
+        weight: device.weight,
+    };
+    host.blkio_weight_device = Some(weights.map(weight).collect());
+    host.blkio_device_read_bps = throttles(&limits.blkio_read_bps);
+    host.blkio_device_write_bps = throttles(&limits.blkio_write_bps);
+    host.blkio_device_read_iops = throttles(&limits.blkio_read_iops);
+    host.blkio_device_write_iops = throttles(&limits.blkio_write_iops);
+    host.network_rate = network_rate(limits);
+    let ulimits = limits.ulimits.iter();
+    host.ulimits = Some(
+        ulimits
+            .map(|u| wire::Ulimit {
+                name: u.name.clone(),
+                soft: u.soft,
+                hard: u.hard,
+            })
+            .collect(),
+    );
 }
 
 /// Names the first limit that only Windows has.

@@ -36,11 +36,11 @@ pub(crate) fn summary(
         state: container.state.phase.as_str().to_owned(),
         status: status(container),
         host_config: wire::ContainerSummaryHostConfig {
-            network_mode: super::inspect::network_mode(&spec.network.mode),
+            network_mode: super::connections::mode_name(&spec.network.mode),
             annotations: spec.annotations.clone(),
         },
         network_settings: Some(wire::SummaryNetworkSettings {
-            networks: Some(super::inspect::endpoints(container)),
+            networks: Some(super::connections::endpoints(container)),
         }),
         mounts: mounts::points(engine, container),
         ..wire::ContainerSummary::default()
@@ -247,7 +247,8 @@ impl Selection {
                 || id == wanted
                 || (wanted.len() >= 12 && hex.starts_with(wanted))
         };
-        let network = |network: &str| super::inspect::endpoints(container).contains_key(network);
+        let network =
+            |network: &str| super::connections::endpoints(container).contains_key(network);
         let port = |wanted: &str| {
             ports(container)
                 .iter()
