@@ -320,8 +320,13 @@ impl<'a> Build<'a> {
         self.progress.tell(event);
     }
 
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.request.stop.borrow() || *self.given_up.borrow()
+    }
+
     pub(crate) fn check_stop(&self) -> Result<()> {
-        match *self.request.stop.borrow() || *self.given_up.borrow() {
+        match self.is_stopped() {
             true => Err(Error::Cancelled),
             false => Ok(()),
         }

@@ -10,6 +10,7 @@ use images::Hold;
 use images::records::CacheRecord;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// Inputs that are remembered one by one; of a step with more, one digest of all.
@@ -24,6 +25,8 @@ const KEYS_VERSION: &str = "1";
 pub(crate) struct Inputs {
     kind: &'static str,
     values: BTreeMap<String, Digest>,
+    /// The digest of all, once it was asked for.
+    key: OnceCell<Digest>,
 }
 
 impl Inputs {
@@ -32,6 +35,7 @@ impl Inputs {
         let mut inputs = Self {
             kind,
             values: BTreeMap::new(),
+            key: OnceCell::new(),
         };
         let below: Vec<String> = layers.iter().map(Digest::to_string).collect();
         inputs.add("what is below", &below.join(" "));
@@ -40,16 +44,22 @@ impl Inputs {
 
     /// Adds an input. `name` is what people call it.
     pub(crate) fn add(&mut self, name: impl Into<String>, value: &str) {
+        self.key.take();
         self.values
             .insert(name.into(), Digest::sha256(value.as_bytes()));
     }
 
     fn key(&self) -> Digest {
-        let mut text = format!("{KEYS_VERSION}\0{}\0", self.kind);
-        for (name, value) in &self.values {
-            text.push_str(&format!("{name}\0{value}\0"));
-        }
-        Digest::sha256(text.as_bytes())
+        *self.key.get_or_init(|| {
+            let mut text = format!("{KEYS_VERSION}\0{}\0", self.kind);
+            for (name, value) in &self.values {
+                let value = value.to_string();
+                for part in [name, "\0", &value, "\0"] {
+                    text.push_str(part);
+                }
+            }
+            Digest::sha256(text.as_bytes())
+        })
     }
 
     fn remembered(&self) -> BTreeMap<String, Digest> {

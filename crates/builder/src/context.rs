@@ -6,7 +6,7 @@ use crate::kept::{FILES, Kept};
 use images::archive::{self, ExtractOptions};
 use images::copy::{self, Want};
 use images::tar::Kind;
-use images::{Images, Scratch};
+use images::{Images, Scratch, Stop};
 use oci::Digest;
 use patterns::{IGNORE_BYTES_MAX, Ignore};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -84,10 +84,10 @@ impl Context {
     }
 
     /// The digests of regular files' contents, in the order of their paths.
-    pub(crate) fn digests(&self, paths: &[PathBuf]) -> images::Result<Vec<Digest>> {
+    pub(crate) fn digests(&self, paths: &[PathBuf], stop: Stop<'_>) -> images::Result<Vec<Digest>> {
         match &self.kept {
-            Some(kept) => kept.digests(&self.root, paths),
-            None => copy::digests(&self.root, paths),
+            Some(kept) => kept.digests(&self.root, paths, stop),
+            None => copy::digests(&self.root, paths, stop),
         }
     }
 

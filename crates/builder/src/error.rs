@@ -116,9 +116,12 @@ impl<T> Doing<T> for engine::Result<T> {
 
 impl<T> Doing<T> for images::Result<T> {
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Images {
-            doing: doing(),
-            source,
+        self.map_err(|source| match source {
+            images::Error::Stopped => Error::Cancelled,
+            source => Error::Images {
+                doing: doing(),
+                source,
+            },
         })
     }
 }

@@ -5,7 +5,7 @@
 //! lint       what of those had better be written otherwise   pure
 //! inquiry    which targets there are, and what they take       pure
 //! plan       which stages and steps a target needs  pure
-//! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD), run (RUN)
+//! stage      one stage, step by step: config (what only changes the configuration), transfer (COPY, ADD; source: where from), run (RUN)
 //! container  what a command runs in; shell: a step that has failed, to be looked at
 //! cache      by what a step depends on, what it led to
 //! remote     caches in registries, images, and directories of clients
@@ -33,6 +33,7 @@ mod base;
 mod build;
 mod bundle;
 mod cache;
+mod cache_mount;
 mod chmod;
 mod config;
 mod container;
@@ -56,6 +57,7 @@ mod run;
 mod scope;
 mod select;
 mod shell;
+mod source;
 mod stage;
 mod sweep;
 mod transfer;

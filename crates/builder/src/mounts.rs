@@ -1,38 +1,31 @@
 //! RUN --mount: what a command sees besides its stage's files, and how that leaves no trace in the layer.
 //!
 //! Invariant: a path of a context or stage becomes a path of the host only by a descriptor that `sys::root` has resolved
-//! (CVE-2024-1753); what is written to a bind mount is written to a copy; mount points that a mount has made are taken back
+//! (CVE-2024-1753); what is written to a bind mount goes with its container; mount points that a mount has made are taken back
 //! through the layer's own directory, never through the container's tree (CVE-2024-23652).
 
 use crate::agent::Agent;
 use crate::build::Build;
 use crate::cache::Inputs;
+use crate::cache_mount::{Beginning, Cache, cache, cache_id};
+use crate::context::Context;
 use crate::error::{Doing, Error, Result};
-use crate::language::{CacheSharing, Mount, MountKind};
+use crate::language::{Mount, MountKind};
+use crate::source::layers_of;
 use crate::stage::Stage;
-use crate::transfer::layers_of;
 use engine::model::{Mount as EngineMount, MountForm, MountSource};
-use images::archive::{self, ExtractOptions};
-use images::copy::{self, Copy, Found, Want};
+use images::copy::{self, Found, Want};
 use images::tar::Kind;
 use images::{Scratch, changes};
 use oci::Digest;
-use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with};
+use rustix::fs::AtFlags;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use sys::root::Root;
 
-/// How often is looked whether a locked cache is free.
-const LOCK_LOOK: Duration = Duration::from_millis(20);
-/// Private copies of one cache.
-const PRIVATE_MAX: usize = 64;
 /// Mounts of one command.
 const MOUNTS_MAX: usize = 128;
-/// The directory of cache mounts in the engine's data.
-pub(crate) const CACHES: &str = "build-caches";
 /// The directory of secrets in the engine's directory for what does not last.
 pub(crate) const SECRETS: &str = "build-secrets";
 /// Where SSH agents are in containers, before their number.
@@ -181,32 +174,25 @@ impl Mounted {
         Ok(self.files.as_ref().expect("it was just made").path())
     }
 
-    fn bind(&mut self, target: String, path: PathBuf, read_only: bool) {
+    fn mount(&mut self, target: String, source: MountSource, read_only: bool) {
         self.mounts.push(EngineMount {
             target,
-            source: MountSource::Bind {
-                path,
-                propagation: None,
-                non_recursive: false,
-                recursive_read_only: read_only,
-                create: false,
-                mode: String::new(),
-            },
+            source,
             read_only,
             form: MountForm::Long,
         });
     }
 
+    fn bind(&mut self, target: String, path: PathBuf, read_only: bool) {
+        self.mount(target, bound(path, read_only), read_only);
+    }
+
     fn tmpfs(&mut self, target: String, size: Option<u64>) {
         let options = size.map(|size| format!("size={size}"));
-        self.mounts.push(EngineMount {
-            target,
-            source: MountSource::Tmpfs {
-                options: options.into_iter().collect(),
-            },
-            read_only: false,
-            form: MountForm::Long,
-        });
+        let source = MountSource::Tmpfs {
+            options: options.into_iter().collect(),
+        };
+        self.mount(target, source, false);
     }
 
     fn add(&mut self, stage: &Stage<'_, '_>, at: usize, mount: &Mount) -> Result<()> {
@@ -219,9 +205,8 @@ impl Mounted {
                 source,
                 writable,
             } => {
-                let path = self.files(stage.build)?.join(format!("bind-{at}"));
-                let path = shown(stage, from.as_deref(), source, *writable, path)?;
-                self.bind(target(given.unwrap_or("/")), path, !writable);
+                let source = shown(stage, from.as_deref(), source, *writable)?;
+                self.mount(target(given.unwrap_or("/")), source, !writable);
             }
             MountKind::Cache { read_only, .. } => {
                 let cache = &self.caches[&cache_id(stage, mount)];
@@ -372,35 +357,15 @@ impl Stubs {
     }
 }
 
-/// The tree that a bind mount takes from.
-enum Tree<'b, 'a> {
-    Files(&'b crate::Context),
-    Layers(crate::view::View<'a>),
-}
-
-impl Tree<'_, '_> {
-    fn root(&self) -> &Root {
-        match self {
-            Self::Files(files) => files.root(),
-            Self::Layers(view) => &view.root,
-        }
-    }
-}
-
-fn tree<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Tree<'b, 'a>> {
-    let build = stage.build;
+/// The context that a mount takes from; `None`: layers.
+pub(crate) fn files_of<'b>(stage: &Stage<'b, '_>, from: Option<&str>) -> Option<&'b Context> {
     match from {
-        None => Ok(Tree::Files(&build.request.context)),
-        Some(from) => match build.named_files(from) {
-            Some(files) => Ok(Tree::Files(files)),
-            None => Ok(Tree::Layers(
-                build.view(&layers_of(build, from, stage.at)?)?,
-            )),
-        },
+        None => Some(&stage.build.request.context),
+        Some(from) => stage.build.named_files(from),
     }
 }
 
-fn found_in(root: &Root, source: &str) -> Result<(PathBuf, Vec<Found>)> {
+pub(crate) fn found_in(root: &Root, source: &str) -> Result<(PathBuf, Vec<Found>)> {
     let start = PathBuf::from(changes::working_dir("/", source));
     let found = copy::find(root, &start, true, &|_| Want::Take);
     let found = found.doing(|| format!("read {source:?}, which is to be mounted"))?;
@@ -409,22 +374,23 @@ fn found_in(root: &Root, source: &str) -> Result<(PathBuf, Vec<Found>)> {
 
 /// The digest of what a bind mount shows.
 fn digest_of(stage: &Stage<'_, '_>, from: Option<&str>, source: &str) -> Result<String> {
-    let tree = tree(stage, from)?;
-    if let Tree::Layers(view) = &tree {
+    let Some(files) = files_of(stage, from) else {
         // Layers are what their names say.
-        let layers: Vec<String> = view.layers.iter().map(Digest::to_string).collect();
-        return Ok(layers.join(" "));
-    }
-    let (start, found) = found_in(tree.root(), source)?;
+        let layers = layers_of(stage.build, from.unwrap_or_default(), stage.at)?;
+        let names: Vec<String> = layers.iter().map(Digest::to_string).collect();
+        return Ok(names.join(" "));
+    };
+    let (start, found) = found_in(files.root(), source)?;
+    let regular = found.iter().filter(|found| found.entry.kind == Kind::File);
+    let paths = regular.map(|found| start.join(&found.path).components().collect());
+    let stop = || stage.build.is_stopped();
+    let digests = files.digests(&paths.collect::<Vec<PathBuf>>(), &stop);
+    let digests = digests.doing(|| format!("read {source:?}, which is to be mounted"))?;
+    let mut digests = digests.into_iter();
     let mut text = String::new();
-    for Found { path, entry } in &found {
+    for Found { path, entry, .. } in &found {
         let content = match entry.kind {
-            Kind::File => {
-                let at: PathBuf = start.join(path).components().collect();
-                copy::digest(tree.root(), &at)
-                    .doing(|| format!("read {at:?}"))?
-                    .to_string()
-            }
+            Kind::File => digests.next().expect("every file has one").to_string(),
             _ => format!("{:?}", entry.kind),
         };
         let line = format!(
@@ -436,187 +402,46 @@ fn digest_of(stage: &Stage<'_, '_>, from: Option<&str>, source: &str) -> Result<
     Ok(Digest::sha256(text.as_bytes()).to_string())
 }
 
-/// The path of the host that a bind mount shows: of a context's files, read-only, their own; of anything else a copy.
+/// What a bind mount shows. Nothing is copied: what the command writes is in a layer that goes with its container.
 fn shown(
     stage: &Stage<'_, '_>,
     from: Option<&str>,
     source: &str,
     writable: bool,
-    copy_to: PathBuf,
-) -> Result<PathBuf> {
-    let tree = tree(stage, from)?;
-    let start = PathBuf::from(changes::working_dir("/", source));
-    if let (Tree::Files(files), false) = (&tree, writable) {
-        let fd = files
-            .root()
-            .resolve(&start)
-            .doing(|| format!("open {source:?}, which is to be mounted"))?;
-        let real = std::fs::read_link(sys::root::fd_path(std::os::fd::AsFd::as_fd(&fd)));
-        let real = real.doing(|| format!("find {source:?}, which is to be mounted"))?;
-        // Nobody but the engine can have moved it.
-        if !real.starts_with(files.path()) {
-            return Err(Error::Invalid(format!("{source:?} is not in the context")));
-        }
-        return Ok(real);
-    }
-    copy_tree(&tree, source, &copy_to)?;
-    Ok(copy_to)
-}
-
-/// Copies what is at a path of a tree to a path of the host.
-fn copy_tree(tree: &Tree<'_, '_>, source: &str, copy_to: &Path) -> Result<()> {
-    let (start, found) = found_in(tree.root(), source)?;
-    let parent = copy_to.parent().unwrap_or(Path::new("/")).to_owned();
-    let name = copy_to.file_name().map(PathBuf::from).unwrap_or_default();
-    let to = Root::open(&parent).doing(|| "open the room for mounts".to_owned())?;
-    let mut filler = Copy::new(&to);
-    for Found { path, entry } in &found {
-        let from: PathBuf = start.join(path).components().collect();
-        let target: PathBuf = Path::new("/").join(&name).join(path).components().collect();
-        filler
-            .put(tree.root(), &from, &target, entry)
-            .doing(|| format!("copy {from:?} for a mount"))?;
-    }
-    filler
-        .finish()
-        .doing(|| "copy files for a mount".to_owned())
-}
-
-/// A cache that a command has, until it is done with it.
-struct Cache {
-    data: PathBuf,
-    _lock: File,
-}
-
-/// What a cache mount is called: its target, unless it says so itself.
-fn cache_id(stage: &Stage<'_, '_>, mount: &Mount) -> String {
-    let target = || {
-        let from = &stage.config.config.working_dir;
-        changes::working_dir(from, mount.target.as_deref().unwrap_or("/"))
+) -> Result<MountSource> {
+    let start = changes::working_dir("/", source);
+    let subpath = start.trim_start_matches('/').to_owned();
+    let Some(files) = files_of(stage, from) else {
+        let layers = layers_of(stage.build, from.unwrap_or_default(), stage.at)?;
+        return Ok(MountSource::Layers { layers, subpath });
     };
-    match &mount.kind {
-        MountKind::Cache { id: Some(id), .. } => id.clone(),
-        _ => target(),
+    if writable {
+        let directory = files.path().to_owned();
+        return Ok(MountSource::Overlaid { directory, subpath });
     }
+    let fd = files
+        .root()
+        .resolve(Path::new(&start))
+        .doing(|| format!("open {source:?}, which is to be mounted"))?;
+    let real = std::fs::read_link(sys::root::fd_path(std::os::fd::AsFd::as_fd(&fd)));
+    let real = real.doing(|| format!("find {source:?}, which is to be mounted"))?;
+    // Nobody but the engine can have moved it.
+    if !real.starts_with(files.path()) {
+        return Err(Error::Invalid(format!("{source:?} is not in the context")));
+    }
+    Ok(bound(real, true))
 }
 
-/// What a cache mount is when it is made.
-struct Beginning<'m> {
-    /// A stage, image or context, and the path in it that it is a copy of; else it is empty.
-    from: Option<(&'m str, &'m str)>,
-    /// Mode, user and group of one that is not a copy.
-    attributes: (u32, u32, u32),
-}
-
-/// Takes a cache, as soon as it may be had.
-fn cache(
-    stage: &Stage<'_, '_>,
-    id: &str,
-    sharing: CacheSharing,
-    beginning: &Beginning<'_>,
-) -> Result<Cache> {
-    let build = stage.build;
-    let root = build.engine.config().data_root.join(CACHES);
-    let doing = || format!("make the cache mount {id:?}");
-    std::fs::create_dir_all(&root).doing(doing)?;
-    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o700)).doing(doing)?;
-    let name = Digest::sha256(id.as_bytes()).hex();
-    for number in 0..PRIVATE_MAX {
-        let path = match number {
-            0 => root.join(&name),
-            number => root.join(format!("{name}.{number}")),
-        };
-        let lock = File::create(path.with_extension(format!("{number}.lock"))).doing(doing)?;
-        loop {
-            build.check_stop()?;
-            let taken = match sharing {
-                CacheSharing::Shared => lock.try_lock_shared(),
-                CacheSharing::Private | CacheSharing::Locked => lock.try_lock(),
-            };
-            match taken {
-                Ok(()) => {
-                    let data = path.join("data");
-                    make_cache(stage, &path, &data, id, beginning)?;
-                    build.note_mount(id, &data);
-                    return Ok(Cache { data, _lock: lock });
-                }
-                Err(TryLockError::WouldBlock) if sharing == CacheSharing::Private => break,
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),
-                Err(TryLockError::Error(error)) => return Err(error).doing(doing),
-            }
-        }
+/// A path of the host, in a container.
+fn bound(path: PathBuf, read_only: bool) -> MountSource {
+    MountSource::Bind {
+        path,
+        propagation: None,
+        non_recursive: false,
+        recursive_read_only: read_only,
+        create: false,
+        mode: String::new(),
     }
-    Err(Error::Invalid(format!(
-        "the cache {id:?} is in use {PRIVATE_MAX} times"
-    )))
-}
-
-fn make_cache(
-    stage: &Stage<'_, '_>,
-    path: &Path,
-    data: &Path,
-    id: &str,
-    beginning: &Beginning<'_>,
-) -> Result<()> {
-    let doing = || format!("make the cache mount {id:?}");
-    std::fs::create_dir_all(path).doing(doing)?;
-    // Its time says when it was last of use.
-    std::fs::write(path.join("id"), id).doing(doing)?;
-    if data.is_dir() {
-        return Ok(());
-    }
-    // Whole when it is seen, and never replaced: who shares it may make it at the same time.
-    let new = path.join(engine::random_id().doing(doing)?);
-    std::fs::create_dir(&new).doing(doing)?;
-    let made = fill(stage, id, &new, beginning);
-    // Nobody has seen it yet.
-    made.inspect_err(|_| drop(std::fs::remove_dir_all(&new)))?;
-    let moved = renameat_with(CWD, &new, CWD, data, RenameFlags::NOREPLACE);
-    let Err(error) = moved.map_err(std::io::Error::from) else {
-        return Ok(());
-    };
-    std::fs::remove_dir_all(&new).doing(doing)?;
-    match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Ok(()),
-        _ => Err(error).doing(doing),
-    }
-}
-
-/// Puts into a new cache mount what a cache elsewhere has of it, or else what it begins with.
-fn fill(
-    stage: &Stage<'_, '_>,
-    id: &str,
-    directory: &Path,
-    beginning: &Beginning<'_>,
-) -> Result<()> {
-    let build = stage.build;
-    let doing = || format!("fill the cache mount {id:?}");
-    build.imported().mount(build, id, &|tar| {
-        let root = Root::open(directory).doing(doing)?;
-        let options = ExtractOptions::default();
-        let extracted = archive::extract(&root, Path::new("/"), tar, &options).doing(doing);
-        build.check_stop()?;
-        // Half of one is none.
-        extracted.or_else(|error| {
-            std::fs::remove_dir_all(directory).doing(doing)?;
-            std::fs::create_dir(directory).doing(doing)?;
-            Err(error)
-        })
-    })?;
-    let is_empty = std::fs::read_dir(directory).doing(doing)?.next().is_none();
-    if let (true, Some((from, source))) = (is_empty, beginning.from) {
-        let tree = tree(stage, Some(from))?;
-        let (_, found) = found_in(tree.root(), source)?;
-        if !matches!(found.first(), Some(top) if top.entry.kind == Kind::Directory) {
-            return Err(Error::Invalid(format!(
-                "the cache mount {id:?} begins with {source:?} of {from}, which is no directory"
-            )));
-        }
-        return copy_tree(&tree, source, directory);
-    }
-    let (mode, uid, gid) = beginning.attributes;
-    std::os::unix::fs::chown(directory, Some(uid), Some(gid)).doing(doing)?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode)).doing(doing)
 }
 
 /// Secrets of one command, in memory. They go with this value.

@@ -11,6 +11,7 @@ use crate::scope::{PROXIES, SCANS};
 use crate::shell;
 use crate::stage::{LayerStep, Made, Stage};
 use engine::model::{NetworkMode, ProcessSpec};
+use images::copy::Rest;
 
 /// Where a here-document with an interpreter of its own is in the container.
 const DOCUMENTS: &str = "/dev/pipes";
@@ -231,7 +232,10 @@ fn execute<'a>(
     let snapshot = build.engine.writable_layer(&container.id);
     let snapshot = snapshot.doing(|| "find what the command has written".to_owned())?;
     stubs.remove_from(&snapshot.upper)?;
-    let made = build.images.make_layer(&snapshot, build.epoch);
+    let stop = || build.is_stopped();
+    let made = build
+        .images
+        .make_layer(&snapshot, Rest::default(), build.epoch, &stop);
     let made = made.doing(|| "make a layer of what the command has written".to_owned())?;
     container.remove()?;
     Ok(made)

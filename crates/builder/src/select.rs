@@ -1,26 +1,22 @@
 //! Which files COPY and ADD mean by their words, and where each goes.
 
 use crate::error::{Doing, Error, Result};
-use images::copy::{self, Found, Want};
+use images::copy::{self, Found, Want, Wanted};
 use images::tar::Kind;
 use patterns::{Ignore, Pattern};
 use rustix::fs::{Dir, Mode, OFlags};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use sys::root::Root;
 
 /// Paths that one pattern may match.
 const MATCHES_MAX: usize = 1 << 20;
-/// Links that are followed at the end of a path, as many as the kernel follows.
-const LINKS_MAX: usize = 40;
 
 /// One source, with all that is in it.
 #[derive(Debug)]
 pub(crate) struct Selected {
     /// Its path in its tree.
     pub(crate) source: PathBuf,
-    /// The same, or what a link there leads to.
+    /// The same, or what links on the way and there lead to.
     pub(crate) real: PathBuf,
     /// It is a directory: what is in it is meant.
     pub(crate) is_directory: bool,
@@ -38,9 +34,28 @@ pub(crate) struct Selection {
     pub(crate) several: bool,
 }
 
+/// A tree that files are selected of.
+pub(crate) trait Tree {
+    /// For paths to be resolved in.
+    fn root(&self) -> &Root;
+
+    /// What is at a path that leads through no symlinks, and below.
+    fn find(&self, start: &Path, want: Wanted<'_>) -> images::Result<Vec<Found>>;
+}
+
+impl Tree for Root {
+    fn root(&self) -> &Root {
+        self
+    }
+
+    fn find(&self, start: &Path, want: Wanted<'_>) -> images::Result<Vec<Found>> {
+        copy::find(self, start, false, want)
+    }
+}
+
 /// Finds what words mean in a tree.
 pub(crate) fn select(
-    root: &Root,
+    tree: &dyn Tree,
     words: &[String],
     excludes: &[String],
     parents: bool,
@@ -55,13 +70,13 @@ pub(crate) fn select(
             false => vec![clean.clone()],
             true => {
                 wild = true;
-                matches(root, &clean, parents)?
+                matches(tree.root(), &clean, parents)?
             }
         };
         for path in paths {
             let kept = parents.then(|| path.strip_prefix(&pivot).unwrap_or(&path));
             let kept = kept.map(|kept| PathBuf::from(kept.trim_start_matches('/')));
-            sources.push(source(root, word, &path, &excludes, kept)?);
+            sources.push(source(tree, word, &path, &excludes, kept)?);
         }
     }
     let found = sources.iter().filter(|source| !source.found.is_empty());
@@ -88,7 +103,7 @@ fn pivot(word: &str) -> (String, String) {
 }
 
 fn source(
-    root: &Root,
+    tree: &dyn Tree,
     word: &str,
     path: &str,
     excludes: &Ignore,
@@ -103,14 +118,15 @@ fn source(
         Some(below) if excludes.excludes(below) => Want::Look,
         _ => Want::Take,
     };
-    let found = copy::find(root, &start, true, &wants);
-    let mut found = found.map_err(|error| match error.kind() {
+    let failed = |error: images::Error| match error.kind() {
         images::ErrorKind::NotFound => not_found(word),
         _ => Error::Images {
             doing: format!("read {word:?}"),
             source: error,
         },
-    })?;
+    };
+    let real = copy::real_path(tree.root(), &start).map_err(failed)?;
+    let mut found = tree.find(&real, &wants).map_err(failed)?;
     let Some(first) = found.first() else {
         return Err(Error::Invalid(format!(
             "{word:?} is a socket, which cannot be copied"
@@ -121,35 +137,12 @@ fn source(
         found.clear();
     }
     Ok(Selected {
-        real: followed(root, &start)?,
+        real,
         source: start,
         is_directory,
         found,
         kept,
     })
-}
-
-/// Where the link at the end of a path leads, and the link there.
-fn followed(root: &Root, path: &Path) -> Result<PathBuf> {
-    let doing = || format!("follow {path:?}");
-    let mut at = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        if at.parent().is_none() {
-            return Ok(at);
-        }
-        let (parent, name) = root.parent(&at).doing(doing)?;
-        match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
-            // An absolute one begins at the root of the tree.
-            Ok(target) => at = at.with_file_name(OsStr::from_bytes(target.as_bytes())),
-            Err(rustix::io::Errno::INVAL) => return Ok(at),
-            Err(error) => return Err(std::io::Error::from(error)).doing(doing),
-        }
-        // Its last name is one, and neither `..` nor nothing.
-        if at.file_name().is_none() {
-            return Ok(at);
-        }
-    }
-    Err(std::io::Error::from(rustix::io::Errno::LOOP)).doing(doing)
 }
 
 fn not_found(word: &str) -> Error {

@@ -8,6 +8,7 @@ use crate::error::{Doing, Error, Result};
 use crate::progress::Event;
 use crate::stage::Stage;
 use engine::model::{CreateRequest, ProcessSpec};
+use images::copy::Rest;
 
 /// What is run where the Dockerfile names no shell.
 const SHELL: &str = "/bin/sh";
@@ -47,7 +48,11 @@ fn enter(
     let build = stage.build;
     let snapshot = build.engine.writable_layer(&failed.id);
     let snapshot = snapshot.doing(|| "find what the command has written".to_owned())?;
-    let written = build.images.make_layer(&snapshot, None);
+    // All else was given up just now.
+    let stop = || *build.request.stop.borrow();
+    let written = build
+        .images
+        .make_layer(&snapshot, Rest::default(), None, &stop);
     let written = written.doing(|| "keep what the command has written".to_owned())?;
     let mut layers = stage.layers.clone();
     layers.extend(written.as_ref().map(|(layer, _)| *layer));

@@ -462,7 +462,7 @@ impl<'b, 'a> Stage<'b, 'a> {
         }
         let rest = copy.rest();
         let times = self.build.epoch.unwrap_or_else(|| self.time_s());
-        let made = view.into_layer(rest, times);
+        let made = view.into_layer(rest, times, &|| self.build.is_stopped());
         made.doing(|| "make the layer of WORKDIR".to_owned())
     }
 }

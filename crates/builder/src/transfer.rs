@@ -1,22 +1,18 @@
 //! COPY and ADD: files of the context, of stages and images, into a layer.
 
 use crate::apart::Below;
-use crate::build::Build;
 use crate::cache::Inputs;
 use crate::chmod::Chmod;
 use crate::context::Context;
 use crate::error::{Doing, Error, Result};
-use crate::fetch::{self, Address};
 use crate::language::{Heredoc, Transfer};
-use crate::plan::{Origin, origin};
-use crate::select::{Selected, Selection, select};
+use crate::select::Selected;
+use crate::source::{Group, Source, groups};
 use crate::stage::{LayerStep, Made, Stage};
-use crate::view::View;
 use images::archive::{self, ExtractOptions};
-use images::changes;
 use images::copy::{self, Copy, Found, Want};
 use images::tar::{Entry, Kind, Time};
-use oci::Digest;
+use images::{Stop, changes};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -28,20 +24,17 @@ const DOCUMENT_MODE: u32 = 0o644;
 /// with that mode, as far as its umask lets it.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Files that are hashed before a build looks whether it is to end.
-const FILES_AT_ONCE: usize = 4096;
-
 /// The instruction with its variables replaced.
-struct Order {
-    target: String,
+pub(crate) struct Order {
+    pub(crate) target: String,
     /// The target as it is written.
     written: String,
-    sources: Vec<String>,
+    pub(crate) sources: Vec<String>,
     documents: Vec<(String, String)>,
     chown: Option<String>,
     chmod: Option<Chmod>,
-    excludes: Vec<String>,
-    parents: bool,
+    pub(crate) excludes: Vec<String>,
+    pub(crate) parents: bool,
     link: bool,
     /// The mode as it is written.
     chmod_text: Option<String>,
@@ -60,48 +53,6 @@ impl Order {
         words.extend(self.documents.iter().map(|(name, _)| format!("<<{name}")));
         words.extend([self.written.clone(), "# buildkit".to_owned()]);
         words.join(" ")
-    }
-}
-
-/// Sources of one tree.
-struct Group<'b, 'a> {
-    source: Source<'b, 'a>,
-    selection: Selection,
-    /// Archives are unpacked.
-    unpack: bool,
-}
-
-/// Where files come from.
-enum Source<'b, 'a> {
-    Files(&'b Context),
-    Layers(View<'a>),
-    Fetched(Context),
-}
-
-impl Source<'_, '_> {
-    fn root(&self) -> &Root {
-        match self {
-            Self::Files(files) => files.root(),
-            Self::Layers(view) => &view.root,
-            Self::Fetched(files) => files.root(),
-        }
-    }
-
-    /// Those that are there for the build.
-    fn files(&self) -> Option<&Context> {
-        match self {
-            Self::Files(files) => Some(files),
-            Self::Layers(_) => None,
-            Self::Fetched(files) => Some(files),
-        }
-    }
-
-    /// The digests of regular files' contents, in the order of their paths.
-    fn digests(&self, paths: &[PathBuf]) -> images::Result<Vec<Digest>> {
-        match self.files() {
-            Some(files) => files.digests(paths),
-            None => copy::digests(self.root(), paths),
-        }
     }
 }
 
@@ -177,107 +128,6 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
     })
 }
 
-/// The trees that files come from, in the order of the sources.
-fn groups<'b, 'a>(
-    stage: &Stage<'b, 'a>,
-    transfer: &Transfer,
-    order: &Order,
-    add: bool,
-) -> Result<Vec<Group<'b, 'a>>> {
-    let unpack = add && transfer.unpack.unwrap_or(true);
-    let addresses = order.sources.iter().map(|source| match add {
-        true => Address::parse(source),
-        false => Ok(None),
-    });
-    let addresses = addresses.collect::<Result<Vec<_>>>()?;
-    let checksum = transfer.checksum.as_ref();
-    let checksum = checksum.map(|text| stage.word(text)).transpose()?;
-    let checksum = checksum.filter(|text| !text.is_empty());
-    if checksum.is_some() && (addresses.len() > 1 || addresses.contains(&None)) {
-        let text = "--checksum is for one source, which is an address";
-        return Err(Error::Invalid(text.to_owned()));
-    }
-    let group = |source: Source<'b, 'a>, words: &[String], unpack| {
-        let selection = select(source.root(), words, &order.excludes, order.parents)?;
-        Ok(Group {
-            source,
-            selection,
-            unpack,
-        })
-    };
-    if addresses.iter().all(Option::is_none) {
-        let source = source(stage, transfer.from.as_deref())?;
-        return Ok(vec![group(source, &order.sources, unpack)?]);
-    }
-    let groups = { order.sources.iter().zip(addresses) }.map(|(word, address)| match address {
-        None => group(source(stage, None)?, std::slice::from_ref(word), unpack),
-        Some(address) => {
-            let (files, name) = fetch(stage, transfer, order, address, checksum.as_deref())?;
-            let unpack = transfer.unpack.unwrap_or(false);
-            group(Source::Fetched(files), &[name], unpack)
-        }
-    });
-    groups.collect()
-}
-
-/// Files from an address, and the name of what is meant among them.
-fn fetch(
-    stage: &Stage<'_, '_>,
-    transfer: &Transfer,
-    order: &Order,
-    address: Address,
-    checksum: Option<&str>,
-) -> Result<(Context, String)> {
-    let fetcher = stage.build.fetcher();
-    match address {
-        Address::Http(url) => {
-            let invalid = |error: oci::digest::DigestError| {
-                Error::Invalid(format!("invalid --checksum: {error}"))
-            };
-            let checksum = checksum.map(|text| text.parse().map_err(invalid));
-            let checksum = checksum.transpose()?;
-            if fetch::name_of(&url) == fetch::NAMELESS && order.target.ends_with('/') {
-                return Err(Error::Invalid(format!(
-                    "cannot determine filename for source {}: name the file that it is to become",
-                    fetch::shown(&url)
-                )));
-            }
-            let fetched = fetcher.file(&url, checksum.as_ref())?;
-            Ok((fetched.files, fetched.name))
-        }
-        Address::Git(mut repository) => {
-            if let Some(checksum) = checksum {
-                repository.expect(checksum)?;
-            }
-            let files = fetcher.repository(&repository, transfer.keep_git_dir)?;
-            Ok((files, ".".to_owned()))
-        }
-    }
-}
-
-fn source<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Source<'b, 'a>> {
-    let build = stage.build;
-    let Some(from) = from else {
-        return Ok(Source::Files(&build.request.context));
-    };
-    if let Some(files) = build.named_files(from) {
-        return Ok(Source::Files(files));
-    }
-    let layers = layers_of(build, from, stage.at)?;
-    Ok(Source::Layers(build.view(&layers)?))
-}
-
-/// The layers of a stage or image.
-pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<Digest>> {
-    match origin(&build.definition.file, from, at)? {
-        Origin::Stage(stage) => Ok(build.finished(stage)?.layers.clone()),
-        Origin::Outside(name) => {
-            let platform = build.definition.platform.clone();
-            Ok(build.image(&name, Some(platform))?.layers().to_vec())
-        }
-    }
-}
-
 /// Refuses several files for what is no directory: each would take the place of the one before it.
 fn check_target(stage: &Stage<'_, '_>, order: &Order, groups: &[Group<'_, '_>]) -> Result<()> {
     let sources = groups.iter().flat_map(|group| &group.selection.sources);
@@ -340,29 +190,28 @@ fn inputs(
         // What it is copied to may have its name, which is not that of the file where a link leads to one.
         let name = selected.source.file_name().unwrap_or(OsStr::new(""));
         inputs.add(format!("the source {at}"), &format!("{name:?}"));
-        for some in selected.found.chunks(FILES_AT_ONCE) {
-            add_files(&mut inputs, source, selected, some, order.keeps_owner)?;
-            stage.build.check_stop()?;
-        }
+        let stop = || stage.build.is_stopped();
+        add_files(&mut inputs, source, selected, order.keeps_owner, &stop)?;
     }
     Ok(inputs)
 }
 
-/// Adds some files of a source as they count: their modes, owners, attributes and contents.
+/// Adds the files of a source as they count: their modes, owners, attributes and contents.
 fn add_files(
     inputs: &mut Inputs,
     source: &Source<'_, '_>,
     selected: &Selected,
-    some: &[Found],
     keeps_owner: bool,
+    stop: Stop<'_>,
 ) -> Result<()> {
     let path = |found: &Found| clean(&selected.real.join(&found.path));
-    let files = some.iter().filter(|found| found.entry.kind == Kind::File);
-    let digests = source.digests(&files.map(path).collect::<Vec<_>>());
+    let files = { selected.found.iter() }.filter(|found| found.entry.kind == Kind::File);
+    let files = files.map(|found| (found.layer, path(found))).collect();
+    let digests = source.digests(files, stop);
     let mut digests = digests
         .doing(|| format!("read {:?}", selected.source))?
         .into_iter();
-    for found in some {
+    for found in &selected.found {
         let Entry {
             kind,
             mode,
@@ -463,7 +312,7 @@ fn make<'a>(
     let rest = filler.copy.rest();
     // What the copying itself has changed, directories on the way, is as old as the files: the same files are the same layer.
     let times = stage.build.epoch.unwrap_or(newest_s);
-    let made = view.into_layer(rest, times);
+    let made = view.into_layer(rest, times, &|| stage.build.is_stopped());
     made.doing(|| "make a layer of the files".to_owned())
 }
 
@@ -500,7 +349,7 @@ impl<'f> Filler<'_, 'f> {
             }
             let source = clean(&selected.real.join(&found.path));
             let to = clean(&target.join(&found.path));
-            self.put(&group.source, &source, &to, &found.entry)?;
+            self.put(&group.source, &source, &to, found)?;
         }
         Ok(())
     }
@@ -510,12 +359,12 @@ impl<'f> Filler<'_, 'f> {
         from: &'f Source<'_, '_>,
         source: &Path,
         to: &Path,
-        was: &Entry,
+        found: &Found,
     ) -> Result<()> {
-        let mut entry = was.clone();
+        let mut entry = found.entry.clone();
         self.adjust(&mut entry);
-        let root = from.root();
-        let gives = |files: &Context| entry == *was && files.gives(source);
+        let root = from.root_of(found);
+        let gives = |files: &Context| entry == found.entry && files.gives(source);
         let put = match entry.kind {
             Kind::File if from.files().is_some_and(gives) => {
                 self.copy.share(root, source, to, &entry)
@@ -593,7 +442,7 @@ impl<'f> Filler<'_, 'f> {
             let found = found.doing(|| format!("read {source:?}"))?;
             // A directory that is there keeps its own attributes.
             if let Some(first) = found.first().filter(|_| !self.is_directory(&to)) {
-                self.put(from, source, &to, &first.entry)?;
+                self.put(from, source, &to, first)?;
             }
         }
         Ok(())

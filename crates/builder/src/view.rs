@@ -2,16 +2,14 @@
 
 use crate::error::{Doing, Result};
 use crate::stage::Made;
-use images::Images;
 use images::copy::Rest;
+use images::{Images, Stop};
 use oci::Digest;
 use sys::root::Root;
 
 /// Layers, mounted nowhere, and a writable one on top. Both go with this value.
 #[derive(Debug)]
 pub(crate) struct View<'a> {
-    /// The lowest first.
-    pub(crate) layers: Vec<Digest>,
     pub(crate) root: Root,
     // After what stands on it.
     snapshot: Own<'a>,
@@ -25,7 +23,6 @@ impl<'a> View<'a> {
         let snapshot = Own { images, snapshot };
         let mounted = images.mount_detached(&snapshot.snapshot);
         Ok(Self {
-            layers: layers.to_vec(),
             root: Root::from_fd(mounted.doing(doing)?),
             snapshot,
         })
@@ -33,12 +30,16 @@ impl<'a> View<'a> {
 
     /// Makes a layer of what was written to it, if anything was, and of the `rest`. Files younger than `mtime_max` (seconds since
     /// 1970) get that time.
-    pub(crate) fn into_layer(self, rest: Rest<'_>, mtime_max: i64) -> images::Result<Made<'a>> {
+    pub(crate) fn into_layer(
+        self,
+        rest: Rest<'_>,
+        mtime_max: i64,
+        stop: Stop<'_>,
+    ) -> images::Result<Made<'a>> {
         // Its files are taken away from under the mount.
         drop(self.root);
         let Own { images, snapshot } = &self.snapshot;
-        rest.finish(&Root::open(&snapshot.upper)?)?;
-        images.make_layer(snapshot, Some(mtime_max))
+        images.make_layer(snapshot, rest, Some(mtime_max), stop)
     }
 }
 

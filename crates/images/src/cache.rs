@@ -156,6 +156,7 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::copy::Rest;
     use crate::records::Records as _;
     use crate::testing::Store;
     use oci::image::ConfigFile;
@@ -164,7 +165,10 @@ mod tests {
         let images = &store.images;
         let snapshot = images.prepare_on(id, below).unwrap();
         std::fs::write(snapshot.upper.join(name), name).unwrap();
-        let (layer, hold) = images.make_layer(&snapshot, Some(1000)).unwrap().unwrap();
+        let (layer, hold) = images
+            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
+            .unwrap()
+            .unwrap();
         let record = CacheRecord {
             key: Digest::sha256(id.as_bytes()),
             layers: [below, &[layer]].concat(),
@@ -272,12 +276,18 @@ mod tests {
         file.set_modified(std::time::UNIX_EPOCH + later).unwrap();
         let (again, _hold) = store
             .images
-            .make_layer(&snapshot, Some(1000))
+            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
             .unwrap()
             .unwrap();
         assert_eq!(one, again);
         let snapshot = store.images.prepare_on("c", &[one]).unwrap();
-        assert!(store.images.make_layer(&snapshot, None).unwrap().is_none());
+        assert!(
+            store
+                .images
+                .make_layer(&snapshot, Rest::default(), None, &|| false)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

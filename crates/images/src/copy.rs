@@ -6,17 +6,13 @@
 //! A tree that is only there to be copied from, and goes then, can share its files instead ([`Copy::share`]): nothing is written
 //! twice, and a file has one name in the end. What an overlay is to get is better brought to its upper directory ([`Copy::bring`]).
 
-use crate::limits::ENTRIES_MAX;
 use crate::place::{self, DIRECTORY, Place};
 use crate::share::{Coming, How};
 use crate::tar::{Entry, Kind, Time};
 use crate::walk::{self, Node};
-use crate::{Error, Result, parallel, tree};
-use oci::Digest;
-use oci::digest::{Algorithm, Hasher};
+use crate::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -25,137 +21,8 @@ use sys::root::Root;
 
 /// The mode of directories that a target needs and does not have.
 const IMPLIED_MODE: u32 = 0o755;
-/// Files that are hashed at the same time.
-const DIGESTS_AT_ONCE_MAX: usize = 8;
 /// Why a directory cannot be where a file is.
 const NO_DIRECTORY: &str = "cannot copy to non-directory";
-/// Bytes read at once.
-const READ_BYTES: usize = 256 << 10;
-
-/// A file of a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its path below the start of the search; empty for the start itself.
-    pub path: PathBuf,
-    /// Its attributes. `size` is that of a regular file; the entry's own path is empty.
-    pub entry: Entry,
-}
-
-/// What a search does with a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// Take it.
-    Take,
-    /// Take it if something below it is taken.
-    Look,
-    /// Leave it out, and all below.
-    Leave,
-}
-
-/// What is at `start` and below, directories before what is in them, in the order of their names, in a tree that nobody changes
-/// meanwhile. A last symlink is followed when `follow` says so. Sockets are left out.
-pub fn find(
-    root: &Root,
-    start: &Path,
-    follow: bool,
-    want: &dyn Fn(&Path) -> Want,
-) -> Result<Vec<Found>> {
-    let fd = match follow {
-        true => root.resolve(start)?,
-        false => root.resolve_nofollow(start)?,
-    };
-    let mut found = Vec::new();
-    collect(&Node::reopen(fd, start)?, Path::new(""), want, &mut found)?;
-    Ok(found)
-}
-
-fn collect(
-    node: &Node,
-    path: &Path,
-    want: &dyn Fn(&Path) -> Want,
-    found: &mut Vec<Found>,
-) -> Result<()> {
-    walk::check_depth(path)?;
-    let wanted = want(path);
-    if wanted == Want::Leave || node.file_type() == FileType::Socket {
-        return Ok(());
-    }
-    if found.len() as u64 == ENTRIES_MAX {
-        let reason = "there are too many files";
-        return Err(Error::Path {
-            path: path.to_owned(),
-            reason,
-        });
-    }
-    let is_directory = node.file_type() == FileType::Directory;
-    if wanted == Want::Look && !is_directory {
-        return Ok(());
-    }
-    let mut entry = tree::entry(node, b"", tree::kind(node, path)?)?;
-    entry.xattrs = node.xattrs(path)?;
-    if entry.kind == Kind::File {
-        entry.size = u64::try_from(node.stat.st_size).unwrap_or(0);
-    }
-    found.push(Found {
-        path: path.to_owned(),
-        entry,
-    });
-    let before = found.len();
-    if is_directory {
-        for name in walk::names(node.fd.as_fd(), path)? {
-            let path = path.join(&name);
-            if let Some(child) = Node::open_still(node.fd.as_fd(), &name, &path)? {
-                collect(&child, &path, want, found)?;
-            }
-        }
-    }
-    if wanted == Want::Look && found.len() == before {
-        found.pop();
-    }
-    Ok(())
-}
-
-/// The digest of a regular file's content, in a tree that nobody changes meanwhile.
-pub fn digest(root: &Root, path: &Path) -> Result<Digest> {
-    // In a tree that nobody changes it is the regular file that was found there.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = root.open_at(path, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&fd).call(|| format!("fstat(<tree>{path:?})"))?;
-    if walk::file_type(&stat) != FileType::RegularFile {
-        return Err(no_file(path));
-    }
-    // A small file needs no large buffer.
-    let size = usize::try_from(stat.st_size).unwrap_or(READ_BYTES);
-    let mut buffer = vec![0; size.saturating_add(1).min(READ_BYTES)];
-    let mut file = File::from(fd);
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    loop {
-        match file
-            .read(&mut buffer)
-            .call(|| format!("read(<tree>{path:?})"))?
-        {
-            0 => return Ok(hasher.finish()),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-}
-
-/// The digests of regular files' contents, in the order of their paths; several are read at the same time.
-pub fn digests(root: &Root, paths: &[PathBuf]) -> Result<Vec<Digest>> {
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = paths
-        .len()
-        .div_ceil(at_once.min(DIGESTS_AT_ONCE_MAX))
-        .max(1);
-    let parts: Vec<_> = paths.chunks(parts).enumerate().collect();
-    let digest_all = |(at, paths): (usize, &[PathBuf])| {
-        let digests = paths.iter().map(|path| digest(root, path));
-        Ok::<_, Error>((at, digests.collect::<Result<Vec<_>>>()?))
-    };
-    let mut done = parallel::each(parts, DIGESTS_AT_ONCE_MAX, digest_all)?;
-    done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().flat_map(|(_, digests)| digests).collect())
-}
 
 /// Sets the time of a directory.
 pub fn set_time(root: &Root, path: &Path, time: Time) -> Result<()> {
@@ -183,6 +50,8 @@ fn no_file(path: &Path) -> Error {
     }
 }
 
+pub use crate::digests::{digest, digests};
+pub use crate::find::{Found, Stack, Want, Wanted, find, real_path};
 pub use crate::share::Rest;
 
 /// Files on their way into a tree.
@@ -404,7 +273,7 @@ impl<'t, 'f> Copy<'t, 'f> {
     /// Sets modes and times of directories, in which nothing is made any more.
     pub fn finish(self) -> Result<()> {
         let to = self.to;
-        self.rest().finish(to)
+        self.rest().finish(to, &|| false)
     }
 
     /// What [`Self::finish`] would do: for another view of the same tree, which has every directory that something was put into.
@@ -493,7 +362,9 @@ mod tests {
     fn files_arrive_with_the_attributes_they_are_given() {
         let (dir, from, to) = trees();
         let mut copy = Copy::new(&to);
-        for Found { path, mut entry } in find(&from, Path::new("d"), true, &|_| Want::Take).unwrap()
+        for Found {
+            path, mut entry, ..
+        } in find(&from, Path::new("d"), true, &|_| Want::Take).unwrap()
         {
             entry.mode |= 0o4000 * u32::from(entry.kind == Kind::File);
             entry.mtime.seconds = 77;
@@ -540,8 +411,8 @@ mod tests {
         symlink("../../secret", dir.path().join("from/up")).unwrap();
         symlink("../..", dir.path().join("to/out")).unwrap();
         assert!(find(&from, Path::new("up"), true, &|_| Want::Take).is_err());
-        assert!(digest(&from, Path::new("up")).is_err());
-        assert!(digests(&from, &["d/a".into(), "up".into()]).is_err());
+        assert!(digest(&from, Path::new("up"), &|| false).is_err());
+        assert!(digests(&from, &["d/a".into(), "up".into()], &|| false).is_err());
         let mut copy = Copy::new(&to);
         let entry = Entry::new("", Kind::File, 0o644);
         copy.put(&from, Path::new("d/a"), Path::new("/out/secret"), &entry)
@@ -583,22 +454,5 @@ mod tests {
             std::fs::read_to_string(dir.path().join("to/e")).unwrap(),
             "new"
         );
-    }
-
-    #[test]
-    fn digests_are_in_the_order_of_the_paths() {
-        let (dir, from, _) = trees();
-        let paths: Vec<PathBuf> = (0..21).map(|number| format!("d/{number}").into()).collect();
-        for path in &paths {
-            std::fs::write(dir.path().join("from").join(path), path.to_str().unwrap()).unwrap();
-        }
-        let expected = paths
-            .iter()
-            .map(|path| Digest::sha256(path.to_str().unwrap().as_bytes()));
-        assert_eq!(
-            digests(&from, &paths).unwrap(),
-            expected.collect::<Vec<_>>()
-        );
-        assert_eq!(digests(&from, &[]).unwrap(), []);
     }
 }

@@ -1,12 +1,12 @@
 //! Files that a tree gets when everything else has arrived: of a tree that goes, not by a copy, but by another name, which is the
-//! only one in the end; and by copies that need not go through an overlay. Several are made at the same time.
+//! only one in the end; and by copies that need not go through an overlay. Several are made at the same time ([`crate::arrivals`]).
 //!
 //! Invariant: a file is shared with one place at the most. One that has other names already, or is on another file system, is copied.
 
 use crate::copy::Copy;
 use crate::place::{self, DIRECTORY, Place};
 use crate::tar::{Entry, Time};
-use crate::{Error, Result, parallel, walk};
+use crate::{Error, Result, Stop, Writeback, walk};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 use sys::Context as _;
 use sys::root::Root;
 
-/// Threads at the same time.
-const THREADS_MAX: usize = 4;
-/// Files that are worth a thread of their own.
-const FILES_MIN: usize = 256;
 /// Bytes read at once. Files that are larger the kernel copies, which may share their blocks.
 const READ_BYTES: usize = 64 << 10;
+/// Bytes that the kernel copies at once.
+const COPY_BYTES: u64 = 8 << 20;
+/// Bytes of a file that is small enough to be kept until it is written elsewhere, too.
+const KEPT_BYTES_MAX: usize = 16 << 10;
 
 /// What is left to be done when everything else has arrived.
 #[derive(Debug, Default)]
@@ -54,15 +54,14 @@ pub(crate) enum How {
 
 impl Rest<'_> {
     /// Does it.
-    pub fn finish(self, to: &Root) -> Result<()> {
-        let coming: Vec<_> = self.coming.iter().collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.min(THREADS_MAX);
-        let files = coming.len().div_ceil(threads).max(FILES_MIN);
-        parallel::each(coming.chunks(files).collect(), threads, |part| {
-            let mut places = Places::new(to);
-            { part.iter() }.try_for_each(|(target, coming)| places.put(target, coming))
-        })?;
+    ///
+    /// # Errors
+    /// A file cannot be copied, or nobody waits for it any more.
+    pub fn finish(self, to: &Root, stop: Stop<'_>) -> Result<()> {
+        let mut places = Places::new(to, stop);
+        for (target, coming) in &self.coming {
+            places.put(target, coming)?;
+        }
         for (path, mode, mtime) in self.directories.iter().rev() {
             let flags = DIRECTORY | OFlags::NOFOLLOW;
             match to.open_at(path, flags, Mode::empty()) {
@@ -77,26 +76,30 @@ impl Rest<'_> {
     }
 }
 
+/// What is in a file that was brought, where that is little.
+pub(crate) type Brought = Option<Vec<u8>>;
+
 /// Where files come to. It keeps the last directories open: the next files are mostly of the same.
-#[derive(Debug)]
-struct Places<'t, 'f> {
+pub(crate) struct Places<'t, 'f> {
     to: &'t Root,
     from: Option<(&'f Root, PathBuf, OwnedFd)>,
     above: Option<(PathBuf, OwnedFd)>,
     buffer: Vec<u8>,
+    stop: Stop<'t>,
 }
 
 impl<'t, 'f> Places<'t, 'f> {
-    fn new(to: &'t Root) -> Self {
+    pub(crate) fn new(to: &'t Root, stop: Stop<'t>) -> Self {
         Self {
             to,
             from: None,
             above: None,
             buffer: vec![0; READ_BYTES],
+            stop,
         }
     }
 
-    fn put(&mut self, target: &Path, coming: &Coming<'f>) -> Result<()> {
+    pub(crate) fn put(&mut self, target: &Path, coming: &Coming<'f>) -> Result<Brought> {
         self.enter(coming.from, &coming.source, target)?;
         let names = (coming.source.file_name(), target.file_name());
         let ((Some(old), Some(new)), Some((_, _, from)), Some((_, above))) =
@@ -111,7 +114,7 @@ impl<'t, 'f> Places<'t, 'f> {
             path: target,
         };
         if coming.how == How::Share && share(from, old, &coming.source, &place)? {
-            return Ok(());
+            return Ok(None);
         }
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let call = || format!("openat(<tree>, {:?})", coming.source);
@@ -129,17 +132,41 @@ impl<'t, 'f> Places<'t, 'f> {
             made => made?,
         };
         let call = || format!("copy(<tree>{:?}, <root>{target:?})", coming.source);
-        if usize::try_from(stat.st_size).is_ok_and(|size| size < self.buffer.len()) {
-            loop {
-                match content.read(&mut self.buffer).call(call)? {
-                    0 => break,
-                    count => file.write_all(&self.buffer[..count]).call(call)?,
-                }
-            }
-        } else {
-            std::io::copy(&mut content, &mut file).call(call)?;
+        let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
+        if size >= self.buffer.len() {
+            self.copy(&content, &file, &call)?;
+            Copy::finish_file(&file, target, &coming.entry)?;
+            return Ok(None);
         }
-        Copy::finish_file(&file, target, &coming.entry)
+        let mut brought = (size <= KEPT_BYTES_MAX).then(|| Vec::with_capacity(size));
+        loop {
+            let count = content.read(&mut self.buffer).call(call)?;
+            if count == 0 {
+                break;
+            }
+            file.write_all(&self.buffer[..count]).call(call)?;
+            if let Some(brought) = &mut brought {
+                brought.extend_from_slice(&self.buffer[..count]);
+            }
+        }
+        Copy::finish_file(&file, target, &coming.entry)?;
+        Ok(brought)
+    }
+
+    /// Copies a large file.
+    fn copy(&self, content: &File, mut file: &File, call: &dyn Fn() -> String) -> Result<()> {
+        let (mut done, mut writeback) = (0, Writeback::default());
+        loop {
+            if (self.stop)() {
+                return Err(Error::Stopped);
+            }
+            let copied = std::io::copy(&mut content.take(COPY_BYTES), &mut file).call(call)?;
+            if copied == 0 {
+                return Ok(writeback.finish(file.as_fd())?);
+            }
+            done += copied;
+            writeback.written(file.as_fd(), done)?;
+        }
     }
 
     fn enter(&mut self, from: &'f Root, source: &Path, target: &Path) -> Result<()> {
@@ -264,7 +291,11 @@ mod tests {
         std::fs::set_permissions(below.upper.join("usr/bin"), mode).unwrap();
         std::fs::write(below.upper.join("usr/bin/old"), "old").unwrap();
         symlink("usr/bin", below.upper.join("bin")).unwrap();
-        let (layer, _hold) = store.images.make_layer(&below, None).unwrap().unwrap();
+        let (layer, _hold) = store
+            .images
+            .make_layer(&below, Rest::default(), None, &|| false)
+            .unwrap()
+            .unwrap();
         let snapshot = store.images.prepare_on("above", &[layer]).unwrap();
         let root = Root::from_fd(store.images.mount_detached(&snapshot).unwrap());
         let entry = entry_of(&from, "d/a");
@@ -276,7 +307,8 @@ mod tests {
             .unwrap();
         let rest = copy.rest();
         drop(root);
-        rest.finish(&Root::open(&snapshot.upper).unwrap()).unwrap();
+        let upper = Root::open(&snapshot.upper).unwrap();
+        rest.finish(&upper, &|| false).unwrap();
         // The trees of a test need not be on one file system.
         let shared = snapshot.upper.join("usr/bin/old");
         assert_eq!(std::fs::read(&shared).unwrap(), b"a");

@@ -3,19 +3,22 @@
 //! Nothing is copied. One walk writes the tar, of which only the digest stays and the recipe to make it again, and leaves of the
 //! files what the tar has of them: so the layer is the one that unpacking the tar would have made.
 
+use crate::arrivals::Arrivals;
 use crate::compression::Compression;
+use crate::copy::Rest;
 use crate::diff::open_upper;
 use crate::recipe::{DIFF, RECIPE, RecipeWriter};
 use crate::store::{Ingest, NewLayer};
 use crate::tar::{Tap as _, Writer};
 use crate::tree::{Options, TreeWriter};
 use crate::unpacker::{Feed, Unpacker};
-use crate::{Hold, Images, Result, Snapshot};
+use crate::{Error, Hold, Images, Result, Snapshot, Stop};
 use oci::Digest;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use sys::Context as _;
+use sys::root::Root;
 
 impl Images {
     /// Makes a layer of what a snapshot changed, and takes the files from the snapshot, which nobody uses any more and which is
@@ -25,10 +28,13 @@ impl Images {
     pub fn make_layer(
         &self,
         snapshot: &Snapshot,
+        rest: Rest<'_>,
         mtime_max: Option<i64>,
+        stop: Stop<'_>,
     ) -> Result<Option<(Digest, Hold<'_>)>> {
         let mut ingest = self.ingest()?;
-        let Some(layer) = take(&mut ingest, snapshot, mtime_max)? else {
+        let arrivals = Arrivals::new(rest, mtime_max);
+        let Some(layer) = take(&mut ingest, snapshot, &arrivals, mtime_max, stop)? else {
             return Ok(None);
         };
         let diff_id = layer.diff_id;
@@ -42,7 +48,9 @@ impl Images {
 fn take(
     ingest: &mut Ingest<'_>,
     snapshot: &Snapshot,
+    arrivals: &Arrivals<'_>,
     mtime_max: Option<i64>,
+    stop: Stop<'_>,
 ) -> Result<Option<NewLayer>> {
     let path = ingest.path();
     std::fs::create_dir(&path).call(|| format!("mkdir({path:?})"))?;
@@ -53,6 +61,7 @@ fn take(
         feed: Feed::new(Unpacker::start(None, Compression::None)?),
         recipe: recipe.call(call)?,
         content: 0,
+        stop,
     });
     let options = Options {
         mtime_max,
@@ -62,8 +71,12 @@ fn take(
         ..Options::default()
     };
     let upper = open_upper(snapshot)?;
-    let mut tree = TreeWriter::new(&mut tar, options).telling(Recorder::content);
-    let (entries, size) = (tree.layer(&upper)?, tree.bytes);
+    let to = Root::open(&snapshot.upper)?;
+    let tree = TreeWriter::new(&mut tar, options).telling(Recorder::content);
+    let mut tree = tree.awaiting(arrivals);
+    let entries = arrivals.during(&to, stop, || tree.layer(&upper));
+    let entries = entries.map_err(|error| if stop() { Error::Stopped } else { error })?;
+    let size = tree.bytes;
     if entries == 0 {
         return Ok(None);
     }
@@ -82,14 +95,15 @@ fn take(
 }
 
 /// A tar on its way to its digest and its recipe.
-struct Recorder {
+struct Recorder<'s> {
     feed: Feed,
     recipe: RecipeWriter,
     /// Bytes to come that are in a file, of which the recipe already says so.
     content: u64,
+    stop: Stop<'s>,
 }
 
-impl Recorder {
+impl Recorder<'_> {
     fn content(&mut self, path: &Path, offset: u64, length: u64) -> io::Result<()> {
         self.content = length;
         let path = path.strip_prefix("/").unwrap_or(path);
@@ -97,8 +111,11 @@ impl Recorder {
     }
 }
 
-impl Write for Recorder {
+impl Write for Recorder<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.stop)() {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
         let content = usize::try_from(self.content).unwrap_or(usize::MAX);
         let count = match content {
             0 => bytes.len(),
@@ -119,13 +136,18 @@ impl Write for Recorder {
 
 #[cfg(test)]
 mod tests {
+    use crate::copy::{Copy, Rest, Want};
     use crate::recipe::reassemble;
+    use crate::records::Records as _;
+    use crate::tar::{Entry, Kind};
     use crate::testing::Store;
+    use crate::{Error, Snapshot};
     use oci::Digest;
     use rustix::fs::{CWD, FileType, Mode, XattrFlags};
     use std::fs;
     use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::Path;
+    use sys::root::Root;
 
     /// Everything that a layer can have, with what overlayfs notes.
     fn write(upper: &Path) {
@@ -191,7 +213,11 @@ mod tests {
         let store = Store::new();
         let snapshot = store.images.prepare_on("a", &[]).unwrap();
         write(&snapshot.upper);
-        let (layer, _hold) = store.images.make_layer(&snapshot, None).unwrap().unwrap();
+        let (layer, _hold) = store
+            .images
+            .make_layer(&snapshot, Rest::default(), None, &|| false)
+            .unwrap()
+            .unwrap();
         assert!(!snapshot.upper.exists());
         let files = store.layer(&layer);
         let mut tar = Vec::new();
@@ -211,6 +237,118 @@ mod tests {
         );
     }
 
+    /// A tree with files of all sizes that are brought differently, and more of them than are brought ahead.
+    fn sources() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/b/c", "few", "wide", "z"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        for (at, size) in [0, 1, 16 << 10, (16 << 10) + 1, 64 << 10, 9 << 20]
+            .into_iter()
+            .enumerate()
+        {
+            for directory in ["", "a", "a/b/c", "few"] {
+                let path = dir.path().join(directory).join(format!("size{at}"));
+                fs::write(path, vec![u8::try_from(at).unwrap(); size]).unwrap();
+            }
+        }
+        for number in 0..5000 {
+            fs::write(
+                dir.path().join(format!("wide/{number}")),
+                number.to_string(),
+            )
+            .unwrap();
+        }
+        symlink("../few", dir.path().join("a/link")).unwrap();
+        fs::set_permissions(dir.path().join("z"), fs::Permissions::from_mode(0o2751)).unwrap();
+        let attribute = dir.path().join("few/size1");
+        rustix::fs::setxattr(attribute, "user.kept", b"value", XattrFlags::empty()).unwrap();
+        dir
+    }
+
+    #[test]
+    fn files_that_come_meanwhile_make_the_same_layer() {
+        let store = Store::new();
+        let from = sources();
+        let from = Root::open(from.path()).unwrap();
+        let found = crate::copy::find(&from, Path::new("/"), false, &|_| Want::Take).unwrap();
+        let below = store.images.prepare_on("below", &[]).unwrap();
+        fs::create_dir(below.upper.join("there")).unwrap();
+        let make = |snapshot: &Snapshot, rest| {
+            let made = store
+                .images
+                .make_layer(snapshot, rest, Some(1000), &|| false);
+            made.unwrap().unwrap()
+        };
+        let (base, _hold) = make(&below, Rest::default());
+        let mut told_of = Vec::new();
+        for is_late in [false, true] {
+            let snapshot = store
+                .images
+                .prepare_on(&format!("late-{is_late}"), &[base])
+                .unwrap();
+            let root = Root::from_fd(store.images.mount_detached(&snapshot).unwrap());
+            let mut copy = Copy::new(&root);
+            // To what is there, and to what is not.
+            for target in ["there", "new"] {
+                for found in found.iter().filter(|it| !it.path.as_os_str().is_empty()) {
+                    let mut entry = found.entry.clone();
+                    (entry.uid, entry.mtime.seconds) = (7, 77);
+                    let target = Path::new("/").join(target).join(&found.path);
+                    match is_late && entry.kind == Kind::File {
+                        true => copy.bring(&from, &found.path, &target, &entry).unwrap(),
+                        false => copy.put(&from, &found.path, &target, &entry).unwrap(),
+                    }
+                }
+            }
+            let mut rest = copy.rest();
+            if !is_late {
+                std::mem::take(&mut rest).finish(&root, &|| false).unwrap();
+            }
+            drop(root);
+            let (layer, _hold) = make(&snapshot, rest);
+            let mut lines = Vec::new();
+            told(&store.layer(&layer), Path::new(""), &mut lines);
+            told_of.push((layer, lines));
+        }
+        assert_eq!(told_of[0].1, told_of[1].1);
+        assert_eq!(told_of[0].0, told_of[1].0);
+        assert_eq!(told_of[0].1.len(), 1 + 2 * found.len());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_brought_ends_the_layer() {
+        let store = Store::new();
+        let from = sources();
+        let tree = Root::open(from.path()).unwrap();
+        for is_stopped in [false, true] {
+            let snapshot = store
+                .images
+                .prepare_on(&format!("{is_stopped}"), &[])
+                .unwrap();
+            let root = Root::from_fd(store.images.mount_detached(&snapshot).unwrap());
+            let mut copy = Copy::new(&root);
+            let entry = Entry::new("", Kind::File, 0o644);
+            for number in 0..5000 {
+                let path = format!("wide/{number}");
+                { copy.bring(&tree, Path::new(&path), Path::new(&path), &entry) }.unwrap();
+            }
+            let rest = copy.rest();
+            drop(root);
+            if !is_stopped {
+                fs::remove_file(from.path().join("wide/4000")).unwrap();
+            }
+            let made = store
+                .images
+                .make_layer(&snapshot, rest, None, &|| is_stopped);
+            match made.map(drop).unwrap_err() {
+                Error::Stopped => assert!(is_stopped),
+                error => assert_eq!(error.kind(), crate::ErrorKind::NotFound, "{error}"),
+            }
+        }
+        assert_eq!(store.records.layers().unwrap(), []);
+    }
+
     #[test]
     fn no_time_is_after_the_limit() {
         let store = Store::new();
@@ -218,7 +356,7 @@ mod tests {
         write(&snapshot.upper);
         let (layer, _hold) = store
             .images
-            .make_layer(&snapshot, Some(1000))
+            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
             .unwrap()
             .unwrap();
         let mut lines = Vec::new();
@@ -233,7 +371,13 @@ mod tests {
     fn a_snapshot_without_changes_is_left_as_it_is() {
         let store = Store::new();
         let snapshot = store.images.prepare_on("a", &[]).unwrap();
-        assert!(store.images.make_layer(&snapshot, None).unwrap().is_none());
+        assert!(
+            store
+                .images
+                .make_layer(&snapshot, Rest::default(), None, &|| false)
+                .unwrap()
+                .is_none()
+        );
         assert!(snapshot.upper.is_dir());
     }
 }

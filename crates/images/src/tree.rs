@@ -1,6 +1,8 @@
 //! Writing a tree as tar: for commit, export and copies out of a container.
 
+use crate::arrivals::Arrivals;
 use crate::layer::{WHITEOUT, WHITEOUT_OPAQUE};
+use crate::share::Brought;
 use crate::tar::{BLOCK_BYTES, Entry, Kind, Sparse, TarError, Time, Writer};
 use crate::walk::{self, Node};
 use crate::{Error, Result, place};
@@ -58,6 +60,8 @@ pub(crate) struct TreeWriter<'a, W> {
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
     told: Told<W>,
+    /// Files that still come to the tree.
+    arrivals: Option<&'a Arrivals<'a>>,
     /// Entries written.
     pub(crate) entries: u64,
     /// Bytes in files.
@@ -73,6 +77,7 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             links: HashMap::new(),
             buffer: vec![0; COPY_BYTES],
             told: |_, _, _, _| Ok(()),
+            arrivals: None,
             entries: 0,
             bytes: 0,
         }
@@ -83,23 +88,22 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         Self { told, ..self }
     }
 
+    /// Awaits files that come to the tree meanwhile.
+    pub(crate) fn awaiting(self, arrivals: &'a Arrivals<'a>) -> Self {
+        let arrivals = Some(arrivals);
+        Self { arrivals, ..self }
+    }
+
     /// Writes the root of a layer with its attributes, and all below; returns how many entries are below.
     pub(crate) fn layer(&mut self, top: &Node) -> Result<u64> {
         let path = Path::new("/");
-        let (xattrs, private) = top.split_xattrs(path)?;
-        let mtime = Time {
-            seconds: self.options.time(top.stat.st_mtime),
-            nanoseconds: 0,
-        };
-        self.tar.entry(&Entry {
-            uid: top.stat.st_uid,
-            gid: top.stat.st_gid,
-            mtime,
-            xattrs,
-            ..Entry::new("./", Kind::Directory, top.stat.st_mode & 0o7777)
-        })?;
+        let mut root = entry(top, b"./", Kind::Directory)?;
+        let private;
+        (root.xattrs, private) = top.split_xattrs(path)?;
+        self.adjust(&mut root, path);
+        self.tar.entry(&root)?;
         self.children(top, b"", path)?;
-        self.settle(top, &private, path)?;
+        self.settle(top, &root, &private, path)?;
         Ok(self.entries)
     }
 
@@ -107,9 +111,24 @@ impl<'a, W: Write> TreeWriter<'a, W> {
     /// empty; `path` its path in the tree.
     pub(crate) fn children(&mut self, directory: &Node, name: &[u8], path: &Path) -> Result<()> {
         walk::check_depth(path)?;
-        for child in walk::names(directory.fd.as_fd(), path)? {
+        let coming = self.arrivals.map(|arrivals| arrivals.names(path));
+        let coming = coming.unwrap_or_default();
+        let mut names = walk::names(directory.fd.as_fd(), path)?;
+        if !coming.is_empty() {
+            // Some have come, and some have not.
+            names.extend(coming.keys().cloned());
+            names.sort();
+            names.dedup();
+        }
+        for child in names {
             let path = path.join(&child);
             if self.options.exclude.as_ref() == Some(&path) {
+                continue;
+            }
+            let awaited = coming.get(&child).zip(self.arrivals);
+            if let Some((number, arrivals)) = awaited
+                && self.brought(arrivals.wait(*number)?, (name, &child), &path)?
+            {
                 continue;
             }
             let Some(node) = self.child(directory, &child, name, &path)? else {
@@ -121,10 +140,7 @@ impl<'a, W: Write> TreeWriter<'a, W> {
                 continue;
             }
             if self.options.whiteouts {
-                if child.as_bytes().starts_with(WHITEOUT) {
-                    let reason = "its name would be read as a deletion";
-                    return Err(Error::Path { path, reason });
-                }
+                check_name(&child, &path)?;
                 if node.is_whiteout() {
                     let whiteout = [name, WHITEOUT, child.as_bytes()].concat();
                     self.put(&Entry::new(whiteout, Kind::File, 0))?;
@@ -167,8 +183,9 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         let mut entry = entry(node, &name, kind)?;
         let private;
         (entry.xattrs, private) = node.split_xattrs(path)?;
+        self.adjust(&mut entry, path);
         match entry.kind {
-            Kind::File => self.file(node, entry, path)?,
+            Kind::File => self.file(node, &mut entry, path)?,
             Kind::Directory => {
                 self.put(&entry)?;
                 if self.options.whiteouts && node.is_opaque(path)? {
@@ -179,20 +196,68 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             }
             _ => self.put(&entry)?,
         }
-        self.settle(node, &private, path)
+        self.settle(node, &entry, &private, path)
     }
 
-    /// Leaves of a file's attributes what its entry has. Of a directory that is done when nothing is removed from it any more.
-    fn settle(&self, node: &Node, private: &[Vec<u8>], path: &Path) -> Result<()> {
+    /// Gives an entry the time that it may have at most, and a directory what it will be.
+    fn adjust(&self, entry: &mut Entry, path: &Path) {
+        if let Some(arrivals) = self.arrivals {
+            arrivals.adjust(path, entry);
+        }
+        let seconds = self.options.time(entry.mtime.seconds);
+        if seconds != entry.mtime.seconds {
+            entry.mtime = Time {
+                seconds,
+                nanoseconds: 0,
+            };
+        }
+    }
+
+    /// Leaves of a file's attributes what its entry has. Of a directory that is done when nothing is brought to it, and removed from it,
+    /// any more.
+    fn settle(&self, node: &Node, entry: &Entry, private: &[Vec<u8>], path: &Path) -> Result<()> {
         if !self.options.settle {
             return Ok(());
         }
         node.forget(private, path)?;
-        let mtime = self.options.time(node.stat.st_mtime);
+        let fd = node.fd.as_fd();
+        if let Some(arrivals) = self.arrivals
+            && entry.kind == Kind::Directory
+            && arrivals.finish(fd, entry, path)?
+        {
+            return Ok(());
+        }
+        let mtime = entry.mtime.seconds;
         if (mtime, 0) != (node.stat.st_mtime, node.stat.st_mtime_nsec) {
-            place::set_times(node.fd.as_fd(), mtime, path)?;
+            place::set_times(fd, mtime, path)?;
         }
         Ok(())
+    }
+
+    /// Writes a file that was brought, if what is in it is at hand.
+    fn brought(
+        &mut self,
+        (entry, content): (&Entry, Brought),
+        (name, child): (&[u8], &OsStr),
+        path: &Path,
+    ) -> Result<bool> {
+        // What the file system has made of its attributes it says itself.
+        let Some(content) = content.filter(|_| entry.xattrs.is_empty()) else {
+            return Ok(false);
+        };
+        check_name(child, path)?;
+        let size = content.len() as u64;
+        self.put(&Entry {
+            path: [name, child.as_bytes()].concat(),
+            size,
+            ..entry.clone()
+        })?;
+        if size > 0 {
+            (self.told)(self.tar.out(), path, 0, size).call(|| "write(<tar>)")?;
+            self.tar.content(&content)?;
+        }
+        self.bytes += size;
+        Ok(true)
     }
 
     fn put(&mut self, entry: &Entry) -> Result<()> {
@@ -251,7 +316,7 @@ impl<'a, W: Write> TreeWriter<'a, W> {
     }
 
     /// Writes a file with its content: as many bytes as it had when it was opened.
-    fn file(&mut self, node: &Node, mut entry: Entry, path: &Path) -> Result<()> {
+    fn file(&mut self, node: &Node, entry: &mut Entry, path: &Path) -> Result<()> {
         let size = u64::try_from(node.stat.st_size).unwrap_or(0);
         entry.size = size;
         let stored = u64::try_from(node.stat.st_blocks).unwrap_or(0) * 512;
@@ -260,7 +325,7 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             entry.size = regions.iter().map(|(_, length)| length).sum();
             entry.sparse = Some(Sparse { size, regions });
         }
-        self.put(&entry)?;
+        self.put(entry)?;
         let whole = [(0, size)];
         let regions = entry
             .sparse
@@ -288,6 +353,17 @@ impl<'a, W: Write> TreeWriter<'a, W> {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a file of a layer that unpacking the layer would take for something else.
+fn check_name(name: &OsStr, path: &Path) -> Result<()> {
+    match name.as_bytes().starts_with(WHITEOUT) {
+        false => Ok(()),
+        true => Err(Error::Path {
+            path: path.to_owned(),
+            reason: "its name would be read as a deletion",
+        }),
     }
 }
 

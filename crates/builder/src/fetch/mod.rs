@@ -101,7 +101,8 @@ impl Fetcher<'_> {
         file.set_times(FileTimes::new().set_modified(modified))
             .doing(doing)?;
         if let Some(wanted) = checksum {
-            let found = copy::digest(files.root(), Path::new(&name)).doing(doing)?;
+            let stop = || *self.stop.borrow();
+            let found = copy::digest(files.root(), Path::new(&name), &stop).doing(doing)?;
             if found != *wanted {
                 return Err(Error::Invalid(format!(
                     "digest mismatch {found}: {wanted} was asked for of {}",

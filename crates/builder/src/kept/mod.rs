@@ -22,7 +22,7 @@ pub use index::ContextName;
 
 use crate::error::{Doing, Result};
 use engine::Engine;
-use images::{Images, Scratch};
+use images::{Images, Scratch, Stop};
 use index::{Header, Index, Known};
 use oci::Digest;
 use std::fs::{self, File};
@@ -283,7 +283,12 @@ impl Kept {
     }
 
     /// The digests of regular files' contents, in the order of their paths; computed where they are not known.
-    pub(crate) fn digests(&self, root: &Root, paths: &[PathBuf]) -> images::Result<Vec<Digest>> {
+    pub(crate) fn digests(
+        &self,
+        root: &Root,
+        paths: &[PathBuf],
+        stop: Stop<'_>,
+    ) -> images::Result<Vec<Digest>> {
         let known = |index: &Index, path: &Path| index.get(relative(path))?.digest;
         let mut digests: Vec<Option<Digest>> = {
             let index = self.index();
@@ -291,7 +296,7 @@ impl Kept {
         };
         let unknown = { paths.iter().zip(&digests) }.filter(|(_, digest)| digest.is_none());
         let unknown: Vec<PathBuf> = unknown.map(|(path, _)| path.clone()).collect();
-        let computed = images::copy::digests(root, &unknown)?;
+        let computed = images::copy::digests(root, &unknown, stop)?;
         let mut index = self.index();
         for (path, digest) in unknown.iter().zip(&computed) {
             if let Some(known) = index.get_mut(relative(path)) {

@@ -9,9 +9,9 @@ use crate::bundle::{Part, Predicate};
 use crate::error::{Doing, Error, Result};
 use crate::request::Request;
 use crate::view::View;
-use images::archive;
 use images::copy::{self, Want};
 use images::tar::Kind;
+use images::{Stop, archive};
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use std::fmt;
@@ -81,7 +81,8 @@ impl Build<'_> {
         let view = |(part, build): (&Part, &&Build<'_>)| {
             let predicates = build.predicates(&part.layers, false)?;
             let view = self.view(&part.layers)?;
-            lay_beside(&view.root, &predicates, &form.attestation_prefix)?;
+            let stop = || build.is_stopped();
+            lay_beside(&view.root, &predicates, &form.attestation_prefix, &stop)?;
             Ok(view)
         };
         parts.iter().zip(builds).map(view).collect()
@@ -116,7 +117,7 @@ pub(super) fn write(trees: &[Tree<'_>], out: &mut dyn Write) -> Result<()> {
 }
 
 /// Writes statements on all files of a tree into it.
-fn lay_beside(root: &Root, predicates: &[Predicate], prefix: &str) -> Result<()> {
+fn lay_beside(root: &Root, predicates: &[Predicate], prefix: &str, stop: Stop<'_>) -> Result<()> {
     if predicates.is_empty() {
         return Ok(());
     }
@@ -124,7 +125,7 @@ fn lay_beside(root: &Root, predicates: &[Predicate], prefix: &str) -> Result<()>
     let found = copy::find(root, Path::new("/"), false, &|_| Want::Take).doing(reading)?;
     let files = found.into_iter().filter(|it| it.entry.kind == Kind::File);
     let paths: Vec<PathBuf> = files.map(|found| found.path).collect();
-    let digests = copy::digests(root, &paths).doing(reading)?;
+    let digests = copy::digests(root, &paths, stop).doing(reading)?;
     let subject = |(path, digest): (&PathBuf, &oci::Digest)| json!({ "name": path.display().to_string(), "digest": { "sha256": digest.hex() } });
     let subjects: Vec<Value> = paths.iter().zip(&digests).map(subject).collect();
     for predicate in predicates {

@@ -59,7 +59,11 @@ fn listed<'t>(trees: &[Tree<'t>]) -> Result<Vec<Listed<'t>>> {
         if let Some(path) = &directory {
             let entry = Entry::new("", Kind::Directory, DIRECTORY_MODE);
             let path = path.clone();
-            let found = Found { path, entry };
+            let found = Found {
+                path,
+                entry,
+                layer: 0,
+            };
             all.push(Listed { found, place: None });
         }
         let found = copy::find(tree.root, Path::new("/"), false, &|_| Want::Take);
