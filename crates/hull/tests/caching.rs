@@ -4,6 +4,10 @@
 
 mod support;
 
+use oci::Digest;
+use serde_json::{Value, from_slice, json};
+use std::fs;
+use std::process::Command;
 use support::buildx::{Bench, assert_has};
 use support::said;
 
@@ -172,5 +176,76 @@ fn a_secret_is_no_part_of_the_cache_key() {
     let shown = with_secret(&bench, "other", &["--explain", "--build-arg", "A=2"]);
     assert_has(&shown, &["the argument A has changed"]);
     assert_eq!(bench.shell("cat /length"), "5");
+    bench.assert_clean();
+}
+
+/// What a cache from elsewhere says in place of names: in its annotations, as the ID of a cache mount, and in that mount's tar.
+#[test]
+fn attack_46_no_path_that_a_cache_tells_is_written() {
+    let bench = Bench::new(
+        "FROM busybox\nRUN --mount=type=cache,id=../../../escaped,target=/c cp -r /c /got; echo a > /c/file\n",
+        &[],
+    );
+    let cache = bench.path("cache");
+    let to = format!("type=local,dest={cache},mode=max,mounts=true");
+    hull(&bench, &["--cache-to", &to]);
+    let blob = |digest: &str| format!("{cache}/blobs/{}", digest.replace(':', "/"));
+    let read = |path: &str| -> Value { from_slice(&fs::read(path).unwrap()).unwrap() };
+    let write = |bytes: &[u8]| {
+        let digest = Digest::sha256(bytes).to_string();
+        fs::write(blob(&digest), bytes).unwrap();
+        digest
+    };
+    // A tar whose entries lead out of where they are unpacked.
+    bench.write("tar/inner/in", "x");
+    bench.write("tar/escaped", "x");
+    let mut tar = Command::new("tar");
+    tar.args([
+        "-C",
+        &bench.path("tar/inner"),
+        "-czPf",
+        "-",
+        "in",
+        "../escaped",
+    ]);
+    let evil = tar.output().unwrap().stdout;
+    let index_path = format!("{cache}/index.json");
+    let mut index = read(&index_path);
+    let listed = &mut index["manifests"][0];
+    let mut manifest = read(&blob(listed["digest"].as_str().unwrap()));
+    let mount = manifest["layers"]
+        .as_array_mut()
+        .unwrap()
+        .last_mut()
+        .unwrap();
+    assert!(
+        mount["mediaType"].as_str().unwrap().contains("mount"),
+        "{mount}"
+    );
+    (mount["digest"], mount["size"]) = (write(&evil).into(), evil.len().into());
+    let name = json!({"org.opencontainers.image.title": "../../../../escaped"});
+    for layer in manifest["layers"].as_array_mut().unwrap() {
+        layer["annotations"] = name.clone();
+    }
+    manifest["annotations"] = name;
+    let manifest = manifest.to_string();
+    (listed["digest"], listed["size"]) = (write(manifest.as_bytes()).into(), manifest.len().into());
+    fs::write(&index_path, index.to_string()).unwrap();
+    fs::remove_dir_all(bench.path("tar")).unwrap();
+    bench.engine.ok(&["rmi", "t"]);
+    bench.engine.ok(&["builder", "prune", "-af"]);
+    // A change of the step, which takes the mount and not the result.
+    let changed = fs::read_to_string(bench.path("context/Dockerfile")).unwrap() + "RUN true\n";
+    bench.write("context/Dockerfile", &changed.replace("cp -r", "cp -R"));
+    let shown = hull(
+        &bench,
+        &["--cache-from", &format!("type=local,src={cache}")],
+    );
+    // Half of a mount is none.
+    assert_has(&shown, &["importing cache manifest", "leads out of"]);
+    assert_eq!(bench.shell("ls /got"), "", "{shown}");
+    let find = ["-name", "*escaped*"];
+    let found = Command::new("find").arg(bench.path("")).args(find).output();
+    assert_eq!(String::from_utf8(found.unwrap().stdout).unwrap(), "");
     bench.assert_clean();
 }

@@ -7,9 +7,9 @@ pub use filter::UsageFilter;
 pub use prune::{PruneLimits, prune};
 
 use crate::cache::Remembered;
+use crate::cache_mount::CACHES;
 use crate::error::{Doing, Result};
 use crate::kept::{Shelf, Stored};
-use crate::cache_mount::CACHES;
 use engine::Engine;
 use images::Images;
 use images::records::CacheRecord;
