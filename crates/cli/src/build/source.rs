@@ -35,11 +35,6 @@ pub(crate) fn source(
     let file = matches.get("file").filter(|file| !file.is_empty());
     let compress = matches.on("compress");
     let is_sent = named.is_sent() || !caches.is_empty();
-    let is_address = |text: &str| {
-        text.contains("://")
-            || text.starts_with("git@")
-            || (text.starts_with("github.com/") && !Path::new(text).exists())
-    };
     let parts = match (matches.args[0].as_str(), file) {
         ("-", Some("-")) => {
             return Err(Error::msg(
@@ -49,12 +44,7 @@ pub(crate) fn source(
         ("-", _) => match standard_input()? {
             (start, input) if is_archive(&start) => {
                 if !is_sent {
-                    let compress = compress && !is_compressed(&start);
-                    let archive = Cursor::new(start).chain(input);
-                    return Ok(Source::Archive(match compress {
-                        true => Box::new(GzEncoder::new(archive, Compression::default())),
-                        false => Box::new(archive),
-                    }));
+                    return Ok(Source::Archive(archive(start, input, compress)));
                 }
                 Parts {
                     archive: Some(kept(Cursor::new(start).chain(input))?),
@@ -106,6 +96,27 @@ pub(crate) fn source(
         compress,
         ..parts
     })))
+}
+
+/// Whether a context is fetched by the engine.
+fn is_address(text: &str) -> bool {
+    text.contains("://")
+        || text.starts_with("git@")
+        || (text.starts_with("github.com/") && !Path::new(text).exists())
+}
+
+/// An archive as it is sent: compressed on the way where that is asked for and it is not yet.
+fn archive(
+    start: Vec<u8>,
+    rest: impl std::io::Read + Send + 'static,
+    compress: bool,
+) -> Box<dyn std::io::Read + Send> {
+    let compress = compress && !is_compressed(&start);
+    let whole = Cursor::new(start).chain(rest);
+    match compress {
+        true => Box::new(GzEncoder::new(whole, Compression::default())),
+        false => Box::new(whole),
+    }
 }
 
 /// What standard input begins with, and the rest of it.
