@@ -236,8 +236,7 @@ fn a_stage_stands_on_the_platform_that_it_names() {
         assert_eq!(said.code, 0, "{}", said.stderr);
     };
     let by_hull = |arguments: &[&str]| drop(hull(&bench, arguments));
-    let ways: [&dyn Fn(&[&str]); 2] = [&by_buildx, &by_hull];
-    for build in ways {
+    for build in [&by_buildx as &dyn Fn(&[&str]), &by_hull] {
         let shown = |name: &str, file: &str| {
             let run = ["run", "--rm", "--network", "none", name];
             engine.ok(&[&run[..], &["/bin/busybox", "cat", file]].concat())
