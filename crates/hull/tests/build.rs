@@ -1142,7 +1142,7 @@ fn results_go_where_they_are_asked_to() {
         (&["--push"], "needs a name"),
         (&["--builder", "other"], "no builder \"other\" found"),
         (&["--build-arg", "=x"], "it has no name"),
-        (&["--annotation", "a=b"], "images that go elsewhere"),
+        (&["--annotation", "index:a=b"], "annotation of an index"),
     ] {
         assert!(bench.fails(arguments).contains(expected), "{arguments:?}");
     }

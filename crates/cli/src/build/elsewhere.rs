@@ -51,9 +51,7 @@ impl Elsewhere {
             }
         }
         if this.outputs.is_empty() && !annotations.is_empty() {
-            return Err(Error::msg(
-                "--annotation is for images that go elsewhere (--push, --output type=oci): the engine keeps none",
-            ));
+            this.outputs.push(wish("image", annotations));
         }
         for text in matches.list("cache-from") {
             this.import(text)?;
