@@ -44,8 +44,8 @@ pub(crate) struct Document {
 /// The mounts of one command, variables replaced.
 pub(crate) struct Mounts {
     all: Vec<(Mount, String)>,
-    /// What bind mounts show, with the digest of it.
-    digests: Vec<(String, String)>,
+    /// What bind mounts show, by what people call it.
+    shown: Vec<(String, String)>,
 }
 
 impl Mounts {
@@ -57,7 +57,7 @@ impl Mounts {
             )));
         }
         let mut all = Vec::new();
-        let mut digests = Vec::new();
+        let mut shown = Vec::new();
         for text in texts {
             let text = stage.word(text)?;
             let mount = Mount::parse(&text).map_err(Error::Invalid)?;
@@ -72,21 +72,20 @@ impl Mounts {
                 _ => None,
             };
             if let Some((from, source)) = source {
-                let shown = digest_of(stage, from, source)?;
-                digests.push((format!("the mount of {source}"), shown));
+                shown.extend(shown_files(stage, from, source)?);
             }
             all.push((mount, text));
         }
-        Ok(Self { all, digests })
+        Ok(Self { all, shown })
     }
 
     /// Adds what the command sees to what it depends on: of caches and secrets only that they are there.
     pub(crate) fn add_to(&self, inputs: &mut Inputs) {
         for (at, (_, text)) in self.all.iter().enumerate() {
-            inputs.add(format!("the mount {}", at + 1), text);
+            inputs.add(format!("the options of mount {}", at + 1), text);
         }
-        for (name, digest) in &self.digests {
-            inputs.add(name.clone(), digest);
+        for (name, value) in &self.shown {
+            inputs.add(name.clone(), value);
         }
     }
 
@@ -372,34 +371,40 @@ pub(crate) fn found_in(root: &Root, source: &str) -> Result<(PathBuf, Vec<Found>
     Ok((start, found))
 }
 
-/// The digest of what a bind mount shows.
-fn digest_of(stage: &Stage<'_, '_>, from: Option<&str>, source: &str) -> Result<String> {
+/// What a bind mount shows, file by file; of layers as a whole: they are what their names say.
+fn shown_files(
+    stage: &Stage<'_, '_>,
+    from: Option<&str>,
+    source: &str,
+) -> Result<Vec<(String, String)>> {
     let Some(files) = files_of(stage, from) else {
-        // Layers are what their names say.
-        let layers = layers_of(stage.build, from.unwrap_or_default(), stage.at)?;
+        let from = from.unwrap_or_default();
+        let layers = layers_of(stage.build, from, stage.at)?;
         let names: Vec<String> = layers.iter().map(Digest::to_string).collect();
-        return Ok(names.join(" "));
+        return Ok(vec![(
+            format!("the stage or image {from}"),
+            names.join(" "),
+        )]);
     };
     let (start, found) = found_in(files.root(), source)?;
+    let at = |path: &Path| -> PathBuf { start.join(path).components().collect() };
     let regular = found.iter().filter(|found| found.entry.kind == Kind::File);
-    let paths = regular.map(|found| start.join(&found.path).components().collect());
+    let paths: Vec<PathBuf> = regular.map(|found| at(&found.path)).collect();
     let stop = || stage.build.is_stopped();
-    let digests = files.digests(&paths.collect::<Vec<PathBuf>>(), &stop);
+    let digests = files.digests(&paths, &stop);
     let digests = digests.doing(|| format!("read {source:?}, which is to be mounted"))?;
     let mut digests = digests.into_iter();
-    let mut text = String::new();
-    for Found { path, entry, .. } in &found {
-        let content = match entry.kind {
+    let of = from.map(|from| format!(" of {from}")).unwrap_or_default();
+    let told = found.iter().map(|Found { path, entry, .. }| {
+        let content = match &entry.kind {
             Kind::File => digests.next().expect("every file has one").to_string(),
-            _ => format!("{:?}", entry.kind),
+            kind => format!("{kind:?}"),
         };
-        let line = format!(
-            "{path:?} {:o} {} {} {content}\n",
-            entry.mode, entry.uid, entry.gid
-        );
-        text.push_str(&line);
-    }
-    Ok(Digest::sha256(text.as_bytes()).to_string())
+        let value = format!("{:o} {} {} {content}", entry.mode, entry.uid, entry.gid);
+        let name = format!("the mounted file {}{of}", at(path).display());
+        (name, value)
+    });
+    Ok(told.collect())
 }
 
 /// What a bind mount shows. Nothing is copied: what the command writes is in a layer that goes with its container.

@@ -131,7 +131,7 @@ const MISTAKES: &[&str] = &[
     "cp c: b",
     "commit c a@sha256:0",
     "tag a b@sha256:0",
-    "images --tree",
+    "images --tree -q",
     "save",
     "volume create --scope multi x",
     "network create --subnet 10.0.0.0/8 --gateway 11.0.0.1 n",

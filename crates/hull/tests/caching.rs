@@ -249,3 +249,42 @@ fn attack_46_no_path_that_a_cache_tells_is_written() {
     assert_eq!(String::from_utf8(found.unwrap().stdout).unwrap(), "");
     bench.assert_clean();
 }
+
+#[test]
+fn an_explanation_names_what_has_changed() {
+    let bench = Bench::new(
+        "FROM busybox AS one\nCOPY f /f\nFROM busybox\nARG MODE=ro\n\
+         RUN --mount=type=bind,target=/src,$MODE --mount=type=bind,from=tools,target=/tools \
+         --mount=type=bind,from=one,target=/one --mount=type=secret,id=s \
+         --mount=type=cache,target=/c,from=tools,source=/d cat /src/a /tools/d/t /one/f\n",
+        &[("a", "A"), ("f", "F"), ("other", "O")],
+    );
+    bench.write("tools/d/t", "T");
+    bench.write("secret", "hidden");
+    let tools = format!("tools={}", bench.path("tools"));
+    let secret = format!("id=s,src={}", bench.path("secret"));
+    let flags = ["--explain", "--build-context", &tools, "--secret", &secret];
+    let built = |more: &[&str]| hull(&bench, &[&flags, more].concat());
+    assert_has(&built(&[]), &["no step with this text is in the cache"]);
+    let cached = "it was built before, and nothing that it depends on has changed";
+    assert_has(&built(&[]), &[cached]);
+    bench.write("secret", "another");
+    assert_has(&built(&[]), &[cached]);
+    bench.write("context/a", "B");
+    let shown = built(&[]);
+    assert_has(&shown, &["the mounted file /a has changed"]);
+    bench.write("tools/d/t", "U");
+    let shown = built(&[]);
+    assert_has(&shown, &["the mounted file /d/t of tools has changed"]);
+    assert!(!shown.contains("/other"), "{shown}");
+    bench.write("tools/d/new", "N");
+    assert_has(&built(&[]), &["the mounted file /d/new of tools is new"]);
+    bench.write("context/f", "G");
+    assert_has(&built(&[]), &["the stage or image one has changed"]);
+    let shown = built(&["--build-arg", "MODE=rw"]);
+    assert_has(
+        &shown,
+        &["the argument MODE has changed", "the options of mount 1"],
+    );
+    bench.assert_clean();
+}

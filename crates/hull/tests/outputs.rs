@@ -710,3 +710,46 @@ fn hulls_own_client_takes_layouts_and_pushes() {
     assert!(archive.status.success() && archive.stdout.len() > 1000);
     bench.assert_clean();
 }
+
+/// What the manifest of an image says to whoever gets the image from here.
+fn annotations(bench: &Bench, name: &str) -> Value {
+    let (tar, layout) = (bench.path("saved.tar"), bench.engine.path("saved"));
+    bench.engine.ok(&["save", "-o", &tar, name]);
+    std::fs::create_dir_all(&layout).unwrap();
+    let mut unpack = Command::new("tar");
+    unpack.arg("-C").arg(&layout).args(["-xf", &tar]);
+    assert!(unpack.status().unwrap().success());
+    let index = json(&layout.join("index.json"));
+    document(bench, "saved", &index["manifests"][0])["annotations"].clone()
+}
+
+#[test]
+fn annotations_of_an_image_that_is_kept_go_with_it() {
+    let bench = bench("FROM busybox\nCOPY a /a\n");
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1000"];
+    // buildx says nothing of it where no output is asked for.
+    bench.build(&[&epoch[..], &["--load", "--annotation", "who=you"]].concat());
+    assert_eq!(annotations(&bench, "t")["who"], "you");
+    // The image is the same, and what is said of it is another thing.
+    let id = bench.engine.ok(&["images", "-q", "t"]);
+    let ours = [&epoch[..], &["-t", "t", "--annotation", "manifest:who=me"]].concat();
+    hull(&bench, &ours);
+    assert_eq!(bench.engine.ok(&["images", "-q", "t"]), id);
+    assert_eq!(annotations(&bench, "t")["who"], "me");
+    // It comes back with it, and goes to registries.
+    bench.engine.ok(&["rmi", "t"]);
+    bench.engine.ok(&["load", "-i", &bench.path("saved.tar")]);
+    assert_eq!(annotations(&bench, "t")["who"], "me");
+    let registry = Registry::open();
+    let name = registry.name("team/t");
+    bench.engine.ok(&["tag", "t", &name]);
+    bench.engine.ok(&["push", &name]);
+    let manifest = bench.engine.ok(&["manifest", "inspect", &name]);
+    assert_has(&manifest, &["\"who\": \"me\""]);
+    hull(&bench, &[&epoch[..], &["-t", "u"]].concat());
+    bench.engine.ok(&["rmi", "-f", &id]);
+    hull(&bench, &[&epoch[..], &["-t", "u"]].concat());
+    assert!(annotations(&bench, "u").is_null());
+    let refused = bench.fails(&["-t", "t", "--load", "--annotation", "index:who=me"]);
+    assert_has(&refused, &["an annotation of an index"]);
+}

@@ -17,6 +17,7 @@ use crate::{Error, Images, Result, Snapshot, apply_changes};
 use jiff::Timestamp;
 use oci::image::{ConfigFile, History, LAYERS_MAX, Platform};
 use oci::{Digest, Reference};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use sys::root::Root;
@@ -226,7 +227,7 @@ impl Made {
         config.rootfs.diff_ids = stack.iter().map(|(diff_id, _)| *diff_id).collect();
         let bytes = serde_json::to_vec(&config).expect("a configuration has only strings as keys");
         let id = Digest::sha256(&bytes);
-        let manifest = plain_manifest(id, bytes.len(), stack.into_iter());
+        let manifest = plain_manifest(id, bytes.len(), stack.into_iter(), BTreeMap::new());
         let added_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         Self {
             record: ImageRecord {

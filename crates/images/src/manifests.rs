@@ -11,7 +11,7 @@ use oci::image::{
     Manifest, Platform, annotation, from_json, media_type,
 };
 use oci::{Digest, Reference};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Images of one archive.
@@ -216,7 +216,7 @@ fn manifest(config: Digest, config_size: usize, layers: &[FoundLayer]) -> (Diges
     let layers = layers
         .iter()
         .map(|layer| (layer.unpacked.diff_id, layer.unpacked.tar_size));
-    plain_manifest(config, config_size, layers)
+    plain_manifest(config, config_size, layers, BTreeMap::new())
 }
 
 /// The manifest of a configuration and of layers as plain tars, given by diff ID and size.
@@ -224,6 +224,7 @@ pub(crate) fn plain_manifest(
     config: Digest,
     config_size: usize,
     layers: impl Iterator<Item = (Digest, u64)>,
+    annotations: BTreeMap<String, String>,
 ) -> (Digest, Vec<u8>) {
     let layer = |(digest, size)| Descriptor::new(media_type::OCI_LAYER, digest, size);
     let manifest = Manifest {
@@ -233,7 +234,7 @@ pub(crate) fn plain_manifest(
         config: Descriptor::new(media_type::OCI_CONFIG, config, config_size as u64),
         layers: layers.map(layer).collect(),
         subject: None,
-        annotations: std::collections::BTreeMap::new(),
+        annotations,
     };
     let bytes = serde_json::to_vec(&manifest).expect("a manifest has only strings as keys");
     (Digest::sha256(&bytes), bytes)
@@ -251,7 +252,7 @@ pub(crate) fn index(manifests: Vec<(Descriptor, Platform)>) -> (Digest, Vec<u8>)
         artifact_type: None,
         manifests: manifests.into_iter().map(entry).collect(),
         subject: None,
-        annotations: std::collections::BTreeMap::new(),
+        annotations: BTreeMap::new(),
     };
     let bytes = serde_json::to_vec(&index).expect("an index has only strings as keys");
     (Digest::sha256(&bytes), bytes)

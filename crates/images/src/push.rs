@@ -178,6 +178,29 @@ impl Images {
         })
     }
 
+    /// What the manifest of an image says besides what it is made of.
+    pub(crate) fn annotations(&self, record: &ImageRecord) -> Result<BTreeMap<String, String>> {
+        let manifest = self.stored_manifest(record)?;
+        Ok(manifest.map_or_else(BTreeMap::new, |(manifest, _)| manifest.annotations))
+    }
+
+    /// Has the manifest of an image say this to whoever gets the image from here. Where that is nothing, only a manifest that was
+    /// made here is changed: another one has its digest from a registry.
+    pub fn annotate(&self, id: &ImageId, annotations: &BTreeMap<String, String>) -> Result<()> {
+        let record = self.records.image(id).map_err(Error::Records)?;
+        let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        let Some((mut manifest, _)) = self.stored_manifest(&record)? else {
+            return Ok(());
+        };
+        let is_other = annotations.is_empty() && !self.is_plain(&record)?;
+        if is_other || manifest.annotations == *annotations {
+            return Ok(());
+        }
+        manifest.annotations.clone_from(annotations);
+        let bytes = serde_json::to_vec(&manifest).expect("a manifest has only strings as keys");
+        self.replace_manifest(id, Digest::sha256(&bytes), &bytes)
+    }
+
     /// Whether an image's manifest was made here, of layers that are not compressed.
     fn is_plain(&self, record: &ImageRecord) -> Result<bool> {
         let manifest = self.stored_manifest(record)?;
@@ -219,7 +242,7 @@ impl Images {
             config: Descriptor::new(media_type::OCI_CONFIG, record.id, config.len() as u64),
             layers: layers.to_vec(),
             subject: None,
-            annotations: BTreeMap::new(),
+            annotations: self.annotations(record)?,
         };
         let bytes = serde_json::to_vec(&manifest).expect("a manifest has only strings as keys");
         Ok(registry::Manifest {

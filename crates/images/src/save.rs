@@ -60,7 +60,9 @@ impl Images {
                     });
                 }
                 let config = self.blob(id, CONFIG_BYTES_MAX)?;
-                let (digest, bytes) = plain_manifest(*id, config.len(), stack.into_iter());
+                let annotations = self.annotations(&record)?;
+                let (digest, bytes) =
+                    plain_manifest(*id, config.len(), stack.into_iter(), annotations);
                 archive.blob(id, &config)?;
                 archive.blob(&digest, &bytes)?;
                 let size = bytes.len() as u64;

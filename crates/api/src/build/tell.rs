@@ -5,9 +5,11 @@ use crate::images::line;
 use api_types as types;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use builder::language::Position;
 use builder::lint::Finding;
 use builder::{Event, Progress};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Digits of IDs that people see.
 const SHORT_DIGITS: usize = 12;
@@ -51,10 +53,7 @@ impl Progress for Text {
     fn tell(&self, event: &Event<'_>) {
         match event {
             Event::Planned { steps } => {
-                *self
-                    .steps
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner) = *steps;
+                *self.steps.lock().unwrap_or_else(PoisonError::into_inner) = *steps;
             }
             Event::Began {
                 text,
@@ -64,10 +63,7 @@ impl Progress for Text {
                 self.say(&format!("# Executing build trigger: {text}\n"));
             }
             Event::Began { step, text, .. } => {
-                let steps = *self
-                    .steps
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let steps = *self.steps.lock().unwrap_or_else(PoisonError::into_inner);
                 self.say(&format!("Step {}/{steps} : {text}", step.0));
                 self.say("\n");
             }
@@ -111,11 +107,41 @@ impl Progress for Text {
 #[derive(Debug)]
 pub(crate) struct Events {
     pieces: Pieces,
+    /// Where the steps are written that go on.
+    positions: Mutex<BTreeMap<usize, Position>>,
 }
 
 impl Events {
     pub(crate) fn new(pieces: Pieces) -> Self {
-        Self { pieces }
+        Self {
+            pieces,
+            positions: Mutex::default(),
+        }
+    }
+
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<usize, Position>> {
+        // It is whole after every statement.
+        { self.positions.lock() }.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells which step has failed, where one has.
+    pub(crate) fn failed(&self, error: &builder::Error) {
+        let builder::Error::Step { position, .. } = error else {
+            return;
+        };
+        let open = self.positions().clone();
+        let mut failed = open.into_iter().filter(|(_, it)| it == position);
+        if let Some((step, _)) = failed.next_back() {
+            self.say(&types::BuildEvent::Failed {
+                step,
+                error: buildkit::sentence(error),
+            });
+        }
+    }
+
+    fn say(&self, told: &types::BuildEvent) {
+        // A client that has gone ends the build otherwise.
+        let _ = self.pieces.blocking_send(Ok(line(&event(told))));
     }
 }
 
@@ -142,6 +168,15 @@ pub(crate) fn event(event: &types::BuildEvent) -> types::JsonMessage {
 
 impl Progress for Events {
     fn tell(&self, told: &Event<'_>) {
+        match told {
+            Event::Began { step, position, .. } => {
+                self.positions().insert(step.0, *position);
+            }
+            Event::Ended { step, .. } => {
+                self.positions().remove(&step.0);
+            }
+            _ => {}
+        }
         let wire = match told {
             Event::Planned { steps } => types::BuildEvent::Planned { steps: *steps },
             Event::Began {
@@ -154,7 +189,7 @@ impl Progress for Events {
             } => types::BuildEvent::Began {
                 step: step.0,
                 stage: match platform {
-                    Some(platform) => format!("{platform} {stage}"),
+                    Some(platform) => format!("{platform} {stage}").trim_end().to_owned(),
                     None => (*stage).to_owned(),
                 },
                 place: *place,
@@ -203,12 +238,13 @@ impl Progress for Events {
                 name: (*name).to_owned(),
                 error: error.map(str::to_owned),
             },
-            Event::Based { .. }
-            | Event::Running { .. }
-            | Event::Removed { .. }
-            | Event::Publishing => return,
+            Event::Based { step, image } => types::BuildEvent::Based {
+                step: step.0,
+                image: image.map(|(name, _)| name.to_owned()),
+            },
+            Event::Publishing => types::BuildEvent::Publishing,
+            Event::Running { .. } | Event::Removed { .. } => return,
         };
-        // A client that has gone ends the build otherwise.
-        let _ = self.pieces.blocking_send(Ok(line(&event(&wire))));
+        self.say(&wire);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Output;
 use crate::build::Build;
-use crate::bundle::{Part, Predicate};
+use crate::bundle::{AnnotationPlace, Part, Predicate};
 use crate::error::{Doing, Error, Result};
 use crate::request::Request;
 use crate::view::View;
@@ -56,8 +56,20 @@ pub trait FilesOutput: fmt::Debug + Send + Sync {
     fn take(&self, trees: &[Tree<'_>]) -> Result<()>;
 }
 
-/// Refuses, before anything is built, forms that files of so many platforms cannot have.
+/// Refuses, before anything is built, forms that files of so many platforms cannot have, and annotations that nothing here has.
 pub(crate) fn check(request: &Request, platforms: usize) -> Result<()> {
+    let is_lost = |output: &Output| match output {
+        Output::Image(image) if !image.push => {
+            let mut all = image.manifests.annotations.iter();
+            all.any(|one| one.place != AnnotationPlace::Manifest)
+        }
+        Output::Image(_) | Output::Layout(_) | Output::Files { .. } | Output::Tar { .. } => false,
+    };
+    if request.outputs.iter().any(is_lost) {
+        return Err(Error::Unsupported(
+            "an annotation of an index, or of what refers to a manifest, where the image is kept here alone".to_owned(),
+        ));
+    }
     let is_merged = |output: &Output| match output {
         Output::Files { form, .. } | Output::Tar { form, .. } => !form.is_split(platforms > 1),
         Output::Image(_) | Output::Layout(_) => false,

@@ -4,7 +4,9 @@ mod files;
 mod options;
 
 use crate::build::Build;
-use crate::bundle::{self, Bundle, Manifests, Part, Predicate, bundle};
+use crate::bundle::{
+    self, Annotation, AnnotationPlace, Bundle, Manifests, Part, Predicate, bundle,
+};
 use crate::destination::{Destination, ToBlobs, ToRegistry};
 use crate::error::{Doing, Error, Result};
 use crate::progress::Event;
@@ -153,6 +155,7 @@ impl Build<'_> {
         let mut kept = Vec::new();
         if output.store != Some(false) {
             kept = self.store(parts, &output.names)?;
+            self.annotate(&kept, parts, &output.manifests.annotations)?;
             made.id = kept.first().copied();
         }
         if !output.push {
@@ -206,6 +209,25 @@ impl Build<'_> {
             self.engine.image_event("tag", &ids[0].to_string(), name);
         }
         Ok(ids)
+    }
+
+    /// Has the manifests of images here say what is said of them; there is no index here.
+    fn annotate(&self, kept: &[ImageId], parts: &[Part], all: &[Annotation]) -> Result<()> {
+        for part in parts {
+            let id = Digest::sha256(&part.config);
+            let is_of_part = |one: &&Annotation| {
+                let platform = one.platform.as_ref();
+                one.place == AnnotationPlace::Manifest
+                    && platform.is_none_or(|wanted| *wanted == part.platform)
+            };
+            let own = all.iter().filter(is_of_part);
+            let own = own.map(|one| (one.key.clone(), one.value.clone()));
+            if kept.contains(&id) {
+                let annotated = self.images.annotate(&id, &own.collect());
+                annotated.doing(|| "annotate the image".to_owned())?;
+            }
+        }
+        Ok(())
     }
 
     fn push(

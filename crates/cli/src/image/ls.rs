@@ -1,5 +1,6 @@
 //! `hull images` and `hull image ls`.
 
+use super::tree;
 use crate::app::{Arity, Command};
 use crate::error::{Error, Result};
 use crate::flags::{Flag, Kind, Matches};
@@ -29,10 +30,7 @@ const FLAGS: &[Flag] = &[
     ),
     Flag::bool("no-trunc", "Show long texts as a whole"),
     Flag::bool("quiet", "Show only IDs").short('q'),
-    Flag::bool(
-        "tree",
-        "Show the platforms of each image (not supported yet)",
-    ),
+    Flag::bool("tree", "Show the platforms of each image"),
 ];
 
 pub(crate) const LS: Command = Command {
@@ -74,8 +72,9 @@ const TABLE_WITH_DIGESTS: Columns = Columns {
 const NONE: &str = "<none>";
 
 async fn run(session: &Session, matches: &Matches) -> Result<()> {
-    if matches.on("tree") {
-        return Err(Error::msg("--tree is not supported yet"));
+    let is_tree = matches.on("tree");
+    if is_tree {
+        refuse_beside_tree(matches)?;
     }
     let quiet = matches.on("quiet");
     let mut format = matches.text("format").to_owned();
@@ -91,8 +90,12 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
     }
     let request = Request::get(&["images", "json"])
         .query_flag("all", matches.on("all"))
+        .query_flag("manifests", is_tree)
         .query_some("filters", filters.to_query());
     let images: Vec<ImageSummary> = session.client().await?.json(&request).await?;
+    if is_tree {
+        return tree::show(images, matches.on("all"));
+    }
     let digests = matches.on("digests") || format.contains(".Digest");
     let options = Options {
         digests,
@@ -105,6 +108,22 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         TABLE
     };
     output::print(&columns.render(&format, rows)?)
+}
+
+/// What a tree has no form for, in the words of Docker's client.
+fn refuse_beside_tree(matches: &Matches) -> Result<()> {
+    let given = [
+        ("--quiet", matches.on("quiet")),
+        ("--no-trunc", matches.on("no-trunc")),
+        ("--show-digest", matches.on("digests")),
+        ("--format", !matches.text("format").is_empty()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((flag, _)) => Err(Error::msg(format!(
+            "{flag} is not yet supported with --tree"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// How much of each image is shown.

@@ -8,6 +8,7 @@ mod prune;
 pub(crate) mod rm;
 pub(crate) mod save;
 pub(crate) mod tag;
+mod tree;
 
 pub(crate) use prune::prune;
 
