@@ -173,6 +173,75 @@ fn the_context_is_what_the_dockerfile_and_its_ignore_file_say() {
 }
 
 #[test]
+fn a_large_context_that_is_ignored_costs_nothing() {
+    let bench = Bench::new(
+        "FROM busybox\nCOPY . /c/\n",
+        &[
+            (".dockerignore", "large*\nsub\n!sub/kept\n"),
+            ("kept", "k"),
+            ("sub/kept", "s"),
+        ],
+    );
+    // Thirty gigabytes, of which there is nothing on the disk.
+    for name in ["large1", "large2", "sub/deep"] {
+        let file = std::fs::File::create(bench.context.join(name)).unwrap();
+        file.set_len(10 << 30).unwrap();
+    }
+    bench.build(&[]);
+    let shown = bench.shell("cd /c; find . -type f | sort; cat kept sub/kept");
+    assert_eq!(
+        shown,
+        "./.dockerignore\n./Dockerfile\n./kept\n./sub/kept\nks"
+    );
+    bench.assert_clean();
+}
+
+/// CVE-2024-1753, CVE-2024-9676, CVE-2026-33748, CVE-2026-44517: links of a context lead nowhere outside.
+#[test]
+fn attack_49_links_of_a_sent_context_lead_nowhere_outside() {
+    let bench = Bench::new("", &[("d/f", "f")]);
+    std::fs::write(bench.engine.path("outside"), "of the host").unwrap();
+    symlink(bench.engine.path("outside"), bench.context.join("absolute")).unwrap();
+    symlink("../outside", bench.context.join("relative")).unwrap();
+    symlink("..", bench.context.join("up")).unwrap();
+    symlink("/", bench.context.join("root")).unwrap();
+    for source in [
+        "absolute",
+        "relative",
+        "up/outside",
+        "root/etc/shadow",
+        "../outside",
+    ] {
+        for line in [
+            format!("COPY {source} /stolen"),
+            format!("ADD {source} /stolen"),
+            format!("RUN --mount=target=/m,source={source} cat /m"),
+        ] {
+            bench.write("context/Dockerfile", &format!("FROM busybox\n{line}\n"));
+            let said = bench.fails(&[]);
+            assert!(!said.contains("of the host"), "{line}: {said}");
+            assert!(!said.contains("root:"), "{line}: {said}");
+        }
+    }
+    // A link in a directory is copied as it is, and a target that is one stays inside of the image.
+    let outside = bench.path("");
+    bench.write(
+        "context/Dockerfile",
+        &format!(
+            "FROM busybox\nCOPY . /all/\nRUN ln -s {outside} /out && ln -s ../../../.. /up\n\
+             COPY d/f /out/f\nCOPY d/f /up/f\nWORKDIR /out/w\n"
+        ),
+    );
+    bench.build(&[]);
+    assert_eq!(
+        bench.shell("cat /f; cd /all; readlink relative"),
+        "f../outside"
+    );
+    assert!(!bench.engine.path("f").exists() && !bench.engine.path("w").exists());
+    bench.assert_clean();
+}
+
+#[test]
 fn dockerfiles_and_contexts_come_from_standard_input() {
     let bench = Bench::new("FROM busybox\nCOPY a /\n", &[("a", "A")]);
     let with_input = |arguments: &[&str], input: &[u8]| {

@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use support::Said;
+use std::process::{Command, Stdio};
 use support::buildx::{Bench, assert_has};
+use support::{Said, said};
 
 /// A build by hull's client.
 fn hull(bench: &Bench, flags: &[&str]) -> Said {
@@ -114,22 +116,13 @@ fn layouts_that_are_damaged_are_no_contexts() {
     }
 }
 
-#[test]
-fn repositories_are_contexts_beside_directories() {
-    let mut bench = Bench::new(
-        "FROM busybox\nCOPY --from=r f /r\nCOPY --from=d f /d\nCOPY . /c\nRUN cat /r /d /c/c > /shown\n",
-        &[("c", "c")],
-    );
-    let script = "git init -q -b main r; cd r; git config user.email a@b; git config user.name a; echo r > f; \
-                  printf 'FROM busybox\\nCOPY f /f\\nCOPY --from=d f /d\\nRUN cat /f /d > /shown\\n' > Dockerfile; \
-                  git add -A; git commit -qm 1";
-    let made = bench
-        .engine
-        .client("sh", &["-ec", script])
-        .output()
-        .unwrap();
+/// Makes a repository that ssh leads to, without a network: its address, and the flag of an agent.
+fn repository(bench: &mut Bench, script: &str) -> (String, String) {
+    let begin = "git init -q -b main r; cd r; git config user.email a@b; git config user.name a; ";
+    let script = format!("{begin}{script}");
+    let made = { bench.engine.client("sh", &["-ec", &script]) }.output();
+    let made = made.unwrap();
     assert!(made.status.success(), "{made:?}");
-    bench.write("d/f", "d\n");
     // A server of repositories that needs no network: the program that git would run on one.
     let ssh = "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n";
     bench.write("bin/ssh", ssh);
@@ -142,9 +135,22 @@ fn repositories_are_contexts_beside_directories() {
     // Nobody asks this agent for anything.
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let url = format!("ssh://git@host.example{}", bench.path("r"));
+    (url, format!("default={}", bench.path("agent")))
+}
+
+#[test]
+fn repositories_are_contexts_beside_directories() {
+    let mut bench = Bench::new(
+        "FROM busybox\nCOPY --from=r f /r\nCOPY --from=d f /d\nCOPY . /c\nRUN cat /r /d /c/c > /shown\n",
+        &[("c", "c")],
+    );
+    let script = "echo r > f; \
+                  printf 'FROM busybox\\nCOPY f /f\\nCOPY --from=d f /d\\nRUN cat /f /d > /shown\\n' > Dockerfile; \
+                  git add -A; git commit -qm 1";
+    let (url, agent) = repository(&mut bench, script);
+    bench.write("d/f", "d\n");
     let repository = format!("r={url}");
     let directory = format!("d={}", bench.path("d"));
-    let agent = format!("default={}", bench.path("agent"));
     let named = [
         "--build-context",
         &repository,
@@ -168,5 +174,45 @@ fn repositories_are_contexts_beside_directories() {
     let built = bench.engine.run(&flags);
     assert_eq!(built.code, 0, "{built:?}\n{}", bench.engine.log());
     assert_eq!(bench.shell("cat /shown"), "r\nd");
+    bench.assert_clean();
+}
+
+/// What a command says that reads something.
+fn with_input(mut command: Command, input: &[u8]) -> Said {
+    let command = { command.stdin(Stdio::piped()) }.stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // A command that ends before it has read everything breaks the pipe; its own code tells why.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    said(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_reference_and_a_directory_of_a_repository_are_a_context() {
+    let script = "mkdir -p sub/deep; echo 1 > sub/f; echo outside > f; \
+                  printf 'FROM busybox\\nCOPY . /c\\nRUN cd /c; cat f > /shown; ls >> /shown\\n' > sub/Dockerfile; \
+                  git add -A; git commit -qm 1; git tag v1; echo 2 > sub/f; git commit -qam 2";
+    let mut bench = Bench::new("", &[]);
+    let (url, agent) = repository(&mut bench, script);
+    for by_buildx in [true, false] {
+        let build = |flags: &[&str], context: &str, input: &[u8]| {
+            let front = ["build", "-t", "t", "--ssh", &agent];
+            let line = [&front[..], flags, &[context]].concat();
+            let command = match by_buildx {
+                true => bench.buildx(&line),
+                false => bench.engine.hull(&line),
+            };
+            let built = with_input(command, input);
+            assert_eq!(built.code, 0, "{line:?}: {built:?}\n{}", bench.engine.log());
+            bench.shell("cat /shown")
+        };
+        for (part, content) in [("#v1:sub", "1"), ("#:sub", "2"), ("#main:sub/", "2")] {
+            let shown = build(&[], &format!("{url}{part}"), b"");
+            assert_eq!(shown, format!("{content}\nDockerfile\nf"), "{part}");
+        }
+        // The Dockerfile is of standard input, whatever is at the address.
+        let input = b"FROM busybox\nCOPY f deep* /d/\nRUN cat /d/f > /shown\n";
+        assert_eq!(build(&["-f", "-"], &format!("{url}#v1:sub"), input), "1");
+        assert_eq!(build(&["-f", "-"], &url, input), "outside");
+    }
     bench.assert_clean();
 }

@@ -221,6 +221,59 @@ fn registries_get_all_platforms_and_give_each() {
 }
 
 #[test]
+fn a_stage_stands_on_the_platform_that_it_names() {
+    let bench = Bench::new(CROSS, &[]);
+    let engine = &bench.engine;
+    hull(&bench, &["--platform", &both(), "-t", "x"]);
+    let dockerfile = format!(
+        "ARG P={OTHER}\nFROM --platform=$P x AS other\nARG TARGETPLATFORM\nCOPY a /made-$TARGETPLATFORM\n\
+         FROM x\nCOPY --from=other / /other\n"
+    );
+    bench.write("context/Dockerfile", &dockerfile);
+    bench.write("context/a", "a");
+    for by_buildx in [true, false] {
+        let build = |arguments: &[&str]| match by_buildx {
+            true => {
+                let said = bench.try_build(arguments);
+                assert_eq!(said.code, 0, "{}", said.stderr);
+            }
+            false => drop(hull(&bench, arguments)),
+        };
+        let shown = |name: &str, file: &str| {
+            let run = ["run", "--rm", "--network", "none", name];
+            engine.ok(&[&run[..], &["/bin/busybox", "cat", file]].concat())
+        };
+        // What it is built for stays what it was.
+        build(&["-t", "y"]);
+        assert_eq!(runs_for(engine, &[], "y"), HERE);
+        assert_eq!(shown("y", "/other/for"), OTHER);
+        assert_eq!(shown("y", &format!("/other/made-{HERE}")), "a");
+        let given = format!("P={HERE}");
+        build(&["-t", "y", "--build-arg", &given]);
+        assert_eq!(shown("y", "/other/for"), HERE);
+        // An image is for the platform of what it stands on.
+        build(&["-t", "y", "--target", "other"]);
+        assert_eq!(runs_for(engine, &["--platform", OTHER], "y"), OTHER);
+        let architecture = engine.ok(&["image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", "y"]);
+        assert_eq!(architecture, OTHER);
+        engine.ok(&["rmi", "y"]);
+    }
+    for (given, expected) in [
+        ("P=linux/s390x", "linux/s390x"),
+        ("P=", "empty platform value"),
+        ("P=a/b/c/d", "a/b/c/d"),
+    ] {
+        let flags = ["--build-arg", given];
+        assert_has(&bench.fails(&flags), &[expected]);
+        let context = bench.context.display().to_string();
+        let said = engine.run(&["build", "--build-arg", given, &context]);
+        assert_ne!(said.code, 0, "{said:?}");
+        assert_has(&said.stderr, &[expected]);
+    }
+    bench.assert_clean();
+}
+
+#[test]
 fn files_of_several_platforms_are_apart() {
     let bench = Bench::new(CROSS, &[]);
     let directory = |platform: &str| platform.replace('/', "_");

@@ -349,8 +349,11 @@ impl Files {
             }
             (Some((context, text)), false) => Self::of_context(context, name, text)?,
             (Some((context, text)), true) => {
-                let own = Self::of_context(context, name, text)?;
-                Self::of_parts(&unpack()?, Some(own))?
+                let parts = unpack()?;
+                // One that is sent counts before what is at the address.
+                let sent = read_dockerfile(&parts, types::PART_DOCKERFILE)?;
+                let own = Self::of_context(context, name, sent.or(text))?;
+                Self::of_parts(&parts, Some(own))?
             }
         };
         builder::language::parse(name, &files.dockerfile)
@@ -421,9 +424,13 @@ impl Files {
     }
 }
 
-fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Error> {
+fn read_dockerfile(context: &Context, name: &str) -> Result<Option<Vec<u8>>, Error> {
     let read = context.read(Path::new(name), builder::language::DOCKERFILE_BYTES_MAX);
-    let found = read.map_err(|error| status(&error))?;
+    read.map_err(|error| status(&error))
+}
+
+fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Error> {
+    let found = read_dockerfile(context, name)?;
     found.ok_or_else(|| Error::bad_request(format!("Cannot locate specified Dockerfile: {name}")))
 }
 

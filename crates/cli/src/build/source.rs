@@ -58,13 +58,18 @@ pub(crate) fn source(
                 ..Parts::default()
             },
         },
-        (address, _) if is_address(address) && !is_sent => {
-            return Ok(Source::Address(address.to_owned()));
+        (address, file) if is_address(address) => {
+            let is_input = file == Some("-");
+            if !is_input && !is_sent {
+                return Ok(Source::Address(address.to_owned()));
+            }
+            let dockerfile = is_input.then(|| read_dockerfile(std::io::stdin()));
+            Parts {
+                remote: Some(address.to_owned()),
+                dockerfile: dockerfile.transpose()?,
+                ..Parts::default()
+            }
         }
-        (address, _) if is_address(address) => Parts {
-            remote: Some(address.to_owned()),
-            ..Parts::default()
-        },
         (directory, Some("-")) => {
             let directory = context_directory(directory)?;
             Parts {
