@@ -1,7 +1,7 @@
 //! Which stages a target needs, and how many steps that is. Pure.
 
 use crate::error::{Error, Result};
-use crate::language::{Dockerfile, Instruction, Mount, Transfer};
+use crate::language::{Dockerfile, Instruction, Mount, Step, Transfer};
 use std::collections::BTreeSet;
 
 /// The base of stages that begin with nothing, whatever stages are called.
@@ -64,8 +64,10 @@ pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) ->
             continue;
         }
         let mut origins = vec![base(file, &bases[at], at)?];
-        for name in uses(file, at)? {
-            origins.push(origin(file, &name, at)?);
+        for step in &file.stages[at].steps {
+            for name in uses(step)? {
+                origins.push(origin(file, &name, at)?);
+            }
         }
         needed.extend(origins.into_iter().filter_map(|origin| match origin {
             Origin::Stage(stage) => Some(stage),
@@ -80,23 +82,15 @@ pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) ->
     Ok(Plan { stages, steps })
 }
 
-/// The names that a stage's steps take files from.
-fn uses(file: &Dockerfile, at: usize) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for step in &file.stages[at].steps {
-        match &step.instruction {
-            Instruction::Copy(Transfer {
-                from: Some(from), ..
-            }) => names.push(from.clone()),
-            Instruction::Run(run) => {
-                for text in &run.mounts {
-                    names.extend(from_of(text)?);
-                }
-            }
-            _ => {}
-        }
+/// The names that a step takes files from.
+pub(crate) fn uses(step: &Step) -> Result<Vec<String>> {
+    match &step.instruction {
+        Instruction::Copy(Transfer { from, .. }) => Ok(from.iter().cloned().collect()),
+        Instruction::Run(run) => { run.mounts.iter() }
+            .filter_map(|text| from_of(text).transpose())
+            .collect(),
+        _ => Ok(Vec::new()),
     }
-    Ok(names)
 }
 
 /// The origin that a mount names. It counts before anything has a value, so that it cannot have variables.

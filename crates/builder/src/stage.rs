@@ -253,9 +253,22 @@ impl<'b, 'a> Stage<'b, 'a> {
 
     fn step(&mut self, step: &Step, trigger: bool) -> Result<()> {
         self.build.check_stop()?;
+        let told = |error| in_step(error, &step.text, step.position);
+        self.wait_for_origins(step).map_err(told)?;
         self.begin(&step.text, step.position, trigger, may_make_layer(step));
-        self.instruction(step)
-            .map_err(|error| in_step(error, &step.text, step.position))
+        self.instruction(step).map_err(told)
+    }
+
+    /// A step begins when the stages are there that it takes files from: its time is its own.
+    fn wait_for_origins(&self, step: &Step) -> Result<()> {
+        for name in plan::uses(step)? {
+            let is_context = self.build.named_files(&name).is_some();
+            let origin = plan::origin(&self.build.definition.file, &name, self.at)?;
+            if let (Origin::Stage(stage), false) = (origin, is_context) {
+                self.build.finished(stage)?;
+            }
+        }
+        Ok(())
     }
 
     fn instruction(&mut self, step: &Step) -> Result<()> {

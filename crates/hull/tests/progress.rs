@@ -206,3 +206,32 @@ fn metadata_has_the_keys_of_buildx() {
     };
     assert_eq!(keys("ours"), keys("theirs"));
 }
+
+#[test]
+fn a_step_begins_when_what_it_takes_from_is_there() {
+    let bench = Bench::new(
+        "FROM busybox AS one\nRUN sleep 0.2; echo 1 > /1\nFROM busybox\n\
+         RUN --mount=type=bind,from=one,source=/1,target=/mnt cat /mnt\nCOPY --from=one /1 /1\n",
+        &[],
+    );
+    let said = hull(&bench, &["--progress", "rawjson"]);
+    let lines = lines(&said);
+    let vertexes: Vec<&Value> = { lines.iter() }
+        .flat_map(|line| line["vertexes"].as_array())
+        .flatten()
+        .collect();
+    // The first time that a step whose name has this is told something, which sorts as text does.
+    let time = |name: &str, key: &str| {
+        let told = vertexes
+            .iter()
+            .filter(|vertex| vertex["name"].as_str().unwrap().contains(name));
+        let told = told.filter_map(|vertex| vertex[key].as_str()).next();
+        told.unwrap_or_else(|| panic!("{name} {key}: {}", said.stderr))
+            .to_owned()
+    };
+    for step in ["cat /mnt", "COPY --from=one"] {
+        let (begins, ends) = (time(step, "started"), time("sleep 0.2", "completed"));
+        assert!(begins >= ends, "{step} {begins} {ends}");
+    }
+    bench.assert_clean();
+}
