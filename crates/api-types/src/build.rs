@@ -108,13 +108,20 @@ pub enum BuildEvent {
     Began {
         /// Which.
         step: usize,
-        /// The stage's name.
+        /// The stage's name, after the platform where there are several; empty where there is nothing to tell apart.
         stage: String,
         /// Its number among those of its stage that may make a layer, and how many those are; `None` where it only changes
         /// the configuration.
         place: Option<(usize, usize)>,
         /// The instruction as it is written.
         text: String,
+    },
+    /// What a stage stands on was found.
+    Based {
+        /// The step that is its FROM.
+        step: usize,
+        /// The image's name; `None` where it is none.
+        image: Option<String>,
     },
     /// A command's output.
     Output {
@@ -159,6 +166,15 @@ pub enum BuildEvent {
         /// Bytes of the files in its layer, where it made one.
         layer_bytes: Option<u64>,
     },
+    /// A step has failed, and the build with it.
+    Failed {
+        /// Which.
+        step: usize,
+        /// Why, in a sentence.
+        error: String,
+    },
+    /// All steps are done, and their result is made what was asked for.
+    Publishing,
     /// Something begins that is no step.
     Task {
         /// What.

@@ -20,12 +20,12 @@ pub enum Event<'a> {
     Began {
         /// Which.
         step: StepNumber,
-        /// The stage's name, or its number.
+        /// The stage's name; empty where it is the only one.
         stage: &'a str,
         /// The platform that it is for, where there are several.
         platform: Option<&'a Platform>,
-        /// The step's number among those of its stage that may make a layer, from 1, and how many those are; `None` where it
-        /// only changes the configuration.
+        /// The step's number among those of its stage that may make a layer or take an image, from 1, and how many those are;
+        /// `None` where it only changes the configuration.
         place: Option<(usize, usize)>,
         /// The instruction as it is written.
         text: &'a str,

@@ -83,13 +83,15 @@ pub(crate) struct LayerStep<'t> {
 impl<'b, 'a> Stage<'b, 'a> {
     /// Builds stage `at`. `first` is the number of its FROM.
     pub(crate) fn build(build: &'b Build<'a>, at: usize, first: StepNumber) -> Result<Finished> {
-        let from = &build.definition.file.stages[at].from;
+        let file = &build.definition.file;
+        let from = &file.stages[at].from;
+        let has_image = from.image != "scratch" && file.stage(&from.image, at).is_none();
         let mut stage = Self {
             build,
             at,
             layer_steps: (
                 0,
-                1 + { build.definition.file.stages[at].steps.iter() }
+                usize::from(has_image) + { file.stages[at].steps.iter() }
                     .filter(|step| may_make_layer(step))
                     .count(),
             ),
@@ -102,7 +104,7 @@ impl<'b, 'a> Stage<'b, 'a> {
             number: first,
         };
         let file = &build.definition.file.stages[at];
-        stage.begin(&file.text, file.position, false, true);
+        stage.begin(&file.text, file.position, false, has_image);
         let within = |error: Error| in_step(error, &file.text, file.position);
         stage.base(&file.text).map_err(within)?;
         stage.triggers(file.position).map_err(within)?;
@@ -118,12 +120,20 @@ impl<'b, 'a> Stage<'b, 'a> {
         })
     }
 
+    /// What it is called beside others; nothing where it is alone.
+    fn told_name(&self) -> &str {
+        match self.build.definition.file.stages.len() {
+            1 => "",
+            _ => &self.name,
+        }
+    }
+
     fn begin(&mut self, text: &str, position: Position, trigger: bool, layer: bool) {
         let counts = layer && !trigger;
         self.layer_steps.0 += usize::from(counts);
         self.build.tell(&Event::Began {
             step: self.number,
-            stage: &self.name,
+            stage: self.told_name(),
             platform: self.build.told_platform(),
             place: Some(self.layer_steps).filter(|_| counts),
             text,

@@ -22,7 +22,7 @@ pub(crate) struct Source<'a> {
 }
 
 /// The sentence of a failure, as BuildKit says it where it does.
-pub(crate) fn sentence(error: &Error) -> String {
+pub fn sentence(error: &Error) -> String {
     match error {
         Error::Step { source, .. } => sentence(source),
         Error::Command { command, code } => {

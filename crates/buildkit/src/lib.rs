@@ -33,3 +33,4 @@ mod vertex;
 mod wanted;
 
 pub use control::{Announced, Asked, BuildKit, Output};
+pub use failure::sentence;

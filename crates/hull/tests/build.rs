@@ -747,7 +747,7 @@ fn a_failed_command_leaves_nothing_and_its_code() {
     );
     let said = bench.fails(&[]);
     assert!(
-        said.contains("before") && said.contains("#2 ERROR"),
+        said.contains("before") && said.contains("did not complete successfully: exit code: 7"),
         "{said}"
     );
     bench.write("Dockerfile", "FROM busybox\nRUN [\"/none\"]\n");
@@ -1197,8 +1197,8 @@ fn a_terminal_shows_steps_and_what_came_of_them() {
     assert_eq!(code, 0, "{shown}");
     for part in [
         "[+] Building ",
-        "(3/3) FINISHED",
-        " => [stage-0 2/3] RUN dd if=/dev/zero",
+        ") FINISHED",
+        " => [2/3] RUN dd if=/dev/zero",
         "layers:\r\n",
         "5.12MB  RUN dd if=/dev/zero of=/large",
         "largest in the image:\r\n",
@@ -1210,15 +1210,11 @@ fn a_terminal_shows_steps_and_what_came_of_them() {
     assert!(
         on_terminal(&dockerfile)
             .1
-            .contains(" => CACHED [stage-0 3/3] COPY a /a")
+            .contains(" => CACHED [3/3] COPY a /a")
     );
     let (code, shown) = on_terminal("FROM busybox\nRUN printf 'a\\033[2Jb\\n'; exit 3\n");
     assert_ne!(code, 0);
-    for part in [
-        " => ERROR [stage-0 2/2] RUN",
-        " > [stage-0 2/2] RUN",
-        "ab\r\n------",
-    ] {
+    for part in [" => ERROR [2/2] RUN", " > [2/2] RUN", "ab\r\n------"] {
         assert!(shown.contains(part), "{part:?} is missing in\n{shown}");
     }
     bench.assert_clean();
@@ -1479,7 +1475,7 @@ fn files_are_added_from_addresses() {
         assert!(asked.iter().all(has_token), "{asked:?}");
     }
     // The same content is the same layer, whenever it comes; another one is another.
-    assert!(bench.build(&[]).contains("#2 CACHED"));
+    assert!(bench.build(&[]).contains("CACHED"));
     std::fs::write(bench.context.join("web/f"), "other").unwrap();
     let refused = bench.fails(&[]);
     assert!(refused.contains("digest mismatch"), "{refused}");

@@ -220,7 +220,7 @@ fn an_interrupt_ends_what_is_not_a_command() {
         "FROM busybox\nCOPY Dockerfile /\nRUN --mount=type=cache,target=/c,sharing=locked sleep 1000 # 2\n",
     );
     let mut second = bench.at_terminal("--progress plain");
-    second.until("[stage-0 3/3]");
+    second.until("[3/3]");
     second.types(CTRL_C);
     second.end();
     first.types(CTRL_C);
@@ -242,6 +242,18 @@ fn an_interrupt_ends_what_is_not_a_command() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
+    // Nothing goes that a build still has.
+    let used = [
+        "builder",
+        "du",
+        "--filter",
+        "inuse=true",
+        "--format",
+        "{{.ID}}",
+    ];
+    bench
+        .0
+        .until("the builds end", || bench.0.ok(&used).is_empty());
     bench.0.ok(&["builder", "prune", "-af"]);
     bench.assert_clean();
 }

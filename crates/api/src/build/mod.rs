@@ -26,7 +26,6 @@ use engine::Engine;
 use http::StatusCode;
 use kept::Keep;
 use request::{Surroundings, Wish};
-use std::sync::Arc;
 use tell::{Events, Text};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -140,9 +139,11 @@ impl Work {
                 return drop(pieces.blocking_send(Ok(line(&failed(error)))));
             }
         };
-        let progress: Arc<dyn Progress> = match events {
-            true => Arc::new(Events::new(pieces.clone())),
-            false => Arc::new(Text::new(pieces.clone(), quiet)),
+        let events = events.then(|| Events::new(pieces.clone()));
+        let text = Text::new(pieces.clone(), quiet);
+        let progress: &dyn Progress = match &events {
+            Some(events) => events,
+            None => &text,
         };
         let say = |message: &types::JsonMessage| drop(pieces.blocking_send(Ok(line(message))));
         if let Some(inquiry) = inquiry {
@@ -160,7 +161,7 @@ impl Work {
                 Err(error) => say(&failure(&error, None)),
             };
         }
-        let built = builder::build(&self.engine, &self.handle, &request, &*progress);
+        let built = builder::build(&self.engine, &self.handle, &request, progress);
         let built = built.and_then(|built| {
             if let (Some(archive), Some(manifest)) = (cache, &built.cache) {
                 archive.finish(manifest)?;
@@ -173,9 +174,22 @@ impl Work {
                 drop(request);
                 tell_built(&built, &tags, end, &say);
             }
-            Err(error) => say(&failure(&error, events.then_some(&request))),
+            Err(error) => tell_failed(&error, events.as_ref(), &request, &say),
         }
     }
+}
+
+/// A client of this engine's own sees the step that has failed, and its lines.
+fn tell_failed(
+    error: &builder::Error,
+    events: Option<&Events>,
+    request: &Request,
+    say: &dyn Fn(&types::JsonMessage),
+) {
+    if let Some(events) = events {
+        events.failed(error);
+    }
+    say(&failure(error, events.is_some().then_some(request)));
 }
 
 fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {

@@ -33,8 +33,8 @@ pub(crate) async fn show(
     let mut is_whole = false;
     while let Some(message) = messages.next().await? {
         match super::display::event(message)? {
-            Some((_, BuildEvent::Found(finding))) => found.push(finding),
-            Some((_, BuildEvent::Checked)) => is_whole = true,
+            Some(BuildEvent::Found(finding)) => found.push(finding),
+            Some(BuildEvent::Checked) => is_whole = true,
             _ => {}
         }
     }
@@ -54,8 +54,7 @@ pub(crate) async fn show(
 /// Prints what an engine answers to something else that was asked.
 pub(crate) async fn show_answer(mut messages: JsonLines<JsonMessage>, form: Form) -> Result<()> {
     while let Some(message) = messages.next().await? {
-        if let Some((_, BuildEvent::Answered { document, text })) = super::display::event(message)?
-        {
+        if let Some(BuildEvent::Answered { document, text }) = super::display::event(message)? {
             return match form {
                 Form::Text => output::print(&text),
                 Form::Json => output::line(&format!("{document:#}")),

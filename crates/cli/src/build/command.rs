@@ -2,7 +2,8 @@
 
 use super::check;
 use super::check_engine;
-use super::display::{self, Show};
+use super::context::Parts;
+use super::display::{self, Display, Show};
 use super::elsewhere::{Elsewhere, metadata, registries};
 use super::named::Named;
 use super::shell::Asked;
@@ -21,13 +22,15 @@ use crate::stdio;
 use api_types::{HEADER_SECRET, KeptContext, SECRETS_BYTES_MAX};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use client::{Request, Response};
+use client::{Client, Request, Response};
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 /// HTTP's status for a context that is another one than the engine has told of.
 const CONFLICT: u16 = 409;
+/// The type of what is sent.
+const TYPE: &str = "application/x-tar";
 /// Files that the summary on a terminal names.
 const LARGEST: usize = 3;
 
@@ -161,7 +164,7 @@ const RESULT: &[Flag] = &[
     .short('o'),
     Flag::text(
         "progress",
-        "How to show the build (auto, plain, tty, quiet, rawjson)",
+        "How to show the build (auto, plain, tty, rawjson, quiet, none)",
     )
     .default("auto"),
     Flag::bool("push", "Push the image to its registry"),
@@ -220,13 +223,16 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         ids if ids.is_empty() => request,
         ids => request.query("agents", serde_json::json!(ids).to_string()),
     };
-    let response = send(session, request, source, &registries(matches, &elsewhere)).await?;
+    let title = elsewhere.title(!matches.list("tag").is_empty());
+    let mut display = Display::new(show, file_name(matches), title);
+    let registries = registries(matches, &elsewhere);
+    let response = send(session, request, source, &registries, Some(&mut display)).await?;
     let asked = Asked {
         client,
         agents,
         detach_keys: session.detach_keys(matches),
     };
-    let outcome = display::show(response.lines(), show, elsewhere.receive(), &asked).await?;
+    let outcome = display::show(response.lines(), display, elsewhere.receive(), &asked).await?;
     let id = outcome.id();
     if let Some(path) = matches.get("iidfile") {
         std::fs::write(path, id).during(|| format!("write {path}"))?;
@@ -235,9 +241,9 @@ async fn run(session: &Session, matches: &Matches) -> Result<()> {
         let metadata = metadata(&outcome, matches.list("tag"));
         std::fs::write(path, metadata).during(|| format!("write {path}"))?;
     }
-    match show {
-        Show::Nothing if !elsewhere.uses_stdout() && !id.is_empty() => output::line(id),
-        Show::Nothing | Show::Plain | Show::Screen | Show::Raw => Ok(()),
+    match is_quiet(matches) && !elsewhere.uses_stdout() && !id.is_empty() {
+        true => output::line(id),
+        false => Ok(()),
     }
 }
 
@@ -305,18 +311,27 @@ fn refuse(matches: &Matches) -> Result<()> {
 }
 
 fn show(matches: &Matches) -> Result<Show> {
-    if matches.on("quiet") {
-        return Ok(Show::Nothing);
+    let progress = matches.text("progress");
+    if matches.on("quiet") && !matches!(progress, "" | "auto" | "quiet") {
+        return Err(Error::msg(format!(
+            "progress={progress} and quiet cannot be used together"
+        )));
     }
-    match matches.text("progress") {
+    match progress {
+        _ if is_quiet(matches) => Ok(Show::Nothing),
         "plain" => Ok(Show::Plain),
         // Where there is no terminal to draw on, there are lines.
         "" | "auto" | "tty" if std::io::stderr().is_terminal() && !is_dumb() => Ok(Show::Screen),
         "" | "auto" | "tty" => Ok(Show::Plain),
         "rawjson" => Ok(Show::Raw),
-        "quiet" => Ok(Show::Nothing),
+        "none" => Ok(Show::Nothing),
         other => Err(Error::msg(format!("invalid progress mode {other:?}"))),
     }
+}
+
+/// Whether the image's ID is all that is to be said.
+fn is_quiet(matches: &Matches) -> bool {
+    matches.on("quiet") || matches.text("progress") == "quiet"
 }
 
 /// A terminal that does nothing but print.
@@ -485,8 +500,8 @@ async fn send(
     request: Request,
     source: Source,
     registries: &str,
+    mut display: Option<&mut Display>,
 ) -> Result<Response> {
-    const TYPE: &str = "application/x-tar";
     let client = session.client().await?;
     let parts = match source {
         Source::Archive(archive) => {
@@ -506,32 +521,49 @@ async fn send(
     let request = request.query_some("remote", parts.remote.clone());
     let request = request.query("layout", "parts");
     let parts = Arc::new(*parts);
-    let upload = async |request: &Request, kept| {
-        let tar = parts.stream(kept)?;
-        let failure = tar.failure();
-        let result = client.upload(request, TYPE, tar).await;
-        failure.or(result)
-    };
+    let nothing = KeptContext::default;
     let Some(name) = parts.kept_name()? else {
-        return upload(&request, KeptContext::default()).await;
+        return upload(client, &request, &parts, nothing(), display).await;
     };
     let request = request.query("contextname", name.clone());
     let asked = Request::get(&["build", "context"]).query("name", name);
     let kept: KeptContext = match client.json(&asked).await {
         Err(error) if error.is_not_found() => {
-            return upload(&request, KeptContext::default()).await;
+            return upload(client, &request, &parts, nothing(), display).await;
         }
         kept => kept?,
     };
     let base = request
         .clone()
         .query("contextbase", kept.generation.clone());
-    match upload(&base, kept).await {
+    match upload(client, &base, &parts, kept, display.as_deref_mut()).await {
         // Another build has taken it.
         Err(Error::Client(error)) if error.status() == Some(CONFLICT) => {
-            upload(&request, KeptContext::default()).await
+            upload(client, &request, &parts, nothing(), display).await
         }
         sent => sent,
+    }
+}
+
+/// Sends parts: of the context what has changed since the engine has kept it.
+async fn upload(
+    client: &Client,
+    request: &Request,
+    parts: &Arc<Parts>,
+    kept: KeptContext,
+    display: Option<&mut Display>,
+) -> Result<Response> {
+    let tar = parts.stream(kept)?;
+    let (failure, count) = (tar.failure(), tar.count());
+    let sending = async { failure.or(client.upload(request, TYPE, tar).await) };
+    match display {
+        Some(display) => {
+            let task = "[internal] load build context";
+            display
+                .during(task, "transferring context:", count, sending)
+                .await
+        }
+        None => sending.await,
     }
 }
 
@@ -553,11 +585,11 @@ async fn ask(
     match call {
         Call::Build => Ok(()),
         Call::Check(form) => {
-            let response = send(session, request.query("check", "1"), source, "").await?;
+            let response = send(session, request.query("check", "1"), source, "", None).await?;
             check::show(response.lines(), form, file_name(matches), &text).await
         }
         Call::Ask(what, form) => {
-            let response = send(session, request.query("call", what), source, "").await?;
+            let response = send(session, request.query("call", what), source, "", None).await?;
             check::show_answer(response.lines(), form).await
         }
     }

@@ -173,6 +173,24 @@ impl Elsewhere {
             .query("attests", text(json!(self.attests)))
     }
 
+    /// What making the outputs is called, as BuildKit has it; `is_named`: an image with a name is one of them.
+    pub(crate) fn title(&self, is_named: bool) -> &'static str {
+        let is_kept = self.outputs.iter().any(|wish| wish.kind == "image");
+        let more = usize::from(is_named && !is_kept);
+        let stream = format!("{STREAM_OUTPUT}0");
+        match self.outputs.as_slice() {
+            [] => "exporting to image",
+            [wish] if more == 0 => match (wish.kind.as_str(), self.places.get(&stream)) {
+                ("tar", Some(Place::Directory { .. })) => "exporting to client directory",
+                ("tar", _) => "exporting to client tarball",
+                ("docker", _) => "exporting to docker image format",
+                ("oci", _) => "exporting to oci image format",
+                _ => "exporting to image",
+            },
+            _ => "exporting to several outputs",
+        }
+    }
+
     /// An archive goes to standard output, where nothing else may go.
     pub(crate) fn uses_stdout(&self) -> bool {
         let mut places = self.places.values();

@@ -1,6 +1,7 @@
 //! `hull build` and `hull builder`.
 
 mod check;
+mod colors;
 mod command;
 mod context;
 mod display;
@@ -14,6 +15,8 @@ mod receive;
 mod shell;
 mod source;
 mod ssh;
+mod summary;
+mod trace;
 mod tty;
 
 pub(crate) use command::BUILD;

@@ -1,293 +1,382 @@
-//! A build as lines: `#3 [stage 2/5] RUN make`, its output with seconds before it, and how it ended; and what is said in the end.
+//! A build as lines: `#3 [2/5] RUN make`, what it says with seconds before it, and how it ended. The lines of what goes on at the
+//! same time are kept together as far as nobody waits for them.
+//!
+//! Source: moby/buildkit `util/progress/progressui/printer.go`.
 
+use super::trace::{CANCELED, Part, Status, Vertex};
 use crate::error::Result;
-use crate::go::units;
 use crate::output;
-use api_types::{BuildEvent, BuildFinding};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-fn say(text: &str) -> Result<()> {
-    output::write_stderr(text.as_bytes())
-}
-
-/// What had better be written otherwise, a line each.
-pub(crate) fn findings(found: &[BuildFinding]) -> String {
-    let heading = match found.len() {
-        0 => return String::new(),
-        1 => "1 warning found".to_owned(),
-        count => format!("{count} warnings found"),
-    };
-    let line = |finding: &BuildFinding| {
-        let BuildFinding {
-            rule,
-            detail,
-            first_line,
-            ..
-        } = finding;
-        format!(" - {rule}: {detail} (line {first_line})\n")
-    };
-    let lines: String = found.iter().map(line).collect();
-    format!("\n {heading} (--check shows the lines):\n{lines}")
-}
-
-/// What is said when all is built.
-#[derive(Debug, Default)]
-pub(crate) struct Summary {
-    /// The first lines of steps that go on.
-    texts: BTreeMap<usize, String>,
-    /// Layers: what made them, and their bytes.
-    layers: Vec<(String, u64)>,
-    text: String,
-}
-
-impl Summary {
-    pub(crate) fn began(&mut self, step: usize, text: &str) {
-        let first = text.lines().next().unwrap_or_default();
-        self.texts.insert(step, first.to_owned());
-    }
-
-    pub(crate) fn ended(&mut self, step: usize, layer_bytes: Option<u64>) {
-        if let (Some(text), Some(bytes)) = (self.texts.remove(&step), layer_bytes) {
-            self.layers.push((text, bytes));
-        }
-    }
-
-    /// Takes the event that ends a build.
-    pub(crate) fn built(&mut self, event: &BuildEvent, begun: Instant) {
-        let BuildEvent::Built {
-            id,
-            manifest: _,
-            tags,
-            steps,
-            cached,
-            largest,
-        } = event
-        else {
-            return;
-        };
-        let seconds = begun.elapsed().as_secs_f64();
-        let names = match tags.as_slice() {
-            [] => String::new(),
-            tags => format!(" as {}", tags.join(", ")),
-        };
-        let id = if id.is_empty() { "it" } else { id };
-        self.text = format!(
-            "{}{}built {id}{names}: {steps} steps, {cached} cached, {seconds:.1}s\n",
-            sizes("layers", &self.layers),
-            sizes("largest in the image", largest),
-        );
-    }
-
-    /// What is to be said; nothing before that event.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-}
-
-/// Things with their sizes, below a heading.
-fn sizes(heading: &str, all: &[(String, u64)]) -> String {
-    if all.is_empty() {
-        return String::new();
-    }
-    let line = |(what, bytes): &(String, u64)| {
-        #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
-        let bytes = *bytes as f64;
-        // A name in an image may have any characters.
-        let what: String = what.chars().filter(|it| !it.is_control()).collect();
-        format!(" {:>9}  {what}\n", units::human_size(bytes))
-    };
-    let lines: String = all.iter().map(line).collect();
-    format!("{heading}:\n{lines}")
-}
+/// How long what goes on beside the vertex that is shown is held back.
+const HELD_BACK: Duration = Duration::from_secs(5);
+/// How often the bytes of a part are told.
+const BYTES_INTERVAL: Duration = Duration::from_secs(5);
+/// Lines of a failed vertex that are told again in the end.
+const FAILED_LINES: usize = 10;
 
 /// A build as lines.
-#[derive(Debug)]
-pub(crate) struct Plain {
-    begun: Instant,
-    steps: BTreeMap<usize, Step>,
-    /// What goes on besides steps: its number, and since when.
-    tasks: BTreeMap<String, (usize, Instant)>,
-    /// Steps that are shown.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
+    vertexes: BTreeMap<String, Shown>,
+    /// In the order in which they have begun.
+    order: Vec<String>,
+    /// Those that have ended and are not told of yet.
+    ended: Vec<String>,
+    /// The one whose lines were written last, if it goes on.
+    current: Option<String>,
+    /// How many have a number.
     numbers: usize,
-    found: Vec<BuildFinding>,
-    summary: Summary,
 }
 
-/// A step that goes on.
+/// A vertex.
 #[derive(Debug)]
-struct Step {
-    /// Its number in what is shown; `None`: it is not.
-    number: Option<usize>,
-    begun: Instant,
-    /// Output without the end of its line.
+struct Shown {
+    vertex: Vertex,
+    /// 0: it has none yet.
+    number: usize,
+    /// Lines that are not written yet, and since when there are any.
+    lines: Vec<String>,
+    since: Instant,
+    /// What it has said without the end of the line.
     rest: Vec<u8>,
+    /// The last lines that it has said.
+    said: Vec<String>,
+    /// When the bytes of its parts were told.
+    parts: BTreeMap<String, Instant>,
+}
+
+impl Shown {
+    fn line(&mut self, line: String) {
+        if self.lines.is_empty() {
+            self.since = Instant::now();
+        }
+        self.lines.push(line);
+    }
+
+    fn say(&mut self, time: Option<Timestamp>, data: &[u8]) {
+        self.rest.extend_from_slice(data);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return;
+        };
+        let rest = self.rest.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.rest, rest);
+        self.say_lines(time, &lines);
+    }
+
+    fn say_lines(&mut self, time: Option<Timestamp>, lines: &[u8]) {
+        let since = self.vertex.started.zip(time);
+        let seconds = since.map_or(0.0, |(started, now)| {
+            now.duration_since(started).as_secs_f64()
+        });
+        let digits = match seconds {
+            seconds if seconds < 10.0 => 3,
+            seconds if seconds < 100.0 => 2,
+            _ => 1,
+        };
+        for line in String::from_utf8_lossy(lines).lines() {
+            let line = format!("{seconds:.digits$} {line}");
+            self.said.push(line.clone());
+            self.line(line);
+        }
+        let extra = self.said.len().saturating_sub(FAILED_LINES);
+        self.said.drain(..extra);
+    }
+
+    fn part(&mut self, part: &Part) {
+        let told = self.parts.get(&part.id);
+        if part.completed.is_none() && told.is_some_and(|told| told.elapsed() < BYTES_INTERVAL) {
+            return;
+        }
+        self.parts.insert(part.id.clone(), Instant::now());
+        let bytes = match part.current {
+            0 => String::new(),
+            bytes => format!(" {}", size(bytes)),
+        };
+        let until = part.completed.or(part.timestamp).zip(part.started);
+        let seconds = until.map_or(0.0, |(until, since)| {
+            until.duration_since(since).as_secs_f64()
+        });
+        let seconds = match seconds > 0.01 {
+            true => format!(" {seconds:.1}s"),
+            false => String::new(),
+        };
+        let done = if part.completed.is_some() {
+            " done"
+        } else {
+            ""
+        };
+        self.line(format!("{}{bytes}{seconds}{done}", part.id));
+    }
+
+    /// How it has ended.
+    fn end(&self) -> String {
+        match &self.vertex {
+            vertex if vertex.error.ends_with(CANCELED) => "CANCELED".to_owned(),
+            vertex if !vertex.error.is_empty() => format!("ERROR: {}", vertex.error),
+            vertex if vertex.cached => "CACHED".to_owned(),
+            vertex => format!("DONE {:.1}s", vertex.seconds()),
+        }
+    }
+}
+
+/// Bytes as BuildKit writes them: `2.10MB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes}B"),
+        _ => format!("{value:.2}{}", UNITS[unit]),
+    }
 }
 
 impl Plain {
-    pub(crate) fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            steps: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            numbers: 0,
-            found: Vec::new(),
-            summary: Summary::default(),
-        }
+    /// Takes a change.
+    pub(super) fn update(&mut self, status: &Status) -> Result<()> {
+        output::write_stderr(self.text(status).as_bytes())
     }
 
-    /// Shows an event.
-    pub(crate) fn event(&mut self, event: &BuildEvent) -> Result<()> {
-        match event {
-            BuildEvent::Planned { .. }
-            | BuildEvent::Checked
-            | BuildEvent::Answered { .. }
-            | BuildEvent::Output { .. }
-            | BuildEvent::Shell { .. }
-            | BuildEvent::Agent { .. }
-            | BuildEvent::Piece { .. } => Ok(()),
-            BuildEvent::Found(finding) => {
-                self.found.push(finding.clone());
-                Ok(())
+    /// Writes what has waited.
+    pub(super) fn tick(&mut self) -> Result<()> {
+        output::write_stderr(self.text(&Status::default()).as_bytes())
+    }
+
+    /// What a change has written.
+    fn text(&mut self, status: &Status) -> String {
+        for vertex in &status.vertexes {
+            self.vertex(vertex);
+        }
+        for part in &status.statuses {
+            if let Some(shown) = self.vertexes.get_mut(&part.vertex) {
+                shown.part(part);
             }
-            BuildEvent::Began {
-                step,
-                stage,
-                place,
-                text,
-            } => self.began(*step, stage, *place, text),
-            BuildEvent::Explained { step, reason } => match self.number(*step) {
-                Some(number) => say(&format!("#{number} {reason}\n")),
-                None => Ok(()),
-            },
-            BuildEvent::Ended {
-                step,
-                cached,
-                layer_bytes,
-            } => {
-                self.summary.ended(*step, *layer_bytes);
-                self.ended(*step, *cached)
+        }
+        for warning in &status.warnings {
+            let text = String::from_utf8_lossy(&warning.short);
+            let shown = self.vertexes.get_mut(&warning.vertex);
+            // What comes after the end is told in the end of all.
+            if let Some(shown) = shown.filter(|shown| shown.vertex.completed.is_none()) {
+                shown.line(format!("WARN: {text}"));
             }
-            BuildEvent::Task { name } => {
-                self.numbers += 1;
-                let number = self.numbers;
-                self.tasks.insert(name.clone(), (number, Instant::now()));
-                say(&format!("#{number} {name}\n"))
+        }
+        for log in &status.logs {
+            if let Some(shown) = self.vertexes.get_mut(&log.vertex) {
+                shown.say(log.timestamp, &log.data);
             }
-            BuildEvent::TaskEnded { name, error } => {
-                let Some((number, begun)) = self.tasks.remove(name) else {
-                    return Ok(());
+        }
+        let mut text = String::new();
+        self.write(&mut text);
+        text
+    }
+
+    fn vertex(&mut self, vertex: &Vertex) {
+        let shown = match self.vertexes.get_mut(&vertex.digest) {
+            Some(shown) => {
+                shown.vertex = vertex.clone();
+                shown
+            }
+            None => {
+                self.order.push(vertex.digest.clone());
+                let shown = Shown {
+                    vertex: vertex.clone(),
+                    number: 0,
+                    lines: Vec::new(),
+                    since: Instant::now(),
+                    rest: Vec::new(),
+                    said: Vec::new(),
+                    parts: BTreeMap::new(),
                 };
-                match error {
-                    None => {
-                        let seconds = begun.elapsed().as_secs_f64();
-                        say(&format!("#{number} DONE {seconds:.1}s\n\n"))
-                    }
-                    Some(error) => say(&format!("#{number} ERROR: {error}\n\n")),
-                }
+                self.vertexes.entry(vertex.digest.clone()).or_insert(shown)
             }
-            BuildEvent::Warning { text } => say(&format!("WARNING: {text}\n")),
-            BuildEvent::Built { .. } => {
-                self.summary.built(event, self.begun);
-                say(self.summary.text())?;
-                say(&findings(&self.found))
-            }
+        };
+        if let Some(completed) = vertex.completed {
+            let rest = std::mem::take(&mut shown.rest);
+            shown.say_lines(Some(completed), &rest);
+            self.ended.push(vertex.digest.clone());
         }
     }
 
-    fn number(&self, step: usize) -> Option<usize> {
-        self.steps.get(&step)?.number
+    fn write(&mut self, text: &mut String) {
+        if let Some(current) = self.current.clone()
+            && !self.ended.contains(&current)
+        {
+            self.lines_of(&current, text);
+        }
+        // What has ended has nothing to wait for; the current one first.
+        let mut ended = std::mem::take(&mut self.ended);
+        ended.sort_by_key(|digest| Some(digest) != self.current.as_ref());
+        for digest in ended {
+            self.switch(&digest, text);
+            self.lines_of(&digest, text);
+            let shown = &self.vertexes[&digest];
+            text.push_str(&format!("#{} {}\n", shown.number, shown.end()));
+            self.current = None;
+        }
+        let waits = |digest: &&String| {
+            let shown = &self.vertexes[*digest];
+            let goes = shown.vertex.completed.is_none() && Some(*digest) != self.current.as_ref();
+            let is_due = self.current.is_none() || shown.since.elapsed() >= HELD_BACK;
+            goes && is_due && (shown.number == 0 || !shown.lines.is_empty())
+        };
+        let next = self.order.iter().find(waits).cloned();
+        if let Some(next) = next {
+            self.switch(&next, text);
+            self.lines_of(&next, text);
+        }
     }
 
-    fn began(
-        &mut self,
-        step: usize,
-        stage: &str,
-        place: Option<(usize, usize)>,
-        text: &str,
-    ) -> Result<()> {
-        self.summary.began(step, text);
-        let number = place.map(|_| {
+    /// Writes what says whose lines follow.
+    fn switch(&mut self, digest: &str, text: &mut String) {
+        if self.current.as_deref() == Some(digest) {
+            return;
+        }
+        if let Some(old) = self.current.take() {
+            text.push_str(&format!("#{} ...\n", self.vertexes[&old].number));
+        }
+        let is_first = self.numbers == 0;
+        let shown = self.vertexes.get_mut(digest).expect("it was told of");
+        if shown.number == 0 {
             self.numbers += 1;
-            self.numbers
+            shown.number = self.numbers;
+        }
+        let blank = if is_first { "" } else { "\n" };
+        let name = shown.vertex.name.lines().next().unwrap_or_default();
+        text.push_str(&format!("{blank}#{} {name}\n", shown.number));
+        self.current = Some(digest.to_owned());
+    }
+
+    fn lines_of(&mut self, digest: &str, text: &mut String) {
+        let shown = self.vertexes.get_mut(digest).expect("it was told of");
+        let number = shown.number;
+        for line in shown.lines.drain(..) {
+            text.push_str(&format!("#{number} {line}\n"));
+        }
+    }
+
+    /// What failed vertexes have said last.
+    pub(super) fn failed(&self) -> String {
+        let all = self.order.iter().map(|digest| &self.vertexes[digest]);
+        let failed = all.filter(|shown| {
+            let error = &shown.vertex.error;
+            !error.is_empty() && !error.ends_with(CANCELED)
         });
-        self.steps.insert(
-            step,
-            Step {
-                number,
-                begun: Instant::now(),
-                rest: Vec::new(),
-            },
+        let told = failed.map(|shown| {
+            let lines: String = shown.said.iter().map(|line| format!("{line}\n")).collect();
+            format!("------\n > {}:\n{lines}------\n", shown.vertex.name)
+        });
+        told.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trace::Log;
+    use super::*;
+
+    fn vertex(digest: &str) -> Vertex {
+        Vertex {
+            digest: digest.to_owned(),
+            name: format!("step {digest}"),
+            started: Some(Timestamp::UNIX_EPOCH),
+            ..Vertex::default()
+        }
+    }
+
+    fn began(digest: &str) -> Status {
+        Status {
+            vertexes: vec![vertex(digest)],
+            ..Status::default()
+        }
+    }
+
+    fn ended(digest: &str, error: &str) -> Status {
+        let vertex = Vertex {
+            completed: Some(Timestamp::UNIX_EPOCH),
+            error: error.to_owned(),
+            ..vertex(digest)
+        };
+        Status {
+            vertexes: vec![vertex],
+            ..Status::default()
+        }
+    }
+
+    fn said(digest: &str, text: &str) -> Status {
+        let log = Log {
+            vertex: digest.to_owned(),
+            stream: 1,
+            data: text.as_bytes().to_vec(),
+            timestamp: Some(Timestamp::UNIX_EPOCH + Duration::from_secs(12)),
+        };
+        Status {
+            logs: vec![log],
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn lines_of_one_vertex_stay_together() {
+        let mut plain = Plain::default();
+        let mut text = String::new();
+        for status in [
+            began("a"),
+            began("b"),
+            said("b", "1\n2\n"),
+            said("a", "x"),
+            said("a", "y\nz"),
+            ended("a", ""),
+            said("b", "3\n"),
+            ended("b", "no"),
+        ] {
+            text.push_str(&plain.text(&status));
+        }
+        assert_eq!(
+            text,
+            "#1 step a\n#1 12.00 xy\n#1 0.000 z\n#1 DONE 0.0s\n\n#2 step b\n#2 12.00 1\n#2 12.00 2\n#2 12.00 3\n#2 ERROR: no\n"
         );
-        match (number, place) {
-            (Some(number), Some((at, all))) => {
-                let first = text.lines().next().unwrap_or_default();
-                say(&format!("#{number} [{stage} {at}/{all}] {first}\n"))
-            }
-            _ => Ok(()),
-        }
+        assert_eq!(
+            plain.failed(),
+            "------\n > step b:\n12.00 1\n12.00 2\n12.00 3\n------\n"
+        );
     }
 
-    /// Shows what a step says.
-    pub(crate) fn output(&mut self, step: usize, bytes: &[u8]) -> Result<()> {
-        let Some(state) = self.steps.get_mut(&step) else {
-            return Ok(());
-        };
-        state.rest.extend_from_slice(bytes);
-        let Some(end) = state.rest.iter().rposition(|b| *b == b'\n') else {
-            return Ok(());
-        };
-        let rest = state.rest.split_off(end + 1);
-        let lines = std::mem::replace(&mut state.rest, rest);
-        self.lines(step, &lines)
+    #[test]
+    fn what_has_ended_is_told_beside_what_goes_on() {
+        let mut plain = Plain::default();
+        let mut text = String::new();
+        for status in [
+            began("a"),
+            began("b"),
+            ended("b", CANCELED),
+            said("a", "1\n"),
+            ended("a", ""),
+        ] {
+            text.push_str(&plain.text(&status));
+        }
+        assert_eq!(
+            text,
+            "#1 step a\n#1 ...\n\n#2 step b\n#2 CANCELED\n\n#1 step a\n#1 12.00 1\n#1 DONE 0.0s\n"
+        );
     }
 
-    fn lines(&self, step: usize, bytes: &[u8]) -> Result<()> {
-        let Some(state) = self.steps.get(&step) else {
-            return Ok(());
-        };
-        let number = state.number.unwrap_or_default();
-        let seconds = state.begun.elapsed().as_secs_f64();
-        let text = String::from_utf8_lossy(bytes);
-        for line in text.lines() {
-            say(&format!("#{number} {seconds:.3} {line}\n"))?;
+    #[test]
+    fn bytes_are_written_as_buildkit_writes_them() {
+        let sizes = [
+            (0, "0B"),
+            (999, "999B"),
+            (2_100_000, "2.10MB"),
+            (1_500, "1.50kB"),
+        ];
+        for (bytes, text) in sizes {
+            assert_eq!(size(bytes), text);
         }
-        Ok(())
-    }
-
-    fn ended(&mut self, step: usize, cached: bool) -> Result<()> {
-        let rest = self
-            .steps
-            .get_mut(&step)
-            .map(|state| std::mem::take(&mut state.rest));
-        self.lines(step, &rest.unwrap_or_default())?;
-        let Some(state) = self.steps.remove(&step) else {
-            return Ok(());
-        };
-        let Some(number) = state.number else {
-            return Ok(());
-        };
-        let seconds = state.begun.elapsed().as_secs_f64();
-        match cached {
-            true => say(&format!("#{number} CACHED\n\n")),
-            false => say(&format!("#{number} DONE {seconds:.1}s\n\n")),
-        }
-    }
-
-    /// What was said before a failure.
-    pub(crate) fn flush_all(&mut self) -> Result<()> {
-        say(&findings(&self.found))?;
-        let open: Vec<usize> = self.steps.keys().copied().collect();
-        for step in open {
-            let rest = self
-                .steps
-                .get_mut(&step)
-                .map(|state| std::mem::take(&mut state.rest));
-            self.lines(step, &rest.unwrap_or_default())?;
-            if let Some(number) = self.number(step) {
-                say(&format!("#{number} ERROR\n"))?;
-            }
-        }
-        Ok(())
     }
 }

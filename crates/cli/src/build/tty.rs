@@ -1,26 +1,28 @@
 //! A build on a terminal: its steps with their times, redrawn while they go on, the last lines of what they say below them.
 //!
 //! Invariant: nothing that a build says moves the cursor or changes the terminal: control characters are left out. What is drawn
-//! is never higher than the terminal, so that it can be drawn over.
+//! is never higher than the terminal, so that it can be drawn over; nor wider, unless the terminal has become narrower since.
 
-use super::plain::{Summary, findings};
+use super::colors::{Colors, Kind};
+use super::plain::size;
+use super::trace::{CANCELED, Part, Status, Vertex};
 use crate::error::Result;
 use crate::output;
-use api_types::{BuildEvent, BuildFinding};
 use rustix::termios;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Instant;
 
-/// Lines of a step's output that are shown while it goes on.
+/// Lines of a step's output that are shown while it goes on, and the variable that says otherwise.
 const OUTPUT_LINES: usize = 6;
+const OUTPUT_LINES_VARIABLE: &str = "BUILDKIT_TTY_LOG_LINES";
 /// Lines of a failed step's output that are shown in the end.
 const FAILED_LINES: usize = 100;
 /// Where the terminal does not tell.
 const COLUMNS: usize = 80;
 const ROWS: usize = 24;
 /// Columns for the time at the end of a line.
-const TIME_COLUMNS: usize = 8;
+const TIME_COLUMNS: usize = 7;
 /// Goes to the start of a line, and clears it.
 const CLEAR_LINE: &str = "\r\u{1b}[2K";
 /// Clears what is below.
@@ -28,37 +30,35 @@ const CLEAR_BELOW: &str = "\u{1b}[J";
 
 /// What is drawn.
 #[derive(Debug)]
-pub(crate) struct Screen {
+pub(super) struct Screen {
     begun: Instant,
-    planned: usize,
-    ended: usize,
+    colors: Colors,
+    output_lines: usize,
     lines: Vec<Line>,
-    /// The lines of steps, and of what else goes on.
-    steps: BTreeMap<usize, usize>,
-    tasks: BTreeMap<String, usize>,
-    notes: Vec<String>,
-    found: Vec<BuildFinding>,
-    summary: Summary,
-    /// Lines on the terminal that are to be drawn over.
-    drawn: usize,
+    /// Where each vertex is.
+    places: BTreeMap<String, usize>,
+    /// The columns of the lines on the terminal that are to be drawn over.
+    drawn: Vec<usize>,
 }
 
-/// A step or something else that goes on.
+/// A vertex.
 #[derive(Debug)]
 struct Line {
-    text: String,
-    begun: Instant,
-    state: State,
+    vertex: Vertex,
+    parts: Vec<Part>,
+    warnings: Vec<String>,
     /// The last lines of its output.
     output: VecDeque<String>,
     rest: String,
 }
 
+/// A line as it is to be seen.
 #[derive(Debug, Clone, PartialEq)]
-enum State {
-    Goes,
-    Done { seconds: f64, cached: bool },
-    Failed,
+struct Row {
+    kind: Kind,
+    /// It belongs to something that goes on.
+    is_open: bool,
+    text: String,
 }
 
 /// Text without what a terminal obeys.
@@ -87,29 +87,69 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// At most so many characters.
-fn cut(text: &str, columns: usize) -> String {
-    match text.chars().count() <= columns {
-        true => text.to_owned(),
-        false => {
-            let kept: String = text.chars().take(columns.saturating_sub(3)).collect();
-            format!("{kept}...")
-        }
+/// Columns that a character takes.
+fn width_of(character: char) -> usize {
+    match u32::from(character) {
+        // Marks on the character before.
+        0x0300..=0x036f | 0x200b..=0x200f | 0xfe00..=0xfe0f => 0,
+        // Scripts of East Asia, their full-width forms, and pictures.
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
     }
 }
 
+fn width(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+/// As much of a text as fits.
+fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut left = columns.saturating_sub(3);
+    let mut kept = String::new();
+    for character in text.chars() {
+        let Some(rest) = left.checked_sub(width_of(character)) else {
+            break;
+        };
+        left = rest;
+        kept.push(character);
+    }
+    kept + &"..."[..columns.min(3)]
+}
+
+/// A text with a time at the end of the line.
+fn timed(text: &str, seconds: f64, columns: usize) -> String {
+    let room = columns.saturating_sub(TIME_COLUMNS);
+    let text = cut(text, room);
+    let blank = " ".repeat(room.saturating_sub(width(&text)));
+    cut(
+        &format!("{text}{blank} {:>6}", format!("{seconds:.1}s")),
+        columns,
+    )
+}
+
 impl Line {
-    fn new(text: String) -> Self {
+    fn new(vertex: Vertex) -> Self {
         Self {
-            text,
-            begun: Instant::now(),
-            state: State::Goes,
+            vertex,
+            parts: Vec::new(),
+            warnings: Vec::new(),
             output: VecDeque::new(),
             rest: String::new(),
         }
     }
 
-    fn said(&mut self, bytes: &[u8]) {
+    fn say(&mut self, bytes: &[u8]) {
         self.rest.push_str(&String::from_utf8_lossy(bytes));
         while let Some((line, rest)) = self.rest.split_once('\n') {
             self.output.push_back(plain(line));
@@ -124,212 +164,211 @@ impl Line {
         }
     }
 
-    fn drawn(&self, columns: usize) -> String {
-        let (mark, seconds) = match &self.state {
-            State::Goes => ("", self.begun.elapsed().as_secs_f64()),
-            State::Done { seconds, cached } => (if *cached { "CACHED " } else { "" }, *seconds),
-            State::Failed => ("ERROR ", self.begun.elapsed().as_secs_f64()),
+    fn part(&mut self, part: &Part) {
+        match self.parts.iter_mut().find(|known| known.id == part.id) {
+            Some(known) => *known = part.clone(),
+            None => self.parts.push(part.clone()),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.vertex.completed.is_none()
+    }
+
+    fn has_failed(&self) -> bool {
+        let error = &self.vertex.error;
+        !error.is_empty() && !error.ends_with(CANCELED)
+    }
+
+    fn kind(&self) -> (Kind, &'static str) {
+        match &self.vertex {
+            vertex if vertex.completed.is_none() => (Kind::Open, ""),
+            vertex if vertex.error.ends_with(CANCELED) => (Kind::Canceled, "CANCELED "),
+            vertex if !vertex.error.is_empty() => (Kind::Failed, "ERROR "),
+            vertex if vertex.cached => (Kind::Done, "CACHED "),
+            _ => (Kind::Done, ""),
+        }
+    }
+
+    fn rows(&self, columns: usize, output_lines: usize) -> Vec<Row> {
+        let is_open = self.is_open();
+        let row = |kind, text| Row {
+            kind,
+            is_open,
+            text,
         };
-        let width = columns.saturating_sub(TIME_COLUMNS);
-        let text = cut(&format!(" => {mark}{}", self.text), width);
-        format!("{text:width$} {:>6}", format!("{seconds:.1}s"))
+        let (kind, mark) = self.kind();
+        let name = plain(self.vertex.name.lines().next().unwrap_or_default());
+        let text = format!(" => {mark}{name}");
+        let mut rows = vec![row(kind, timed(&text, self.vertex.seconds(), columns))];
+        for part in &self.parts {
+            let bytes = match part.current {
+                0 => String::new(),
+                bytes => format!(" {}", size(bytes)),
+            };
+            let until = part.completed.or(part.timestamp).zip(part.started);
+            let seconds = until.map_or(0.0, |(until, since)| {
+                until.duration_since(since).as_secs_f64()
+            });
+            let kind = if is_open { Kind::Open } else { Kind::Done };
+            let text = format!(" => => {}{bytes}", plain(&part.id));
+            rows.push(row(kind, timed(&text, seconds, columns)));
+        }
+        for warning in &self.warnings {
+            rows.push(row(
+                Kind::Warning,
+                cut(&format!(" => WARN: {warning}"), columns),
+            ));
+        }
+        if is_open {
+            let skipped = self.output.len().saturating_sub(output_lines);
+            for said in self.output.iter().skip(skipped) {
+                rows.push(row(Kind::Said, cut(&format!(" => => # {said}"), columns)));
+            }
+        }
+        rows
     }
 }
 
 impl Screen {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
+        let (colors, wrong) = Colors::of_environment();
+        for text in wrong {
+            output::complain(&text);
+        }
+        let output_lines = std::env::var(OUTPUT_LINES_VARIABLE).ok();
+        let output_lines = output_lines.and_then(|text| text.parse().ok());
         Self {
             begun: Instant::now(),
-            planned: 0,
-            ended: 0,
+            colors,
+            output_lines: output_lines
+                .filter(|lines| *lines > 0)
+                .unwrap_or(OUTPUT_LINES),
             lines: Vec::new(),
-            steps: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            notes: Vec::new(),
-            found: Vec::new(),
-            summary: Summary::default(),
-            drawn: 0,
+            places: BTreeMap::new(),
+            drawn: Vec::new(),
         }
     }
 
-    /// Takes an event; what it changes is drawn with the next [`Screen::draw`].
-    pub(crate) fn event(&mut self, event: &BuildEvent) {
-        match event {
-            BuildEvent::Planned { steps } => self.planned = *steps,
-            BuildEvent::Began {
-                step,
-                stage,
-                place,
-                text,
-            } => {
-                if let Some((at, all)) = place {
-                    let first = text.lines().next().unwrap_or_default();
-                    let shown = plain(&format!("[{stage} {at}/{all}] {first}"));
-                    self.steps.insert(*step, self.lines.len());
-                    self.lines.push(Line::new(shown));
-                    self.summary.began(*step, text);
+    /// Takes a change; it is drawn with the next [`Screen::draw`].
+    pub(super) fn update(&mut self, status: &Status) {
+        for vertex in &status.vertexes {
+            match self.places.get(&vertex.digest) {
+                Some(at) => self.lines[*at].vertex = vertex.clone(),
+                None => {
+                    self.places.insert(vertex.digest.clone(), self.lines.len());
+                    self.lines.push(Line::new(vertex.clone()));
                 }
             }
-            BuildEvent::Explained { step, reason } => {
-                if let Some(line) = self.steps.get(step) {
-                    self.lines[*line].text =
-                        format!("{} ({})", self.lines[*line].text, plain(reason));
-                }
+        }
+        for part in &status.statuses {
+            if let Some(line) = self.line(&part.vertex) {
+                line.part(part);
             }
-            BuildEvent::Ended {
-                step,
-                cached,
-                layer_bytes,
-            } => {
-                self.ended += 1;
-                self.summary.ended(*step, *layer_bytes);
-                let line = self.steps.get(step).copied();
-                self.end(line, None, *cached);
+        }
+        for log in &status.logs {
+            if let Some(line) = self.line(&log.vertex) {
+                line.say(&log.data);
             }
-            BuildEvent::Task { name } => {
-                self.tasks.insert(name.clone(), self.lines.len());
-                self.lines.push(Line::new(plain(name)));
+        }
+        for warning in &status.warnings {
+            let text = plain(&String::from_utf8_lossy(&warning.short));
+            if let Some(line) = self.line(&warning.vertex) {
+                line.warnings.push(text);
             }
-            BuildEvent::TaskEnded { name, error } => {
-                let line = self.tasks.remove(name);
-                self.end(line, error.as_deref(), false);
-            }
-            BuildEvent::Warning { text } => self.notes.push(format!("WARNING: {}", plain(text))),
-            BuildEvent::Found(finding) => self.found.push(finding.clone()),
-            BuildEvent::Built { .. } => self.summary.built(event, self.begun),
-            BuildEvent::Output { .. }
-            | BuildEvent::Shell { .. }
-            | BuildEvent::Agent { .. }
-            | BuildEvent::Checked
-            | BuildEvent::Answered { .. }
-            | BuildEvent::Piece { .. } => {}
         }
     }
 
-    /// Takes what a step says.
-    pub(crate) fn output(&mut self, step: usize, bytes: &[u8]) {
-        if let Some(line) = self.steps.get(&step) {
-            self.lines[*line].said(bytes);
-        }
-    }
-
-    fn end(&mut self, line: Option<usize>, error: Option<&str>, cached: bool) {
-        let Some(line) = line else { return };
-        let line = &mut self.lines[line];
-        line.state = match error {
-            Some(error) => {
-                line.text = format!("{}: {}", line.text, plain(error));
-                State::Failed
-            }
-            None => State::Done {
-                seconds: line.begun.elapsed().as_secs_f64(),
-                cached,
-            },
-        };
+    fn line(&mut self, digest: &str) -> Option<&mut Line> {
+        let at = *self.places.get(digest)?;
+        self.lines.get_mut(at)
     }
 
     /// The lines as they are to be seen, at most so many.
-    fn view(&self, rows: usize, columns: usize, is_over: bool) -> Vec<String> {
+    fn view(&self, rows: usize, columns: usize, is_over: bool) -> Vec<Row> {
         // The last column stays free: what is in it may wrap.
         let columns = columns.saturating_sub(1);
         let seconds = self.begun.elapsed().as_secs_f64();
-        let state = if is_over && self.ended >= self.planned {
-            " FINISHED"
-        } else {
-            ""
+        let open = self.lines.iter().filter(|line| line.is_open());
+        let ended = self.lines.len() - open.clone().count();
+        let failed = self.lines.iter().any(|line| !line.vertex.error.is_empty());
+        let state = match is_over && ended == self.lines.len() && !failed {
+            true => " FINISHED",
+            false => "",
         };
-        let title = format!(
-            "[+] Building {seconds:.1}s ({}/{}){state}",
-            self.ended,
-            self.planned.max(self.ended)
-        );
-        let goes = |line: &&Line| line.state == State::Goes && !is_over;
-        let open = self.lines.iter().filter(goes);
+        let all = self.lines.len();
+        let title = format!("[+] Building {seconds:.1}s ({ended}/{all}){state}");
         let says = open.clone().filter(|line| !line.output.is_empty()).count();
         let room = rows.saturating_sub(2);
         // Whatever goes on has its line before anything has its output.
-        let said_max = room.saturating_sub(open.count()) / says.max(1);
-        let said_max = said_max.min(OUTPUT_LINES);
-        let mut below = Vec::new();
-        for line in &self.lines {
-            let is_open = goes(&line);
-            below.push((is_open, line.drawn(columns)));
-            if is_open {
-                let skipped = line.output.len().saturating_sub(said_max);
-                let said = line.output.iter().skip(skipped);
-                below.extend(said.map(|text| (true, cut(&format!(" => => # {text}"), columns))));
-            }
-        }
+        let output_lines = room.saturating_sub(open.count()) / says.max(1);
+        let output_lines = output_lines.min(self.output_lines);
+        let shown = self.lines.iter();
+        let mut below: Vec<Row> = { shown }
+            .flat_map(|line| line.rows(columns, output_lines))
+            .collect();
         // What has ended scrolls away first; in the end everything is shown.
         let mut surplus = match is_over {
             true => 0,
             false => below.len().saturating_sub(room),
         };
         for is_hidden in [|is_open: bool| !is_open, |_| true] {
-            below.retain(|(is_open, _)| {
-                let hides = surplus > 0 && is_hidden(*is_open);
+            below.retain(|row| {
+                let hides = surplus > 0 && is_hidden(row.is_open);
                 surplus -= usize::from(hides);
                 !hides
             });
         }
-        let shown = below.into_iter().map(|(_, text)| text);
-        std::iter::once(cut(&title, columns)).chain(shown).collect()
+        let title = Row {
+            kind: Kind::Open,
+            is_open: true,
+            text: cut(&title, columns),
+        };
+        std::iter::once(title).chain(below).collect()
+    }
+
+    /// Rows on the terminal that are to be drawn over: a line that has become too wide for it has several.
+    fn rows_drawn(&self, columns: usize) -> usize {
+        let rows = |width: &usize| width.div_ceil(columns.max(1)).max(1);
+        self.drawn.iter().map(rows).sum()
     }
 
     /// Draws over what was drawn before.
-    pub(crate) fn draw(&mut self, is_over: bool) -> Result<()> {
-        let (rows, columns) = size();
+    pub(super) fn draw(&mut self, is_over: bool) -> Result<()> {
+        let (rows, columns) = terminal();
         let lines = self.view(rows, columns, is_over);
         let mut text = String::new();
-        if self.drawn > 0 {
-            write!(text, "\u{1b}[{}A", self.drawn).expect("a string takes everything");
+        match self.rows_drawn(columns) {
+            0 => {}
+            drawn => write!(text, "\u{1b}[{drawn}A").expect("a string takes everything"),
         }
         for line in &lines {
             text.push_str(CLEAR_LINE);
-            text.push_str(line);
+            text.push_str(&self.colors.paint(line.kind, &line.text));
             text.push('\n');
         }
         text.push_str(CLEAR_BELOW);
-        self.drawn = lines.len();
+        self.drawn = lines.iter().map(|line| width(&line.text)).collect();
         output::write_stderr(text.as_bytes())
     }
 
-    /// Everything is built.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        self.draw(true)?;
-        for note in &self.notes {
-            output::write_stderr(format!("{note}\n").as_bytes())?;
-        }
-        output::write_stderr(self.summary.text().as_bytes())?;
-        output::write_stderr(findings(&self.found).as_bytes())
-    }
-
-    /// The build has failed: what the steps said that went on.
-    pub(crate) fn fail(&mut self) -> Result<()> {
-        for line in &mut self.lines {
-            if line.state == State::Goes {
-                line.state = State::Failed;
-            }
-        }
-        self.draw(true)?;
-        let mut text = findings(&self.found);
-        for line in self.lines.iter().filter(|line| line.state == State::Failed) {
-            if line.output.is_empty() && line.rest.is_empty() {
-                continue;
-            }
-            text.push_str(&format!("------\n > {}:\n", line.text));
+    /// What failed steps have said last.
+    pub(super) fn failed(&self) -> String {
+        let mut text = String::new();
+        for line in self.lines.iter().filter(|line| line.has_failed()) {
+            text.push_str(&format!("------\n > {}:\n", plain(&line.vertex.name)));
             let rest = Some(plain(&line.rest)).filter(|rest| !rest.is_empty());
             for said in line.output.iter().chain(&rest) {
                 text.push_str(&format!("{said}\n"));
             }
             text.push_str("------\n");
         }
-        output::write_stderr(text.as_bytes())
+        text
     }
 }
 
 /// Rows and columns of the terminal.
-fn size() -> (usize, usize) {
+fn terminal() -> (usize, usize) {
     match termios::tcgetwinsize(std::io::stderr()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
         _ => (ROWS, COLUMNS),
@@ -338,87 +377,127 @@ fn size() -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::trace::Log;
     use super::*;
+    use jiff::Timestamp;
 
-    fn began(step: usize, text: &str) -> BuildEvent {
-        BuildEvent::Began {
-            step,
-            stage: "one".to_owned(),
-            place: Some((step, 3)),
-            text: text.to_owned(),
+    fn vertex(number: usize, name: &str) -> Vertex {
+        Vertex {
+            digest: number.to_string(),
+            name: name.to_owned(),
+            started: Some(Timestamp::now()),
+            ..Vertex::default()
         }
     }
 
-    fn ended(step: usize, cached: bool) -> BuildEvent {
-        BuildEvent::Ended {
-            step,
-            cached,
-            layer_bytes: None,
+    fn of(vertex: Vertex) -> Status {
+        Status {
+            vertexes: vec![vertex],
+            ..Status::default()
         }
+    }
+
+    fn began(number: usize, name: &str) -> Status {
+        of(vertex(number, name))
+    }
+
+    fn ended(number: usize, name: &str, cached: bool, error: &str) -> Status {
+        of(Vertex {
+            completed: Some(Timestamp::now()),
+            cached,
+            error: error.to_owned(),
+            ..vertex(number, name)
+        })
+    }
+
+    fn said(number: usize, text: &str) -> Status {
+        let log = Log {
+            vertex: number.to_string(),
+            stream: 1,
+            data: text.as_bytes().to_vec(),
+            timestamp: None,
+        };
+        Status {
+            logs: vec![log],
+            ..Status::default()
+        }
+    }
+
+    fn view(screen: &Screen, rows: usize, columns: usize, is_over: bool) -> Vec<String> {
+        let view = screen.view(rows, columns, is_over).into_iter();
+        view.map(|row| row.text).collect()
     }
 
     #[test]
     fn steps_are_shown_with_what_they_say_last() {
         let mut screen = Screen::new();
-        screen.event(&BuildEvent::Planned { steps: 3 });
-        screen.event(&began(1, "FROM x"));
-        screen.event(&ended(1, true));
-        screen.event(&began(2, "RUN make \\\n all"));
+        screen.update(&ended(1, "[1/2] FROM x", true, ""));
+        screen.update(&began(2, "[2/2] RUN make \\\n all"));
         for line in 0..20 {
-            screen.output(2, format!("line {line}\n").as_bytes());
+            screen.update(&said(2, &format!("line {line}\n")));
         }
-        let view = screen.view(24, 60, false);
-        assert!(view[0].ends_with("(1/3)"), "{view:?}");
+        let shown = view(&screen, 24, 60, false);
+        assert!(shown[0].ends_with("(1/2)"), "{shown:?}");
         assert!(
-            view[1].starts_with(" => CACHED [one 1/3] FROM x "),
-            "{view:?}"
+            shown[1].starts_with(" => CACHED [1/2] FROM x "),
+            "{shown:?}"
         );
-        assert!(
-            view[2].starts_with(" => [one 2/3] RUN make \\ "),
-            "{view:?}"
-        );
-        assert_eq!(
-            view[3..],
-            (14..20)
-                .map(|at| format!(" => => # line {at}"))
-                .collect::<Vec<_>>()
-        );
-        assert!(view.iter().all(|line| line.chars().count() < 60));
-        screen.event(&ended(2, false));
-        assert_eq!(
-            screen.view(24, 60, false).len(),
-            3,
-            "what a step said collapses"
-        );
+        assert!(shown[2].starts_with(" => [2/2] RUN make \\ "), "{shown:?}");
+        let output: Vec<String> = (14..20).map(|at| format!(" => => # line {at}")).collect();
+        assert_eq!(shown[3..], output);
+        assert!(shown.iter().all(|line| width(line) < 60));
+        screen.update(&ended(2, "[2/2] RUN make", false, ""));
+        let shown = view(&screen, 24, 60, true);
+        assert_eq!(shown.len(), 3, "what a step said collapses");
+        assert!(shown[0].ends_with("(2/2) FINISHED"), "{shown:?}");
+    }
+
+    #[test]
+    fn what_failed_and_what_was_ended_for_it_are_told_apart() {
+        let mut screen = Screen::new();
+        screen.update(&began(1, "a"));
+        screen.update(&said(1, "why\nnot"));
+        screen.update(&ended(1, "a", false, "exit code: 1"));
+        screen.update(&ended(2, "b", false, CANCELED));
+        let view = screen.view(24, 60, true);
+        let kinds: Vec<Kind> = view.iter().map(|row| row.kind).collect();
+        assert_eq!(kinds, [Kind::Open, Kind::Failed, Kind::Canceled]);
+        assert!(!view[0].text.contains("FINISHED"));
+        assert_eq!(screen.failed(), "------\n > a:\nwhy\nnot\n------\n");
     }
 
     #[test]
     fn it_is_never_higher_than_the_terminal() {
         let mut screen = Screen::new();
-        for step in 0..100 {
-            screen.event(&began(step, "RUN a"));
+        for number in 0..100 {
+            screen.update(&began(number, "RUN a"));
         }
-        screen.output(99, b"a\nb\nc\n");
+        screen.update(&said(99, "a\nb\nc\n"));
         for rows in [2, 3, 10, 24] {
-            let view = screen.view(rows, 20, false);
-            assert!(view.len() < rows, "{rows}");
-            assert!(view.iter().all(|line| line.chars().count() < 20));
+            let shown = view(&screen, rows, 20, false);
+            assert!(shown.len() < rows, "{rows}");
+            assert!(shown.iter().all(|line| width(line) < 20));
         }
-        assert_eq!(screen.view(10, 80, true).len(), 101);
+        assert!(
+            view(&screen, 10, 4, false)
+                .iter()
+                .all(|line| width(line) < 4)
+        );
+        assert!(view(&screen, 10, 80, true).len() > 100);
     }
 
     #[test]
     fn what_goes_on_is_seen_before_what_it_says() {
         let mut screen = Screen::new();
-        for step in 1..=6 {
-            screen.event(&began(step, &format!("RUN {step}")));
-            screen.output(step, b"a\nb\nc\n");
+        for number in 1..=6 {
+            screen.update(&began(number, &format!("RUN {number}")));
+            screen.update(&said(number, "a\nb\nc\n"));
         }
-        for step in [2, 3] {
-            screen.event(&ended(step, false));
+        for number in [2, 3] {
+            screen.update(&ended(number, &format!("RUN {number}"), false, ""));
         }
         let heads = |rows: usize| {
-            let view = screen.view(rows, 60, false);
+            let view = view(&screen, rows, 60, false);
             let heads = view.iter().filter(|line| line.contains("RUN")).count();
             (heads, view.len() - 1 - heads)
         };
@@ -428,6 +507,23 @@ mod tests {
         assert_eq!(heads(12), (6, 4));
         assert_eq!(heads(40), (6, 12));
         assert_eq!(heads(4), (2, 0));
+    }
+
+    #[test]
+    fn a_terminal_that_became_narrower_has_more_rows_to_draw_over() {
+        let mut screen = Screen::new();
+        screen.drawn = vec![10, 79, 0];
+        assert_eq!(screen.rows_drawn(80), 3);
+        assert_eq!(screen.rows_drawn(40), 4);
+        assert_eq!(screen.rows_drawn(8), 2 + 10 + 1);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!((width("abc"), width("構築"), width("e\u{301}")), (3, 4, 1));
+        assert_eq!(cut("構築する", 7), "構築...");
+        assert_eq!(width(&timed("構築する", 1.0, 14)), 14);
+        assert_eq!(cut("abcdef", 2), "..");
     }
 
     #[test]
