@@ -845,7 +845,8 @@ fn a_full_disk_ends_the_build_and_not_the_engine() {
     let large = std::fs::File::create(bench.context.join("large")).unwrap();
     std::io::copy(&mut std::io::repeat(7).take(64 << 20), &mut &large).unwrap();
     bench.write("Dockerfile", "FROM busybox\nCOPY large /\n");
-    assert!(bench.fails(&[]).contains("No space left on device"));
+    let said = bench.fails(&[]);
+    assert!(said.contains("No space left on device"), "{said}");
     std::fs::remove_file(bench.context.join("large")).unwrap();
     bench
         .engine

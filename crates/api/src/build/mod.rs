@@ -174,14 +174,22 @@ impl Work {
                 drop(request);
                 tell_built(&built, &tags, end, &say);
             }
-            Err(error) => {
-                if let Some(events) = &events {
-                    events.failed(&error);
-                }
-                say(&failure(&error, events.is_some().then_some(&request)));
-            }
+            Err(error) => tell_failed(&error, events.as_ref(), &request, &say),
         }
     }
+}
+
+/// A client of this engine's own sees the step that has failed, and its lines.
+fn tell_failed(
+    error: &builder::Error,
+    events: Option<&Events>,
+    request: &Request,
+    say: &dyn Fn(&types::JsonMessage),
+) {
+    if let Some(events) = events {
+        events.failed(error);
+    }
+    say(&failure(error, events.is_some().then_some(request)));
 }
 
 fn tell_checked(found: &[Finding], say: &dyn Fn(&types::JsonMessage)) {

@@ -166,6 +166,78 @@ pub(crate) fn event(event: &types::BuildEvent) -> types::JsonMessage {
     }
 }
 
+/// An event over the wire; `None`: nobody is told.
+fn wire(told: &Event<'_>) -> Option<types::BuildEvent> {
+    Some(match told {
+        Event::Planned { steps } => types::BuildEvent::Planned { steps: *steps },
+        Event::Began {
+            step,
+            stage,
+            platform,
+            place,
+            text,
+            ..
+        } => types::BuildEvent::Began {
+            step: step.0,
+            stage: match platform {
+                Some(platform) => format!("{platform} {stage}").trim_end().to_owned(),
+                None => (*stage).to_owned(),
+            },
+            place: *place,
+            text: (*text).to_owned(),
+        },
+        Event::Output {
+            step,
+            is_error,
+            bytes,
+        } => types::BuildEvent::Output {
+            step: step.0,
+            error: *is_error,
+            data: BASE64.encode(bytes),
+        },
+        Event::Shell {
+            step,
+            container,
+            reason,
+        } => types::BuildEvent::Shell {
+            step: step.0,
+            container: (*container).to_owned(),
+            reason: (*reason).to_owned(),
+        },
+        Event::Explained { step, reason } => types::BuildEvent::Explained {
+            step: step.0,
+            reason: (*reason).to_owned(),
+        },
+        Event::Ended {
+            step,
+            cached,
+            layer_bytes,
+            ..
+        } => types::BuildEvent::Ended {
+            step: step.0,
+            cached: *cached,
+            layer_bytes: *layer_bytes,
+        },
+        Event::Found(finding) => types::BuildEvent::Found(found(finding)),
+        Event::Warning(text) => types::BuildEvent::Warning {
+            text: (*text).to_owned(),
+        },
+        Event::Task(name) => types::BuildEvent::Task {
+            name: (*name).to_owned(),
+        },
+        Event::TaskEnded(name, error) => types::BuildEvent::TaskEnded {
+            name: (*name).to_owned(),
+            error: error.map(str::to_owned),
+        },
+        Event::Based { step, image } => types::BuildEvent::Based {
+            step: step.0,
+            image: image.map(|(name, _)| name.to_owned()),
+        },
+        Event::Publishing => types::BuildEvent::Publishing,
+        Event::Running { .. } | Event::Removed { .. } => return None,
+    })
+}
+
 impl Progress for Events {
     fn tell(&self, told: &Event<'_>) {
         match told {
@@ -177,74 +249,8 @@ impl Progress for Events {
             }
             _ => {}
         }
-        let wire = match told {
-            Event::Planned { steps } => types::BuildEvent::Planned { steps: *steps },
-            Event::Began {
-                step,
-                stage,
-                platform,
-                place,
-                text,
-                ..
-            } => types::BuildEvent::Began {
-                step: step.0,
-                stage: match platform {
-                    Some(platform) => format!("{platform} {stage}").trim_end().to_owned(),
-                    None => (*stage).to_owned(),
-                },
-                place: *place,
-                text: (*text).to_owned(),
-            },
-            Event::Output {
-                step,
-                is_error,
-                bytes,
-            } => types::BuildEvent::Output {
-                step: step.0,
-                error: *is_error,
-                data: BASE64.encode(bytes),
-            },
-            Event::Shell {
-                step,
-                container,
-                reason,
-            } => types::BuildEvent::Shell {
-                step: step.0,
-                container: (*container).to_owned(),
-                reason: (*reason).to_owned(),
-            },
-            Event::Explained { step, reason } => types::BuildEvent::Explained {
-                step: step.0,
-                reason: (*reason).to_owned(),
-            },
-            Event::Ended {
-                step,
-                cached,
-                layer_bytes,
-                ..
-            } => types::BuildEvent::Ended {
-                step: step.0,
-                cached: *cached,
-                layer_bytes: *layer_bytes,
-            },
-            Event::Found(finding) => types::BuildEvent::Found(found(finding)),
-            Event::Warning(text) => types::BuildEvent::Warning {
-                text: (*text).to_owned(),
-            },
-            Event::Task(name) => types::BuildEvent::Task {
-                name: (*name).to_owned(),
-            },
-            Event::TaskEnded(name, error) => types::BuildEvent::TaskEnded {
-                name: (*name).to_owned(),
-                error: error.map(str::to_owned),
-            },
-            Event::Based { step, image } => types::BuildEvent::Based {
-                step: step.0,
-                image: image.map(|(name, _)| name.to_owned()),
-            },
-            Event::Publishing => types::BuildEvent::Publishing,
-            Event::Running { .. } | Event::Removed { .. } => return,
-        };
-        self.say(&wire);
+        if let Some(wire) = wire(told) {
+            self.say(&wire);
+        }
     }
 }

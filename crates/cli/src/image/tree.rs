@@ -9,6 +9,8 @@ use crate::output;
 use crate::stdio;
 use api_types::{ImageSummary, ManifestSummary, Platform};
 
+/// Columns that Docker counts for a branch: its bytes.
+const BRANCH_COLUMNS: usize = "└─ ".len();
 /// Blanks between columns.
 const SPACING: usize = 3;
 /// No name's column is narrower, as long as another column can go.
@@ -199,7 +201,7 @@ fn text(nodes: &[Node], columns: usize, has_colors: bool) -> String {
     let names = names.map(|name| name.chars().count());
     let platforms = { nodes.iter() }
         .flat_map(|node| &node.children)
-        .map(|(platform, _)| platform.chars().count() + SPACING);
+        .map(|(platform, _)| platform.chars().count() + BRANCH_COLUMNS);
     let widest = names.chain(platforms).chain([UNTAGGED.len()]).max();
     let layout = Layout {
         name_columns: left.min(widest.unwrap_or_default()),
