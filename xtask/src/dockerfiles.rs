@@ -10,7 +10,8 @@
 //!
 //! The images are built by `docker buildx` on Docker's engine, by `hull build`, and by `docker buildx` on this one.
 //!
-//! `cargo xtask dockerfiles language [TEXT,…]` does that with hundreds of Dockerfiles of a few lines.
+//! `cargo xtask dockerfiles language [TEXT[:TITLE],…]` does that with hundreds of Dockerfiles of a few lines: those of all texts, of
+//! some, or those whose titles begin so.
 
 mod compare;
 mod image;
@@ -59,12 +60,14 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         std::fs::remove_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     }
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let cases = match of_language {
-        true => Vec::new(),
-        false => cases(&root.join("xtask/src/dockerfiles"), &words(0))?,
+    let (cases, bases) = match of_language {
+        true => (Vec::new(), Vec::new()),
+        false => {
+            let cases = cases(&root.join("xtask/src/dockerfiles"), &words(0))?;
+            (cases, bases(&place)?)
+        }
     };
     let client = Client::install(&place, &work)?;
-    let bases = bases(&place)?;
     let bench = Bench {
         served: Served::start(&work)?,
         oracle: Oracle::start(&client)?,

@@ -18,7 +18,13 @@ pub(crate) fn print(text: &str) {
 
 /// Runs a program that has to succeed; its output is the task's.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let status = Command::new(program).args(arguments).status();
+    let mut command = Command::new(program);
+    // What cargo tells of this crate would have other crates' build scripts run again, and all that depends on them built.
+    let of_cargo = std::env::vars_os().map(|(name, _)| name);
+    for name in of_cargo.filter(|name| is_of_crate(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    let status = command.args(arguments).status();
     let status = status.map_err(|error| format!("cannot run {program}: {error}"))?;
     if status.success() {
         return Ok(());
@@ -27,6 +33,11 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
         "{program} {} failed: {status}",
         arguments.join(" ")
     ))
+}
+
+/// Whether a variable is what cargo tells a program of the crate that it is of.
+fn is_of_crate(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// Whether a program is on the PATH.

@@ -9,6 +9,21 @@ use crate::request::NamedContext;
 use images::{Image, ImageId};
 use oci::Reference;
 use oci::image::Platform;
+use std::borrow::Cow;
+
+/// Digits that the start of an ID has at least, as lists show it. What has less is a name: `FROM 0` means no image of the engine
+/// whose ID happens to begin so.
+const ID_DIGITS_MIN: usize = 12;
+
+/// What the engine's images are looked up by for a name in a Dockerfile.
+pub(crate) fn sought(name: &str) -> Cow<'_, str> {
+    let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let is_start = name.len() < ID_DIGITS_MIN && name.bytes().all(is_hex);
+    match name.parse::<Reference>() {
+        Ok(reference) if is_start => reference.to_string().into(),
+        _ => name.into(),
+    }
+}
 
 impl Build<'_> {
     /// An image by its name, pulled where it is not here, with its layers held.
@@ -34,7 +49,7 @@ impl Build<'_> {
 
     /// An image by the name that it has here, or at its registry.
     fn found(&self, name: &str, platform: Option<Platform>) -> Result<Image> {
-        let here = self.images.get(name);
+        let here = self.images.get(&sought(name));
         let missing = matches!(&here, Err(error) if error.kind() == images::ErrorKind::NotFound);
         let is_id = name.starts_with("sha256:");
         let doing = || format!("find the image {name}");
@@ -74,7 +89,7 @@ impl Build<'_> {
         let wanted = platform.unwrap_or_else(images::host_platform);
         let runs_on = |image: &Image| image.config.platform.architecture == wanted.architecture;
         if !self.request.pull
-            && let Ok(image) = self.images.get_for(name, Some(&wanted))
+            && let Ok(image) = self.images.get_for(&sought(name), Some(&wanted))
             && runs_on(&image)
         {
             return Ok(image);
@@ -128,4 +143,22 @@ fn mismatch(name: &str, found: &Image, wanted: &Platform) -> Error {
     Error::NotFound(format!(
         "image {name} was found but does not match the specified platform: wanted {wanted}, actual: {found}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digit_is_a_name_and_no_start_of_an_id() {
+        for (name, expected) in [
+            ("0", "docker.io/library/0"),
+            ("cafe", "docker.io/library/cafe"),
+            ("0123456789ab", "0123456789ab"),
+            ("busybox", "busybox"),
+            ("sha256:0", "sha256:0"),
+        ] {
+            assert_eq!(sought(name), expected);
+        }
+    }
 }

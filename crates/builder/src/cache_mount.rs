@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::error::{Doing, Error, Result};
 use crate::language::{CacheSharing, Mount, MountKind};
 use crate::mounts::{files_of, found_in};
+use crate::plan::Namer;
 use crate::source::layers_of;
 use crate::stage::Stage;
 use crate::view::View;
@@ -183,7 +184,7 @@ fn tree<'b, 'a>(stage: &Stage<'b, 'a>, from: &str) -> Result<Tree<'b, 'a>> {
     match files_of(stage, Some(from)) {
         Some(files) => Ok(Tree::Files(files)),
         None => {
-            let layers = layers_of(stage.build, from, stage.at)?;
+            let layers = layers_of(stage.build, Namer::Other, from, stage.at)?;
             Ok(Tree::Layers(stage.build.view(&layers)?))
         }
     }

@@ -13,7 +13,7 @@ const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// Applies an instruction; returns what it is in the history. `None`: it is no such instruction.
 pub(crate) fn apply(
     config: &mut Config,
-    scope: &Scope,
+    scope: &mut Scope,
     instruction: &Instruction,
     cmd_set: &mut bool,
 ) -> Result<Option<String>> {
@@ -22,9 +22,7 @@ pub(crate) fn apply(
     let told = match instruction {
         Instruction::Env(pairs) => {
             let pairs = expanded(pairs, &word)?;
-            for (name, value) in &pairs {
-                set(&mut config.env, name, value);
-            }
+            environment(config, scope, &pairs)?;
             format!("ENV {}", joined(&pairs))
         }
         Instruction::Label(pairs) => {
@@ -64,7 +62,7 @@ pub(crate) fn apply(
             format!("USER {}", config.user)
         }
         Instruction::Stopsignal(text) => {
-            config.stop_signal = changes::stop_signal(word(text)?).map_err(Error::Invalid)?;
+            config.stop_signal = stop_signal(word(text)?)?;
             format!("STOPSIGNAL {}", config.stop_signal)
         }
         Instruction::Shell(words) => {
@@ -80,6 +78,27 @@ pub(crate) fn apply(
         _ => return Ok(None),
     };
     Ok(Some(told))
+}
+
+fn environment(config: &mut Config, scope: &mut Scope, pairs: &[(String, String)]) -> Result<()> {
+    if let Some(at) = pairs.iter().position(|(name, _)| name.is_empty()) {
+        return Err(Error::Invalid(format!("variable {} has no name", at + 1)));
+    }
+    for (name, value) in pairs {
+        set(&mut config.env, name, value);
+        scope.set_by_env(name);
+    }
+    Ok(())
+}
+
+/// A signal's name, or a number: one that is no signal here may be one elsewhere.
+fn stop_signal(text: String) -> Result<String> {
+    let is_number = text.parse::<i32>().is_ok_and(|number| number != 0);
+    if !is_number {
+        let wrong = |error: engine::Error| Error::Invalid(error.to_string());
+        engine::parse_signal(&text).map_err(wrong)?;
+    }
+    Ok(text)
 }
 
 fn expose(config: &mut Config, words: &[String]) -> Result<String> {
@@ -130,17 +149,7 @@ fn expanded(
     pairs: &[Pair],
     word: &dyn Fn(&str) -> Result<String>,
 ) -> Result<Vec<(String, String)>> {
-    let pair = |pair: &Pair| {
-        let name = word(&pair.name)?;
-        if name.is_empty() {
-            let text = format!(
-                "the name {:?} is empty when its variables are replaced",
-                pair.name
-            );
-            return Err(Error::Invalid(text));
-        }
-        Ok((name, word(&pair.value)?))
-    };
+    let pair = |pair: &Pair| Ok((word(&pair.name)?, word(&pair.value)?));
     pairs.iter().map(pair).collect()
 }
 
@@ -186,7 +195,12 @@ mod tests {
         scope.declare("arg", Some("value".to_owned()));
         let (mut cmd_set, mut told) = (false, Vec::new());
         for step in &file.stages[0].steps {
-            told.extend(apply(&mut config, &scope, &step.instruction, &mut cmd_set)?);
+            told.extend(apply(
+                &mut config,
+                &mut scope,
+                &step.instruction,
+                &mut cmd_set,
+            )?);
         }
         Ok((config, told))
     }

@@ -1,5 +1,6 @@
 //! What a request defines: its Dockerfile, read and with the arguments of its FROM lines.
 
+use crate::base::sought;
 use crate::error::{Error, Result};
 use crate::language::{self, CheckDirective, Dockerfile};
 use crate::lint::{self, BaseImage, Finding};
@@ -86,7 +87,7 @@ impl Definition {
                 Some(NamedContext::Image(image)) => image,
                 None => name,
             };
-            let image = engine.images().get(name).ok()?;
+            let image = engine.images().get(&sought(name)).ok()?;
             Some(BaseImage {
                 env: image.config.config.env.clone(),
                 has_shell: !image.config.config.shell.is_empty(),

@@ -11,6 +11,7 @@ use crate::cache_mount::{Beginning, Cache, cache, cache_id};
 use crate::context::Context;
 use crate::error::{Doing, Error, Result};
 use crate::language::{Mount, MountKind};
+use crate::plan::Namer;
 use crate::source::layers_of;
 use crate::stage::Stage;
 use engine::model::{Mount as EngineMount, MountForm, MountSource};
@@ -379,7 +380,7 @@ fn shown_files(
 ) -> Result<Vec<(String, String)>> {
     let Some(files) = files_of(stage, from) else {
         let from = from.unwrap_or_default();
-        let layers = layers_of(stage.build, from, stage.at)?;
+        let layers = layers_of(stage.build, Namer::Other, from, stage.at)?;
         let names: Vec<String> = layers.iter().map(Digest::to_string).collect();
         return Ok(vec![(
             format!("the stage or image {from}"),
@@ -417,7 +418,12 @@ fn shown(
     let start = changes::working_dir("/", source);
     let subpath = start.trim_start_matches('/').to_owned();
     let Some(files) = files_of(stage, from) else {
-        let layers = layers_of(stage.build, from.unwrap_or_default(), stage.at)?;
+        let layers = layers_of(
+            stage.build,
+            Namer::Other,
+            from.unwrap_or_default(),
+            stage.at,
+        )?;
         return Ok(MountSource::Layers { layers, subpath });
     };
     if writable {

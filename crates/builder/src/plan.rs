@@ -25,22 +25,43 @@ pub(crate) enum Origin {
     Outside(String),
 }
 
+/// What names a stage, which says how it can be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namer {
+    /// FROM: its name in lower case.
+    From,
+    /// COPY: its name in any case, or its number.
+    Copy,
+    /// A mount, or the client: its name in any case.
+    Other,
+}
+
+impl Namer {
+    /// The stage that is meant, of those before `before`.
+    fn find(self, file: &Dockerfile, name: &str, before: usize) -> Option<usize> {
+        match (self, name.parse::<usize>()) {
+            (Self::From, _) => file.stage(name, before),
+            (Self::Copy, Ok(number)) => Some(number).filter(|number| *number < before),
+            _ => file.stage(&name.to_ascii_lowercase(), before),
+        }
+    }
+}
+
 /// What the FROM of stage `at` names. A stage may be called as the image that it stands on.
 pub(crate) fn base(file: &Dockerfile, name: &str, at: usize) -> Result<Origin> {
-    let own = file.stages[at].from.name.as_deref();
-    let is_own = own.is_some_and(|own| own.eq_ignore_ascii_case(name));
+    let is_own = file.stages[at].from.name.as_deref() == Some(name);
     match file.stage(name, at) {
         None if is_own || name == SCRATCH => Ok(Origin::Outside(name.to_owned())),
-        _ => origin(file, name, at),
+        _ => origin(file, Namer::From, name, at),
     }
 }
 
 /// What a name means to stage `at`. Names of later stages are mistakes, and no images.
-pub(crate) fn origin(file: &Dockerfile, name: &str, at: usize) -> Result<Origin> {
-    if let Some(stage) = file.stage(name, at) {
+pub(crate) fn origin(file: &Dockerfile, namer: Namer, name: &str, at: usize) -> Result<Origin> {
+    if let Some(stage) = namer.find(file, name, at) {
         return Ok(Origin::Stage(stage));
     }
-    if file.stage(name, file.stages.len()).is_some() {
+    if namer.find(file, name, file.stages.len()).is_some() {
         return Err(Error::Invalid(format!(
             "stage {name:?} is used before it is defined: a stage can only use earlier ones"
         )));
@@ -54,9 +75,11 @@ pub(crate) fn origin(file: &Dockerfile, name: &str, at: usize) -> Result<Origin>
 pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) -> Result<Plan> {
     let target = match target {
         None => file.stages.len() - 1,
-        Some(name) => file.stage(name, file.stages.len()).ok_or_else(|| {
-            Error::NotFound(format!("failed to reach build target {name} in Dockerfile"))
-        })?,
+        Some(name) => Namer::Other
+            .find(file, name, file.stages.len())
+            .ok_or_else(|| {
+                Error::NotFound(format!("failed to reach build target {name} in Dockerfile"))
+            })?,
     };
     let mut needed = BTreeSet::from([target]);
     for at in (0..=target).rev() {
@@ -65,8 +88,8 @@ pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) ->
         }
         let mut origins = vec![base(file, &bases[at], at)?];
         for step in &file.stages[at].steps {
-            for name in uses(step)? {
-                origins.push(origin(file, &name, at)?);
+            for (namer, name) in uses(step)? {
+                origins.push(origin(file, namer, &name, at)?);
             }
         }
         needed.extend(origins.into_iter().filter_map(|origin| match origin {
@@ -83,11 +106,15 @@ pub(crate) fn plan(file: &Dockerfile, bases: &[String], target: Option<&str>) ->
 }
 
 /// The names that a step takes files from.
-pub(crate) fn uses(step: &Step) -> Result<Vec<String>> {
+pub(crate) fn uses(step: &Step) -> Result<Vec<(Namer, String)>> {
     match &step.instruction {
-        Instruction::Copy(Transfer { from, .. }) => Ok(from.iter().cloned().collect()),
+        Instruction::Copy(Transfer { from, .. }) => {
+            let from = from.iter().cloned();
+            Ok(from.map(|from| (Namer::Copy, from)).collect())
+        }
         Instruction::Run(run) => { run.mounts.iter() }
             .filter_map(|text| from_of(text).transpose())
+            .map(|from| Ok((Namer::Other, from?)))
             .collect(),
         _ => Ok(Vec::new()),
     }
@@ -145,12 +172,30 @@ mod tests {
                 steps: 2
             }
         );
-        assert_eq!(plan(Some("0")).stages, [0]);
         assert_eq!(plan(Some("UNUSED")).stages, [4]);
-        assert!(matches!(
-            planned(FILE, Some("none")),
-            Err(Error::NotFound(_))
-        ));
+        for none in ["none", "0"] {
+            assert!(matches!(planned(FILE, Some(none)), Err(Error::NotFound(_))));
+        }
+    }
+
+    #[test]
+    fn who_names_a_stage_says_how_it_is_called() {
+        let stages = |text: &str| {
+            planned(&format!("FROM x AS a\n{text}"), None)
+                .unwrap()
+                .stages
+        };
+        for stage in [
+            "FROM a",
+            "FROM x\nCOPY --from=A b c",
+            "FROM x\nCOPY --from=0 b c",
+        ] {
+            assert_eq!(stages(stage), [0, 1], "{stage}");
+        }
+        assert_eq!(stages("FROM x\nRUN --mount=from=A,target=/t y"), [0, 1]);
+        for image in ["FROM A", "FROM 0", "FROM x\nRUN --mount=from=0,target=/t y"] {
+            assert_eq!(stages(image), [1], "{image}");
+        }
     }
 
     #[test]
@@ -168,7 +213,7 @@ mod tests {
         }
         planned("FROM x\nRUN --mount=from=$a,target=/t y", None).unwrap_err();
         for fine in [
-            "FROM Alpine AS alpine",
+            "FROM alpine AS Alpine",
             "FROM scratch AS a\nFROM a AS scratch",
         ] {
             planned(fine, None).unwrap();

@@ -10,8 +10,10 @@ use crate::mounts::{Document, Mounts};
 use crate::scope::{PROXIES, SCANS};
 use crate::shell;
 use crate::stage::{LayerStep, Made, Stage};
+use crate::transfer::file_name;
 use engine::model::{NetworkMode, ProcessSpec};
 use images::copy::Rest;
+use std::collections::BTreeMap;
 
 /// Where a here-document with an interpreter of its own is in the container.
 const DOCUMENTS: &str = "/dev/pipes";
@@ -69,25 +71,17 @@ impl Confinement {
 fn words(stage: &Stage<'_, '_>, run: &Run) -> Result<Words> {
     let config = &stage.config.config;
     let mut env = config.env.clone();
-    for (name, value) in stage.scope.args() {
-        // The environment counts before arguments; what is scanned is no command's business.
-        let is_shown = !SCANS.contains(&name);
-        if is_shown
-            && config
-                .env
-                .iter()
-                .all(|known| known.split('=').next() != Some(name))
-        {
-            set(&mut env, name, value);
-        }
+    // What is scanned is no command's business.
+    for (name, value) in stage.scope.args().filter(|(name, _)| !SCANS.contains(name)) {
+        set(&mut env, name, value);
     }
     let mut documents = Vec::new();
     let argv = match (&run.command, run.documents.as_slice()) {
         (command, []) => argv(config, command),
-        (Command::Shell(text), [one]) if text.trim_start().starts_with("<<") && is_alone(text) => {
+        (Command::Shell(text), [one]) if Heredoc::read(text).is_some() => {
             let body = one.body();
             if body.starts_with("#!") {
-                let path = format!("{DOCUMENTS}/{}", one.name.replace('/', "_"));
+                let path = format!("{DOCUMENTS}/{}", file_name(one)?);
                 documents.push(Document {
                     path: path.clone(),
                     body,
@@ -111,11 +105,6 @@ fn words(stage: &Stage<'_, '_>, run: &Run) -> Result<Words> {
         env,
         documents,
     })
-}
-
-/// Whether a here-document is all there is of a command.
-fn is_alone(text: &str) -> bool {
-    text.split_whitespace().count() == 1
 }
 
 /// A command with its here-documents, for the shell to read them.
@@ -179,6 +168,16 @@ fn inputs(stage: &Stage<'_, '_>, run: &Run, words: &Words, mounts: &Mounts) -> I
     inputs
 }
 
+/// The variables of the proxies that the client names: programs look for either name of each, whichever was given.
+fn proxies(given: &BTreeMap<String, String>) -> impl Iterator<Item = (&'static str, &str)> {
+    PROXIES.iter().filter_map(|name| {
+        let is_same = |(other, _): &(&String, _)| other.eq_ignore_ascii_case(name);
+        let value = given.get(*name);
+        let value = value.or_else(|| given.iter().find(is_same).map(|(_, value)| value))?;
+        (!value.is_empty()).then_some((*name, value.as_str()))
+    })
+}
+
 fn execute<'a>(
     stage: &Stage<'_, 'a>,
     words: Words,
@@ -192,10 +191,8 @@ fn execute<'a>(
         mut env,
         documents,
     } = words;
-    for name in PROXIES {
-        if let Some(value) = build.request.build_args.get(name) {
-            set(&mut env, name, value);
-        }
+    for (name, value) in proxies(&build.request.build_args) {
+        set(&mut env, name, value);
     }
     let command = argv.join(" ");
     let mounted = mounts.make(stage, &documents)?;
@@ -247,6 +244,28 @@ mod tests {
     use crate::language::{Instruction, parse};
 
     #[test]
+    fn proxies_have_both_names() {
+        let given = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            { pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())) }.collect()
+        };
+        let given = given(&[
+            ("http_proxy", "a"),
+            ("NO_PROXY", "b"),
+            ("no_proxy", "c"),
+            ("FTP_PROXY", ""),
+            ("other", "d"),
+        ]);
+        let expected = [
+            ("HTTP_PROXY", "a"),
+            ("http_proxy", "a"),
+            ("NO_PROXY", "b"),
+            ("no_proxy", "c"),
+        ];
+        assert_eq!(proxies(&given).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn commands_are_reassembled_with_their_documents() {
         let file = parse("D", b"FROM x\nRUN cat <<A - <<'B'\n1\nA\n2\nB\n").unwrap();
         let Instruction::Run(run) = &file.stages[0].steps[0].instruction else {
@@ -259,6 +278,5 @@ mod tests {
             with_documents(text, &run.documents),
             "cat <<A - <<'B'\n1\nA\n2\nB"
         );
-        assert!(is_alone("<<EOF") && !is_alone("<<EOF cat"));
     }
 }

@@ -87,46 +87,63 @@ impl Scope {
         self.args.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Declares an argument, or gives one that is declared another value.
+    /// Declares an argument. One that is declared gets another value, if there is one.
     pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
         match self.args.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value,
+            Some((_, known)) if value.is_some() => *known = value,
+            Some(_) => {}
             None => self.args.push((name.to_owned(), value)),
         }
     }
 
-    /// Declares arguments as ARG does: what the client gives counts, then the default, then what is known beforehand.
+    /// Takes an argument its value away: ENV has set a variable of that name.
+    pub(crate) fn set_by_env(&mut self, name: &str) {
+        if let Some((_, value)) = self.args.iter_mut().find(|(known, _)| known == name) {
+            *value = None;
+        }
+    }
+
+    /// What a stage on top of another begins with: its environment, whatever arguments the one below has given other values since.
+    pub(crate) fn on_top(&self, env: &[String]) -> Self {
+        let mut scope = self.clone();
+        for variable in env {
+            scope.set_by_env(variable.split('=').next().unwrap_or_default());
+        }
+        scope
+    }
+
+    /// Declares arguments as ARG does: what the client gives counts, then the default, then what is known beforehand. Returns
+    /// them with what they have got.
     pub(crate) fn declare_all<'d>(
         &mut self,
         declarations: impl IntoIterator<Item = &'d ArgDeclaration>,
         env: &[String],
         given: &BTreeMap<String, String>,
         known: &BTreeMap<String, String>,
-    ) -> Result<()> {
+    ) -> Result<Vec<(&'d str, Option<String>)>> {
+        let mut declared = Vec::new();
         for ArgDeclaration { name, default } in declarations {
-            let default = default
-                .as_ref()
-                .map(|text| self.word(text, env))
-                .transpose()?;
-            let value = given
-                .get(name)
-                .cloned()
-                .or(default)
-                .or_else(|| known.get(name).cloned());
-            self.declare(name, value);
+            let value = match (given.get(name), default) {
+                // A default that is not used may say anything.
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(text)) => Some(self.word(text, env)?),
+                (None, None) => known.get(name).cloned(),
+            };
+            self.declare(name, value.clone());
+            declared.push((name.as_str(), value));
         }
-        Ok(())
+        Ok(declared)
     }
 
-    /// The value of a variable: the environment counts before arguments.
+    /// The value of a variable: of ARG and ENV, the one that came last counts.
     pub(crate) fn get(&self, name: &str, env: &[String]) -> Option<String> {
-        let of_env = env.iter().find_map(|variable| {
-            let value = variable.strip_prefix(name)?.strip_prefix('=')?;
-            Some(value.to_owned())
-        });
-        of_env.or_else(|| {
-            let arg = self.args.iter().find(|(known, _)| known == name);
-            arg.and_then(|(_, value)| value.clone())
+        let arg = self.args.iter().find(|(known, _)| known == name);
+        let of_arg = arg.and_then(|(_, value)| value.clone());
+        of_arg.or_else(|| {
+            env.iter().find_map(|variable| {
+                let value = variable.strip_prefix(name)?.strip_prefix('=')?;
+                Some(value.to_owned())
+            })
         })
     }
 
@@ -181,15 +198,41 @@ mod tests {
             declaration("c", None),
         ];
         let env = ["e=env".to_owned()];
-        scope
-            .declare_all(&declarations, &env, &given, &known)
-            .unwrap();
+        let declared = { scope.declare_all(&declarations, &env, &given, &known) }.unwrap();
+        assert_eq!(declared[1], ("b", Some("given-env".to_owned())));
+        assert_eq!(declared[3], ("c", None));
         let args: Vec<_> = scope.args().collect();
         assert_eq!(
             args,
             [("a", "given"), ("b", "given-env"), ("TARGETOS", "linux")]
         );
-        assert_eq!(scope.get("a", &["a=env".to_owned()]).unwrap(), "env");
         assert_eq!(scope.get("c", &[]), None);
+    }
+
+    #[test]
+    fn of_arguments_and_environment_the_last_counts() {
+        let mut scope = Scope::new('\\');
+        let env = ["a=env".to_owned()];
+        let nothing = BTreeMap::new();
+        let declare = |scope: &mut Scope, default| {
+            let declared = [declaration("a", default)];
+            scope
+                .declare_all(&declared, &env, &nothing, &nothing)
+                .unwrap();
+            scope.get("a", &env).unwrap()
+        };
+        assert_eq!(declare(&mut scope, None), "env");
+        assert_eq!(declare(&mut scope, Some("arg")), "arg");
+        // One that is declared again without a value keeps it.
+        assert_eq!(declare(&mut scope, None), "arg");
+        scope.set_by_env("a");
+        assert_eq!(declare(&mut scope, None), "env");
+        assert!(scope.declared().eq(["a"]));
+        // A default that is not used is not looked at.
+        let given = BTreeMap::from([("b".to_owned(), "given".to_owned())]);
+        let declared = [declaration("b", Some("${"))];
+        scope
+            .declare_all(&declared, &env, &given, &nothing)
+            .unwrap();
     }
 }

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Doing, Error, Result};
 use crate::fetch::{self, Address};
 use crate::language::Transfer;
-use crate::plan::{Origin, origin};
+use crate::plan::{Namer, Origin, origin};
 use crate::select::{Selection, Tree, select};
 use crate::stage::Stage;
 use crate::transfer::Order;
@@ -174,15 +174,20 @@ fn source<'b, 'a>(stage: &Stage<'b, 'a>, from: Option<&str>) -> Result<Source<'b
     if let Some(files) = build.named_files(from) {
         return Ok(Source::Files(files));
     }
-    let layers = layers_of(build, from, stage.at)?;
+    let layers = layers_of(build, Namer::Copy, from, stage.at)?;
     let stack = build.images.open_stack(&layers);
     let stack = stack.doing(|| format!("open the layers of {from}"))?;
     Ok(Source::Layers(build.view(&layers)?, stack))
 }
 
 /// The layers of a stage or image.
-pub(crate) fn layers_of(build: &Build<'_>, from: &str, at: usize) -> Result<Vec<Digest>> {
-    match origin(&build.definition.file, from, at)? {
+pub(crate) fn layers_of(
+    build: &Build<'_>,
+    namer: Namer,
+    from: &str,
+    at: usize,
+) -> Result<Vec<Digest>> {
+    match origin(&build.definition.file, namer, from, at)? {
         Origin::Stage(stage) => Ok(build.finished(stage)?.layers.clone()),
         Origin::Outside(name) => {
             let platform = build.definition.platform.clone();

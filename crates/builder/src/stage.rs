@@ -4,7 +4,7 @@ use crate::build::Build;
 use crate::cache::{self, Inputs};
 use crate::config;
 use crate::error::{Doing, Error, Result};
-use crate::language::{self, ArgDeclaration, Instruction, Position, Step, Transfer};
+use crate::language::{self, Instruction, Position, Step, Transfer};
 use crate::plan::{self, Origin};
 use crate::progress::{Event, StepNumber};
 use crate::run;
@@ -15,6 +15,7 @@ use images::{Hold, changes, copy::Copy};
 use jiff::Timestamp;
 use oci::Digest;
 use oci::image::{ConfigFile, History, LAYERS_MAX};
+use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 
 /// What commands find programs by where nothing says otherwise.
@@ -172,7 +173,7 @@ impl<'b, 'a> Stage<'b, 'a> {
             let finished = build.finished(stage)?;
             self.layers.clone_from(&finished.layers);
             self.config = finished.config.clone();
-            self.scope = finished.scope.clone();
+            self.scope = finished.scope.on_top(&self.config.config.env);
             self.time.clone_from(&finished.time);
             build.tell(&Event::Based {
                 step: self.number,
@@ -261,9 +262,9 @@ impl<'b, 'a> Stage<'b, 'a> {
 
     /// A step begins when the stages are there that it takes files from: its time is its own.
     fn wait_for_origins(&self, step: &Step) -> Result<()> {
-        for name in plan::uses(step)? {
+        for (namer, name) in plan::uses(step)? {
             let is_context = self.build.named_files(&name).is_some();
-            let origin = plan::origin(&self.build.definition.file, &name, self.at)?;
+            let origin = plan::origin(&self.build.definition.file, namer, &name, self.at)?;
             if let (Origin::Stage(stage), false) = (origin, is_context) {
                 self.build.finished(stage)?;
             }
@@ -289,10 +290,10 @@ impl<'b, 'a> Stage<'b, 'a> {
                 let global = self.build.definition.global.args();
                 known.extend(global.map(|(name, value)| (name.to_owned(), value.to_owned())));
                 let given = &self.build.request.build_args;
-                self.scope.declare_all(declarations, &env, given, &known)?;
-                let told = declarations.iter().map(|ArgDeclaration { name, .. }| {
-                    let value = self.scope.get(name, &[]);
-                    value.map_or(name.clone(), |value| format!("{name}={value}"))
+                let declared = self.scope.declare_all(declarations, &env, given, &known)?;
+                let told = declared.into_iter().map(|(name, value)| match value {
+                    Some(value) => format!("{name}={value}"),
+                    None => name.to_owned(),
                 });
                 let told: Vec<String> = told.collect();
                 self.tell_history(format!("ARG {}", told.join(" ")), true);
@@ -305,7 +306,7 @@ impl<'b, 'a> Stage<'b, 'a> {
             }
             instruction => {
                 let config = &mut self.config.config;
-                let told = config::apply(config, &self.scope, instruction, &mut self.cmd_set)?;
+                let told = config::apply(config, &mut self.scope, instruction, &mut self.cmd_set)?;
                 self.tell_history(told.expect("every other instruction is above"), true);
             }
         }
@@ -439,11 +440,6 @@ impl<'b, 'a> Stage<'b, 'a> {
 
     fn working_dir(&mut self, text: &str, path: &str) -> Result<()> {
         let path = self.word(path)?;
-        if path.is_empty() {
-            return Err(Error::Invalid(
-                "WORKDIR is empty when its variables are replaced".to_owned(),
-            ));
-        }
         let path = changes::working_dir(&self.config.config.working_dir, &path);
         self.config.config.working_dir.clone_from(&path);
         let mut inputs = Inputs::new("workdir", &self.layers);
@@ -461,6 +457,9 @@ impl<'b, 'a> Stage<'b, 'a> {
     fn make_directory(&self, path: &Path) -> Result<Made<'a>> {
         let view = self.build.view(&self.layers)?;
         if view.root.resolve(path).is_ok() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let opened = view.root.open_at(path, flags, Mode::empty());
+            opened.doing(|| format!("change the directory to {path:?}"))?;
             return Ok(None);
         }
         let user = engine::resolve_user(&view.root, &self.config.config.user, &[])

@@ -24,13 +24,22 @@ const DOCUMENT_MODE: u32 = 0o644;
 /// with that mode, as far as its umask lets it.
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// A file that is written in the Dockerfile.
+struct Document {
+    /// The here-document's name as it is written.
+    written: String,
+    /// The name of the file.
+    name: String,
+    body: String,
+}
+
 /// The instruction with its variables replaced.
 pub(crate) struct Order {
     pub(crate) target: String,
     /// The target as it is written.
     written: String,
     pub(crate) sources: Vec<String>,
-    documents: Vec<(String, String)>,
+    documents: Vec<Document>,
     chown: Option<String>,
     chmod: Option<Chmod>,
     pub(crate) excludes: Vec<String>,
@@ -50,7 +59,8 @@ impl Order {
         words.extend(self.chown.iter().map(|owner| format!("--chown={owner}")));
         words.extend(self.chmod_text.iter().map(|mode| format!("--chmod={mode}")));
         words.extend(self.sources.iter().cloned());
-        words.extend(self.documents.iter().map(|(name, _)| format!("<<{name}")));
+        let documents = self.documents.iter();
+        words.extend(documents.map(|document| format!("<<{}", document.written)));
         words.extend([self.written.clone(), "# buildkit".to_owned()]);
         words.join(" ")
     }
@@ -107,7 +117,11 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
                 .document(&heredoc.body(), &stage.config.config.env)?,
             false => heredoc.body(),
         };
-        Ok((heredoc.name.clone(), body))
+        Ok(Document {
+            written: heredoc.name.clone(),
+            name: file_name(heredoc)?.to_owned(),
+            body,
+        })
     };
     Ok(Order {
         target,
@@ -125,6 +139,16 @@ fn order(stage: &Stage<'_, '_>, transfer: &Transfer) -> Result<Order> {
         parents: transfer.parents,
         link: transfer.link,
         keeps_owner: transfer.from.is_some(),
+    })
+}
+
+/// The name of the file that a here-document becomes.
+pub(crate) fn file_name(heredoc: &Heredoc) -> Result<&str> {
+    heredoc.file_name().ok_or_else(|| {
+        let name = &heredoc.name;
+        Error::Invalid(format!(
+            "a here-document becomes one file: {name:?} is none, or in a directory"
+        ))
     })
 }
 
@@ -179,7 +203,7 @@ fn inputs(
     if let Some(epoch) = stage.build.epoch {
         inputs.add("SOURCE_DATE_EPOCH", &epoch.to_string());
     }
-    for (name, body) in &order.documents {
+    for Document { name, body, .. } in &order.documents {
         inputs.add(format!("the document {name}"), body);
     }
     let sources = groups.iter().flat_map(|group| {
@@ -305,7 +329,7 @@ fn make<'a>(
             filler.source(group, selected)?;
         }
     }
-    for (name, body) in &order.documents {
+    for Document { name, body, .. } in &order.documents {
         filler.document(name, body)?;
     }
     let newest_s = filler.newest_s;

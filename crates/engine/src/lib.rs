@@ -64,6 +64,7 @@ pub use shim::log::{Entry as LogEntry, ReadOptions as LogOptions, Stream as LogS
 pub use shim::protocol::Streams;
 pub use shim::user::{User, resolve as resolve_user};
 pub use shim::{CgroupSupport, Pressure, Stall, Stats};
+pub use stop::parse_signal;
 pub use top::Table;
 pub use update::Update;
 pub use volumes::{NewVolume, Volume};

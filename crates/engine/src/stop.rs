@@ -58,7 +58,7 @@ const REAL_TIME: (i32, i32) = (34, 64);
 ///
 /// # Errors
 /// No such signal.
-pub(crate) fn parse_signal(text: &str) -> Result<i32> {
+pub fn parse_signal(text: &str) -> Result<i32> {
     let invalid = || Error::invalid(format!("Invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
         return Some(number)

@@ -981,7 +981,8 @@ fn attack_50_the_engines_environment_does_not_leak() {
             "PATH",
             "PWD",
             "SECOND",
-            "SHLVL"
+            "SHLVL",
+            "http_proxy"
         ]
     );
     // How to reach the world is no part of what is built.

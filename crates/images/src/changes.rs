@@ -4,6 +4,8 @@
 
 use crate::{Error, Result};
 use oci::image::{Config, Healthcheck};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// The shell of commands in shell form, unless the configuration has another.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -254,27 +256,49 @@ impl Words<'_> {
     }
 }
 
-/// The ports that `port`, `port/protocol` or `first-last/protocol` means, each with its protocol.
+/// The ports that `port`, `port/protocol` or `first-last/protocol` means, each with its protocol. An address and ports of the host
+/// before a colon mean nothing, but have to be right.
 ///
 /// # Errors
 /// Text that is no port.
 pub fn ports(text: &str) -> Result<impl Iterator<Item = String>, String> {
     let invalid = || format!("{text:?} is no port");
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("{text:?} has an unknown protocol"));
-    }
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let number = |text: &str| match text.parse::<u32>() {
-        Ok(port) if port <= PORT_MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
-        _ => Err(invalid()),
+    let (host, own) = match text.rsplit_once(':') {
+        Some((host, own)) => (Some(host), own),
+        None => (None, text),
     };
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        return Err(invalid());
+    let (range, protocol) = own.split_once('/').unwrap_or((own, ""));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "" | "tcp" => "tcp",
+        "udp" => "udp",
+        "sctp" => "sctp",
+        _ => return Err(format!("{text:?} has an unknown protocol")),
+    };
+    let ports = port_range(range).ok_or_else(invalid)?;
+    if let Some(host) = host {
+        let (address, range) = host.rsplit_once(':').unwrap_or(("", host));
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        let is_address = address.is_empty() || address.parse::<IpAddr>().is_ok();
+        let fits = |of_host: RangeInclusive<u32>| {
+            let count = ports.clone().count();
+            count == 1 || of_host.count() == count
+        };
+        if !is_address || !(range.is_empty() || port_range(range).is_some_and(fits)) {
+            return Err(invalid());
+        }
     }
-    Ok((first..=last).map(move |port| format!("{port}/{protocol}")))
+    Ok(ports.map(move |port| format!("{port}/{protocol}")))
+}
+
+/// `port` or `first-last`.
+fn port_range(text: &str) -> Option<RangeInclusive<u32>> {
+    let number = |text: &str| {
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit());
+        { text.parse().ok() }.filter(|port| is_plain && *port <= PORT_MAX)
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some(first..=last)
 }
 
 /// The directory that a relative one leads to from the one before.
@@ -295,7 +319,7 @@ pub fn working_dir(from: &str, to: &str) -> String {
 ///
 /// # Errors
 /// It is none.
-pub fn stop_signal(text: String) -> Result<String, String> {
+fn stop_signal(text: String) -> Result<String, String> {
     let named = text.strip_prefix("SIG").unwrap_or(&text);
     let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-');
     match !named.is_empty() && named.len() <= 16 && named.bytes().all(plain) {
@@ -497,6 +521,22 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_the_host_mean_nothing() {
+        for (text, expected) in [
+            ("80/", "80/tcp"),
+            ("8080:80", "80/tcp"),
+            (":80/UDP", "80/udp"),
+            ("127.0.0.1::80", "80/tcp"),
+            ("[::1]:8080:80", "80/tcp"),
+            ("::1:1-2:80-81", "80/tcp 81/tcp"),
+            ("1-9:80", "80/tcp"),
+        ] {
+            let ports: Vec<_> = ports(text).unwrap().collect();
+            assert_eq!(ports.join(" "), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_its_instruction() {
         for change in [
             "RUN true",
@@ -517,6 +557,10 @@ mod tests {
             "EXPOSE 2-1",
             "EXPOSE 80/icmp",
             "EXPOSE +80",
+            "EXPOSE 80:",
+            "EXPOSE x:80",
+            "EXPOSE x:80:80",
+            "EXPOSE 1-2:80-82",
             "USER a b",
             "WORKDIR a b",
             "STOPSIGNAL kill -9",

@@ -99,9 +99,9 @@ pub(crate) fn read(text: &str) -> Result<Directives, Mistake> {
         };
         let wrong = |message: String| Mistake::new(position, message);
         let key = key.to_ascii_lowercase();
-        // Others are comments, but do not end the directives.
+        // Others are comments, and comments end the directives.
         if !matches!(key.as_str(), "syntax" | "escape" | "check") {
-            continue;
+            break;
         }
         if !seen.insert(key.clone()) {
             return Err(wrong(format!(
@@ -150,8 +150,9 @@ mod tests {
         assert_eq!(read("# a comment\n# escape=`\n").escape, '\\');
         assert_eq!(read("\n# escape=`\n").escape, '\\');
         assert_eq!(read("FROM a\n# escape=`\n").escape, '\\');
-        // What looks like one but is unknown does not end them.
-        assert_eq!(read("# unknown=1\n# ESCAPE=`\n").escape, '`');
+        assert_eq!(read("# check=skip=all\n# ESCAPE=`\n").escape, '`');
+        // What looks like one but is unknown is a comment.
+        assert_eq!(read("# unknown=1\n# escape=`\n").escape, '\\');
         assert!(read("# check=skip=all").check.skip_all);
     }
 

@@ -60,26 +60,19 @@ impl Expander<'_> {
         Ok(scanner.words)
     }
 
-    /// A here-document: quotes mean nothing in it, and the escape character only before `$`, `` ` `` and itself.
+    /// A here-document: quotes mean nothing in it, and a backslash takes the meaning of the next character away, whatever the
+    /// directive says.
     ///
     /// # Errors
     /// As [`Expander::word`].
     pub fn document(&self, text: &str) -> Result<String> {
-        let mut scanner = Scanner::new(self, text);
-        while let Some(c) = scanner.take() {
-            match (c, scanner.peek()) {
-                ('$', _) => scanner.variable()?,
-                (c, Some(next @ ('$' | '`'))) if c == self.escape => {
-                    scanner.at += 1;
-                    scanner.push(next)?;
-                }
-                (c, Some(next)) if c == self.escape && next == self.escape => {
-                    scanner.at += 1;
-                    scanner.push(next)?;
-                }
-                (c, _) => scanner.push(c)?,
-            }
-        }
+        let expander = Expander {
+            escape: '\\',
+            ..*self
+        };
+        let mut scanner = Scanner::new(&expander, text);
+        scanner.has_quotes = false;
+        scanner.until(None, false)?;
         Ok(scanner.words.concat())
     }
 }
@@ -91,6 +84,8 @@ struct Scanner<'a> {
     depth: usize,
     /// Blanks outside of quotes end words.
     splits: bool,
+    /// Quotes mean something.
+    has_quotes: bool,
     /// The word that is being made is the last, if it has begun.
     words: Vec<String>,
     begun: bool,
@@ -105,6 +100,7 @@ impl<'a> Scanner<'a> {
             at: 0,
             depth: 0,
             splits: false,
+            has_quotes: true,
             words: Vec::new(),
             begun: false,
             bytes: 0,
@@ -165,8 +161,8 @@ impl<'a> Scanner<'a> {
             };
             match c {
                 c if Some(c) == stop => return Ok(()),
-                '\'' => self.single_quotes()?,
-                '"' => self.double_quotes()?,
+                '\'' if self.has_quotes => self.single_quotes()?,
+                '"' if self.has_quotes => self.double_quotes(raw)?,
                 '$' => self.variable()?,
                 c if c == self.expander.escape => {
                     if raw {
@@ -197,7 +193,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn double_quotes(&mut self) -> Result<()> {
+    /// With `raw` escapes stay, and those that mean nothing are doubled, so that they mean nothing in a pattern either.
+    fn double_quotes(&mut self, raw: bool) -> Result<()> {
         const OPEN: &str = "unexpected end of statement while looking for matching double-quote";
         self.begin_word();
         loop {
@@ -210,7 +207,8 @@ impl<'a> Scanner<'a> {
                 Some(c) if c == self.expander.escape => match self.take() {
                     None => return fail(OPEN),
                     Some(next) => {
-                        if !(matches!(next, '"' | '$') || next == c) {
+                        let is_escaped = matches!(next, '"' | '$') || next == c;
+                        for _ in 0..usize::from(raw) + usize::from(!is_escaped) {
                             self.push(c)?;
                         }
                         self.push(next)?;
@@ -286,8 +284,7 @@ impl<'a> Scanner<'a> {
     fn trimmed(&mut self, side: char, value: &str) -> Result<String> {
         let longest = self.peek() == Some(side);
         self.at += usize::from(longest);
-        let pattern = self.inner('}', true)?;
-        let pattern = Shell::new(&pattern, self.expander.escape);
+        let pattern = self.pattern('}')?;
         let trimmed = match side {
             '#' => pattern.without_prefix(value, longest),
             _ => pattern.without_suffix(value, longest),
@@ -295,13 +292,31 @@ impl<'a> Scanner<'a> {
         trimmed.ok_or_else(|| ExpandError(TOO_LONG.to_owned()))
     }
 
+    /// The replacement keeps its escapes, as Docker's has them.
     fn replaced(&mut self, value: &str) -> Result<String> {
         let all = self.peek() == Some('/');
         self.at += usize::from(all);
-        let pattern = self.inner('/', true)?;
-        let replacement = self.inner('}', false)?;
-        let replaced = Shell::new(&pattern, self.expander.escape).replace(value, &replacement, all);
+        let pattern = self.pattern('/')?;
+        let replacement = self.inner('}', true)?;
+        let replaced = pattern.replace(value, &replacement, all);
         replaced.ok_or_else(|| ExpandError(TOO_LONG.to_owned()))
+    }
+
+    /// The pattern after an operator, in which only what means something can be escaped.
+    fn pattern(&mut self, stop: char) -> Result<Shell> {
+        let text = self.inner(stop, true)?;
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            let escaped = (c == self.expander.escape).then(|| chars.next());
+            if let Some(escaped) = escaped.filter(|it| it.is_none_or(|it| !"*?\\`}/".contains(it)))
+            {
+                let escaped = escaped.map_or_else(String::new, String::from);
+                return fail(format!(
+                    "invalid pattern ({text}) in substitution: invalid escape '{c}{escaped}'"
+                ));
+            }
+        }
+        Ok(Shell::new(&text, self.expander.escape))
     }
 
     /// The word after an operator, up to `stop`, with its own variables replaced.
@@ -317,6 +332,7 @@ impl<'a> Scanner<'a> {
             at: self.at,
             depth: self.depth + 1,
             splits: false,
+            has_quotes: self.has_quotes,
             words: Vec::new(),
             begun: false,
             bytes: 0,
@@ -332,17 +348,16 @@ impl<'a> Scanner<'a> {
         let Some(first) = self.peek() else {
             return String::new();
         };
-        let rest = &self.text[self.at..];
-        let name: String = match first {
-            c if c.is_ascii_alphabetic() || c == '_' => {
-                let part = |c: &&char| c.is_ascii_alphanumeric() || **c == '_';
-                rest.iter().take_while(part).collect()
-            }
-            c if c.is_ascii_digit() => rest.iter().take_while(|c| c.is_ascii_digit()).collect(),
-            c if "@*#?-$!".contains(c) => c.to_string(),
-            _ => String::new(),
+        let rest = self.text[self.at..].iter();
+        // Letters are those of all languages.
+        let part = |c: &&char| c.is_alphanumeric() || **c == '_';
+        let length = match first {
+            c if c.is_numeric() => rest.take_while(|c| c.is_numeric()).count(),
+            c if c.is_alphabetic() || c == '_' => rest.take_while(part).count(),
+            c => usize::from("@*#?-$!".contains(c)),
         };
-        self.at += name.len();
+        let name = self.text[self.at..][..length].iter().collect();
+        self.at += length;
         name
     }
 }
@@ -361,6 +376,8 @@ mod tests {
             "empty" => "",
             "path" => "/usr/lib/a.tar.gz",
             "HOME" => "/root",
+            "é1x" => "umlaut",
+            "stars" => "**",
             _ => return None,
         };
         Some(value.to_owned())
@@ -413,6 +430,11 @@ mod tests {
             ("${path/\\//-}", "-usr/lib/a.tar.gz"),
             ("${path//\\//-}", "-usr-lib-a.tar.gz"),
             ("${path//a*/$a}", "/usr/lib/1"),
+            ("${path/a/\\/}", "/usr/lib/\\/.tar.gz"),
+            ("${path/\"\\.\"/x}", "/usr/lib/a.tar.gz"),
+            ("${stars##\"\\*\"}", "**"),
+            ("$é1x $aé", "umlaut "),
+            ("${é1x}", "umlaut"),
             ("$1", ""),
             ("${HOME}/x", "/root/x"),
             ("", ""),
@@ -433,6 +455,10 @@ mod tests {
             ("${a:x}", "unsupported modifier (:x) in substitution of a"),
             ("${a^}", "unsupported modifier (^) in substitution of a"),
             ("${a/b}", "syntax error: missing '/'"),
+            (
+                "${a#\\1}",
+                "invalid pattern (\\1) in substitution: invalid escape '\\1'",
+            ),
             (
                 "'a",
                 "unexpected end of statement while looking for matching single-quote",
@@ -472,8 +498,14 @@ mod tests {
         let document = |text| EXPANDER.document(text).unwrap();
         assert_eq!(
             document("'$a' \"${a}\" \\$a \\n \\\\\n"),
-            "'1' \"1\" $a \\n \\\n"
+            "'1' \"1\" $a n \\\n"
         );
+        assert_eq!(document("${none:-'q'}\\\n\\é\\"), "'q'\né");
+        let backtick = Expander {
+            escape: '`',
+            ..EXPANDER
+        };
+        assert_eq!(backtick.document("`$a\\$a").unwrap(), "`1$a");
     }
 
     #[test]

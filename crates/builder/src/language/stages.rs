@@ -57,15 +57,11 @@ impl Dockerfile {
             })
     }
 
-    /// The number of the stage with a name or number, of those before `before`.
+    /// The number of the last stage with a name, of those before `before`. Their names are in lower case: FROM means them as they
+    /// are, everything else in any case.
     pub fn stage(&self, name: &str, before: usize) -> Option<usize> {
         let stages = &self.stages[..before.min(self.stages.len())];
-        let wanted = name.to_ascii_lowercase();
-        let named = |stage: &Stage| stage.from.name.as_deref() == Some(wanted.as_str());
-        stages
-            .iter()
-            .rposition(named)
-            .or_else(|| name.parse().ok().filter(|number| *number < stages.len()))
+        { stages.iter() }.rposition(|stage| stage.from.name.as_deref() == Some(name))
     }
 }
 
@@ -80,11 +76,64 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Dockerfile, Diagnostic> {
         let message = format!("a Dockerfile has at most {DOCKERFILE_BYTES_MAX} bytes");
         return Err(unreadable(message));
     }
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return Err(unreadable("the Dockerfile is not UTF-8".to_owned()));
+    let (text, replaced) = decoded(bytes);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let parsed = read(text).and_then(|dockerfile| {
+        for step in dockerfile.stages.iter().flat_map(|stage| &stage.steps) {
+            check_text(step, &replaced)?;
+        }
+        Ok(dockerfile)
+    });
+    parsed.map_err(|mistake| mistake.located(file, text))
+}
+
+/// What stands in the place of a byte that is no text.
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+
+/// The text, and the lines in which bytes that are none were replaced.
+fn decoded(bytes: &[u8]) -> (String, Vec<u32>) {
+    let mut text = String::with_capacity(bytes.len());
+    let (mut line, mut replaced) = (1, Vec::new());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        line += chunk.valid().matches('\n').count();
+        if !chunk.invalid().is_empty() {
+            text.extend(chunk.invalid().iter().map(|_| REPLACEMENT));
+            replaced.push(u32::try_from(line).unwrap_or(u32::MAX));
+        }
+    }
+    (text, replaced)
+}
+
+/// Fails where a byte was replaced that is to get through as it is.
+fn check_text(step: &Step, replaced: &[u32]) -> Result<(), Mistake> {
+    let lines = step.position.line..=step.notes.last_line;
+    let Some(line) = replaced.iter().find(|line| lines.contains(line)) else {
+        return Ok(());
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    read(text).map_err(|mistake| mistake.located(file, text))
+    let is_kept = match &step.instruction {
+        Instruction::Run(run) => {
+            let documents = run.documents.iter();
+            step.text.contains(REPLACEMENT) || { documents }
+                .any(|document| document.content.contains(REPLACEMENT))
+        }
+        Instruction::Copy(transfer) | Instruction::Add(transfer) => {
+            let mut documents = transfer.documents.iter();
+            documents.any(|document| !document.expand && document.content.contains(REPLACEMENT))
+        }
+        _ => false,
+    };
+    match is_kept {
+        false => Ok(()),
+        true => {
+            let place = Position {
+                line: *line,
+                column: 1,
+            };
+            let message = "a command, or a file that is written here, has to be text (UTF-8)";
+            Err(Mistake::new(place, message))
+        }
+    }
 }
 
 fn read(text: &str) -> Result<Dockerfile, Mistake> {

@@ -82,9 +82,6 @@ pub(crate) fn parse(arguments: &Arguments<'_>) -> Parsed<Transfer> {
         unpack: arguments.switch("unpack")?,
         keep_git_dir: arguments.switch("keep-git-dir")?.unwrap_or(false),
     };
-    if transfer.from.is_some() && !transfer.documents.is_empty() {
-        return Err(arguments.wrong("COPY --from cannot take here-documents"));
-    }
     if let Some(from) = transfer.from.as_deref().filter(|from| from.contains('$')) {
         let message = format!(
             "'--from' doesn't support variable expansion: {from:?}; define a new stage with FROM instead"

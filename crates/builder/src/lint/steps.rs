@@ -273,7 +273,10 @@ impl<'a> Checker<'_, '_, 'a> {
 
     fn expose(&mut self, ports: &[String], place: Place<'_>) {
         for text in ports {
-            let Some(port) = self.word(text, place) else {
+            // What is not defined in it is not told of, as Docker's builder has it.
+            let get = |name: &str| self.state.get(name);
+            let (port, missing) = expanded(text, self.escape, &get);
+            let Some(port) = port.filter(|_| missing.is_empty() || !self.state.is_open) else {
                 continue;
             };
             let (numbers, protocol) = port.split_once('/').unwrap_or((&port, ""));

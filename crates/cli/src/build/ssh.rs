@@ -20,6 +20,8 @@ const VARIABLE: &str = "SSH_AUTH_SOCK";
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// What an agent may be asked for: SSH_AGENTC_REQUEST_IDENTITIES, SSH_AGENTC_SIGN_REQUEST.
 const ALLOWED: [u8; 2] = [11, 13];
+/// SSH_AGENT_IDENTITIES_ANSWER.
+const IDENTITIES: u8 = 12;
 /// SSH_AGENT_FAILURE, as a whole message.
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 /// What runs below an agent: it adds the keys, tells where the agent is, and stays until this program has gone. The agent ends
@@ -34,8 +36,16 @@ read -r _ <&3"#;
 /// The agents that a build may ask.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
-    sockets: BTreeMap<String, PathBuf>,
+    sockets: BTreeMap<String, Socket>,
     own: Vec<Own>,
+}
+
+/// Where an agent is.
+#[derive(Debug, Clone)]
+struct Socket {
+    path: PathBuf,
+    /// It has been begun here, and calls keys by their files: the build is not told where those are.
+    is_own: bool,
 }
 
 /// An agent for keys in files.
@@ -71,7 +81,8 @@ impl Agents {
                 let found = std::fs::metadata(path).during(|| format!("stat {path}"))?;
                 Ok(found.file_type().is_socket())
             };
-            let socket = match paths.as_slice() {
+            let mut is_own = false;
+            let path = match paths.as_slice() {
                 [] => std::env::var_os(VARIABLE)
                     .filter(|path| !path.is_empty())
                     .map(PathBuf::from)
@@ -85,9 +96,11 @@ impl Agents {
                     }
                     let (own, socket) = Own::begin(keys)?;
                     this.own.push(own);
+                    is_own = true;
                     socket
                 }
             };
+            let socket = Socket { path, is_own };
             this.sockets.insert(id.to_owned(), socket);
         }
         Ok(this)
@@ -109,14 +122,14 @@ impl Agents {
             Err(error) if error.is_not_found() => return Ok(()),
             opened => opened?,
         };
-        let Some(socket) = self.sockets.get(id).cloned() else {
+        let Some(Socket { path, is_own }) = self.sockets.get(id).cloned() else {
             return Ok(());
         };
         tokio::spawn(async move {
             let Hijacked { reader, writer } = opened;
-            if let Ok(agent) = UnixStream::connect(socket).await {
+            if let Ok(agent) = UnixStream::connect(path).await {
                 // It ends when either side does; there is nobody to tell why.
-                let _ = converse(reader, writer, agent).await;
+                let _ = converse(reader, writer, agent, is_own).await;
             }
         });
         Ok(())
@@ -148,11 +161,12 @@ fn absolute(path: &str) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path))
 }
 
-/// Passes on what an agent may be asked for, and its answers; refuses everything else.
+/// Passes on what an agent may be asked for, and its answers; refuses everything else. `unnamed`: keys are listed without comments.
 async fn converse(
     mut asked: impl AsyncRead + Unpin,
     mut answers: impl AsyncWrite + Unpin,
     mut agent: impl AsyncRead + AsyncWrite + Unpin,
+    unnamed: bool,
 ) -> std::io::Result<()> {
     while let Some(request) = message(&mut asked).await? {
         // The first byte behind the length.
@@ -162,13 +176,41 @@ async fn converse(
                 let Some(answer) = message(&mut agent).await? else {
                     return Ok(());
                 };
-                answers.write_all(&answer).await?;
+                let unnamed = unnamed.then(|| without_comments(&answer)).flatten();
+                answers.write_all(&unnamed.unwrap_or(answer)).await?;
             }
             false => answers.write_all(&FAILURE).await?,
         }
         answers.flush().await?;
     }
     answers.shutdown().await
+}
+
+/// A list of keys without what they are called; `None` where it is none.
+fn without_comments(answer: &[u8]) -> Option<Vec<u8>> {
+    let (length, rest) = answer.split_first_chunk::<4>()?;
+    let (_, mut rest) = rest
+        .split_first()
+        .filter(|(kind, _)| **kind == IDENTITIES)?;
+    let mut take = |count: usize| {
+        let (taken, after) = rest.split_at_checked(count)?;
+        rest = after;
+        Some(taken)
+    };
+    let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));
+    let count = take(4)?;
+    let mut kept = [&length[..], &[IDENTITIES], count].concat();
+    for _ in 0..number(count)? {
+        let bytes = take(4)?;
+        kept.extend(bytes);
+        kept.extend(take(number(bytes)? as usize)?);
+        let comment = number(take(4)?)?;
+        take(comment as usize)?;
+        kept.extend([0; 4]);
+    }
+    let bytes = u32::try_from(kept.len() - 4).ok()?;
+    kept[..4].copy_from_slice(&bytes.to_be_bytes());
+    Some(kept)
 }
 
 /// A message with its length before it; `None` at the end.
@@ -207,12 +249,33 @@ mod tests {
         assert!(refused(&format!("{0},{0}", flag("a"))).contains("one socket"));
     }
 
+    #[test]
+    fn keys_are_listed_without_what_they_are_called() {
+        let listed = |comments: [&[u8]; 2]| {
+            let mut body = vec![IDENTITIES, 0, 0, 0, 2];
+            for (key, comment) in [&b"key"[..], b"k"].into_iter().zip(comments) {
+                for text in [key, comment] {
+                    body.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+                    body.extend(text);
+                }
+            }
+            let bytes = u32::try_from(body.len()).unwrap();
+            [&bytes.to_be_bytes()[..], &body].concat()
+        };
+        let named = listed([b"/home/ann/key", b""]);
+        assert_eq!(without_comments(&named), Some(listed([b"", b""])));
+        // What is cut off, and what is another answer, is none.
+        assert_eq!(without_comments(&named[..named.len() - 1]), None);
+        assert_eq!(without_comments(&[0, 0, 0, 5, 14, 0, 0, 0, 0]), None);
+        assert_eq!(without_comments(&FAILURE), None);
+    }
+
     #[tokio::test]
     async fn an_agent_lists_and_signs_and_does_nothing_else() {
         let (client, here) = tokio::io::duplex(1 << 10);
         let (agent, mut there) = tokio::io::duplex(1 << 10);
         let (reader, writer) = tokio::io::split(here);
-        tokio::spawn(converse(reader, writer, agent));
+        tokio::spawn(converse(reader, writer, agent, false));
         let (mut answers, mut asks) = tokio::io::split(client);
         // Removal of all keys.
         asks.write_all(&[0, 0, 0, 1, 19]).await.unwrap();

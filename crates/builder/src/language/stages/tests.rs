@@ -27,7 +27,7 @@ fn run(text: &str) -> Run {
 }
 
 #[test]
-fn stages_have_names_and_numbers() {
+fn stages_have_names() {
     let file = dockerfile(
         "ARG V=1\nFROM --platform=$BUILDPLATFORM a:$V AS Build\nRUN x\nfrom build\nFROM scratch as last\n",
     );
@@ -41,10 +41,10 @@ fn stages_have_names_and_numbers() {
         Some("$BUILDPLATFORM")
     );
     assert_eq!(file.stages[0].from.name.as_deref(), Some("build"));
-    assert_eq!(file.stage("BUILD", 3), Some(0));
-    assert_eq!(file.stage("1", 3), Some(1));
+    assert_eq!(file.stage("build", 3), Some(0));
+    assert_eq!(file.stage("last", 3), Some(2));
     assert_eq!(file.stage("last", 2), None);
-    assert_eq!(file.stage("2", 2), None);
+    assert_eq!(file.stage("BUILD", 3), None);
 }
 
 #[test]
@@ -272,7 +272,6 @@ fn mistakes_say_where_and_what() {
 fn words_that_are_nearly_right_are_guessed_and_files_have_limits() {
     let error = parse("D", b"FROM a\nENTRYPONT x").unwrap_err();
     assert_eq!(error.hint.as_deref(), Some("did you mean ENTRYPOINT?"));
-    parse("D", b"FROM \xff").unwrap_err();
     parse("D", &vec![b'#'; DOCKERFILE_BYTES_MAX + 1]).unwrap_err();
     let many = format!(
         "FROM a\n{}",
@@ -299,4 +298,26 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+#[test]
+fn what_is_no_text_is_replaced_where_that_does_no_harm() {
+    let file = parse(
+        "D",
+        b"# \xff\nFROM a\nLABEL a=\xff\xfe\nCOPY <<A /x\n\xff\nA\n",
+    )
+    .unwrap();
+    let texts = file.stages[0].steps.iter().map(|step| step.text.as_str());
+    assert!(texts.eq(["LABEL a=\u{fffd}\u{fffd}", "COPY <<A /x"]));
+    for (text, line) in [
+        (&b"FROM a\nRUN a \\\n \xff"[..], 3),
+        (b"FROM a\nRUN [\"\xff\"]", 2),
+        (b"FROM a\nRUN <<A\na\n\xff\nA", 4),
+        (b"FROM a\nCOPY <<'A' /x\n\xff\nA", 3),
+    ] {
+        assert_eq!(parse("D", text).unwrap_err().position.line, line);
+    }
+    // One that is meant is like any other sign.
+    parse("D", "FROM a\nRUN \u{fffd}".as_bytes()).unwrap();
+    parse("D", b"FROM a\nRUN a \\\n# \xff\n b").unwrap();
 }
