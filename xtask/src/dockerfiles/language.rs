@@ -24,7 +24,7 @@ const TEXTS: &str = "crates/hull/tests/dockerfiles";
 /// The text whose Dockerfiles are checked, and not built.
 const CHECKED: &str = "lint";
 /// Differences that are meant: how titles begin, and why that is so.
-const MEANT: [(&str, &str); 23] = [
+const MEANT: [(&str, &str); 33] = [
     (
         "files: COPY --parents",
         "Docker's own frontend has that flag in another edition alone",
@@ -82,6 +82,25 @@ const MEANT: [(&str, &str); 23] = [
     (
         "skipped above an instruction",
         "rules can be left out for one instruction here",
+    ),
+    (
+        "files: COPY --exclude=one.txt one.txt",
+        "Docker's copies a file that is named whatever is excluded",
+    ),
+    ("files: COPY --exclude=*.txt *.txt", "the same"),
+    (
+        "files: COPY --exclude=*.txt .",
+        "Docker's looks for what a dangling link leads to where something is excluded",
+    ),
+    ("files: COPY --exclude=*.txt --exclude=", "the same"),
+    ("files: COPY --exclude=dir/sub .", "the same"),
+    ("files: COPY --exclude=/dir .", "the same"),
+    ("files: COPY --exclude= .", "the same"),
+    ("files: COPY --exclude=$F .", "the same"),
+    ("files: ADD --exclude=*.txt .", "the same"),
+    (
+        "UndefinedVar in other places",
+        "Docker's tells what it has found up to a signal that is none",
     ),
     (
         "with a mistake",
@@ -296,7 +315,7 @@ fn without_layers(told: &Value) -> Image {
     }
 }
 
-/// What a check has found: rules, details and places, without the text around them.
+/// What a check has found: rules, details and places, without the text around them, in an order that those of one line have, too.
 fn findings(said: &str) -> String {
     let mut found = Vec::new();
     let mut lines = said.lines();
@@ -308,6 +327,7 @@ fn findings(said: &str) -> String {
             found.push(parts.join(" "));
         }
     }
+    found.sort();
     found.join("\n")
 }
 
