@@ -11,6 +11,7 @@ use images::records::CacheRecord;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Inputs that are remembered one by one; of a step with more, one digest of all.
@@ -192,7 +193,7 @@ fn keep(build: &Build<'_>, key: Digest, layers: &[Digest], remembered: &Remember
     Ok(())
 }
 
-/// Why there was no result: in what the step differs from the last one with its text.
+/// Why there was no result: in what the step differs from the one with its text that differs least, or was used last of those.
 pub(crate) fn explain(build: &Build<'_>, inputs: &Inputs, text: &str) -> Result<String> {
     let records = build
         .images
@@ -202,13 +203,16 @@ pub(crate) fn explain(build: &Build<'_>, inputs: &Inputs, text: &str) -> Result<
         .into_iter()
         .filter_map(|record| serde_json::from_value::<Remembered>(record.document).ok())
         .filter(|remembered| remembered.text == text);
-    Ok(match same.max_by_key(|remembered| remembered.used_s) {
+    let new = inputs.remembered();
+    let nearest = same.min_by_key(|it| (changes(&it.inputs, &new).len(), Reverse(it.used_s)));
+    Ok(match nearest {
         None => "no step with this text is in the cache".to_owned(),
-        Some(last) => difference(&last.inputs, &inputs.remembered()),
+        Some(nearest) => difference(&nearest.inputs, &new),
     })
 }
 
-fn difference(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> String {
+/// Each input in which two steps differ, the changed ones first.
+fn changes(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> Vec<String> {
     let added = new
         .keys()
         .filter(|name| !old.contains_key(*name))
@@ -221,8 +225,11 @@ fn difference(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) ->
         .keys()
         .filter(|name| !new.contains_key(*name))
         .map(|name| format!("{name} is gone"));
-    let all: Vec<String> = changed.chain(added).chain(gone).collect();
-    match all.as_slice() {
+    changed.chain(added).chain(gone).collect()
+}
+
+fn difference(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> String {
+    match changes(old, new).as_slice() {
         [] => "its result was removed".to_owned(),
         few if few.len() <= NAMED_MAX => few.join(", "),
         many => {

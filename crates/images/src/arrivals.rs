@@ -49,7 +49,7 @@ impl<'f> Arrivals<'f> {
     /// Those of `rest`, none with a time after `mtime_max`.
     pub(crate) fn new(rest: Rest<'f>, mtime_max: Option<i64>) -> Self {
         let now = jiff::Timestamp::now().as_second();
-        let mut coming: Vec<_> = rest.coming.into_iter().collect();
+        let mut coming = rest.coming.into_sorted();
         for (_, coming) in &mut coming {
             let mtime = &mut coming.entry.mtime;
             if let Some(seconds) = mtime_max.filter(|max| *max < mtime.seconds) {

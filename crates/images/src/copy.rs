@@ -12,6 +12,7 @@ use crate::tar::{Entry, Kind, Time};
 use crate::walk::{self, Node};
 use crate::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -60,6 +61,8 @@ pub struct Copy<'t, 'f> {
     to: &'t Root,
     /// The directory of the last file.
     parent: Option<Parent>,
+    /// Directories that were made.
+    new: HashSet<PathBuf>,
     rest: Rest<'f>,
 }
 
@@ -73,6 +76,8 @@ struct Parent {
     fd: OwnedFd,
     /// An overlay has it in its upper directory.
     is_upper: bool,
+    /// It was made here: nothing is below.
+    is_new: bool,
 }
 
 impl<'t, 'f> Copy<'t, 'f> {
@@ -81,6 +86,7 @@ impl<'t, 'f> Copy<'t, 'f> {
         Self {
             to,
             parent: None,
+            new: HashSet::new(),
             rest: Rest::default(),
         }
     }
@@ -118,7 +124,8 @@ impl<'t, 'f> Copy<'t, 'f> {
         entry: &Entry,
         how: How,
     ) -> Result<()> {
-        let name = self.at(target, entry, |place, _| Ok(place.name.to_owned()))?;
+        let room = Room::Later;
+        let name = self.at(target, entry, room, |place, _| Ok(place.name.to_owned()))?;
         let (Some(name), Some(parent)) = (name, &mut self.parent) else {
             return Ok(());
         };
@@ -159,7 +166,9 @@ impl<'t, 'f> Copy<'t, 'f> {
     /// Makes a regular file, to be written to by and by and then given to [`Copy::finish_file`].
     pub fn create_file(&mut self, target: &Path) -> Result<File> {
         let entry = Entry::new("", Kind::File, 0);
-        let made = self.at(target, &entry, |place, _| Ok(place.create_file()?))?;
+        let made = self.at(target, &entry, Room::Now, |place, _| {
+            Ok(place.create_file()?)
+        })?;
         made.ok_or_else(|| Error::Path {
             path: target.to_owned(),
             reason: "the root of a tree is no file",
@@ -178,7 +187,7 @@ impl<'t, 'f> Copy<'t, 'f> {
         let existing = place::clean(existing.as_os_str().as_bytes())?;
         let (parent, name) = self.to.parent(&existing)?;
         let entry = Entry::new("", Kind::File, 0);
-        self.at(target, &entry, |place, _| {
+        self.at(target, &entry, Room::Now, |place, _| {
             rustix::fs::linkat(&parent, &name, place.parent, place.name, AtFlags::empty())
                 .call(|| format!("linkat(<root>, {existing:?}, <root>, {:?})", place.path))?;
             Ok(())
@@ -192,7 +201,7 @@ impl<'t, 'f> Copy<'t, 'f> {
         entry: &Entry,
         content: impl FnOnce(&mut File) -> Result<()>,
     ) -> Result<()> {
-        let directory = self.at(target, entry, |place, kept| {
+        let directory = self.at(target, entry, Room::Now, |place, kept| {
             match &entry.kind {
                 Kind::Directory => {
                     if !kept {
@@ -200,7 +209,7 @@ impl<'t, 'f> Copy<'t, 'f> {
                     }
                     let made = place.open_directory()?;
                     place::set_owner(made.as_fd(), entry, place.path)?;
-                    return Ok(Some(place.name.to_owned()));
+                    return Ok(Some((place.name.to_owned(), kept)));
                 }
                 Kind::File | Kind::HardLink { .. } => {
                     let mut file = place.create_file()?;
@@ -214,8 +223,11 @@ impl<'t, 'f> Copy<'t, 'f> {
             }
             Ok(None)
         })?;
-        if let (Some(name), Some(parent)) = (directory.flatten(), &self.parent) {
+        if let (Some((name, kept)), Some(parent)) = (directory.flatten(), &self.parent) {
             let path = parent.real.join(name);
+            if !kept {
+                self.new.insert(path.clone());
+            }
             self.rest.directories.push((path, entry.mode, entry.mtime));
         }
         Ok(())
@@ -227,6 +239,7 @@ impl<'t, 'f> Copy<'t, 'f> {
         &mut self,
         target: &Path,
         entry: &Entry,
+        room: Room,
         make: impl FnOnce(&Place<'_>, bool) -> Result<T>,
     ) -> Result<Option<T>> {
         let clean = place::clean(target.as_os_str().as_bytes())?;
@@ -240,11 +253,11 @@ impl<'t, 'f> Copy<'t, 'f> {
             name,
             path: &clean,
         };
-        let kept = make_room(&place, entry)?;
-        if !self.rest.coming.is_empty()
-            && self.rest.coming.remove(&parent.real.join(name)).is_some()
-            && entry.kind == Kind::Directory
-        {
+        let kept = match room == Room::Later && parent.is_new {
+            true => false,
+            false => make_room(&place, entry)?,
+        };
+        if self.rest.coming.remove(&parent.real, name) && entry.kind == Kind::Directory {
             return Err(refused(&place, NO_DIRECTORY));
         }
         let made = make(&place, kept)?;
@@ -260,9 +273,11 @@ impl<'t, 'f> Copy<'t, 'f> {
                 self.to
                     .create_dir_all(&below, Mode::from_raw_mode(IMPLIED_MODE))?;
                 let fd = self.to.open_at(&below, DIRECTORY, Mode::empty())?;
+                let real = walk::real_path(self.to, fd.as_fd())?;
                 Ok(Parent {
                     path: path.to_owned(),
-                    real: walk::real_path(self.to, fd.as_fd())?,
+                    is_new: self.new.contains(&real),
+                    real,
                     fd,
                     is_upper: false,
                 })
@@ -280,6 +295,14 @@ impl<'t, 'f> Copy<'t, 'f> {
     pub fn rest(self) -> Rest<'f> {
         self.rest
     }
+}
+
+/// When room is made for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Now,
+    /// When it is brought; but what a lower layer has is known only now.
+    Later,
 }
 
 /// Removes a file that is in the way; a directory for a directory stays, and true is returned.

@@ -9,7 +9,7 @@ use crate::tar::{Entry, Time};
 use crate::{Error, Result, Stop, Writeback, walk};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -29,10 +29,43 @@ const KEPT_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug, Default)]
 #[must_use = "files and modes of directories are missing without it"]
 pub struct Rest<'f> {
-    /// Files to come, by the places that they get.
-    pub(crate) coming: BTreeMap<PathBuf, Coming<'f>>,
+    pub(crate) coming: ComingFiles<'f>,
     /// Directories whose mode and time are set in the end.
     pub(crate) directories: Vec<(PathBuf, u32, Time)>,
+}
+
+/// Files to come, by the places that they get. They mostly come in the order of those.
+#[derive(Debug, Default)]
+pub(crate) struct ComingFiles<'f> {
+    files: Vec<Option<(PathBuf, Coming<'f>)>>,
+    /// Where each is in the list.
+    numbers: HashMap<PathBuf, usize>,
+}
+
+impl<'f> ComingFiles<'f> {
+    /// Adds one, where there is none.
+    pub(crate) fn insert(&mut self, place: PathBuf, coming: Coming<'f>) {
+        self.numbers.insert(place.clone(), self.files.len());
+        self.files.push(Some((place, coming)));
+    }
+
+    /// Removes one from a directory, if there is one of that name.
+    pub(crate) fn remove(&mut self, directory: &Path, name: &OsStr) -> bool {
+        if self.numbers.is_empty() {
+            return false;
+        }
+        match self.numbers.remove(&directory.join(name)) {
+            Some(number) => self.files[number].take().is_some(),
+            None => false,
+        }
+    }
+
+    /// All of them, in the order of their places.
+    pub(crate) fn into_sorted(self) -> Vec<(PathBuf, Coming<'f>)> {
+        let mut files: Vec<_> = self.files.into_iter().flatten().collect();
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        files
+    }
 }
 
 /// A file to come.
@@ -59,8 +92,8 @@ impl Rest<'_> {
     /// A file cannot be copied, or nobody waits for it any more.
     pub fn finish(self, to: &Root, stop: Stop<'_>) -> Result<()> {
         let mut places = Places::new(to, stop);
-        for (target, coming) in &self.coming {
-            places.put(target, coming)?;
+        for (target, coming) in self.coming.into_sorted() {
+            places.put(&target, &coming)?;
         }
         for (path, mode, mtime) in self.directories.iter().rev() {
             let flags = DIRECTORY | OFlags::NOFOLLOW;
@@ -126,7 +159,7 @@ impl<'t, 'f> Places<'t, 'f> {
         }
         let mut file = match place.create_file() {
             Err(error) if error.errno == Errno::EXIST => {
-                place.unlink()?;
+                make_room(&place)?;
                 place.create_file()?
             }
             made => made?,
@@ -199,8 +232,8 @@ fn share(from: &OwnedFd, old: &OsStr, source: &Path, place: &Place<'_>) -> Resul
     let link = || rustix::fs::linkat(from, old, place.parent, place.name, AtFlags::empty());
     let linked = match link() {
         Err(Errno::EXIST) => {
-            // What overlayfs has put there: it hides what is below.
-            place.unlink()?;
+            // What overlayfs has put there, to hide what is below; or what came before.
+            make_room(place)?;
             link()
         }
         result => result,
@@ -216,6 +249,18 @@ fn share(from: &OwnedFd, old: &OsStr, source: &Path, place: &Place<'_>) -> Resul
     }
     place.unlink()?;
     Ok(false)
+}
+
+/// Removes what is in the way of a file.
+fn make_room(place: &Place<'_>) -> Result<()> {
+    let is_directory = |stat: Stat| walk::file_type(&stat) == FileType::Directory;
+    match place.stat()?.is_some_and(is_directory) {
+        true => Err(refused(
+            place.path,
+            "cannot overwrite directory with non-directory",
+        )),
+        false => Ok(place.unlink()?),
+    }
 }
 
 fn refused(path: &Path, reason: &'static str) -> Error {
