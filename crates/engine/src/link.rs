@@ -51,11 +51,11 @@ impl Link {
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().context(|| "make a socket pair")?;
         ours.set_nonblocking(true).context(|| "set up a socket")?;
+        // Nothing is asked for that the standard library cannot give to posix_spawn: a fork would copy the engine's page tables.
         let mut child = tokio::process::Command::new(sys::root::fd_path(executable))
             .arg0("hull-shim")
             .arg("shim")
             .env_clear()
-            .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

@@ -65,6 +65,9 @@ pub fn find_criu() -> Result<PathBuf, Failure> {
 fn launch() -> io::Result<()> {
     // What whoever started the engine had open is not the container's business.
     sys::process::close_from(3, sys::process::CloseRange::Now)?;
+    // It was executed by a descriptor, whose number would be its name for whoever lists processes.
+    rustix::thread::set_name(c"hull-shim")?;
+    rustix::process::chdir("/")?;
     // A session of its own: no terminal's signals reach it. It is its session's leader already if run by hand.
     let _ = rustix::process::setsid();
     // Orphans of a container in the host's PID namespace become this process's children.
