@@ -11,13 +11,19 @@ const DEPTH_MAX: usize = 32;
 
 /// What is wrong with a word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ExpandError(String);
+pub enum ExpandError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// It can, and wants a variable that has no value: `${a:?word}`.
+    #[error("{0}")]
+    Wanting(String),
+}
 
 type Result<T> = std::result::Result<T, ExpandError>;
 
 fn fail<T>(message: impl Into<String>) -> Result<T> {
-    Err(ExpandError(message.into()))
+    Err(ExpandError::Unreadable(message.into()))
 }
 
 /// Replaces variables by what `lookup` has for them.
@@ -276,8 +282,10 @@ impl<'a> Scanner<'a> {
             ('-', value) => Ok(value.unwrap_or(word)),
             ('+', value) => Ok(value.map_or_else(String::new, |_| word)),
             (_, Some(value)) => Ok(value),
-            (_, None) if word.is_empty() => fail(format!("{name}: {missing}")),
-            (_, None) => fail(format!("{name}: {word}")),
+            (_, None) => {
+                let why = if word.is_empty() { missing } else { &word };
+                Err(ExpandError::Wanting(format!("{name}: {why}")))
+            }
         }
     }
 
@@ -289,7 +297,7 @@ impl<'a> Scanner<'a> {
             '#' => pattern.without_prefix(value, longest),
             _ => pattern.without_suffix(value, longest),
         };
-        trimmed.ok_or_else(|| ExpandError(TOO_LONG.to_owned()))
+        trimmed.ok_or_else(|| ExpandError::Unreadable(TOO_LONG.to_owned()))
     }
 
     /// The replacement keeps its escapes, as Docker's has them.
@@ -299,7 +307,7 @@ impl<'a> Scanner<'a> {
         let pattern = self.pattern('/')?;
         let replacement = self.inner('}', true)?;
         let replaced = pattern.replace(value, &replacement, all);
-        replaced.ok_or_else(|| ExpandError(TOO_LONG.to_owned()))
+        replaced.ok_or_else(|| ExpandError::Unreadable(TOO_LONG.to_owned()))
     }
 
     /// The pattern after an operator, in which only what means something can be escaped.

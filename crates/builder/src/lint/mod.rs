@@ -177,7 +177,8 @@ fn expanded_as(
     // What cannot be replaced fails the build, which says so better.
     match expand(&expander, text) {
         Ok(made) => (Some(made), missing.into_inner()),
-        Err(_) => (None, Vec::new()),
+        Err(ExpandError::Wanting(_)) => (None, missing.into_inner()),
+        Err(ExpandError::Unreadable(_)) => (None, Vec::new()),
     }
 }
 
