@@ -29,6 +29,11 @@ pub(crate) fn write_stderr(bytes: &[u8]) -> Result<()> {
         .during(|| "write to standard error")
 }
 
+/// Whether colours are wanted where a terminal has them: <https://no-color.org>.
+pub(crate) fn wants_colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Writes a line to standard error. When that is gone, nobody is left to tell.
 pub(crate) fn complain(text: &str) {
     let _ = write_stderr(format!("{text}\n").as_bytes());

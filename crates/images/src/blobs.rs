@@ -260,16 +260,12 @@ impl Read for RemoteBlob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::Rest;
     use crate::testing::Store;
 
     fn layer(store: &Store) -> (Digest, Hold<'_>) {
         let snapshot = store.images.prepare_on("a", &[]).unwrap();
         std::fs::write(snapshot.upper.join("x"), b"content".repeat(1000)).unwrap();
-        let made = store
-            .images
-            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
-            .unwrap();
+        let made = store.take(&snapshot, Some(1000));
         store.images.remove_snapshot("a").unwrap();
         made.unwrap()
     }

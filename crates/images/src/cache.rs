@@ -156,7 +156,6 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::Rest;
     use crate::records::Records as _;
     use crate::testing::Store;
     use oci::image::ConfigFile;
@@ -165,10 +164,7 @@ mod tests {
         let images = &store.images;
         let snapshot = images.prepare_on(id, below).unwrap();
         std::fs::write(snapshot.upper.join(name), name).unwrap();
-        let (layer, hold) = images
-            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
-            .unwrap()
-            .unwrap();
+        let (layer, hold) = store.take(&snapshot, Some(1000)).unwrap();
         let record = CacheRecord {
             key: Digest::sha256(id.as_bytes()),
             layers: [below, &[layer]].concat(),
@@ -274,20 +270,10 @@ mod tests {
         std::io::Write::write_all(&mut &file, b"x").unwrap();
         let later = std::time::Duration::from_secs(4_000_000_000);
         file.set_modified(std::time::UNIX_EPOCH + later).unwrap();
-        let (again, _hold) = store
-            .images
-            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
-            .unwrap()
-            .unwrap();
+        let (again, _hold) = store.take(&snapshot, Some(1000)).unwrap();
         assert_eq!(one, again);
         let snapshot = store.images.prepare_on("c", &[one]).unwrap();
-        assert!(
-            store
-                .images
-                .make_layer(&snapshot, Rest::default(), None, &|| false)
-                .unwrap()
-                .is_none()
-        );
+        assert!(store.take(&snapshot, None).is_none());
     }
 
     #[test]

@@ -73,14 +73,12 @@ pub fn digest(root: &Root, path: &Path, stop: Stop<'_>) -> Result<Digest> {
 pub fn digests(root: &Root, paths: &[PathBuf], stop: Stop<'_>) -> Result<Vec<Digest>> {
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let parts = paths.len().div_ceil(at_once.min(AT_ONCE_MAX)).max(1);
-    let parts: Vec<_> = paths.chunks(parts).enumerate().collect();
-    let digest_all = |(at, paths): (usize, &[PathBuf])| {
+    let digest_all = |paths: &[PathBuf]| {
         let digests = paths.iter().map(|path| digest(root, path, stop));
-        Ok::<_, Error>((at, digests.collect::<Result<Vec<_>>>()?))
+        digests.collect::<Result<Vec<_>>>()
     };
-    let mut done = parallel::each(parts, AT_ONCE_MAX, digest_all)?;
-    done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().flat_map(|(_, digests)| digests).collect())
+    let done = parallel::each(paths.chunks(parts).collect(), AT_ONCE_MAX, digest_all)?;
+    Ok(done.into_iter().flatten().collect())
 }
 
 impl Stack<'_> {
@@ -199,7 +197,6 @@ fn write(images: &Images, directory: &Path, known: &Known) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::Rest;
     use crate::testing::Store;
 
     const GO_ON: Stop<'static> = &|| false;
@@ -244,10 +241,7 @@ mod tests {
             let snapshot = images.prepare_on(id, &[]).unwrap();
             fs::create_dir(snapshot.upper.join("d")).unwrap();
             fs::write(snapshot.upper.join("d").join(name), name).unwrap();
-            images
-                .make_layer(&snapshot, Rest::default(), None, GO_ON)
-                .unwrap()
-                .unwrap()
+            store.take(&snapshot, None).unwrap()
         };
         let ((lower, _lower), (upper, _upper)) = (layer("a", "x"), layer("b", "y"));
         let files = [(1, "/d/x".into()), (0, "/d/y".into())];

@@ -273,20 +273,18 @@ impl<'w> Search<'w> {
     /// The same, of several names at the same time.
     fn collect_at_once(&mut self, names: &[Name], parts: &[Part], path: &Path) -> Result<()> {
         let some = names.len().div_ceil(self.threads * PIECES);
-        let pieces: Vec<_> = names.chunks(some).enumerate().collect();
+        let pieces: Vec<_> = names.chunks(some).collect();
         let before = &*self;
-        let mut found = parallel::each(pieces, self.threads, |(at, names)| {
+        let found = parallel::each(pieces, self.threads, |names| {
             let mut search = Search {
                 threads: 1,
                 found: Vec::new(),
                 ..*before
             };
             search.collect_all(names, parts, path)?;
-            Ok::<_, Error>((at, search.found))
+            Ok::<_, Error>(search.found)
         })?;
-        found.sort_by_key(|(at, _)| *at);
-        let found = found.into_iter().flat_map(|(_, found)| found);
-        self.found.extend(found);
+        self.found.extend(found.into_iter().flatten());
         self.check_count(path)
     }
 }
@@ -319,7 +317,6 @@ fn names(parts: &[Part], path: &Path) -> Result<Vec<Name>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::Rest;
     use crate::testing::Store;
     use crate::{Hold, Snapshot};
     use rustix::fs::{CWD, Mode, XattrFlags};
@@ -329,13 +326,7 @@ mod tests {
     fn layer<'s>(store: &'s Store, id: &str, write: impl FnOnce(&Path)) -> (Digest, Hold<'s>) {
         let snapshot = store.images.prepare_on(id, &[]).unwrap();
         write(&snapshot.upper);
-        {
-            store
-                .images
-                .make_layer(&snapshot, Rest::default(), None, &|| false)
-        }
-        .unwrap()
-        .unwrap()
+        store.take(&snapshot, None).unwrap()
     }
 
     fn whiteout(path: &Path) {

@@ -336,11 +336,7 @@ mod tests {
         std::fs::set_permissions(below.upper.join("usr/bin"), mode).unwrap();
         std::fs::write(below.upper.join("usr/bin/old"), "old").unwrap();
         symlink("usr/bin", below.upper.join("bin")).unwrap();
-        let (layer, _hold) = store
-            .images
-            .make_layer(&below, Rest::default(), None, &|| false)
-            .unwrap()
-            .unwrap();
+        let (layer, _hold) = store.take(&below, None).unwrap();
         let snapshot = store.images.prepare_on("above", &[layer]).unwrap();
         let root = Root::from_fd(store.images.mount_detached(&snapshot).unwrap());
         let entry = entry_of(&from, "d/a");

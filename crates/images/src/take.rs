@@ -213,11 +213,7 @@ mod tests {
         let store = Store::new();
         let snapshot = store.images.prepare_on("a", &[]).unwrap();
         write(&snapshot.upper);
-        let (layer, _hold) = store
-            .images
-            .make_layer(&snapshot, Rest::default(), None, &|| false)
-            .unwrap()
-            .unwrap();
+        let (layer, _hold) = store.take(&snapshot, None).unwrap();
         assert!(!snapshot.upper.exists());
         let files = store.layer(&layer);
         let mut tar = Vec::new();
@@ -354,11 +350,7 @@ mod tests {
         let store = Store::new();
         let snapshot = store.images.prepare_on("a", &[]).unwrap();
         write(&snapshot.upper);
-        let (layer, _hold) = store
-            .images
-            .make_layer(&snapshot, Rest::default(), Some(1000), &|| false)
-            .unwrap()
-            .unwrap();
+        let (layer, _hold) = store.take(&snapshot, Some(1000)).unwrap();
         let mut lines = Vec::new();
         told(&store.layer(&layer), Path::new(""), &mut lines);
         let late: Vec<_> = { lines.iter() }
@@ -371,13 +363,7 @@ mod tests {
     fn a_snapshot_without_changes_is_left_as_it_is() {
         let store = Store::new();
         let snapshot = store.images.prepare_on("a", &[]).unwrap();
-        assert!(
-            store
-                .images
-                .make_layer(&snapshot, Rest::default(), None, &|| false)
-                .unwrap()
-                .is_none()
-        );
+        assert!(store.take(&snapshot, None).is_none());
         assert!(snapshot.upper.is_dir());
     }
 }

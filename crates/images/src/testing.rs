@@ -1,8 +1,9 @@
 //! What the tests share: archives made by hand, and stores in temporary directories.
 
+use crate::copy::Rest;
 use crate::records::MemoryRecords;
 use crate::tar::{Entry, Kind, Time, Writer};
-use crate::{Images, ImportOptions, ListFilter, Loaded, Result};
+use crate::{Hold, Images, ImportOptions, ListFilter, Loaded, Result, Snapshot};
 use oci::image::{
     ArchiveImage, Config, ConfigFile, Descriptor, Index, Platform, RootFs, annotation, media_type,
 };
@@ -34,6 +35,18 @@ impl Store {
     /// As after a restart.
     pub(crate) fn reopen(&mut self) {
         self.images = Images::open(self.directory.path(), self.records.clone()).unwrap();
+    }
+
+    /// The layer of what has been written to a snapshot, if anything has.
+    pub(crate) fn take(
+        &self,
+        snapshot: &Snapshot,
+        mtime_max: Option<i64>,
+    ) -> Option<(Digest, Hold<'_>)> {
+        let made = self
+            .images
+            .make_layer(snapshot, Rest::default(), mtime_max, &|| false);
+        made.unwrap()
     }
 
     pub(crate) fn load(&self, archive: &[u8]) -> Result<Vec<Loaded>> {

@@ -2,6 +2,7 @@
 //!
 //! Source: moby/buildkit `util/progress/progressui/colors.go`, `init.go`; https://no-color.org.
 
+use crate::output;
 use std::env;
 
 /// What a line is.
@@ -52,7 +53,7 @@ pub(super) struct Colors {
 impl Colors {
     /// As the environment says, with a line for each part of that which makes no sense.
     pub(super) fn of_environment() -> (Self, Vec<String>) {
-        if env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        if !output::wants_colors() {
             return (Self::default(), Vec::new());
         }
         Self::read(&env::var("BUILDKIT_COLORS").unwrap_or_default())

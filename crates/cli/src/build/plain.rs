@@ -91,17 +91,10 @@ impl Shown {
             return;
         }
         self.parts.insert(part.id.clone(), Instant::now());
-        let bytes = match part.current {
-            0 => String::new(),
-            bytes => format!(" {}", size(bytes)),
-        };
-        let until = part.completed.or(part.timestamp).zip(part.started);
-        let seconds = until.map_or(0.0, |(until, since)| {
-            until.duration_since(since).as_secs_f64()
-        });
-        let seconds = match seconds > 0.01 {
-            true => format!(" {seconds:.1}s"),
-            false => String::new(),
+        let bytes = counted(part);
+        let seconds = match part.seconds() {
+            seconds if seconds > 0.01 => format!(" {seconds:.1}s"),
+            _ => String::new(),
         };
         let done = if part.completed.is_some() {
             " done"
@@ -119,6 +112,14 @@ impl Shown {
             vertex if vertex.cached => "CACHED".to_owned(),
             vertex => format!("DONE {:.1}s", vertex.seconds()),
         }
+    }
+}
+
+/// The bytes of a part behind its name, where they are counted.
+pub(super) fn counted(part: &Part) -> String {
+    match part.current {
+        0 => String::new(),
+        bytes => format!(" {}", size(bytes)),
     }
 }
 

@@ -71,6 +71,16 @@ pub(super) struct Part {
     pub(super) completed: Option<Timestamp>,
 }
 
+impl Part {
+    /// How long it took until the last that is known of it.
+    pub(super) fn seconds(&self) -> f64 {
+        let until = self.completed.or(self.timestamp).zip(self.started);
+        until.map_or(0.0, |(until, since)| {
+            until.duration_since(since).as_secs_f64()
+        })
+    }
+}
+
 /// What a vertex says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Log {

@@ -4,7 +4,7 @@
 //! is never higher than the terminal, so that it can be drawn over; nor wider, unless the terminal has become narrower since.
 
 use super::colors::{Colors, Kind};
-use super::plain::size;
+use super::plain::counted;
 use super::trace::{CANCELED, Part, Status, Vertex};
 use crate::error::Result;
 use crate::output;
@@ -202,17 +202,9 @@ impl Line {
         let text = format!(" => {mark}{name}");
         let mut rows = vec![row(kind, timed(&text, self.vertex.seconds(), columns))];
         for part in &self.parts {
-            let bytes = match part.current {
-                0 => String::new(),
-                bytes => format!(" {}", size(bytes)),
-            };
-            let until = part.completed.or(part.timestamp).zip(part.started);
-            let seconds = until.map_or(0.0, |(until, since)| {
-                until.duration_since(since).as_secs_f64()
-            });
             let kind = if is_open { Kind::Open } else { Kind::Done };
-            let text = format!(" => => {}{bytes}", plain(&part.id));
-            rows.push(row(kind, timed(&text, seconds, columns)));
+            let text = format!(" => => {}{}", plain(&part.id), counted(part));
+            rows.push(row(kind, timed(&text, part.seconds(), columns)));
         }
         for warning in &self.warnings {
             rows.push(row(

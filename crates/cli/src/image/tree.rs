@@ -42,7 +42,7 @@ pub(super) fn show(images: Vec<ImageSummary>, all: bool) -> Result<()> {
         [_, 0] => COLUMNS,
         [_, columns] => usize::try_from(columns).unwrap_or(COLUMNS),
     };
-    let has_colors = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let has_colors = is_terminal && output::wants_colors();
     let mut nodes: Vec<Node> = { images.into_iter() }
         .map(Node::of)
         .filter(|node| all || !node.names.is_empty())
